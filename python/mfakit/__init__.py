@@ -1,0 +1,48 @@
+"""Mixtures of factor analyzers at image scale, and the robustness of the Bayes-optimal classifiers they define.
+
+The letters are the same everywhere: ``n`` samples, ``k`` components, ``d`` features, ``l`` factors.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BackendUnavailable
+from ._version import __version__
+from .bayes import BayesClassifier
+from .mfa import MFA
+from .subspaces import point_subspace_distances, subspace_distances
+
+if TYPE_CHECKING:
+    from . import attacks, datasets, theory
+    from .fit import MixtureOfFactorAnalyzers
+
+# Loaded on first use, so that `import mfakit` stays below 0.3 s: these import scikit-learn, torch or matplotlib.
+_LAZY_MODULES = ("attacks", "datasets", "experiments", "fit", "plots", "theory")
+_LAZY_NAMES = {"MixtureOfFactorAnalyzers": "fit"}
+
+__all__ = [
+    "MFA",
+    "BackendUnavailable",
+    "BayesClassifier",
+    "MixtureOfFactorAnalyzers",
+    "__version__",
+    "attacks",
+    "datasets",
+    "point_subspace_distances",
+    "subspace_distances",
+    "theory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return import_module(f".{name}", __name__)
+    if name in _LAZY_NAMES:
+        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
+    raise AttributeError(f"module 'mfakit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})

@@ -1,0 +1,90 @@
+"""The keyword arguments that every function on arrays shares."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Options"]
+
+METHODS = ("auto", "dense", "residual")
+PRECISIONS = (None, "float32", "float64")
+
+
+# 24 MiB: half of it stays in the last-level cache of the machines this was tuned on, see benchmarks/density.py.
+BLOCK_BYTES = 24 * 2**20
+BLOCK_FLOPS = 3 * 10**10
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compute, never what.
+
+    Parameters
+    ----------
+    backend : {"auto", "native", "numba", "numpy"}
+        Whose kernels run. "auto": native where it was compiled, else numba.
+    method : {"auto", "dense", "residual"}
+        "dense": the coarse step is the block product of all components, and those that can matter are refined.
+        "residual": every component from its residual, slow and exact. "auto" is "dense" but for gradients, which take
+        whichever of the two is cheaper for the block.
+    precision : {None, "float32", "float64"}
+        What the product runs in; None is X's own dtype. The result has X's dtype all the same.
+    check_finite : bool
+        Refuse NaN and inf in X. False skips the check; then only the rows that have them become NaN.
+    block_rows : int or None
+        Samples per block; None fits a block to the cache. Results do not depend on it.
+    n_threads : int or None
+        Threads of our own kernels, default all that this process may use. Products use the threads of NumPy's BLAS.
+    out : array or None
+        Where the result goes.
+    """
+
+    backend: str = "auto"
+    method: str = "auto"
+    precision: str | None = None
+    check_finite: bool = True
+    block_rows: int | None = None
+    n_threads: int | None = None
+    out: Any = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
+        for name in ("block_rows", "n_threads"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"{name} must be a positive integer or None, got {value!r}")
+
+    @property
+    def threads(self) -> int:
+        if self.n_threads is not None:
+            return int(self.n_threads)
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+    def result(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """The array that the result is written to: `out`, checked, or a new one."""
+        if self.out is None:
+            return np.empty(shape, dtype)
+        array = self.out if isinstance(self.out, np.ndarray) else np.asarray(self.out)
+        if array.shape != shape or array.dtype != dtype or not array.flags.writeable:
+            raise ValueError(
+                f"out must be a writeable {np.dtype(dtype)} array of shape {shape}, got {array.dtype} {array.shape}"
+            )
+        return array
+
+    def plan_block(self, d: int, columns: int, itemsize: int) -> int:
+        """Rows per block: the centred block and the products stay within the last-level cache, a block within a
+        fraction of a second (so that Ctrl-C is heard), and the product tall enough to run at its full rate."""
+        if self.block_rows is not None:
+            return int(self.block_rows)
+        by_bytes = BLOCK_BYTES // max(itemsize * d + (itemsize + 16) * columns, 1)
+        by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
+        return int(max(1, min(max(by_bytes, 64), max(by_flops, 16), 16384)))
+

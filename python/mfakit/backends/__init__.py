@@ -1,0 +1,58 @@
+"""Backends: who runs the kernels of the operation table (see :mod:`mfakit.backends.table`).
+
+An operation is a matrix product by the array library and an epilogue by a backend. Each backend is a module with one
+function per name in :data:`TABLE`, all with the signatures of :mod:`~mfakit.backends.numpy_ops`, the readable one.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from types import ModuleType
+
+from .._errors import BackendUnavailable
+from .table import TABLE
+
+__all__ = ["BACKENDS", "TABLE", "available", "get_backend", "why_missing"]
+
+BACKENDS = ("native", "numba", "numpy")
+_logger = logging.getLogger("mfakit")
+_announced: set[str] = set()
+
+
+def why_missing(name: str) -> str | None:
+    """None if the backend can run here, else one sentence."""
+    if name == "cuda":
+        return "this version has no CUDA kernels yet"
+    if name not in BACKENDS:
+        return f"there is no such backend; there are {', '.join(BACKENDS)}"
+    try:
+        import_module(f".{name}_ops", __name__)
+    except ImportError as error:
+        reason = "the compiled extension mfakit._native is not installed (no C++ compiler at installation?)"
+        return f"{reason}: {error}" if name == "native" else f"{name} does not import: {error}"
+    return None
+
+
+def available() -> list[str]:
+    """The backends that can run here, the default first."""
+    return [name for name in BACKENDS if why_missing(name) is None]
+
+
+def get_backend(name: str = "auto") -> ModuleType:
+    """The module of a backend.
+
+    Raises
+    ------
+    BackendUnavailable
+        When it cannot run here: what is missing, and what is available. A backend asked for is never swapped.
+    """
+    if name == "auto":
+        name = "native" if why_missing("native") is None else "numba"
+        if name not in _announced:
+            _announced.add(name)
+            _logger.info("backend auto: %s", name)
+    reason = why_missing(name)
+    if reason is not None:
+        raise BackendUnavailable(f"{name}: {reason}; available: {', '.join(available())}")
+    return import_module(f".{name}_ops", __name__)

@@ -1,0 +1,300 @@
+"""BayesClassifier: the optimal classifier of classes whose densities are known mixtures, and its two variants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._arrays import RowBlocks, as_labels, wrap_like
+from ._options import Options
+from .mfa import MFA
+
+if TYPE_CHECKING:
+    from types import MappingProxyType
+
+__all__ = ["BayesClassifier"]
+
+Array = NDArray[Any]
+
+
+class BayesClassifier:
+    """The Bayes-optimal classifier of two or more classes with densities p_c: argmax_c log prior_c + log p_c(x).
+
+    Parameters
+    ----------
+    mixtures : sequence of MFA
+        One density per class, over the same features; class labels are 0, 1, ...
+    priors : array-like [C] or None
+        Class probabilities; None is uniform.
+    extras : mapping of str to array, optional
+        What is stored beside the model: a shipped pair keeps ``outlier_mean`` [d] and ``outlier_step`` [d] of its
+        training data for :meth:`asymmetric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything that is not a mixture, fewer than two classes, other widths, priors that are no distribution.
+
+    References
+    ----------
+    Richardson & Weiss 2021, section 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.1) for m in (-1.0, 1.0)]
+    >>> mfakit.BayesClassifier(mixtures).predict(np.array([[-0.3, 5.0], [0.2, 0.0]]))
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        mixtures: Sequence[MFA],
+        priors: ArrayLike | None = None,
+        *,
+        extras: Mapping[str, ArrayLike] | MappingProxyType[str, Array] | None = None,
+    ) -> None:
+        mixtures = tuple(mixtures)
+        if len(mixtures) < 2:
+            raise ValueError(f"a classifier needs at least two mixtures, got {len(mixtures)}")
+        if not all(isinstance(m, MFA) for m in mixtures):
+            raise TypeError("mixtures must be MFA objects; a fitted estimator has one in its mfa_ attribute")
+        widths = [m.n_features for m in mixtures]
+        if len(set(widths)) > 1:
+            raise ValueError(f"the mixtures must have the same number of features, got {widths}")
+        self._mixtures = mixtures
+        self._priors = _as_priors(priors, len(mixtures))
+        self._extras = {name: np.asarray(value) for name, value in (extras or {}).items()}
+
+    @property
+    def mixtures(self) -> tuple[MFA, ...]:
+        """The class densities."""
+        return self._mixtures
+
+    @property
+    def priors(self) -> Array:
+        """Class probabilities, float64 [C]."""
+        return self._priors
+
+    @property
+    def extras(self) -> dict[str, Array]:
+        """What is stored beside the model."""
+        return dict(self._extras)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self._mixtures)
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        return self._mixtures[0].n_features
+
+    @property
+    def classes_(self) -> Array:
+        """The labels 0 .. C - 1."""
+        return np.arange(self.n_classes)
+
+    def __repr__(self) -> str:
+        return f"BayesClassifier({', '.join(map(repr, self._mixtures))})"
+
+    def class_log_prob(self, X: Any, **options: Any) -> Array:
+        """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats."""
+        rows = RowBlocks(X, self.n_features)
+        opts = Options(**options)
+        joint = np.empty((len(rows), self.n_classes))
+        with np.errstate(divide="ignore"):
+            log_priors = np.log(self._priors)
+        # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
+        step = min(opts.plan_block(m.n_features, m.factors.n_columns, rows.dtype.itemsize) for m in self._mixtures)
+        for start in range(0, len(rows), step):
+            block = rows.block(start, min(start + step, len(rows)))
+            for c, mixture in enumerate(self._mixtures):
+                joint[start : start + len(block), c] = _float64_log_prob(mixture, block, start, opts) + log_priors[c]
+        return joint
+
+    def decision_function(self, X: Any, **options: Any) -> Any:
+        """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
+
+        Parameters
+        ----------
+        X : array-like, [n, d]
+        **options
+            See :class:`mfakit._options.Options`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :func:`mfakit.density.log_prob`.
+        """
+        joint = self.class_log_prob(X, **options)
+        scores = joint[:, 1] - joint[:, 0] if self.n_classes == 2 else joint
+        return wrap_like(scores.astype(RowBlocks(X).dtype), X)
+
+    def decision_gradient(self, X: Any, **options: Any) -> Any:
+        """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
+        if self.n_classes == 2:
+            grad0, grad1 = (m.grad_log_prob(X, **options) for m in self._mixtures)
+            return grad1 - grad0
+        grads = [np.asarray(m.grad_log_prob(X, **options)) for m in self._mixtures]
+        return wrap_like(np.stack(grads, axis=1), X)
+
+    def predict(self, X: Any, **options: Any) -> Any:
+        """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
+        return wrap_like(self.class_log_prob(X, **options).argmax(axis=1), X)
+
+    def predict_log_proba(self, X: Any, **options: Any) -> Any:
+        """log p(class | x), [n, C], nats."""
+        joint = self.class_log_prob(X, **options)
+        top = joint.max(axis=1, keepdims=True)
+        top = np.where(np.isneginf(top), 0.0, top)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_proba = joint - (top + np.log(np.exp(joint - top).sum(axis=1, keepdims=True)))
+        log_proba[np.isneginf(joint).all(axis=1)] = -np.log(self.n_classes)
+        return wrap_like(log_proba.astype(RowBlocks(X).dtype), X)
+
+    def predict_proba(self, X: Any, **options: Any) -> Any:
+        """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
+        log_proba = np.asarray(self.predict_log_proba(X, **options))
+        return wrap_like(np.exp(log_proba), X)
+
+    def score(self, X: Any, y: Any, **options: Any) -> float:
+        """Share of samples whose predicted class is `y` [n].
+
+        Raises
+        ------
+        ValueError
+            For labels that are not classes of this model, or no samples at all.
+        """
+        predicted = np.asarray(self.predict(X, **options))
+        labels = as_labels(y, len(predicted), self.n_classes)
+        if not len(labels):
+            raise ValueError("score needs at least one sample")
+        return float((predicted == labels).mean())
+
+    def sample(
+        self, n: int, rng: Any = None, *, balanced: bool = False, noise: bool = True, dtype: Any = np.float32
+    ) -> tuple[Array, Array]:
+        """n labelled samples in all: X [n, d] and y int64 [n], shuffled.
+
+        Parameters
+        ----------
+        n : int
+        rng : numpy.random.Generator, int or None
+        balanced : bool
+            Split evenly between the classes (the first ones get what is left over); otherwise labels follow the priors.
+        noise : bool
+            False draws points on the subspaces.
+        dtype : {float32, float64}
+        """
+        if not isinstance(n, int | np.integer) or n < 0:
+            raise ValueError(f"n must be a whole number of samples, got {n!r}")
+        generator = np.random.default_rng(rng)
+        if balanced:
+            y = generator.permutation(np.arange(n) % self.n_classes)
+        else:
+            y = generator.choice(self.n_classes, size=n, p=self._priors)
+        y = y.astype(np.int64)
+        X = np.empty((n, self.n_features), dtype)
+        for c, mixture in enumerate(self._mixtures):
+            rows = np.flatnonzero(y == c)
+            X[rows] = mixture.sample(len(rows), rng=generator, noise=noise, dtype=dtype)[0]
+        return X, y
+
+    def symmetric(self, sigma: float = 0.01, *, uniform_weights: bool = True) -> BayesClassifier:
+        """The symmetric variant (appendix B.2): every component's noise is σ², so that the classes meet Theorem 2.
+
+        Parameters
+        ----------
+        sigma : float
+            Standard deviation of the noise, in data units.
+        uniform_weights : bool
+            Make the components of a class equally likely, as the paper's code does.
+
+        Raises
+        ------
+        ValueError
+            For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`.
+        """
+        if not (np.isfinite(sigma) and sigma > 0):
+            raise ValueError(f"sigma must be positive, got {sigma}; the limit σ → 0 is what subspace_distances computes")
+        mixtures = []
+        for m in self._mixtures:
+            weights = np.full(m.n_components, 1.0 / m.n_components) if uniform_weights else m.weights
+            mixtures.append(m.replace(weights=weights, noise_variance=float(sigma) ** 2))
+        return BayesClassifier(mixtures, self._priors, extras=self._extras)
+
+    def asymmetric(
+        self, X_train: Any = None, scale: float = 1.0, sigma: float = 0.5, *, direction: int = 50
+    ) -> BayesClassifier:
+        """The asymmetric variant (appendix B.2): one outlier component per class, which Theorem 3 then applies to.
+
+        The outlier has weight 1/(k+1), A = 0, noise σ² and sits at the data's mean plus (class 0) or minus (class 1)
+        scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector of the data's covariance.
+
+        Parameters
+        ----------
+        X_train : array-like [n, d], optional
+            The data of all classes. None: what a shipped pair stores, else the moments of the mixtures themselves.
+        scale : float
+            Length of the step in standard deviations.
+        sigma : float
+            Noise of the outlier, in data units.
+        direction : int
+            Which principal direction, counted from 1.
+
+        Raises
+        ------
+        ValueError
+            For more than two classes, σ that is not positive, or a direction beyond d.
+        """
+        from .outliers import outlier_step, with_outlier
+
+        if self.n_classes != 2:
+            raise ValueError(f"the asymmetric variant is defined for two classes, got {self.n_classes}")
+        if not (np.isfinite(sigma) and sigma > 0):
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        mean, step = outlier_step(self, X_train, direction)
+        mixtures = [
+            with_outlier(m, mean + sign * scale * step, sigma) for m, sign in zip(self._mixtures, (1, -1), strict=True)
+        ]
+        return BayesClassifier(mixtures, self._priors, extras=self._extras)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write mixtures, priors and extras to a safetensors file."""
+        from .files import save_classifier
+
+        save_classifier(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BayesClassifier:
+        """Read a file written by :meth:`save`; errors as :func:`mfakit.files.load_mfa`."""
+        from .files import load_classifier
+
+        return load_classifier(path)
+
+
+def _float64_log_prob(mixture: MFA, block: Array, start: int, opts: Options) -> Array:
+    """log p [n] of a block in float64 even where the block is float32: the refined value before it is rounded."""
+    from .backends import get_backend
+    from .density import Evaluator
+
+    rows = max(1, min(opts.plan_block(mixture.n_features, mixture.factors.n_columns, block.itemsize), len(block)))
+    evaluator = Evaluator(mixture.factors, get_backend(opts.backend), block.dtype, rows, opts)
+    total = np.empty(len(block))
+    evaluator.ops.log_sum_exp(evaluator(block, start).log_prob, total, evaluator.threads)
+    return total
+
+
+def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
+    values = np.full(n_classes, 1.0 / n_classes) if priors is None else np.array(priors, np.float64)
+    if values.shape != (n_classes,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
+    if not abs(values.sum() - 1.0) <= 1e-6:
+        raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
+    values.flags.writeable = False
+    return values

@@ -1,0 +1,139 @@
+"""Model files: safetensors with a format version, written whole or not at all, and never executed.
+
+A file holds one or more mixtures as tensors ``<class>.weights``, ``<class>.means``, ``<class>.loadings``,
+``<class>.noise_variance``; a classifier adds ``priors`` and may add named extras.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .bayes import BayesClassifier
+    from .mfa import MFA
+
+__all__ = ["FORMAT_VERSION", "load_classifier", "load_mfa", "save_classifier", "save_mfa"]
+
+Array = NDArray[Any]
+
+FORMAT_VERSION = 1
+PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+PathLike = str | os.PathLike[str]
+
+
+def save_mfa(mfa: MFA, path: PathLike) -> None:
+    """Write one mixture. The old file stays until the new one is complete and has been read back."""
+    _write(path, "mfa", {f"0.{name}": getattr(mfa, name) for name in PARAMETERS})
+
+
+def load_mfa(path: PathLike) -> MFA:
+    """Read a mixture.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not a safetensors file, cut short, tampered with, of an unknown version, or parameters that are no mixture: one
+        sentence with the path.
+    """
+    tensors = _read(path, "mfa")
+    return _mixture(tensors, "0", path)
+
+
+def save_classifier(clf: BayesClassifier, path: PathLike) -> None:
+    """Write a classifier: its mixtures, priors, and what :meth:`BayesClassifier.asymmetric` needs, if it is stored."""
+    tensors = {f"{c}.{name}": getattr(m, name) for c, m in enumerate(clf.mixtures) for name in PARAMETERS}
+    tensors["priors"] = clf.priors
+    tensors.update({f"extra.{name}": value for name, value in clf.extras.items()})
+    _write(path, "bayes-classifier", tensors)
+
+
+def load_classifier(path: PathLike) -> BayesClassifier:
+    """Read a classifier written by :func:`save_classifier`; errors as :func:`load_mfa`."""
+    from .bayes import BayesClassifier
+
+    tensors = _read(path, "bayes-classifier")
+    classes = sorted({name.split(".")[0] for name in tensors if name.split(".")[0].isdigit()}, key=int)
+    mixtures = [_mixture(tensors, name, path) for name in classes]
+    extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
+    try:
+        return BayesClassifier(mixtures, priors=tensors.get("priors"), extras=extras)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a valid classifier: {error}") from None
+
+
+def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
+    from .mfa import MFA
+
+    missing = [p for p in PARAMETERS if f"{name}.{p}" not in tensors]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)} of mixture {name}; was it written by mfakit?")
+    try:
+        return MFA(**{p: tensors[f"{name}.{p}"] for p in PARAMETERS})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a valid mixture: {error}") from None
+
+
+def _write(path: PathLike, kind: str, tensors: dict[str, Array]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = Path(path)
+    # Contiguous first: safetensors 0.8 writes the memory order of a strided array under the wrong shape, silently.
+    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    metadata = {"format": "mfakit", "version": str(FORMAT_VERSION), "kind": kind}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        os.close(handle)
+        save_file(tensors, temporary, metadata=metadata)
+        for name, value in load_file(temporary).items():
+            if value.dtype != tensors[name].dtype or not np.array_equal(value, tensors[name]):
+                raise OSError(f"{path}: {name} did not read back as it was written; nothing was replaced")
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _read(path: PathLike, kind: str) -> dict[str, Array]:
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _check_metadata(path, metadata, kind)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: a handle, not a dict
+    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}") from None
+
+
+def _check_metadata(path: Path, metadata: dict[str, str], kind: str) -> None:
+    if metadata.get("format") != "mfakit":
+        raise ValueError(f"{path} is a safetensors file, but not one of mfakit's")
+    if metadata.get("version") != str(FORMAT_VERSION):
+        raise ValueError(
+            f"{path} has format version {metadata.get('version')}, and this mfakit reads version {FORMAT_VERSION}; "
+            "update the older of the two"
+        )
+    if metadata.get("kind") != kind:
+        raise ValueError(f"{path} holds a {metadata.get('kind')}, not a {kind}; load it with the matching class")

@@ -1,0 +1,222 @@
+"""MFA: the parameters of a mixture of factor analyzers, validated once, frozen, and what can be asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import density, latent, sampling
+from ._arrays import is_torch
+from .factors import Factors, factorize, subspace_factors
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["MFA"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class MFA:
+    """A mixture of factor analyzers: x = A z + μ + η, z ~ N(0, I), η ~ N(0, D), hence x ~ N(μ, A Aᵀ + D).
+
+    Parameters
+    ----------
+    weights : array-like, [k]
+        Mixing proportions, non-negative, sum 1.
+    means : array-like, [k, d]
+        μ.
+    loadings : array-like, [k, d, l]
+        A; need not be orthogonal, and zero columns are allowed.
+    noise_variance : array-like, [k] or [k, d], or a float
+        Isotropic σ² per component, or a diagonal D per component. Positive.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, NaN or inf, weights that are no distribution, noise that is not positive.
+
+    Notes
+    -----
+    Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``, ``check_finite``,
+    ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch out; the dtype
+    of a result is X's: float64 stays, everything else is float32.
+
+    References
+    ----------
+    Richardson & Weiss, A Bayes-Optimal View on Adversarial Examples, JMLR 2021, appendix B.1, equation (8).
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([0.5, 0.5], [[0, 0, 0], [3, 0, 0]], np.ones((2, 3, 1)), 0.1)
+    >>> X, component = mfa.sample(4, rng=0)
+    >>> mfa.log_prob(X).shape
+    (4,)
+    """
+
+    weights: Array
+    means: Array
+    loadings: Array
+    noise_variance: Array
+
+    def __init__(
+        self, weights: ArrayLike, means: ArrayLike, loadings: ArrayLike, noise_variance: ArrayLike | float
+    ) -> None:
+        means_ = _parameter(means, "means", 2, np.float32)
+        loadings_ = _parameter(loadings, "loadings", 3, np.float32)
+        k, d = means_.shape
+        if k < 1 or d < 1:
+            raise ValueError(f"means must be [k, d] with at least one component and one feature, got {means_.shape}")
+        if loadings_.shape[:2] != (k, d):
+            raise ValueError(f"loadings must be [k, d, l] = [{k}, {d}, l] to match means, got {loadings_.shape}")
+        fields = {
+            "weights": _weights(weights, k),
+            "means": means_,
+            "loadings": loadings_,
+            "noise_variance": _noise(noise_variance, k, d),
+        }
+        for name, value in fields.items():
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_components(self) -> int:
+        """k."""
+        return int(self.loadings.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        return int(self.loadings.shape[1])
+
+    @property
+    def n_factors(self) -> int:
+        """l."""
+        return int(self.loadings.shape[2])
+
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether the noise is one variance per component rather than one per feature."""
+        return self.noise_variance.ndim == 1
+
+    @cached_property
+    def factors(self) -> Factors:
+        """What the kernels read, computed on first use and kept."""
+        return factorize(self.weights, self.means, self.loadings, self.noise_variance)
+
+    @cached_property
+    def subspaces(self) -> Factors:
+        """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept."""
+        return subspace_factors(self.means, self.loadings)
+
+    def __repr__(self) -> str:
+        noise = "isotropic" if self.is_isotropic else "diagonal"
+        return f"MFA(k={self.n_components}, d={self.n_features}, l={self.n_factors}, {noise} noise)"
+
+    def __getstate__(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in ("weights", "means", "loadings", "noise_variance")}
+
+    def __setstate__(self, state: dict[str, Array]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def log_prob(self, X: Any, **options: Any) -> Any:
+        """log p(x) of each sample, nats; see :func:`mfakit.density.log_prob`."""
+        return density.log_prob(self, X, **options)
+
+    def component_log_prob(self, X: Any, **options: Any) -> Any:
+        """log (weight_k p_k(x)), [n, k], nats; see :func:`mfakit.density.component_log_prob`."""
+        return density.component_log_prob(self, X, **options)
+
+    def responsibilities(self, X: Any, **options: Any) -> Any:
+        """p(component | x), [n, k]; see :func:`mfakit.density.responsibilities`."""
+        return density.responsibilities(self, X, **options)
+
+    def grad_log_prob(self, X: Any, **options: Any) -> Any:
+        """∇ log p(x), [n, d], nats per unit of X; see :func:`mfakit.density.grad_log_prob`."""
+        return density.grad_log_prob(self, X, **options)
+
+    def sample(self, n: int, rng: Any = None, noise: bool = True, dtype: Any = np.float32) -> tuple[Array, Array]:
+        """n samples [n, d] and their components [n]; see :func:`mfakit.sampling.sample`."""
+        return sampling.sample(self, n, rng=rng, noise=noise, dtype=dtype)
+
+    def latent(self, X: Any, **options: Any) -> tuple[Any, Array, Any]:
+        """Posterior of z under each sample's most likely component; see :func:`mfakit.latent.latent`."""
+        return latent.latent(self, X, **options)
+
+    def reconstruct(self, X: Any, **options: Any) -> Any:
+        """Each sample projected on its component, μ + A E[z | x], [n, d]; see :func:`mfakit.latent.reconstruct`."""
+        return latent.reconstruct(self, X, **options)
+
+    def impute(self, X: Any, mask: Any, **options: Any) -> Any:
+        """X with the masked features replaced by their conditional mean; see :func:`mfakit.latent.impute`."""
+        return latent.impute(self, X, mask, **options)
+
+    def dense(self) -> tuple[Array, Array, Array]:
+        """Weights [k], means [k, d] and covariances A Aᵀ + D [k, d, d], float64: for tests and small models."""
+        A = self.loadings.astype(np.float64)
+        covariances = A @ A.transpose(0, 2, 1)
+        noise = np.broadcast_to(self.noise_variance.reshape(self.n_components, -1), self.means.shape)
+        index = np.arange(self.n_features)
+        covariances[:, index, index] += noise
+        return self.weights, self.means.astype(np.float64), covariances
+
+    def replace(self, **parameters: Any) -> MFA:
+        """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced."""
+        return MFA(**{**self.__getstate__(), **parameters})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters to a safetensors file; see :func:`mfakit.files.save_mixtures`."""
+        from .files import save_mfa
+
+        save_mfa(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MFA:
+        """Read a file written by :meth:`save`; see :func:`mfakit.files.load_mfa` for the errors."""
+        from .files import load_mfa
+
+        return load_mfa(path)
+
+
+def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:
+    """A contiguous private copy of a parameter, float64 or (where allowed and given) float32."""
+    array = np.asarray(value.detach().cpu() if is_torch(value) else value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
+    keep_single = smallest == np.float32 and array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    array = np.array(array, dtype=np.float32 if keep_single else np.float64, order="C", copy=True)
+    if array.ndim != rank:
+        raise ValueError(f"{name} must have {rank} dimensions, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has NaN or inf")
+    return array
+
+
+def _weights(value: Any, k: int) -> Array:
+    weights = _parameter(value, "weights", 1)
+    if weights.shape != (k,):
+        raise ValueError(f"weights must be [{k}], one per component of means, got shape {weights.shape}")
+    total = float(weights.sum())
+    if (weights < 0).any() or not abs(total - 1.0) <= 1e-5:
+        raise ValueError(f"weights must be non-negative and sum to 1, got smallest {weights.min():.3g}, sum {total:.6g}")
+    # Only a sum that is visibly off is divided out: what is saved comes back bit for bit.
+    return weights if abs(total - 1.0) <= 1e-14 * k else weights / total
+
+
+def _noise(value: Any, k: int, d: int) -> Array:
+    noise = np.asarray(value.detach().cpu() if is_torch(value) else value)
+    noise = np.full(k, noise) if noise.ndim == 0 else noise
+    noise = _parameter(noise, "noise_variance", noise.ndim)
+    if noise.shape not in ((k,), (k, d)):
+        raise ValueError(f"noise_variance must be a number, [{k}] or [{k}, {d}], got shape {noise.shape}")
+    if not (noise >= np.finfo(np.float64).tiny).all():
+        raise ValueError(
+            f"noise_variance must be positive, got {noise.min():.3g}; for the limit σ → 0 use subspace_distances"
+        )
+    return noise

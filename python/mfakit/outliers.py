@@ -1,0 +1,100 @@
+"""The outlier components of the asymmetric variant (appendix B.2): where they sit, and how they join a mixture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._arrays import RowBlocks
+from .mfa import MFA
+
+if TYPE_CHECKING:
+    from .bayes import BayesClassifier
+
+__all__ = ["outlier_step", "principal_step", "with_outlier"]
+
+Array = NDArray[Any]
+
+
+def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Array, Array]:
+    """The data's mean [d] and √λ · v [d] of its `direction`-th principal direction, from the best source there is."""
+    d = clf.n_features
+    if not isinstance(direction, int | np.integer) or not 1 <= direction <= d:
+        raise ValueError(f"direction must be a whole number from 1 to d={d}, got {direction!r}; pass a smaller direction=")
+    if X_train is not None:
+        return principal_step(X_train, direction, d)
+    stored = clf.extras
+    if direction == 50 and "outlier_mean" in stored and "outlier_step" in stored:
+        return stored["outlier_mean"].astype(np.float64), stored["outlier_step"].astype(np.float64)
+    return _mixture_step(clf, direction)
+
+
+def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array, Array]:
+    """Mean [d] and √λ · v [d] of the `direction`-th principal direction of samples X [n, d], in blocks of rows."""
+    rows = RowBlocks(X, d, "X_train")
+    n, d = rows.shape
+    if direction > min(n, d):
+        raise ValueError(f"X_train has {n} samples, too few for principal direction {direction}")
+    step = max(1, 2**23 // d)
+    mean = sum(rows.block(i, i + step, np.float64).sum(axis=0) for i in range(0, n, step)) / n
+    if n < d:  # the Gram matrix is the smaller of the two; its eigenvectors give the covariance's
+        centered = rows.block(0, n, np.float64) - mean
+        vector = centered.T @ _eigenvector(centered @ centered.T / n, direction)[1]
+        value = float(vector @ vector) / n
+        return mean, _oriented(vector / np.linalg.norm(vector)) * np.sqrt(value)
+    covariance = np.zeros((d, d))
+    for i in range(0, n, step):
+        centered = rows.block(i, i + step, np.float64) - mean
+        covariance += centered.T @ centered / n
+    value, vector = _eigenvector(covariance, direction)
+    return mean, _oriented(vector) * np.sqrt(max(value, 0.0))
+
+
+def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
+    """The same from the classifier's own moments: Σ_c π_c Σ_k w_k (A Aᵀ + D + μ μᵀ) - mean meanᵀ."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    d = clf.n_features
+    shares = [prior * m.weights for prior, m in zip(clf.priors, clf.mixtures, strict=True)]
+    mean = sum(w @ m.means.astype(np.float64) for w, m in zip(shares, clf.mixtures, strict=True))
+    columns, noise = [], np.zeros(d)
+    for w, m in zip(shares, clf.mixtures, strict=True):
+        columns.append((np.sqrt(w)[:, None, None] * m.loadings).transpose(1, 0, 2).reshape(d, -1))
+        columns.append((np.sqrt(w)[:, None] * (m.means - mean)).T)
+        noise += w @ np.broadcast_to(m.noise_variance.reshape(m.n_components, -1), m.means.shape)
+    F = np.hstack(columns).astype(np.float64)
+    if d <= 2048:
+        value, vector = _eigenvector(F @ F.T + np.diag(noise), direction)
+    else:
+        operator = LinearOperator((d, d), matvec=lambda v: F @ (F.T @ v) + noise * v, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(d)  # a fixed start: the same model gives the same step
+        values, vectors = eigsh(operator, k=direction, which="LA", v0=start)
+        value, vector = float(values[0]), vectors[:, 0]
+    return np.asarray(mean), _oriented(vector) * np.sqrt(value)
+
+
+def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:
+    from scipy.linalg import eigh
+
+    index = len(matrix) - direction
+    values, vectors = eigh(matrix, subset_by_index=(index, index))
+    return float(values[0]), vectors[:, 0]
+
+
+def _oriented(vector: Array) -> Array:
+    """An eigenvector's sign is arbitrary: make the largest entry positive, so that runs and machines agree."""
+    return np.asarray(vector * np.sign(vector[np.abs(vector).argmax()]))
+
+
+def with_outlier(mfa: MFA, mean: Array, sigma: float) -> MFA:
+    """The mixture with one more component: weight 1/(k+1), the given mean [d], A = 0, noise σ²."""
+    k, d, l = mfa.loadings.shape
+    outlier = np.full((1,) if mfa.is_isotropic else (1, d), float(sigma) ** 2)
+    return MFA(
+        np.append(mfa.weights * (k / (k + 1)), 1 / (k + 1)),
+        np.concatenate([mfa.means, mean[None].astype(mfa.means.dtype)]),
+        np.concatenate([mfa.loadings, np.zeros((1, d, l), mfa.loadings.dtype)]),
+        np.concatenate([mfa.noise_variance, outlier]),
+    )

@@ -1,0 +1,72 @@
+"""Samples of a mixture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .mfa import MFA
+
+__all__ = ["sample"]
+
+# Values drawn at a time: bounds the float64 temporaries to 64 MiB whatever n is.
+CHUNK_VALUES = 2**23
+
+
+def sample(
+    mfa: MFA, n: int, *, rng: Any = None, noise: bool = True, dtype: Any = np.float32
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Draw x = A z + μ + η.
+
+    Parameters
+    ----------
+    mfa : MFA
+    n : int
+        Number of samples.
+    rng : numpy.random.Generator, int or None
+        Randomness; the same seed gives the same samples. The global random state is never touched.
+    noise : bool
+        False leaves out η: points on the components' subspaces.
+    dtype : {float32, float64}
+        Of the samples; drawn in float64 either way.
+
+    Returns
+    -------
+    X : [n, d]
+    component : int64 [n]
+        Which component each sample came from.
+
+    Raises
+    ------
+    ValueError
+        For a negative or fractional n or another dtype.
+    """
+    if not isinstance(n, int | np.integer) or n < 0:
+        raise ValueError(f"n must be a whole number of samples, got {n!r}")
+    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    generator = np.random.default_rng(rng)
+    d, l = mfa.n_features, mfa.n_factors
+    component = generator.choice(mfa.n_components, size=n, p=mfa.weights).astype(np.int64)
+    z = generator.standard_normal((n, l))
+    X = np.empty((n, d), dtype)
+    scale = np.sqrt(mfa.factors.noise)
+    step = max(1, CHUNK_VALUES // d)
+    for start in range(0, n, step):
+        part = slice(start, min(start + step, n))
+        X[part] = _points(mfa, component[part], z[part])
+        if noise:
+            X[part] += generator.standard_normal((part.stop - start, d)) * scale[component[part]]
+    return X, component
+
+
+def _points(mfa: MFA, component: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+    """μ + A z [n, d], one product per component present."""
+    points = np.empty((len(z), mfa.n_features))
+    for j in np.unique(component):
+        rows = component == j
+        points[rows] = mfa.means[j] + z[rows] @ mfa.loadings[j].T.astype(np.float64, copy=False)
+    return points

@@ -1,0 +1,297 @@
+"""Distances between the affine subspaces μ + span A of components, and from samples to them (Theorem 2, Figure 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._arrays import RowBlocks, wrap_like
+from ._options import Options
+from .backends import get_backend
+from .density import Evaluator
+from .factors import Factors
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .mfa import MFA
+
+__all__ = ["ClosestPoints", "closest_points", "point_subspace_distances", "subspace_distances"]
+
+Array = NDArray[Any]
+
+# Relative error of a squared distance above which it is recomputed from the residual, by the dtype of the product.
+DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
+# Bytes of one tile's product [k0, l0+1, k1, l1+1].
+TILE_BYTES = 64 * 2**20
+
+
+def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
+    """‖(I - Q Qᵀ)(x - μ)‖ of every sample to every component's subspace.
+
+    Parameters
+    ----------
+    X : array-like, [n, d]
+    mfa : MFA
+    **options
+        See :class:`mfakit._options.Options`.
+
+    Returns
+    -------
+    array, [n, k]
+        ℓ2 in data units, in X's dtype and container. Noise plays no part.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`mfakit.density.log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([1.0], np.zeros((1, 3)), np.eye(3)[None, :, :1], 0.1)
+    >>> mfakit.point_subspace_distances(np.array([[7.0, 3.0, 4.0]]), mfa)
+    array([[5.]])
+    """
+    opts = Options(**options)
+    rows = RowBlocks(X, mfa.n_features)
+    out = opts.result((len(rows), mfa.n_components), rows.dtype)
+    factors = mfa.subspaces
+    dtype = np.dtype(opts.precision or rows.dtype)
+    size = max(1, min(opts.plan_block(rows.shape[1], factors.n_columns, dtype.itemsize), len(rows)))
+    evaluator = Evaluator(factors, get_backend(opts.backend), dtype, size, opts)
+    for start in range(0, len(rows), size):
+        block = rows.block(start, min(start + size, len(rows)))
+        out[start : start + len(block)] = np.sqrt(_sq_distances(evaluator, block, start, rows.name))
+    return wrap_like(out, rows.like) if opts.out is None else opts.out
+
+
+def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Array:
+    """Squared distances [n, k] of a block: by the product, and from the residual where the product cannot be trusted."""
+    factors, ops = evaluator.factors, evaluator.ops
+    k, _, d = factors.shape
+    centered, norms = evaluator.center(X, start, name)
+    dtype = centered.dtype
+    sq = np.empty((len(X), k))
+    keep = np.empty((len(X), k), np.uint8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = np.matmul(centered, factors.panel(dtype))
+        slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
+        tolerance = 0.0 if evaluator.options.method == "residual" else DISTANCE_TOLERANCE[dtype.name]
+        ops.point_distances(
+            products, norms, factors.shift, factors.mean_norm, slack, tolerance, sq, keep, evaluator.threads
+        )
+    components, rows = (index.astype(np.int64, copy=False) for index in np.nonzero(keep.T))
+    refined = np.empty(len(rows))
+    latent = np.empty((len(rows), factors.shape[1]))
+    ops.refine(
+        X, rows, components, factors.means, factors.whitened, factors.latent_map, factors.noise, factors.log_norm,
+        refined, latent, evaluator.threads,
+    )  # fmt: skip
+    sq[rows, components] = -2.0 * refined  # log_norm = 0 and Z = 0: the "log-density" is -½ dist²
+    return sq
+
+
+def subspace_distances(
+    mfa0: MFA,
+    mfa1: MFA,
+    *,
+    reduce: str | None = None,
+    n_smallest: int = 10,
+    bins: Any = 100,
+    backend: str = "auto",
+    n_threads: int | None = None,
+    progress: bool | None = False,
+) -> Any:
+    """d_ij = min over z0, z1 of ‖μ_i + A_i z0 - μ_j - A_j z1‖ between all pairs of components (Theorem 2).
+
+    Parameters
+    ----------
+    mfa0, mfa1 : MFA
+        Two mixtures over the same features. The pairs are streamed in tiles: memory is one tile and what is kept.
+    reduce : {None, "min", "smallest", "histogram"}
+        What is kept: the whole matrix; the nearest of the other side for each component of `mfa0`; the `n_smallest`
+        pairs; or counts in `bins`.
+    n_smallest : int
+        For ``reduce="smallest"``.
+    bins : int or array of edges
+        For ``reduce="histogram"``; a number of bins spans 0 to an upper bound of all distances.
+    backend, n_threads
+        See :class:`mfakit._options.Options`.
+    progress : bool or None
+        A progress bar; None shows it on a terminal.
+
+    Returns
+    -------
+    float64, ℓ2 in data units
+        None: [k0, k1]. "min": (distances [k0], index into mfa1 [k0]). "smallest": (distances [s], pairs [s, 2]), sorted.
+        "histogram": (counts int64 [b], edges [b + 1]).
+
+    Raises
+    ------
+    ValueError
+        For mixtures over different numbers of features, or an unknown `reduce`.
+
+    Notes
+    -----
+    Rank revealing: zero or dependent loadings span nothing. Pairs that share a direction or nearly touch are recomputed
+    by a QR of [A_i A_j].
+    """
+    if mfa0.n_features != mfa1.n_features:
+        raise ValueError(f"the mixtures must have the same d, got {mfa0.n_features} and {mfa1.n_features}")
+    if n_smallest < 1:
+        raise ValueError(f"n_smallest must be positive, got {n_smallest}")
+    opts = Options(backend=backend, n_threads=n_threads)
+    shape = (mfa0.n_components, mfa1.n_components)
+    reducer = _reducer(reduce, shape, n_smallest, bins, mfa0, mfa1)
+    from tqdm import tqdm
+
+    disable = None if progress is None else not progress
+    with tqdm(total=shape[0] * shape[1], unit="pair", unit_scale=True, disable=disable, desc="distances") as bar:
+        for rows, columns, sq in _tiles(mfa0.subspaces, mfa1.subspaces, get_backend(opts.backend), opts.threads):
+            reducer.add(rows, columns, np.sqrt(sq))
+            bar.update(sq.size)
+    return reducer.result()
+
+
+def _tiles(
+    side0: Factors, side1: Factors, ops: ModuleType, n_threads: int
+) -> Iterator[tuple[slice, slice, Array]]:
+    """Squared distances tile by tile: (rows of side 0, rows of side 1, [k0, k1])."""
+    (k0, l0, d), (k1, l1, _) = side0.shape, side1.shape
+    # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
+    center = (side0.center + side1.center) / 2
+    edge = max(1, int((TILE_BYTES / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5))
+    for i in range(0, k0, edge):
+        left, shift0, norm0 = _panel_rows(side0, slice(i, min(i + edge, k0)), center)
+        for j in range(0, k1, edge):
+            right, shift1, norm1 = _panel_rows(side1, slice(j, min(j + edge, k1)), center)
+            products = (left @ right.T).reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
+            sq = np.empty((len(norm0), len(norm1)))
+            suspect = np.empty(sq.shape, np.uint8)
+            ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
+            for a, b in np.argwhere(suspect):
+                sq[a, b] = _by_qr(side0, i + a, side1, j + b)
+            yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), sq
+
+
+def _panel_rows(side: Factors, part: slice, center: Array) -> tuple[Array, Array, Array]:
+    """Rows [Qᵀ; μ - c] of the components in `part` [k (l+1), d], Qᵀ (μ - c) [k, l] and ‖μ - c‖² [k]."""
+    bases = side.whitened[part]
+    means = side.means[part] - center
+    rows = np.concatenate([bases, means[:, None]], axis=1).reshape(-1, means.shape[1])
+    return rows, np.ascontiguousarray(np.matmul(bases, means[:, :, None])[:, :, 0]), np.einsum("kd,kd->k", means, means)
+
+
+def _solve_pair(side0: Factors, i: int, side1: Factors, j: int) -> tuple[Array, Array, Array]:
+    """Δ = μ_i - μ_j and the coordinates a, b that minimise ‖Δ + Q_i a - Q_j b‖; shared directions drop out."""
+    delta = side0.means[i] - side1.means[j]
+    basis0, basis1 = side0.whitened[i], side1.whitened[j]
+    both = np.concatenate([basis0, -basis1]).T
+    coordinates = np.linalg.lstsq(both, -delta, rcond=1e-13)[0] if both.shape[1] else np.empty(0)
+    return delta, coordinates[: len(basis0)], coordinates[len(basis0) :]
+
+
+def _by_qr(side0: Factors, i: int, side1: Factors, j: int) -> float:
+    """The squared distance of one pair by an orthogonal factorization of [Q_i Q_j]."""
+    delta, a, b = _solve_pair(side0, i, side1, j)
+    residual = delta + a @ side0.whitened[i] - b @ side1.whitened[j]
+    return float(residual @ residual)
+
+
+@dataclass(frozen=True)
+class ClosestPoints:
+    """The closest points of two subspaces: `point0` [d] on the first, `point1` [d] on the second, `distance` ℓ2."""
+
+    point0: Array
+    point1: Array
+    distance: float
+
+
+def closest_points(mfa0: MFA, component0: int, mfa1: MFA, component1: int) -> ClosestPoints:
+    """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`."""
+    side0, side1 = mfa0.subspaces, mfa1.subspaces
+    _, a, b = _solve_pair(side0, component0, side1, component1)
+    point0 = side0.means[component0] + a @ side0.whitened[component0]
+    point1 = side1.means[component1] + b @ side1.whitened[component1]
+    return ClosestPoints(point0, point1, float(np.linalg.norm(point0 - point1)))
+
+
+class _Matrix:
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.values = np.empty(shape)
+
+    def add(self, rows: slice, columns: slice, distances: Array) -> None:
+        self.values[rows, columns] = distances
+
+    def result(self) -> Array:
+        return self.values
+
+
+class _RowMinimum:
+    def __init__(self, k0: int) -> None:
+        self.best, self.index = np.full(k0, np.inf), np.zeros(k0, np.int64)
+
+    def add(self, rows: slice, columns: slice, distances: Array) -> None:
+        column = distances.argmin(axis=1)
+        value = distances[np.arange(len(column)), column]
+        better = value < self.best[rows]
+        self.best[rows][better] = value[better]
+        self.index[rows][better] = column[better] + columns.start
+
+    def result(self) -> tuple[Array, Array]:
+        return self.best, self.index
+
+
+class _Smallest:
+    def __init__(self, count: int) -> None:
+        self.count, self.values, self.pairs = count, np.empty(0), np.empty((0, 2), np.int64)
+
+    def add(self, rows: slice, columns: slice, distances: Array) -> None:
+        flat = distances.ravel()
+        few = np.argpartition(flat, self.count - 1)[: self.count] if flat.size > self.count else np.arange(flat.size)
+        i, j = np.divmod(few, distances.shape[1])
+        values = np.concatenate([self.values, flat[few]])
+        pairs = np.concatenate([self.pairs, np.stack([i + rows.start, j + columns.start], axis=1)])
+        # By distance, then by pair: ties come out the same whatever the tiles.
+        order = np.lexsort((pairs[:, 1], pairs[:, 0], values))[: self.count]
+        self.values, self.pairs = values[order], pairs[order]
+
+    def result(self) -> tuple[Array, Array]:
+        return self.values, self.pairs
+
+
+class _Histogram:
+    def __init__(self, edges: Array) -> None:
+        self.edges, self.counts = edges, np.zeros(len(edges) - 1, np.int64)
+
+    def add(self, rows: slice, columns: slice, distances: Array) -> None:
+        self.counts += np.histogram(distances, self.edges)[0]
+
+    def result(self) -> tuple[Array, Array]:
+        return self.counts, self.edges
+
+
+def _reducer(reduce: str | None, shape: tuple[int, int], count: int, bins: Any, mfa0: MFA, mfa1: MFA) -> Any:
+    if reduce is None:
+        return _Matrix(shape)
+    if reduce == "min":
+        return _RowMinimum(shape[0])
+    if reduce == "smallest":
+        return _Smallest(min(count, shape[0] * shape[1]))
+    if reduce == "histogram":
+        return _Histogram(_edges(bins, mfa0, mfa1))
+    raise ValueError(f'reduce must be None, "min", "smallest" or "histogram", got {reduce!r}')
+
+
+def _edges(bins: Any, mfa0: MFA, mfa1: MFA) -> Array:
+    if np.ndim(bins):
+        return np.asarray(bins, float)
+    # ‖μ_i - μ_j‖ bounds d_ij, and the two spreads around a common centre bound that.
+    center = (mfa0.subspaces.center + mfa1.subspaces.center) / 2
+    reach = sum(float(np.linalg.norm(m.means - center, axis=1).max()) for m in (mfa0, mfa1))
+    return np.linspace(0.0, reach or 1.0, int(bins) + 1)

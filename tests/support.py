@@ -1,0 +1,39 @@
+"""What the tests share: random models, and the one rule for tolerances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mfakit
+
+Array = NDArray[Any]
+
+
+def random_mfa(
+    k: int = 4, d: int = 12, l: int = 3, *, noise: str = "isotropic", sigma: float = 0.3, seed: int = 0, spread: float = 2.0
+) -> mfakit.MFA:
+    """A mixture with distinct components; sigma is the typical standard deviation of the noise."""
+    rng = np.random.default_rng(seed)
+    shape = (k,) if noise == "isotropic" else (k, d)
+    return mfakit.MFA(
+        rng.dirichlet(np.full(k, 5.0)),
+        rng.normal(size=(k, d)) * spread,
+        rng.normal(size=(k, d, l)),
+        sigma**2 * rng.uniform(0.5, 2.0, shape),
+    )
+
+
+def parameters(mfa: mfakit.MFA) -> tuple[Array, Array, Array, Array]:
+    """What the functions of ``mfakit._reference`` take."""
+    return mfa.weights, mfa.means.astype(float), mfa.loadings.astype(float), mfa.noise_variance
+
+
+def rtol(dtype: Any, d: int = 100) -> float:
+    """Relative tolerance of a result by its dtype and size: float64 results meet 1e-10 up to d = 100 and beyond it by √d;
+    float32 ones a few roundings of the value itself, since what cancels is recomputed in float64."""
+    if np.dtype(dtype) == np.float64:
+        return 1e-10 * max(1.0, d / 100) ** 0.5
+    return 4 * float(np.finfo(np.float32).eps)
