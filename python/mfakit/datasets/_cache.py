@@ -63,10 +63,12 @@ def cache_file(folder: Path | None, dataset: str, sources: Iterable[Path], **set
         return None
     names, size, changed = [], 0, 0
     for path in sources:
-        if path.exists():
+        try:
             stat = path.stat()
-            names.append(path.name)
-            size, changed = size + stat.st_size, max(changed, stat.st_mtime_ns)
+        except FileNotFoundError:
+            continue  # building the rows reports it
+        names.append(path.name)
+        size, changed = size + stat.st_size, max(changed, stat.st_mtime_ns)
     key = json.dumps([_FORMAT_VERSION, names, size, changed, settings], sort_keys=True)
     return folder / f"{dataset}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
 
@@ -115,7 +117,7 @@ def _open(path: Path, width: int, n_rows: int | None) -> NDArray[np.uint8] | Non
 def _write(path: Path, width: int, n: int, blocks: Iterable[NDArray[np.uint8]]) -> None:
     """Write under a name of our own, then rename: readers and other writers see a whole file or none."""
     _remove_abandoned(path.parent)
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.mfakit-tmp")
     try:
         with temporary.open("xb") as file:
             # Written, not mapped: a full disk is an OSError here, and would be a fatal signal there.
@@ -132,7 +134,7 @@ def _write(path: Path, width: int, n: int, blocks: Iterable[NDArray[np.uint8]]) 
 
 def _remove_abandoned(folder: Path) -> None:
     """What writers that were killed left behind."""
-    for path in folder.glob("*.tmp"):
+    for path in folder.glob("*.mfakit-tmp"):
         try:
             if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
                 path.unlink()

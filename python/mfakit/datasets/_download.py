@@ -57,7 +57,7 @@ def find(root: Path, folders: Iterable[str], names: Iterable[str]) -> Path | Non
     return next((path for path in candidates if path.exists()), None)
 
 
-def missing_data(dataset: str, names: Iterable[str], root: Path, folders: Iterable[str], remedy: str) -> Exception:
+def missing_data(dataset: str, names: Iterable[str], root: Path, folders: Iterable[str], remedy: str) -> OSError:
     """The error for absent data: what is missing, every place looked, what to do."""
     places = ", ".join(str(root / folder) for folder in folders)
     return FileNotFoundError(f"{dataset}: no {' and no '.join(names)} in {places}; {remedy}")
@@ -82,7 +82,9 @@ def fetch(name: str, folder: Path) -> Path:
             bar = sys.stderr is not None and sys.stderr.isatty()
             return Path(pooch.retrieve(mirror + name, f"sha256:{sha256}", fname=name, path=folder, progressbar=bar))
         except PermissionError as error:
-            raise PermissionError(f"cannot write {name} to {folder}; pass root= a folder that you may write to") from error
+            raise PermissionError(
+                f"cannot write {name} to {folder}; pass root= a folder that you may write to"
+            ) from error
         except OSError as error:  # what requests raises is an OSError too
             reasons.append(f"{mirror}: {type(error).__name__}")
         except ValueError:

@@ -56,7 +56,9 @@ def _parse(stream: IO[bytes], path: Path, n_axes: int, zipped: bool) -> NDArray[
     shape = _read_shape(stream, path, n_axes)
     size, stored = math.prod(shape), path.stat().st_size
     if size > (min(_MAX_BYTES, _MAX_EXPANSION * stored) if zipped else stored):
-        raise ValueError(f"{path} claims {size} bytes of data (shape {shape}), more than it can hold; get the file again")
+        raise ValueError(
+            f"{path} claims {size} bytes of data (shape {shape}), more than it can hold; get the file again"
+        )
     data = read_exactly(stream, size)
     if len(data) != size or stream.read(1):
         problem = f"only {len(data)} follow" if len(data) != size else "more follow"
