@@ -30,6 +30,12 @@ Array = NDArray[Any]
 MOST_PAIRS_PER_ROW = 8
 
 
+def sorted_pairs(keep: Array) -> tuple[Array, Array]:
+    """Rows and components [m], int64, of the marked entries of keep [n, k], sorted by component."""
+    components, rows = np.nonzero(keep.T)
+    return np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(components, np.int64)
+
+
 @dataclass
 class Scores:
     """What an :class:`Evaluator` knows of a block of n rows; the arrays are reused by its next call.
@@ -90,11 +96,11 @@ class Evaluator:
         log_prob = self._buffer("log_prob", (n, k), np.float64)
         if self.options.method == "residual":
             products = None
-            components, rows = np.divmod(np.arange(n * k, dtype=np.int64), n) if n else (np.empty(0, np.int64),) * 2
+            rows, components = sorted_pairs(np.ones((n, k), np.uint8))
         else:
             keep = self._buffer("keep", (n, k), np.uint8)
             products = self._product(centered, norms, d, log_prob, keep)
-            components, rows = (index.astype(np.int64, copy=False) for index in np.nonzero(keep.T))
+            rows, components = sorted_pairs(keep)
         refined = np.empty(len(rows))
         latent = np.empty((len(rows), l))
         with np.errstate(over="ignore", invalid="ignore"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
 from .backends import get_backend
-from .density import Evaluator
+from .density import Evaluator, sorted_pairs
 from .factors import Factors
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
         ops.point_distances(
             products, norms, factors.shift, factors.mean_norm, slack, tolerance, sq, keep, evaluator.threads
         )
-    components, rows = (index.astype(np.int64, copy=False) for index in np.nonzero(keep.T))
+    rows, components = sorted_pairs(keep)
     refined = np.empty(len(rows))
     latent = np.empty((len(rows), factors.shape[1]))
     ops.refine(

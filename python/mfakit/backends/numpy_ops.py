@@ -178,27 +178,11 @@ def pair_distances(
     suspect[:] = shared.any(axis=2) | (sq_distances < 1e-6 * size)
 
 
-def attack_step(
-    X: Array,
-    source: Array,
-    target: Array,
-    source_latent: Array,
-    target_latent: Array,
-    means: Array,
-    whitened: Array,
-    noise: Array,
-    step_size: float,
-    n_threads: int = 1,
-) -> None:
-    """X [n, d] += step_size · g/‖g‖ in place, g = ∇ log p_t - ∇ log p_s with y of the sample's source and target
-    components, [n, l] each; a sample with g = 0 stays. X is float64."""
-    for row in range(len(X)):
-        s, t = source[row], target[row]
-        g = target_latent[row] @ whitened[t] - (X[row] - means[t]) / noise[t]
-        g -= source_latent[row] @ whitened[s] - (X[row] - means[s]) / noise[s]
-        norm = np.sqrt(g @ g)
-        if norm > 0:
-            X[row] += step_size / norm * g
+def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1) -> None:
+    """X [n, d] += step_size · g/‖g‖ in place, float64, g = direction [n, d]; a sample with g = 0 or NaN stays."""
+    norm = np.sqrt(np.einsum("nd,nd->n", direction, direction))
+    moves = (norm > 0) & np.isfinite(norm)
+    X[moves] += (step_size / norm[moves])[:, None] * direction[moves]
 
 
 def accumulate_statistics(

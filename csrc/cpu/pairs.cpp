@@ -1,0 +1,229 @@
+// What is done for pairs of a sample and a component: refinement, gradient, statistics. Pairs come sorted by component and
+// are taken in tiles of T rows that share one; a tile that is not full repeats its last row, so that a row's bits never
+// depend on its neighbours.
+#include <vector>
+
+#include "kernels.hpp"
+#include "mfakit/residual.hpp"
+#include "mfakit/statistics.hpp"
+#include "parallel.hpp"
+
+namespace mfakit {
+namespace {
+
+struct Tile {
+  index_t first;  // index of its first pair
+  int rows;       // 1 .. tile_rows
+};
+
+std::vector<Tile> tiles_of(const Pairs& pairs) {
+  std::vector<Tile> tiles;
+  tiles.reserve(size_t(pairs.m / tile_rows + 1));
+  for (index_t p = 0; p < pairs.m;) {
+    int rows = 1;
+    while (rows < tile_rows && p + rows < pairs.m && pairs.components[p + rows] == pairs.components[p]) ++rows;
+    tiles.push_back({p, rows});
+    p += rows;
+  }
+  return tiles;
+}
+
+// Pair index of lane t of a tile.
+index_t lane(const Tile& tile, int t) { return tile.first + (t < tile.rows ? t : tile.rows - 1); }
+
+template <class Real>
+void row_pointers(const Real* X, const Pairs& pairs, index_t d, const Tile& tile, const Real** x) {
+  for (int t = 0; t < tile_rows; ++t) x[t] = X + pairs.rows[lane(tile, t)] * d;
+}
+
+// y [T, l] and maha [T] = |x-mu|^2_{D^-1} - |W (x-mu)|^2 of one tile.
+template <class Real, bool Diagonal>
+MFAKIT_HD void refine_body(const Real* const* x, const double* mean, const double* w, const double* noise,
+                           const double* latent_map, index_t l, index_t d, double* y, double* maha) {
+  alignas(64) double r[tile_rows * chunk_columns], g[tile_rows * chunk_columns];
+  double size[tile_rows] = {};
+  for (index_t i = 0; i < tile_rows * l; ++i) y[i] = 0.0;
+  for (index_t first = 0; first < d; first += chunk_columns) {
+    const index_t width = d - first < chunk_columns ? d - first : chunk_columns;
+    residual_chunk(x, mean, first, width, r);
+    project_chunk(w, l, d, first, width, r, y);
+    for (int t = 0; t < tile_rows; ++t) {
+      size[t] += weighted_norm_chunk<Diagonal>(r + t * chunk_columns, noise, first, width);
+    }
+  }
+  bool exact[tile_rows], all_exact = true;
+  for (int t = 0; t < tile_rows; ++t) {
+    maha[t] = size[t];
+    for (index_t a = 0; a < l; ++a) maha[t] -= y[t * l + a] * y[t * l + a];
+    exact[t] = size[t] <= largest_cancellation<Real>::value * maha[t];
+    all_exact = all_exact && exact[t];
+  }
+  if (all_exact) return;
+  double norm[tile_rows] = {};
+  for (index_t first = 0; first < d; first += chunk_columns) {
+    const index_t width = d - first < chunk_columns ? d - first : chunk_columns;
+    residual_chunk(x, mean, first, width, r);
+    back_chunk(w, l, d, first, width, y, g);
+    for (int t = 0; t < tile_rows; ++t) {
+      norm[t] += residual_norm_chunk<Diagonal>(r + t * chunk_columns, g + t * chunk_columns, noise, first, width);
+    }
+  }
+  for (int t = 0; t < tile_rows; ++t) {
+    if (!exact[t]) maha[t] = norm[t] + latent_norm(latent_map, y + t * l, l);
+  }
+}
+
+// out[t] [width] += weight[t] * grad log N(x[t]) over one chunk; `rows` of the T lanes are real.
+template <class Real, bool Diagonal>
+MFAKIT_HD void gradient_body(const Real* const* x, const double* mean, const double* w, const double* noise, index_t l,
+                             index_t d, const double* y, const double* weight, int rows, index_t first, index_t width,
+                             Real* const* out) {
+  alignas(64) double r[tile_rows * chunk_columns], g[tile_rows * chunk_columns];
+  residual_chunk(x, mean, first, width, r);
+  back_chunk(w, l, d, first, width, y, g);
+  for (int t = 0; t < rows; ++t) {
+    const double *rt = r + t * chunk_columns, *gt = g + t * chunk_columns;
+    Real* o = out[t] + first;
+    MFAKIT_SIMD
+    for (index_t j = 0; j < width; ++j) {
+      o[j] = Real(double(o[j]) + weight[t] * gradient_at(rt[j], gt[j], noise_at<Diagonal>(noise, first + j)));
+    }
+  }
+}
+
+template <class Real>
+MFAKIT_HD void statistics_body(const Real* const* x, const double* mean, const double* weight, const double* z,
+                               index_t l, index_t d, index_t first, index_t width, double* sum_x, double* sum_xz,
+                               double* sum_xx) {
+  alignas(64) double r[tile_rows * chunk_columns];
+  residual_chunk(x, mean, first, width, r);
+  accumulate_chunk(r, weight, z, l, d, width, sum_x + first, sum_xz + first, sum_xx + first);
+}
+
+// One plain function per type and noise for target_clones to clone.
+#define MFAKIT_VARIANT(Real, Diagonal, Name)                                                                         \
+  MFAKIT_CLONES void refine_##Name(const Real* const* x, const double* mean, const double* w, const double* noise,   \
+                                   const double* latent_map, index_t l, index_t d, double* y, double* maha) {        \
+    refine_body<Real, Diagonal>(x, mean, w, noise, latent_map, l, d, y, maha);                                       \
+  }                                                                                                                  \
+  MFAKIT_CLONES void gradient_##Name(const Real* const* x, const double* mean, const double* w, const double* noise, \
+                                     index_t l, index_t d, const double* y, const double* weight, int rows,          \
+                                     index_t first, index_t width, Real* const* out) {                               \
+    gradient_body<Real, Diagonal>(x, mean, w, noise, l, d, y, weight, rows, first, width, out);                      \
+  }
+MFAKIT_VARIANT(float, false, isotropic)
+MFAKIT_VARIANT(float, true, diagonal)
+MFAKIT_VARIANT(double, false, isotropic)
+MFAKIT_VARIANT(double, true, diagonal)
+
+MFAKIT_CLONES void statistics_tile(const float* const* x, const double* mean, const double* weight, const double* z,
+                                   index_t l, index_t d, index_t first, index_t width, double* sum_x, double* sum_xz,
+                                   double* sum_xx) {
+  statistics_body(x, mean, weight, z, l, d, first, width, sum_x, sum_xz, sum_xx);
+}
+MFAKIT_CLONES void statistics_tile(const double* const* x, const double* mean, const double* weight, const double* z,
+                                   index_t l, index_t d, index_t first, index_t width, double* sum_x, double* sum_xz,
+                                   double* sum_xx) {
+  statistics_body(x, mean, weight, z, l, d, first, width, sum_x, sum_xz, sum_xx);
+}
+
+}  // namespace
+
+template <class Real>
+void refine(const Real* X, const Pairs& pairs, const MixtureView& mixture, const double* latent_map,
+            const double* log_norm, double* log_prob, double* whitened_latent, int n_threads) {
+  const std::vector<Tile> tiles = tiles_of(pairs);
+  const index_t l = mixture.l, d = mixture.d;
+  std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
+  double* const y_of_thread = scratch.data();
+  parallel_ranges(index_t(tiles.size()), 4, n_threads, [&](int thread, index_t begin, index_t end) {
+    double* y = y_of_thread + thread * (tile_rows * l + 1);
+    double maha[tile_rows];
+    const Real* x[tile_rows];
+    for (index_t i = begin; i < end; ++i) {
+      const Tile& tile = tiles[size_t(i)];
+      const index_t j = pairs.components[tile.first];
+      row_pointers(X, pairs, d, tile, x);
+      if (mixture.diagonal) {
+        refine_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), latent_map + j * l * l, l, d, y, maha);
+      } else {
+        refine_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), latent_map + j * l * l, l, d, y, maha);
+      }
+      for (int t = 0; t < tile.rows; ++t) {
+        const index_t p = tile.first + t;
+        log_prob[p] = log_norm[j] - 0.5 * maha[t];
+        for (index_t a = 0; a < l; ++a) whitened_latent[p * l + a] = y[t * l + a];
+      }
+    }
+  });
+}
+
+// Threads split the features, not the pairs: two pairs may share a row, and no two threads may share a sum.
+template <class Real>
+void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weights, const double* whitened_latent,
+                         const MixtureView& mixture, Real* out, int n_threads) {
+  const std::vector<Tile> tiles = tiles_of(pairs);
+  const index_t l = mixture.l, d = mixture.d;
+  std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
+  double* const y_of_thread = scratch.data();
+  parallel_ranges(d, chunk_columns, n_threads, [&](int thread, index_t first, index_t last) {
+    double* y = y_of_thread + thread * (tile_rows * l + 1);
+    double weight[tile_rows];
+    const Real* x[tile_rows];
+    Real* o[tile_rows];
+    for (const Tile& tile : tiles) {
+      const index_t j = pairs.components[tile.first];
+      row_pointers(X, pairs, d, tile, x);
+      for (int t = 0; t < tile_rows; ++t) {
+        const index_t p = lane(tile, t);
+        o[t] = out + pairs.rows[p] * d;
+        weight[t] = weights[p];
+        for (index_t a = 0; a < l; ++a) y[t * l + a] = whitened_latent[p * l + a];
+      }
+      if (mixture.diagonal) {
+        gradient_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), l, d, y, weight, tile.rows, first,
+                          last - first, o);
+      } else {
+        gradient_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), l, d, y, weight, tile.rows, first,
+                           last - first, o);
+      }
+    }
+  });
+}
+
+template <class Real>
+void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weights, const double* latents,
+                           const MixtureView& mixture, double* sum_x, double* sum_xz, double* sum_xx, int n_threads) {
+  const std::vector<Tile> tiles = tiles_of(pairs);
+  const index_t l = mixture.l, d = mixture.d;
+  std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
+  double* const z_of_thread = scratch.data();
+  parallel_ranges(d, chunk_columns, n_threads, [&](int thread, index_t first, index_t last) {
+    double* z = z_of_thread + thread * (tile_rows * l + 1);
+    double weight[tile_rows];
+    const Real* x[tile_rows];
+    for (const Tile& tile : tiles) {
+      const index_t j = pairs.components[tile.first];
+      row_pointers(X, pairs, d, tile, x);
+      for (int t = 0; t < tile_rows; ++t) {
+        const index_t p = lane(tile, t);
+        weight[t] = t < tile.rows ? weights[p] : 0.0;
+        for (index_t a = 0; a < l; ++a) z[t * l + a] = latents[p * l + a];
+      }
+      statistics_tile(x, mixture.mean(j), weight, z, l, d, first, last - first, sum_x + j * d, sum_xz + j * l * d,
+                      sum_xx + j * d);
+    }
+  });
+}
+
+#define MFAKIT_INSTANTIATE(Real)                                                                                      \
+  template void refine(const Real*, const Pairs&, const MixtureView&, const double*, const double*, double*, double*, \
+                       int);                                                                                         \
+  template void accumulate_gradient(const Real*, const Pairs&, const double*, const double*, const MixtureView&,     \
+                                    Real*, int);                                                                     \
+  template void accumulate_statistics(const Real*, const Pairs&, const double*, const double*, const MixtureView&,   \
+                                      double*, double*, double*, int);
+MFAKIT_INSTANTIATE(float)
+MFAKIT_INSTANTIATE(double)
+
+}  // namespace mfakit

@@ -1,0 +1,40 @@
+// What differs between compilers, and nothing else: the only file with an #ifdef on them. The headers here are
+// freestanding (NVRTC has no standard library) and are read by the CPU extension and by the CUDA kernels alike.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define MFAKIT_HD __host__ __device__ __forceinline__
+#else
+#include <cmath>
+#define MFAKIT_HD inline __attribute__((always_inline))
+#endif
+
+// A hint that a loop has no dependence but its reduction; without it no float sum may be vectorised.
+#define MFAKIT_PRAGMA(text) _Pragma(#text)
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define MFAKIT_SIMD
+#define MFAKIT_SIMD_SUM(...)
+#else
+#define MFAKIT_SIMD MFAKIT_PRAGMA(omp simd)
+#define MFAKIT_SIMD_SUM(...) MFAKIT_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
+#endif
+
+namespace mfakit {
+
+using index_t = long long;  // 64-bit: n * d passes 2^31 at n = 1e5, d = 49,152
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+MFAKIT_HD double exp_(double x) { return exp(x); }
+MFAKIT_HD double log_(double x) { return log(x); }
+MFAKIT_HD double sqrt_(double x) { return sqrt(x); }
+MFAKIT_HD double fabs_(double x) { return fabs(x); }
+MFAKIT_HD double infinity_() { return __longlong_as_double(0x7ff0000000000000LL); }
+#else
+MFAKIT_HD double exp_(double x) { return std::exp(x); }
+MFAKIT_HD double log_(double x) { return std::log(x); }
+MFAKIT_HD double sqrt_(double x) { return std::sqrt(x); }
+MFAKIT_HD double fabs_(double x) { return std::fabs(x); }
+MFAKIT_HD double infinity_() { return __builtin_inf(); }
+#endif
+
+}  // namespace mfakit

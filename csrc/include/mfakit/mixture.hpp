@@ -1,0 +1,62 @@
+// The mixture's epilogue: from one row of the block product to log-probabilities, and what is summed over them.
+//
+//   log (w N(x)) = log_norm - 1/2 ( |x-mu|^2_{D^-1} - |W (x-mu)|^2 )
+//   |x-mu|^2_{D^-1} = |xc|^2_{D^-1} - 2 xc . D^-1 m + |m|^2_{D^-1},   xc = x - c,  m = mu - c
+#pragma once
+
+#include "config.hpp"
+
+namespace mfakit {
+
+// Components further than this below the best carry less than e^-40 = 4e-18 of the density: nothing in float64.
+constexpr double cutoff_nats = 40.0;
+
+// |W (x-mu)|^2 from y [l] = W xc and shift [l] = W m.
+template <class Real>
+MFAKIT_HD double explained(const Real* y /*[l]*/, const double* shift /*[l]*/, index_t l) {
+  double sum = 0.0;
+  for (index_t a = 0; a < l; ++a) {
+    const double t = double(y[a]) - shift[a];
+    sum += t * t;
+  }
+  return sum;
+}
+
+// A squared length that rounding may have pushed below zero; NaN stays NaN.
+MFAKIT_HD double not_negative(double x) { return x < 0.0 ? 0.0 : x; }
+
+// log (w N(x)) from y [l+1] = xc . [W rows, D^-1 m] and quad = |xc|^2_{D^-1}.
+template <class Real>
+MFAKIT_HD double component_log_prob(const Real* y /*[l+1]*/, const double* shift /*[l]*/, index_t l, double quad,
+                                    double mean_norm, double log_norm) {
+  const double maha = quad - 2.0 * double(y[l]) + mean_norm - explained(y, shift, l);
+  return log_norm - 0.5 * not_negative(maha);
+}
+
+// log sum exp of a row; a row of -inf gives -inf, a NaN gives NaN.
+MFAKIT_HD double log_sum_exp(const double* log_prob /*[k]*/, index_t k) {
+  double top = -infinity_();
+  for (index_t j = 0; j < k; ++j) {
+    if (log_prob[j] != log_prob[j]) return log_prob[j];
+    if (log_prob[j] > top) top = log_prob[j];
+  }
+  if (top == -infinity_() || top == infinity_()) return top;
+  double sum = 0.0;
+  for (index_t j = 0; j < k; ++j) sum += exp_(log_prob[j] - top);
+  return top + log_(sum);
+}
+
+// exp(log_prob - log_total); a row that no component explains gives 1/k.
+MFAKIT_HD double responsibility(double log_prob, double log_total, index_t k) {
+  return log_total == -infinity_() ? 1.0 / double(k) : exp_(log_prob - log_total);
+}
+
+// The left factor of the gradient's product back: v [l+1] = r [W (x-mu), 1].
+template <class Real>
+MFAKIT_HD void gradient_weights(const Real* y /*[l+1]*/, const double* shift /*[l]*/, index_t l, double r,
+                                Real* v /*[l+1]*/) {
+  for (index_t a = 0; a < l; ++a) v[a] = Real(r * (double(y[a]) - shift[a]));
+  v[l] = Real(r);
+}
+
+}  // namespace mfakit

@@ -1,0 +1,91 @@
+// Distances between affine subspaces, and from points to them, out of inner products.
+#pragma once
+
+#include "mixture.hpp"
+
+namespace mfakit {
+
+// |x-mu|^2 - |Q^T (x-mu)|^2 from y [l+1] = xc . [Q columns, m]; `size` = |xc|^2 + |m|^2 is what cancels.
+template <class Real>
+MFAKIT_HD double sq_distance_to_subspace(const Real* y /*[l+1]*/, const double* shift /*[l]*/, index_t l, double size) {
+  return not_negative(size - 2.0 * double(y[l]) - explained(y, shift, l));
+}
+
+// Eigenvalues (on the diagonal of S) and eigenvectors (columns of V) of a symmetric S [l, l], by cyclic Jacobi rotations.
+MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t l) {
+  for (index_t a = 0; a < l; ++a)
+    for (index_t b = 0; b < l; ++b) V[a * l + b] = a == b ? 1.0 : 0.0;
+  for (int sweep = 0; sweep < 60; ++sweep) {
+    double off = 0.0, diagonal = 0.0;
+    for (index_t a = 0; a < l; ++a) {
+      diagonal += S[a * l + a] * S[a * l + a];
+      for (index_t b = a + 1; b < l; ++b) off += S[a * l + b] * S[a * l + b];
+    }
+    if (!(off > 1e-34 * diagonal)) return;  // NaN ends here, too
+    for (index_t p = 0; p < l; ++p) {
+      for (index_t q = p + 1; q < l; ++q) {
+        const double apq = S[p * l + q];
+        if (apq == 0.0) continue;
+        // The rotation by the smaller angle that zeroes S[p, q] (Golub & Van Loan, section 8.5).
+        const double tau = (S[q * l + q] - S[p * l + p]) / (2.0 * apq);
+        const double t = (tau >= 0.0 ? 1.0 : -1.0) / (fabs_(tau) + sqrt_(1.0 + tau * tau));
+        const double c = 1.0 / sqrt_(1.0 + t * t), s = t * c;
+        for (index_t i = 0; i < l; ++i) {
+          const double ip = S[i * l + p], iq = S[i * l + q];
+          S[i * l + p] = c * ip - s * iq;
+          S[i * l + q] = s * ip + c * iq;
+        }
+        for (index_t i = 0; i < l; ++i) {
+          const double pi = S[p * l + i], qi = S[q * l + i];
+          S[p * l + i] = c * pi - s * qi;
+          S[q * l + i] = s * pi + c * qi;
+          const double vp = V[i * l + p], vq = V[i * l + q];
+          V[i * l + p] = c * vp - s * vq;
+          V[i * l + q] = s * vp + c * vq;
+        }
+      }
+    }
+  }
+}
+
+// d^2 = |Delta|^2 - |u0|^2 - v^T S^-1 v with Delta = mu0 - mu1, u = Q^T Delta, G = Q0^T Q1, v = u1 - G^T u0 and
+// S = I - G^T G, whose eigenvalues are the squared sines of the principal angles. C holds the pair's inner products
+// [l0+1, l1+1] of rows [Q^T; mu], with row stride `ld`. `suspect` marks a pair to be recomputed by QR: the smallest sine
+// below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + l0 + l1 values.
+MFAKIT_HD double sq_distance_of_pair(const double* C, index_t ld, index_t l0, index_t l1, const double* shift0 /*[l0]*/,
+                                     double norm0, const double* shift1 /*[l1]*/, double norm1, double* work,
+                                     unsigned char* suspect) {
+  double *S = work, *V = S + l1 * l1, *u0 = V + l1 * l1, *v = u0 + l0;
+  const double size = norm0 + norm1;
+  double sq = size - 2.0 * C[l0 * ld + l1];
+  for (index_t a = 0; a < l0; ++a) {
+    u0[a] = shift0[a] - C[a * ld + l1];
+    sq -= u0[a] * u0[a];
+  }
+  for (index_t b = 0; b < l1; ++b) {
+    v[b] = C[l0 * ld + b] - shift1[b];
+    for (index_t a = 0; a < l0; ++a) v[b] -= C[a * ld + b] * u0[a];
+    for (index_t c = 0; c < l1; ++c) {
+      double dot = 0.0;
+      for (index_t a = 0; a < l0; ++a) dot += C[a * ld + b] * C[a * ld + c];
+      S[b * l1 + c] = (b == c ? 1.0 : 0.0) - dot;
+    }
+  }
+  jacobi_eigen(S, V, l1);
+  bool shared = false;
+  for (index_t b = 0; b < l1; ++b) {
+    const double sine = S[b * l1 + b];
+    if (sine < 1e-4) {
+      shared = true;
+      continue;
+    }
+    double along = 0.0;
+    for (index_t c = 0; c < l1; ++c) along += V[c * l1 + b] * v[c];
+    sq -= along * along / sine;
+  }
+  sq = not_negative(sq);
+  *suspect = shared || sq < 1e-6 * size;
+  return sq;
+}
+
+}  // namespace mfakit

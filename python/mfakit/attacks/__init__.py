@@ -1,0 +1,8 @@
+"""Attacks on classifiers. Every attack returns evidence, an :class:`AttackResult` verified on the points it returns."""
+
+from __future__ import annotations
+
+from .gradient import gradient_attack
+from .result import AttackResult
+
+__all__ = ["AttackResult", "gradient_attack"]

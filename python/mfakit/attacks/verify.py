@@ -1,0 +1,78 @@
+"""The last word on an attack: round to the caller's dtype, push on until the rounded point flips, verify, measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import RowBlocks, wrap_like
+from .result import AttackResult
+
+if TYPE_CHECKING:
+    from .gradient import State, Walk
+
+__all__ = ["as_result", "inside_bounds", "push_until_flipped"]
+
+Array = NDArray[Any]
+
+
+def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> None:
+    """Raise for inputs outside `bounds`, with the first such row."""
+    if bounds is None:
+        return
+    low, high = bounds
+    if not low < high:
+        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
+    outside = ((X < low) | (X > high)).any(axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(
+            f"X must lie within bounds [{low:g}, {high:g}], got values from {X[row].min():g} to {X[row].max():g} "
+            f"in row {start + row}; clip X or widen bounds"
+        )
+
+
+def push_until_flipped(victim: Any, walk: Walk, X: Array, bounds: tuple[float, float] | None) -> Array:
+    """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along its whole way by growing hairs
+    until the rounded point flips too; X itself for samples that were not fooled."""
+    state, points = walk.state, X.copy()
+    rows, push = np.flatnonzero(state.flipped), 0.0
+    while len(rows) and push < 0.1:
+        way = walk.here[rows] - X[rows]
+        there = walk.here[rows] + push * way
+        if bounds is not None:
+            there = np.clip(there, *bounds)
+        rounded = there.astype(X.dtype)
+        y = state.y[rows]
+        decision = victim.scores(rounded.astype(np.float64), y)[0].argmax(axis=1)
+        flips = decision != y
+        points[rows[flips]], state.y_adv[rows[flips]] = rounded[flips], decision[flips]
+        rows, push = rows[~flips], max(2 * push, float(np.finfo(X.dtype).eps))
+    state.flipped[rows] = False
+    state.reason[rows] = "not verified"
+    return points
+
+
+def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], settings: dict[str, Any]) -> AttackResult:
+    """One result of all blocks. `flipped` was established on `points` themselves; ℓ2 is of the arrays returned."""
+    success = np.concatenate([s.flipped for s in states]) if states else np.zeros(0, bool)
+    l2 = np.full(len(success), np.nan)
+    step = max(1, 2**23 // max(rows.shape[1], 1))
+    for start in range(0, len(success), step):
+        part = slice(start, min(start + step, len(success)))
+        change = points[part].astype(np.float64) - rows.block(part.start, part.stop, np.float64)
+        l2[part] = np.where(success[part], np.linalg.norm(change, axis=1), np.nan)
+
+    def gather(name: str, dtype: Any) -> Array:
+        return np.concatenate([getattr(s, name) for s in states]) if states else np.zeros(0, dtype)
+
+    def chosen(name: str) -> Array:
+        return np.concatenate([getattr(s.choice, name) for s in states]) if states else np.zeros(0, np.int64)
+
+    return AttackResult(
+        x_adv=wrap_like(points, X), success=success, l2=l2, n_steps=gather("n_steps", np.int64),
+        y=gather("y", np.int64), y_adv=gather("y_adv", np.int64), already_wrong=gather("already_wrong", bool),
+        source=chosen("source"), target=chosen("target"), target_class=chosen("target_class"), reason=gather("reason", "<U16"), settings=settings,
+    )  # fmt: skip
