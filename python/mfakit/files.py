@@ -76,8 +76,12 @@ def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
     missing = [p for p in PARAMETERS if f"{name}.{p}" not in tensors]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)} of mixture {name}; was it written by mfakit?")
+    values = {p: tensors[f"{name}.{p}"] for p in PARAMETERS}
+    wrong = [f"{p} is {value.dtype}" for p, value in values.items() if value.dtype.kind != "f"]
+    if wrong:
+        raise ValueError(f"{path} is not a valid mixture: {', '.join(wrong)}, not float32 or float64")
     try:
-        return MFA(**{p: tensors[f"{name}.{p}"] for p in PARAMETERS})
+        return MFA(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a valid mixture: {error}") from None
 

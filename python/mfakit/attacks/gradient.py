@@ -165,7 +165,7 @@ class Walk:
         labels = predicted if y is None else y
         wrong = predicted != labels
         reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
-        self.state = State(labels, predicted, wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
 
     def run(self, step_size: float, max_steps: int, frozen: bool, bounds: tuple[float, float] | None) -> None:
         """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""

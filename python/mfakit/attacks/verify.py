@@ -17,6 +17,9 @@ __all__ = ["as_result", "inside_bounds", "push_until_flipped"]
 
 Array = NDArray[Any]
 
+# Relative margin of a verified flip: some thousand roundings of the scores, and 1e-13 of a distance.
+SURE = 1e-12
+
 
 def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> None:
     """Raise for inputs outside `bounds`, with the first such row."""
@@ -46,13 +49,21 @@ def push_until_flipped(victim: Any, walk: Walk, X: Array, bounds: tuple[float, f
             there = np.clip(there, *bounds)
         rounded = there.astype(X.dtype)
         y = state.y[rows]
-        decision = victim.scores(rounded.astype(np.float64), y)[0].argmax(axis=1)
-        flips = decision != y
+        decision, flips = _surely_flipped(victim.scores(rounded.astype(np.float64), y)[0], y)
         points[rows[flips]], state.y_adv[rows[flips]] = rounded[flips], decision[flips]
         rows, push = rows[~flips], max(2 * push, float(np.finfo(X.dtype).eps))
     state.flipped[rows] = False
     state.reason[rows] = "not verified"
     return points
+
+
+def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
+    """The decisions [n] by scores [n, C], and which are wrong by more than rounding: the same point scored in another
+    batch may differ in its last bits, and must not be right again."""
+    rows = np.arange(len(y))
+    decision = joint.argmax(axis=1)
+    margin = joint[rows, decision] - joint[rows, y]
+    return decision, margin > SURE * np.abs(joint).max(axis=1)
 
 
 def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], settings: dict[str, Any]) -> AttackResult:

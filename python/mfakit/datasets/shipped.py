@@ -1,0 +1,46 @@
+"""The models that the package ships: Bayes pairs fitted to MNIST digits by tools/fit_shipped_models.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..bayes import BayesClassifier
+from ..files import load_classifier
+
+__all__ = ["available_bayes_pairs", "load_bayes_pair"]
+
+
+def _folder() -> Path:
+    return Path(__file__).parent / "models"
+
+
+def available_bayes_pairs() -> list[str]:
+    """Names of the shipped pairs, for :func:`load_bayes_pair`."""
+    files = (entry.name for entry in _folder().iterdir())
+    return sorted(name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors"))
+
+
+def load_bayes_pair(name: str) -> BayesClassifier:
+    """A shipped pair of fitted mixtures as a classifier; make it :meth:`~mfakit.BayesClassifier.symmetric` or asymmetric.
+
+    Parameters
+    ----------
+    name : str
+        For example "mnist-06": class 0 is the digit 0, class 1 the digit 6. 25 components of 6 factors per class,
+        isotropic noise, fitted to all training images of the digit, scaled to [0, 1].
+
+    Raises
+    ------
+    ValueError
+        For another name; the message lists those there are.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric(sigma=0.01)
+    >>> clf.n_features
+    784
+    """
+    if name not in available_bayes_pairs():
+        raise ValueError(f"no shipped pair {name!r}; there are {', '.join(available_bayes_pairs())}")
+    return load_classifier(_folder() / f"{name}.safetensors")

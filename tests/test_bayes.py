@@ -1,0 +1,157 @@
+"""BayesClassifier: decisions against the oracle, its variants, its samples, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from support import parameters, random_mfa
+
+import mfakit
+from mfakit import _reference as reference
+from mfakit.outliers import outlier_step, principal_step
+
+
+def classifier(n_classes: int = 2, priors: Any = None, **options: Any) -> mfakit.BayesClassifier:
+    return mfakit.BayesClassifier([random_mfa(seed=s, **options) for s in range(n_classes)], priors)
+
+
+def joint(clf: mfakit.BayesClassifier, X: np.ndarray) -> np.ndarray:
+    logs = [np.log(p) + reference.log_prob(X, *parameters(m)) for p, m in zip(clf.priors, clf.mixtures, strict=True)]
+    return np.stack(logs, axis=1)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_two_classes_against_the_oracle(noise: str) -> None:
+    clf = classifier(priors=[0.3, 0.7], noise=noise)
+    X, _ = clf.sample(60, rng=0, dtype=np.float64)
+    logs = joint(clf, X)
+    np.testing.assert_allclose(clf.decision_function(X), logs[:, 1] - logs[:, 0], rtol=1e-10)
+    np.testing.assert_array_equal(clf.predict(X), logs.argmax(axis=1))
+    expected = logs - logsumexp(logs, axis=1, keepdims=True)
+    np.testing.assert_allclose(clf.predict_log_proba(X), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(clf.predict_proba(X), np.exp(expected), atol=1e-12)
+    gradients = [reference.grad_log_prob(X, *parameters(m)) for m in clf.mixtures]
+    np.testing.assert_allclose(clf.decision_gradient(X), gradients[1] - gradients[0], rtol=1e-9, atol=1e-9)
+
+
+def test_three_classes_of_different_ranks() -> None:
+    clf = mfakit.BayesClassifier([random_mfa(seed=s, k=s + 2, l=s + 1) for s in range(3)])
+    X, y = clf.sample(80, rng=0, dtype=np.float64)
+    logs = joint(clf, X)
+    np.testing.assert_allclose(clf.decision_function(X), logs, rtol=1e-10)
+    assert clf.decision_gradient(X).shape == (80, 3, 12)
+    np.testing.assert_allclose(clf.predict_proba(X).sum(axis=1), 1.0)
+    assert clf.score(X, y) == (logs.argmax(axis=1) == y).mean()
+
+
+def test_float32_decides_as_float64() -> None:
+    """The two classes' log-densities differ by 1e5 nats and cancel near the boundary: float32 may round the result only."""
+    clf = classifier(d=200, sigma=0.05).symmetric(0.01)
+    X, _ = clf.sample(50, rng=0)
+    exact = clf.decision_function(X.astype(np.float64))
+    np.testing.assert_allclose(clf.decision_function(X), exact, rtol=1e-5)
+    assert clf.decision_function(X).dtype == np.float32
+
+
+def test_a_class_without_prior_is_never_predicted() -> None:
+    clf = classifier(priors=[1.0, 0.0])
+    X, y = clf.sample(50, rng=0)
+    assert not clf.predict(X).any()
+    assert not y.any()
+    np.testing.assert_array_equal(clf.predict_proba(X)[:, 1], 0.0)
+
+
+def test_samples_follow_the_priors_and_the_seed() -> None:
+    clf = classifier(priors=[0.2, 0.8])
+    X, y = clf.sample(2000, rng=7)
+    assert abs(y.mean() - 0.8) < 4 * np.sqrt(0.16 / 2000)
+    again, labels = clf.sample(2000, rng=7)
+    np.testing.assert_array_equal(X, again)
+    np.testing.assert_array_equal(y, labels)
+    assert np.bincount(clf.sample(11, rng=0, balanced=True)[1]).tolist() == [6, 5]
+    assert clf.sample(0)[0].shape == (0, 12)
+
+
+def test_symmetric_has_one_sigma_and_uniform_weights() -> None:
+    clf = classifier(noise="diagonal")
+    sym = clf.symmetric(0.02)
+    for before, m in zip(clf.mixtures, sym.mixtures, strict=True):
+        np.testing.assert_allclose(m.noise_variance, 0.02**2)
+        np.testing.assert_allclose(m.weights, 1 / m.n_components)
+        np.testing.assert_array_equal(m.loadings, before.loadings)
+    np.testing.assert_array_equal(clf.symmetric(0.02, uniform_weights=False).mixtures[0].weights, clf.mixtures[0].weights)
+
+
+def test_asymmetric_adds_one_outlier_per_class() -> None:
+    sym = classifier(d=60, k=3).symmetric(0.01)
+    mean, step = outlier_step(sym, None, 20)
+    asym = sym.asymmetric(direction=20, scale=2.0, sigma=0.4)
+    for sign, m in zip((1, -1), asym.mixtures, strict=True):
+        assert m.n_components == 4
+        np.testing.assert_allclose(m.weights, [0.25] * 4)
+        np.testing.assert_allclose(m.means[-1], mean + sign * 2.0 * step)
+        assert not m.loadings[-1].any()
+        np.testing.assert_allclose(m.noise_variance[-1], 0.16)
+
+
+def test_the_outliers_step_is_a_principal_direction_of_the_data() -> None:
+    clf = classifier(d=20, k=3)
+    X, _ = clf.sample(400, rng=0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(np.cov(X.T, bias=True))
+    mean, step = principal_step(X, 5)
+    np.testing.assert_allclose(mean, X.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(step), np.sqrt(values[-5]), rtol=1e-10)
+    np.testing.assert_allclose(abs(step @ vectors[:, -5]), np.linalg.norm(step), rtol=1e-10)
+    wide, _ = principal_step(X[:10], 3), None  # fewer samples than features goes by the Gram matrix
+    small = np.linalg.eigh(np.cov(X[:10].T, bias=True))
+    np.testing.assert_allclose(np.linalg.norm(wide[1]), np.sqrt(small[0][-3]), rtol=1e-9)
+
+
+def test_the_mixtures_own_moments_are_those_of_their_samples() -> None:
+    clf = classifier(d=20, k=3)
+    from_samples = principal_step(clf.sample(200_000, rng=0)[0], 2)
+    from_moments = outlier_step(clf, None, 2)
+    np.testing.assert_allclose(from_moments[0], from_samples[0], atol=0.05)
+    np.testing.assert_allclose(from_moments[1], from_samples[1], atol=0.05)
+
+
+def test_large_models_take_the_iterative_eigensolver() -> None:
+    clf = classifier(d=2100, k=3, l=2)
+    F = np.hstack([np.sqrt(w / 2) * A for m in clf.mixtures for w, A in zip(m.weights, m.loadings, strict=True)])
+    mean, step = outlier_step(clf, None, 3)
+    centered = [np.sqrt(m.weights / 2)[:, None] * (m.means - mean) for m in clf.mixtures]
+    F = np.hstack([F, np.concatenate(centered).T])
+    noise = sum(m.weights @ m.noise_variance / 2 for m in clf.mixtures)
+    expected = np.linalg.svd(F, compute_uv=False)[2] ** 2 + noise
+    np.testing.assert_allclose(step @ step, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: mfakit.BayesClassifier([random_mfa()]), ValueError, "at least two"),
+        (lambda: mfakit.BayesClassifier([random_mfa(), "mfa"]), TypeError, "MFA objects"),
+        (lambda: mfakit.BayesClassifier([random_mfa(), random_mfa(d=5)]), ValueError, r"features, got \[12, 5\]"),
+        (lambda: classifier(priors=[0.5, 0.6]), ValueError, "sum to 1"),
+        (lambda: classifier(priors=[0.5]), ValueError, "2 non-negative numbers"),
+        (lambda: classifier(priors=[np.nan, 1]), ValueError, "non-negative"),
+        (lambda: classifier().symmetric(0.0), ValueError, "sigma must be positive.*subspace_distances"),
+        (lambda: classifier().symmetric(-1.0), ValueError, "sigma must be positive"),
+        (lambda: classifier().asymmetric(sigma=0.0, direction=3), ValueError, "sigma must be positive"),
+        (lambda: classifier().asymmetric(), ValueError, "1 to d=12, got 50; pass a smaller direction="),
+        (lambda: classifier(3).asymmetric(direction=3), ValueError, "two classes, got 3"),
+        (lambda: classifier().asymmetric(np.zeros((2, 12)), direction=3), ValueError, "too few"),
+        (lambda: classifier().score(np.zeros((2, 12)), [0, 2]), ValueError, "classes 0 to 1 .* got values 0, 2"),
+        (lambda: classifier().score(np.zeros((2, 12)), [0.5, 1]), ValueError, "classes 0 to 1"),
+        (lambda: classifier().score(np.zeros((2, 12)), [0]), ValueError, "one label per sample"),
+        (lambda: classifier().score(np.zeros((0, 12)), []), ValueError, "at least one sample"),
+        (lambda: classifier().predict(np.zeros((2, 5))), ValueError, r"\[n, 12\].*got \(2, 5\)"),
+        (lambda: classifier().sample(-1), ValueError, "whole number"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(call: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
