@@ -1,0 +1,1 @@
+"""Benchmarks: cases are data; check first, then time. See __main__.py."""
