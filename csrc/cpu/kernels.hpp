@@ -4,6 +4,7 @@
 #pragma once
 
 #include "mfakit/config.hpp"
+#include "mfakit/walk.hpp"
 
 namespace mfakit {
 
@@ -60,6 +61,10 @@ void pair_distances(const double* products, const double* shift0, const double* 
                     unsigned char* suspect, int n_threads);
 
 void attack_step(double* X, const double* direction, double step_size, index_t n, index_t d, int n_threads);
+
+// In factor coordinates: a, w [n, C], alpha, sq [n] in and out; reports [n, 5]: end, n_steps, source, target, rival.
+void factor_walk(const Coordinates& coordinates, const index_t* y, const WalkSettings& settings, index_t n, double* a,
+                 double* w, double* alpha, double* sq, index_t* reports, int n_threads);
 
 template <class Real>
 void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weights, const double* latents,

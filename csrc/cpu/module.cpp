@@ -186,6 +186,33 @@ void attack_step(Doubles& X, const Doubles& direction, double step_size, int n_t
   mfakit::attack_step(x, g, step_size, n, d, threads(n_threads));
 }
 
+mfakit::Coordinates coordinates(const Doubles& gram, const Doubles& variance, const Doubles& gain,
+                                const Doubles& spread, const Doubles& log_const, const Indices& first) {
+  const index_t k = dim(gain, 0), l = dim(gain, 1), size = k * (l + 1), n_classes = dim(first, 0) - 1;
+  const index_t* edges = in(first, n_classes + 1, k + 1, "first");
+  for (index_t c = 0; c < n_classes; ++c) {
+    if (edges[c] >= edges[c + 1]) throw std::invalid_argument("a class has no components");
+  }
+  if (n_classes < 2 || edges[0] != 0 || edges[n_classes] != k) throw std::invalid_argument("first is not 0 .. K");
+  return {in(gram, {size, size}, "gram"), in(variance, {k}, "variance"), gain.data(), in(spread, {k, l}, "spread"),
+          in(log_const, {k}, "log_const"), edges, k, l, n_classes};
+}
+
+void factor_walk(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
+                 const Doubles& log_const, const Indices& first, const Indices& y, double step_size,
+                 std::int64_t max_steps, bool frozen, int bisections, Doubles& a, Doubles& w, Doubles& alpha,
+                 Doubles& sq, Indices& reports, int n_threads) {
+  const auto q = coordinates(gram, variance, gain, spread, log_const, first);
+  const index_t n = dim(a, 0);
+  const index_t* labels = in(y, n, q.n_classes, "y");
+  double *pa = out(a, {n, q.size()}, "a"), *pw = out(w, {n, q.size()}, "w");
+  double *palpha = out(alpha, {n}, "alpha"), *psq = out(sq, {n}, "sq");
+  auto* preports = reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"));
+  py::gil_scoped_release release;
+  mfakit::factor_walk(q, labels, {step_size, max_steps, frozen, bisections}, n, pa, pw, palpha, psq, preports,
+                      threads(n_threads));
+}
+
 template <class Real>
 void accumulate_statistics(const Array<Real>& X, const Indices& rows, const Indices& components,
                            const Doubles& weights, const Doubles& latents, const Doubles& means, Doubles& sum_x,
@@ -239,6 +266,7 @@ PYBIND11_MODULE(_native, m) {
   define(m, "point_distances", &point_distances<double>);
   define(m, "pair_distances", &pair_distances);
   define(m, "attack_step", &attack_step);
+  define(m, "factor_walk", &factor_walk);
   define(m, "accumulate_statistics", &accumulate_statistics<float>);
   define(m, "accumulate_statistics", &accumulate_statistics<double>);
 }

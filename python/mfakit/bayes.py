@@ -69,6 +69,10 @@ class BayesClassifier:
         self._mixtures = mixtures
         self._priors = _as_priors(priors, len(mixtures))
         self._extras = {name: np.asarray(value) for name, value in (extras or {}).items()}
+        self._coordinates: Any = None  # of mfakit.attacks.coordinates, computed on first use
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_coordinates": None}
 
     @property
     def mixtures(self) -> tuple[MFA, ...]:

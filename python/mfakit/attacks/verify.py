@@ -11,7 +11,7 @@ from .._arrays import RowBlocks, wrap_like
 from .result import AttackResult
 
 if TYPE_CHECKING:
-    from .gradient import State, Walk
+    from .walk import DirectWalk, State
 
 __all__ = ["as_result", "inside_bounds", "push_until_flipped"]
 
@@ -37,7 +37,7 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
         )
 
 
-def push_until_flipped(victim: Any, walk: Walk, X: Array, bounds: tuple[float, float] | None) -> Array:
+def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
     """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along its whole way by growing hairs
     until the rounded point flips too; X itself for samples that were not fooled."""
     state, points = walk.state, X.copy()

@@ -68,13 +68,16 @@ def run_length(components: Array, m: int, stop: int, most: int) -> int:
 
 @kernel
 def center_rows(start: int, stop: int, X: Array, center: Array, out: Array, sq_norms: Array) -> None:
+    d = X.shape[1]
     for i in range(start, stop):
-        total = 0.0
-        for q in range(X.shape[1]):
-            out[i, q] = X[i, q] - center[q]
-            value = np.float64(out[i, q])
-            total += value * value
-        sq_norms[i] = total
+        sq_norms[i] = 0.0
+        for first in range(0, d, LANES):  # a sum of short sums: its error does not grow with d
+            total = 0.0
+            for q in range(first, min(first + LANES, d)):
+                out[i, q] = X[i, q] - center[q]
+                value = np.float64(out[i, q])
+                total += value * value
+            sq_norms[i] += total
 
 
 @kernel

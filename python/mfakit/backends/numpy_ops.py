@@ -185,6 +185,38 @@ def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1
     X[moves] += (step_size / norm[moves])[:, None] * direction[moves]
 
 
+def factor_walk(
+    gram: Array,
+    variance: Array,
+    gain: Array,
+    spread: Array,
+    log_const: Array,
+    first: Array,
+    y: Array,
+    step_size: float,
+    max_steps: int,
+    frozen: bool,
+    bisections: int,
+    a: Array,
+    w: Array,
+    alpha: Array,
+    sq: Array,
+    reports: Array,
+    n_threads: int = 1,
+) -> None:
+    """The whole gradient attack of n samples in factor coordinates (see attacks/coordinates.py for the first six).
+
+    In: a [n, C] inner products of v = x - c with the columns, w [n, C] = 0, alpha [n] = 1, sq [n] = ‖v‖², y [n]. Out: the
+    same at the end of the walk, v = alpha v₀ + w · columns, and reports int64 [n, 5]: how it ended (0 max_steps,
+    1 flipped, 2 no gradient, 3 already wrong), steps, source, target (components over all classes), target's class.
+    """
+    from ._walk import Walker
+
+    walker = Walker(gram, variance, gain, spread, log_const, first)
+    for i in range(len(y)):
+        alpha[i], sq[i], reports[i] = walker.walk(a[i], w[i], sq[i], y[i], step_size, max_steps, frozen, bisections)
+
+
 def accumulate_statistics(
     X: Array,
     rows: Array,

@@ -17,8 +17,9 @@ TABLE = (
     # distances between samples and subspaces, and between subspaces
     "point_distances",
     "pair_distances",
-    # the gradient attack
+    # the gradient attack: a step in d dimensions, and whole walks in factor coordinates
     "attack_step",
+    "factor_walk",
     # fitting
     "accumulate_statistics",
 )

@@ -1,0 +1,147 @@
+// A Bayes classifier of isotropic mixtures in factor coordinates: nothing of length d.
+//
+// With the thin SVD A_j = U_j^T S_j V_j^T (rows of U_j orthonormal, zero rows where A_j lacks rank) the columns of all
+// components are U_j [l, d] and m_j = mu_j - c. A point x = c + v with v = alpha v0 + sum_i w_i column_i is known by its
+// inner products a = columns . v [C], C = K (l + 1), and |v|^2; the Gram matrix of the columns gives all the rest.
+//
+//   log p_j(x) = const_j - 1/2 ( (|v - m_j|^2 - |y|^2) / s2_j + sum_a y_a^2 / (S_ja^2 + s2_j) ),   y = U_j (v - m_j)
+//   grad log p_j(x) = -(v - m_j) / s2_j + U_j^T (gain_j y),   gain = 1/s2 - 1/(S^2 + s2)
+#pragma once
+
+#include "mixture.hpp"
+
+namespace mfakit {
+
+struct Coordinates {
+  const double* gram;       // [C, C]; component j's l rows of U and then its m at j (l + 1)
+  const double* variance;   // [K] s2
+  const double* gain;       // [K, l] 1/s2 - 1/(S^2 + s2)
+  const double* spread;     // [K, l] 1/(S^2 + s2)
+  const double* log_const;  // [K] log prior + log weight - 1/2 log det(2 pi Sigma)
+  const index_t* first;     // [n_classes + 1] the components of class c are first[c] .. first[c+1] - 1
+  index_t n_components, l, n_classes;
+
+  MFAKIT_HD index_t size() const { return n_components * (l + 1); }
+  MFAKIT_HD index_t column(index_t j) const { return j * (l + 1); }        // of U_j's first row
+  MFAKIT_HD index_t mean_column(index_t j) const { return j * (l + 1) + l; }
+  MFAKIT_HD const double* row(index_t i) const { return gram + i * size(); }
+};
+
+// y_a = U_ja (v - m_j).
+MFAKIT_HD double latent_at(const Coordinates& q, const double* a /*[C]*/, index_t j, index_t factor) {
+  const index_t i = q.column(j) + factor;
+  return a[i] - q.row(i)[q.mean_column(j)];
+}
+
+// log (prior weight p_j) at the point with inner products a and squared length sq = |v|^2.
+MFAKIT_HD double component_log_prob(const Coordinates& q, const double* a /*[C]*/, double sq, index_t j) {
+  const index_t m = q.mean_column(j);
+  double off = sq - 2.0 * a[m] + q.row(m)[m], on = 0.0;
+  for (index_t f = 0; f < q.l; ++f) {
+    const double y = latent_at(q, a, j, f);
+    off -= y * y;
+    on += q.spread[j * q.l + f] * y * y;
+  }
+  return q.log_const[j] - 0.5 * (not_negative(off) / q.variance[j] + on);
+}
+
+// What a decision needs of a point: each component's log-probability, each class's total and most likely component.
+struct Decision {
+  double* log_prob;  // [K]
+  double* total;     // [n_classes]
+  index_t* best;     // [n_classes]
+};
+
+MFAKIT_HD void decide(const Coordinates& q, const double* a /*[C]*/, double sq, const Decision& out) {
+  for (index_t j = 0; j < q.n_components; ++j) out.log_prob[j] = component_log_prob(q, a, sq, j);
+  for (index_t c = 0; c < q.n_classes; ++c) {
+    const index_t begin = q.first[c], end = q.first[c + 1];
+    out.total[c] = log_sum_exp(out.log_prob + begin, end - begin);
+    index_t best = begin;
+    for (index_t j = begin + 1; j < end; ++j) {
+      if (out.log_prob[j] > out.log_prob[best]) best = j;
+    }
+    out.best[c] = best;
+  }
+}
+
+// The class with the largest total; a tie goes to the lower label.
+MFAKIT_HD index_t decided_class(const Decision& decision, index_t n_classes) {
+  index_t best = 0;
+  for (index_t c = 1; c < n_classes; ++c) {
+    if (decision.total[c] > decision.total[best]) best = c;
+  }
+  return best;
+}
+
+// The class other than `c` whose most likely component is the likeliest.
+MFAKIT_HD index_t rival_class(const Decision& decision, index_t n_classes, index_t c) {
+  index_t rival = c == 0 ? 1 : 0;
+  for (index_t o = rival + 1; o < n_classes; ++o) {
+    if (o != c && decision.log_prob[decision.best[o]] > decision.log_prob[decision.best[rival]]) rival = o;
+  }
+  return rival;
+}
+
+// A vector along_v v + sum_i coefficient_i column_{index_i}: few columns.
+struct Combination {
+  double along_v;
+  index_t* index;       // [count]
+  double* coefficient;  // [count]
+  index_t count;
+};
+
+// out += scale * grad log p_j.
+MFAKIT_HD void add_gradient(const Coordinates& q, const double* a /*[C]*/, index_t j, double scale, Combination& out) {
+  const double inverse = scale / q.variance[j];
+  out.along_v -= inverse;
+  for (index_t f = 0; f < q.l; ++f) {
+    out.index[out.count] = q.column(j) + f;
+    out.coefficient[out.count++] = scale * q.gain[j * q.l + f] * latent_at(q, a, j, f);
+  }
+  out.index[out.count] = q.mean_column(j);
+  out.coefficient[out.count++] = inverse;
+}
+
+// |g|^2 of a combination g at the point (a, sq), and v . g in *along.
+MFAKIT_HD double squared_norm(const Coordinates& q, const double* a /*[C]*/, double sq, const Combination& g,
+                              double* along) {
+  double linear = 0.0, quadratic = 0.0;
+  for (index_t i = 0; i < g.count; ++i) {
+    linear += g.coefficient[i] * a[g.index[i]];
+    const double* row = q.row(g.index[i]);
+    double dot = 0.0;
+    for (index_t k = 0; k < g.count; ++k) dot += row[g.index[k]] * g.coefficient[k];
+    quadratic += g.coefficient[i] * dot;
+  }
+  *along = g.along_v * sq + linear;
+  return not_negative(g.along_v * g.along_v * sq + 2.0 * g.along_v * linear + quadratic);
+}
+
+// A point of the walk: v = alpha v0 + w . columns, its inner products and squared length.
+struct Point {
+  double* a;  // [C]
+  double* w;  // [C]
+  double alpha, sq;
+};
+
+// v += tau g, where |g|^2 = norm2 and v . g = along.
+MFAKIT_HD void move(const Coordinates& q, Point& p, const Combination& g, double tau, double norm2, double along) {
+  const double keep = 1.0 + tau * g.along_v;
+  p.sq = not_negative(p.sq + 2.0 * tau * along + tau * tau * norm2);
+  const index_t size = q.size();
+  if (keep != 1.0) {
+    p.alpha *= keep;
+    for (index_t i = 0; i < size; ++i) p.a[i] *= keep;
+    for (index_t i = 0; i < size; ++i) p.w[i] *= keep;
+  }
+  for (index_t k = 0; k < g.count; ++k) {
+    const double step = tau * g.coefficient[k];
+    const double* row = q.row(g.index[k]);  // the Gram matrix is symmetric: a row is a column
+    p.w[g.index[k]] += step;
+    MFAKIT_SIMD
+    for (index_t i = 0; i < size; ++i) p.a[i] += step * row[i];
+  }
+}
+
+}  // namespace mfakit

@@ -1,0 +1,93 @@
+// The fixed-step gradient attack (appendix C.2) in factor coordinates: the whole walk of one sample, on the same trajectory
+// as in d dimensions. Only the 2 l + 2 columns of the current pair and v itself are touched per step.
+#pragma once
+
+#include "coordinates.hpp"
+
+namespace mfakit {
+
+enum class WalkEnd : unsigned char { max_steps, flipped, no_gradient, already_wrong };
+
+struct WalkSettings {
+  double step_size;
+  index_t max_steps;
+  bool frozen;      // keep the source and target of the start
+  int bisections;   // of the last step, 0 for none
+};
+
+struct WalkReport {
+  WalkEnd end;
+  index_t n_steps, source, target, rival;  // components numbered over all classes; rival: the target's class
+};
+
+// Buffers of one walk: decision, combination (2 l + 2 entries) and the point one step before.
+struct WalkScratch {
+  Decision decision;
+  Combination g;
+  Point before;
+};
+
+MFAKIT_HD void copy_point(const Coordinates& q, const Point& from, Point& to) {
+  for (index_t i = 0; i < q.size(); ++i) {
+    to.a[i] = from.a[i];
+    to.w[i] = from.w[i];
+  }
+  to.alpha = from.alpha;
+  to.sq = from.sq;
+}
+
+// Halve the step from s.before to p: s.before stays right, p stays wrong.
+MFAKIT_HD void bisect(const Coordinates& q, index_t y, int times, double tau, double norm2, double along, Point& p,
+                      WalkScratch& s) {
+  const double start = s.before.sq;
+  double low = 0.0, high = 1.0;  // shares of the step
+  // The point between is made in the buffer of g, which is no longer needed.
+  for (int i = 0; i < times; ++i) {
+    const double share = 0.5 * (low + high);
+    const double sq = not_negative(start + 2.0 * share * tau * along + share * share * tau * tau * norm2);
+    for (index_t k = 0; k < q.size(); ++k) s.g.coefficient[k] = s.before.a[k] + share * (p.a[k] - s.before.a[k]);
+    decide(q, s.g.coefficient, sq, s.decision);
+    (decided_class(s.decision, q.n_classes) != y ? high : low) = share;
+  }
+  p.sq = not_negative(start + 2.0 * high * tau * along + high * high * tau * tau * norm2);
+  p.alpha = s.before.alpha + high * (p.alpha - s.before.alpha);
+  for (index_t k = 0; k < q.size(); ++k) {
+    p.a[k] = s.before.a[k] + high * (p.a[k] - s.before.a[k]);
+    p.w[k] = s.before.w[k] + high * (p.w[k] - s.before.w[k]);
+  }
+}
+
+// Walk from p (alpha = 1, w = 0) until the decision is no longer y. s.g.coefficient must hold C values.
+MFAKIT_HD WalkReport walk(const Coordinates& q, index_t y, const WalkSettings& settings, Point& p, WalkScratch& s) {
+  WalkReport report{WalkEnd::max_steps, 0, -1, -1, -1};
+  double tau = 0.0, norm2 = 0.0, along = 0.0;
+  for (index_t step = 0;; ++step) {
+    decide(q, p.a, p.sq, s.decision);
+    if (decided_class(s.decision, q.n_classes) != y) {
+      report.end = step == 0 ? WalkEnd::already_wrong : WalkEnd::flipped;
+      if (step > 0 && settings.bisections > 0) bisect(q, y, settings.bisections, tau, norm2, along, p, s);
+      return report;
+    }
+    if (step == settings.max_steps) return report;
+    if (step == 0 || !settings.frozen) {
+      report.rival = rival_class(s.decision, q.n_classes, y);
+      report.source = s.decision.best[y];
+      report.target = s.decision.best[report.rival];
+    }
+    s.g.along_v = 0.0;
+    s.g.count = 0;
+    add_gradient(q, p.a, report.target, 1.0, s.g);
+    add_gradient(q, p.a, report.source, -1.0, s.g);
+    norm2 = squared_norm(q, p.a, p.sq, s.g, &along);
+    if (!(norm2 > 0.0 && norm2 < infinity_())) {
+      report.end = WalkEnd::no_gradient;
+      return report;
+    }
+    tau = settings.step_size / sqrt_(norm2);
+    if (settings.bisections > 0) copy_point(q, p, s.before);
+    move(q, p, s.g, tau, norm2, along);
+    ++report.n_steps;
+  }
+}
+
+}  // namespace mfakit

@@ -1,0 +1,131 @@
+"""A Bayes classifier of isotropic mixtures in factor coordinates (DESIGN of csrc/include/mfakit/coordinates.hpp).
+
+∇ log N(x; μ_j) lies in the span of x - μ_j and A_j, so a walk along such gradients never leaves x₀ + span of all columns
+[U_1, μ_1 - c, U_2, ...]. Once per classifier their Gram matrix, once per sample its inner products with them; from there on
+nothing has length d until x_adv = c + α (x₀ - c) + w · columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bayes import BayesClassifier
+from ..factors import RANK_TOLERANCE
+
+__all__ = ["GRAM_BYTES", "FactorCoordinates", "gram_bytes", "why_not"]
+
+Array = NDArray[Any]
+
+# The Gram matrix and its columns may take this much; set it higher where there is memory, see `gram_bytes`.
+GRAM_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class FactorCoordinates:
+    """What the kernels in factor coordinates read; all float64. K components of all classes, C = K (l + 1) columns.
+
+    Attributes
+    ----------
+    center : [d]
+    columns : [C, d]
+        Of component j: l orthonormal rows U_j spanning A_j (zero rows where it lacks rank), then μ_j - center.
+    gram : [C, C]
+    variance : [K]
+        σ².
+    gain, spread : [K, l]
+        1/σ² - 1/(S² + σ²) and 1/(S² + σ²), S the singular values of A_j.
+    log_const : [K]
+        log prior + log weight - ½ log det(2π (A Aᵀ + σ² I)).
+    first : int64 [n_classes + 1]
+        Where each class's components begin.
+    """
+
+    center: Array
+    columns: Array
+    gram: Array
+    variance: Array
+    gain: Array
+    spread: Array
+    log_const: Array
+    first: Array
+
+    @classmethod
+    def of(cls, clf: BayesClassifier) -> FactorCoordinates:
+        """The coordinates of a classifier, computed once and kept with it."""
+        if clf._coordinates is None:
+            clf._coordinates = cls._make(clf)
+        kept: FactorCoordinates = clf._coordinates
+        return kept
+
+    @classmethod
+    def _make(cls, clf: BayesClassifier) -> FactorCoordinates:
+        first = np.cumsum([0, *(m.n_components for m in clf.mixtures)])
+        K, l, d = int(first[-1]), max(m.n_factors for m in clf.mixtures), clf.n_features
+        center = sum(p * m.factors.center for p, m in zip(clf.priors, clf.mixtures, strict=True))
+        columns = np.zeros((K, l + 1, d))
+        variance, singular, log_const = np.empty(K), np.zeros((K, l)), np.empty(K)
+        with np.errstate(divide="ignore"):
+            for log_prior, begin, m in zip(np.log(clf.priors), first, clf.mixtures, strict=False):
+                part = slice(begin, begin + m.n_components)
+                for j, A in enumerate(m.loadings, start=begin):
+                    columns[j, :l], singular[j] = _spanning_rows(A, l)
+                columns[part, l] = m.means - center
+                variance[part] = m.noise_variance
+                log_const[part] = m.factors.log_norm + log_prior
+        columns = columns.reshape(-1, d)
+        spread = 1.0 / (singular**2 + variance[:, None])
+        gain = singular**2 * spread / variance[:, None]
+        return cls(
+            np.asarray(center), columns, columns @ columns.T, variance, gain, spread, log_const, first.astype(np.int64)
+        )
+
+    @property
+    def kernel_arguments(self) -> tuple[Array, ...]:
+        """gram, variance, gain, spread, log_const, first: how every kernel in these coordinates begins."""
+        return self.gram, self.variance, self.gain, self.spread, self.log_const, self.first
+
+    def project(self, X: Array) -> tuple[Array, Array]:
+        """Inner products [n, C] of X - center with the columns, and squared lengths [n]; X [n, d] float64."""
+        V = X - self.center
+        return V @ self.columns.T, np.einsum("nd,nd->n", V, V)
+
+    def points(self, X: Array, alpha: Array, w: Array) -> Array:
+        """center + α (X - center) + w · columns, [n, d]."""
+        P = w @ self.columns
+        P += alpha[:, None] * (X - self.center)
+        return np.asarray(P + self.center)
+
+
+def _spanning_rows(A: Array, width: int) -> tuple[Array, Array]:
+    """Orthonormal rows [width, d] that span A [d, l] and its singular values [width]; zeros where it lacks rank."""
+    rows, values = np.zeros((width, len(A))), np.zeros(width)
+    if A.shape[1]:
+        U, S, _ = np.linalg.svd(np.asarray(A, np.float64), full_matrices=False)
+        rank = int((S > RANK_TOLERANCE * S[0]).sum())
+        rows[:rank], values[:rank] = U.T[:rank], S[:rank]
+    return rows, values
+
+
+def gram_bytes(clf: BayesClassifier) -> int:
+    """Memory that the factor coordinates of a classifier need."""
+    size = sum(m.n_components for m in clf.mixtures) * (max(m.n_factors for m in clf.mixtures) + 1)
+    return 8 * size * (size + clf.n_features)
+
+
+def why_not(clf: Any) -> str | None:
+    """None if a classifier has factor coordinates, else one sentence."""
+    if not isinstance(clf, BayesClassifier):
+        return f"{type(clf).__name__} is not a BayesClassifier"
+    if not all(m.is_isotropic for m in clf.mixtures):
+        return "its noise is diagonal, so gradients leave the span of the loadings"
+    needed = gram_bytes(clf)
+    if needed > GRAM_BYTES:
+        return (
+            f"the Gram matrix of its columns and they themselves need {needed / 2**30:.1f} GiB, over the limit of "
+            f"{GRAM_BYTES / 2**30:.1f} GiB (mfakit.attacks.coordinates.GRAM_BYTES)"
+        )
+    return None

@@ -1,0 +1,142 @@
+"""Walks of the gradient attack, a block of samples at a time: in d dimensions, or in factor coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.walk_ends import ENDS
+from .coordinates import FactorCoordinates
+from .victims import Choice, GradientVictim, MixtureVictim
+
+__all__ = ["DirectWalk", "FactorWalk", "State", "Steps"]
+
+Array = NDArray[Any]
+
+# Halvings of the last step: 0.05 · 2^-40 is 5e-14, below the rounding of a float64 pixel sum.
+BISECTIONS = 40
+
+
+class Steps(NamedTuple):
+    """How to walk."""
+
+    size: float
+    most: int
+    frozen: bool
+    polish: bool
+    bounds: tuple[float, float] | None
+
+
+@dataclass
+class State:
+    """What is known of each of n samples so far."""
+
+    y: Array
+    y_adv: Array
+    already_wrong: Array
+    flipped: Array
+    n_steps: Array
+    reason: Array
+    choice: Choice = field(default_factory=lambda: Choice(0))
+
+
+class DirectWalk:
+    """One block of samples on their way: `here` [n, d] float64, and `before` [n, d], one step earlier."""
+
+    def __init__(self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None) -> None:
+        self.victim = victim
+        self.here = X.astype(np.float64)
+        self.before = self.here.copy()
+        n = len(X)
+        joint, _ = victim.scores(self.here, np.zeros(n, np.int64) if y is None else y)
+        predicted = joint.argmax(axis=1)
+        labels = predicted if y is None else y
+        wrong = predicted != labels
+        reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
+        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+
+    def run(self, steps: Steps) -> None:
+        """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""
+        state, active = self.state, np.flatnonzero(~self.state.already_wrong)
+        for step in range(steps.most + 1):
+            if not len(active):
+                break
+            X, y = self.here[active], state.y[active]
+            joint, choice = self.victim.scores(X, y)
+            done = joint.argmax(axis=1) != y
+            state.flipped[active[done]] = True
+            state.reason[active[done]] = "flipped"
+            if step == steps.most:
+                break
+            active, X, y, choice = active[~done], X[~done], y[~done], choice.take(~done)
+            if steps.frozen and step > 0:
+                choice = state.choice.take(active)
+            state.choice.put(active, choice)
+            moved = self._step(active, X, y, choice, steps)
+            state.reason[active[~moved]] = "no gradient"
+            active = active[moved]
+            state.n_steps[active] += 1
+        if steps.polish:
+            self._polish()
+
+    def _step(self, active: Array, X: Array, y: Array, choice: Choice, steps: Steps) -> Array:
+        """One step of the active samples, X being where they are; which of them moved."""
+        direction = self.victim.direction(X, y, choice)
+        new = X.copy()
+        self.victim.ops.attack_step(new, direction, steps.size, self.victim.threads)
+        if steps.bounds is not None:
+            np.clip(new, *steps.bounds, out=new)
+        moved = (new != X).any(axis=1)
+        self.before[active], self.here[active] = X, new
+        return np.asarray(moved)
+
+    def _polish(self) -> None:
+        """Bisect the last step of the flipped samples: `before` stays on this side, `here` on the other."""
+        rows = np.flatnonzero(self.state.flipped & (self.state.n_steps > 0))
+        if not len(rows):
+            return
+        y, low, high = self.state.y[rows], self.before[rows], self.here[rows]
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            crossed = (self.victim.scores(middle, y)[0].argmax(axis=1) != y)[:, None]
+            low, high = np.where(crossed, low, middle), np.where(crossed, middle, high)
+        self.before[rows], self.here[rows] = low, high
+
+
+class FactorWalk(DirectWalk):
+    """The same walk without anything of length d, for isotropic mixtures; float64 state."""
+
+    victim: MixtureVictim
+
+    def __init__(self, victim: MixtureVictim, X: Array, y: Array | None, coordinates: FactorCoordinates) -> None:
+        super().__init__(victim, X, y)
+        self.coordinates = coordinates
+
+    def run(self, steps: Steps) -> None:
+        """Walk every sample to its end, one after the other."""
+        state, q = self.state, self.coordinates
+        active = np.flatnonzero(~state.already_wrong)
+        a, sq = q.project(self.here[active])
+        w, alpha = np.zeros_like(a), np.ones(len(active))
+        reports = np.empty((len(active), 5), np.int64)
+        self.victim.ops.factor_walk(
+            *q.kernel_arguments, state.y[active], steps.size, steps.most, steps.frozen,
+            BISECTIONS if steps.polish else 0, a, w, alpha, sq, reports, self.victim.threads,
+        )  # fmt: skip
+        ends = np.array(ENDS)[reports[:, 0]]
+        state.flipped[active], state.reason[active] = ends == "flipped", ends
+        state.n_steps[active] = reports[:, 1]
+        chosen = Choice(len(active))
+        chosen.target_class = reports[:, 4]
+        chosen.source = _within_class(reports[:, 2], state.y[active], q.first)
+        chosen.target = _within_class(reports[:, 3], chosen.target_class, q.first)
+        state.choice.put(active, chosen)
+        self.here[active] = q.points(self.here[active], alpha, w)
+
+
+def _within_class(component: Array, cls: Array, first: Array) -> Array:
+    """Component numbers within their class, from numbers over all classes; -1 stays."""
+    return np.where(component < 0, -1, component - first[np.maximum(cls, 0)])
