@@ -7,7 +7,7 @@ nothing has length d until x_adv = c + α (x₀ - c) + w · columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class FactorCoordinates:
     spread: Array
     log_const: Array
     first: Array
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, clf: BayesClassifier) -> FactorCoordinates:

@@ -38,23 +38,38 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
 
 
 def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
-    """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along its whole way by growing hairs
+    """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along the gradient there by growing hairs
     until the rounded point flips too; X itself for samples that were not fooled."""
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0
+    onward = np.zeros_like(walk.here)
     while len(rows) and push < 0.1:
-        way = walk.here[rows] - X[rows]
-        there = walk.here[rows] + push * way
+        there = walk.here[rows] + push * onward[rows]
         if bounds is not None:
             there = np.clip(there, *bounds)
         rounded = there.astype(X.dtype)
         y = state.y[rows]
-        decision, flips = _surely_flipped(victim.scores(rounded.astype(np.float64), y)[0], y)
+        joint, choice = victim.scores(rounded.astype(np.float64), y)
+        decision, flips = _surely_flipped(joint, y)
         points[rows[flips]], state.y_adv[rows[flips]] = rounded[flips], decision[flips]
-        rows, push = rows[~flips], max(2 * push, float(np.finfo(X.dtype).eps))
+        rows = rows[~flips]
+        if push == 0.0 and len(rows):
+            onward[rows] = _onward(victim, walk.here[rows], X[rows], state.y[rows], choice.take(~flips))
+        push = max(2 * push, float(np.finfo(X.dtype).eps))
     state.flipped[rows] = False
     state.reason[rows] = "not verified"
     return points
+
+
+def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
+    """Steps [n, d] as long as the way so far, in the direction in which the other class gains; along the way itself where
+    there is none."""
+    way = here - X
+    direction = victim.margin_gradient(here, y, choice)
+    norm = np.linalg.norm(direction, axis=1, keepdims=True)
+    sound = (norm > 0) & np.isfinite(norm)
+    unit = np.divide(direction, norm, out=np.zeros_like(direction), where=sound)
+    return np.where(sound, unit * np.linalg.norm(way, axis=1, keepdims=True), way)
 
 
 def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:

@@ -79,6 +79,16 @@ class MixtureVictim:
             self._add_gradients(evaluator, X, rows[order], components[order], signs[order], g)
         return g
 
+    def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
+        """∇ of log p_c - log p_y of the whole classes, c the target's, [n, d]."""
+        g = np.zeros_like(X)
+        for c, evaluator in enumerate(self._evaluators):
+            for rows, sign in ((np.flatnonzero(y == c), -1.0), (np.flatnonzero(choice.target_class == c), 1.0)):
+                part = np.empty((len(rows), X.shape[1]))
+                evaluator.gradient(evaluator(X[rows]), part)
+                g[rows] += sign * part
+        return g
+
     def _add_gradients(self, evaluator: Evaluator, X: Array, rows: Array, components: Array, signs: Array, g: Array) -> None:
         f = evaluator.factors
         log_prob, y = np.empty(len(rows)), np.empty((len(rows), f.shape[1]))
@@ -112,6 +122,8 @@ class GradientVictim:
             return np.where(y == 0, 1.0, -1.0)[:, None] * gradient
         rows = np.arange(len(X))
         return np.asarray(gradient[rows, choice.target_class] - gradient[rows, y])
+
+    margin_gradient = direction
 
 
 def as_victim(clf: Any, rows: int, options: Options) -> MixtureVictim | GradientVictim:

@@ -1,0 +1,102 @@
+// The nearest point of one quadric: min |delta|^2 subject to q(delta) = q0 + b . delta + 1/2 delta^T H delta >= 0, q0 < 0.
+//
+// In H's eigenbasis delta(lambda)_i = lambda beta_i / (1 - lambda h_i), and along it q rises with the slope
+// sum beta_i^2 / (1 - lambda h_i)^3 > 0: one root on (0, 1/h_max). Whatever lambda is, weak duality gives
+//   1/2 |delta|^2 >= -lambda q0 - 1/2 lambda^2 sum beta_i^2 / (1 - lambda h_i),
+// so the bound that is returned does not rest on the root being found exactly; in the hard case (no weight on the top
+// eigenvectors, q never reaches 0) the same value at lambda = 1/h_max is the exact one.
+#pragma once
+
+#include "config.hpp"
+
+namespace mfakit {
+
+struct Quadric {
+  const double* beta2;  // [count] squared components of b
+  const double* h;      // [count] eigenvalues of H
+  index_t count;
+  double h_max;  // over all eigenvalues, those with beta = 0 included
+  double q0;
+};
+
+struct SecularRoot {
+  double lambda;
+  double u;      // 1 - lambda h_max, exact where the difference is not; meaningless when h_max <= 0
+  double bound;  // lower bound on 1/2 |delta|^2; infinite where q is never reached
+  double q;      // at delta(lambda)
+};
+
+// 1 - lambda h_i without cancellation near the pole.
+MFAKIT_HD double one_minus(const Quadric& p, double lambda, double u, double h) {
+  return p.h_max > 0.0 ? ((p.h_max - h) + u * h) / p.h_max : 1.0 - lambda * h;
+}
+
+// Rise S = q(delta(lambda)) - q0, its slope in lambda, and the dual's sum beta^2 / (1 - lambda h).
+MFAKIT_HD void secular_sums(const Quadric& p, double lambda, double u, double* rise, double* slope, double* dual) {
+  double s = 0.0, ds = 0.0, g = 0.0;
+  for (index_t i = 0; i < p.count; ++i) {
+    if (p.beta2[i] == 0.0) continue;
+    const double inverse = 1.0 / one_minus(p, lambda, u, p.h[i]);
+    const double t = p.beta2[i] * inverse * inverse;
+    s += t * lambda * (1.0 - 0.5 * lambda * p.h[i]);
+    ds += t * inverse;
+    g += p.beta2[i] * inverse;
+  }
+  *rise = s;
+  *slope = ds;
+  *dual = g;
+}
+
+// How far q can rise where no eigenvalue is positive: its maximum over all of space.
+MFAKIT_HD double highest_rise(const Quadric& p) {
+  double sum = 0.0;
+  for (index_t i = 0; i < p.count; ++i) {
+    if (p.beta2[i] == 0.0) continue;
+    if (p.h[i] == 0.0) return infinity_();
+    sum -= 0.5 * p.beta2[i] / p.h[i];
+  }
+  return sum;
+}
+
+// The root by Newton on rise^-1/2, which is nearly linear up to the pole, inside a bracket that always shrinks.
+MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
+  SecularRoot root{0.0, 1.0, 0.0, p.q0};
+  if (p.q0 >= 0.0) return root;
+  if (p.q0 == -infinity_()) {
+    root.bound = infinity_();
+    return root;
+  }
+  const bool pole = p.h_max > 0.0;
+  const double need = -p.q0;
+  double rise, slope, dual;
+  secular_sums(p, 0.0, 1.0, &rise, &slope, &dual);
+  if (!pole && highest_rise(p) < need * (1.0 - 1e-9)) {
+    root.bound = infinity_();
+    return root;
+  }
+  // x is u = 1 - lambda h_max in (0, 1) where there is a pole, else lambda in (0, inf); `low` side: rise < need.
+  double reached = pole ? 0.0 : infinity_(), short_of = pole ? 1.0 : 0.0;
+  double x = slope > 0.0 ? need / slope : 0.0;
+  if (pole) x = 1.0 - x * p.h_max;
+  if (pole && !(x > 1e-3 && x < 1.0)) x = 1e-3;
+  for (int i = 0; i < 200; ++i) {
+    root.u = pole ? x : 1.0;
+    root.lambda = pole ? (1.0 - x) / p.h_max : x;
+    secular_sums(p, root.lambda, root.u, &rise, &slope, &dual);
+    root.q = rise - need;
+    (rise < need ? short_of : reached) = x;
+    if (fabs_(root.q) <= 1e-14 * need) break;
+    const double step = 2.0 * rise / slope * (sqrt_(rise / need) - 1.0);
+    double next = pole ? x + step * p.h_max : x - step;
+    const double a = reached < short_of ? reached : short_of, b = reached < short_of ? short_of : reached;
+    if (!(next > a && next < b)) {
+      next = b == infinity_() ? 8.0 * a : a > 0.0 ? sqrt_(a * b) : 1e-3 * b;
+    }
+    if (next == x || (pole && next < 1e-18) || (!pole && next > 1e150)) break;
+    x = next;
+  }
+  root.bound = root.lambda * need - 0.5 * root.lambda * root.lambda * dual;
+  return root;
+}
+
+}  // namespace mfakit

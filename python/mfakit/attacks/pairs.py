@@ -1,0 +1,94 @@
+"""The small eigenproblems of all pairs of components of different classes, which exact minimal perturbations start from.
+
+For source s and target t the Hessian of q = log p_t - log p_s is H = κI + U_tᵀ gain_t U_t - U_sᵀ gain_s U_s with κ = 1/σ_s² - 1/σ_t²;
+on span{U_s, U_t} it is diagonal in a basis that does not depend on the sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .coordinates import FactorCoordinates
+
+__all__ = ["PairTable"]
+
+Array = NDArray[Any]
+
+# Squared length below which a direction of span{U_s, U_t} counts as shared: what is dropped changes H by less than this.
+SHARED = 1e-10
+CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class PairTable:
+    """Eigenvalues and eigenvectors of H - κI of all pairs s < t of different classes; P pairs, K components.
+
+    Attributes
+    ----------
+    index : int64 [K, K]
+        Row of a pair in the tables, symmetric; -1 within a class.
+    rank : int64 [P]
+        Dimension of span{U_s, U_t}; eigenpairs beyond it are zero.
+    values : [P, 2l]
+        Eigenvalues for source s and target t, s < t.
+    vectors : [P, 2l, 2l]
+        Eigenvectors as rows of coefficients of [U_s; U_t]; orthonormal as vectors of d features.
+    """
+
+    index: Array
+    rank: Array
+    values: Array
+    vectors: Array
+
+    @classmethod
+    def of(cls, q: FactorCoordinates) -> PairTable:
+        """The table of a classifier's coordinates, computed once and kept with them."""
+        kept = q.cache.get("pairs")
+        if kept is None:
+            kept = q.cache["pairs"] = cls._make(q)
+        return kept
+
+    @classmethod
+    def _make(cls, q: FactorCoordinates) -> PairTable:
+        K, l = q.gain.shape
+        owner = np.repeat(np.arange(len(q.first) - 1), np.diff(q.first))
+        s, t = np.nonzero(np.triu(owner[:, None] != owner[None]))
+        index = np.full((K, K), -1, np.int64)
+        index[s, t] = index[t, s] = np.arange(len(s))
+        rank = np.zeros(len(s), np.int64)
+        values, vectors = np.zeros((len(s), 2 * l)), np.zeros((len(s), 2 * l, 2 * l))
+        rows = np.arange(K * (l + 1)).reshape(K, l + 1)[:, :l]
+        for start in range(0, len(s) if l else 0, CHUNK):
+            part = slice(start, start + CHUNK)
+            both = np.concatenate([rows[s[part]], rows[t[part]]], axis=1)
+            gram = q.gram[both[:, :, None], both[:, None, :]]
+            weight = np.concatenate([-q.gain[s[part]], q.gain[t[part]]], axis=1)
+            rank[part], values[part], vectors[part] = _eigenpairs(gram, weight)
+        return cls(index, rank, values, vectors)
+
+    @property
+    def kernel_arguments(self) -> tuple[Array, ...]:
+        """index, rank, values, vectors."""
+        return self.index, self.rank, self.values, self.vectors
+
+
+def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """Of Fᵀ diag(weight) F with F Fᵀ = gram [P, r, r]: rank [P], eigenvalues [P, r] and rows T [P, r, r], T F orthonormal;
+    the `rank` that count come first."""
+    length, Q = np.linalg.eigh(gram)
+    span = length > SHARED
+    root = np.sqrt(np.where(span, length, 0.0))
+    inverse = np.where(span, 1.0 / np.where(span, root, 1.0), 0.0)
+    small = (root[:, :, None] * np.swapaxes(Q, 1, 2) * weight[:, None, :]) @ (Q * root[:, None, :])
+    # Directions that were dropped have zero rows in `small`; a shift keeps their eigenvectors apart from the others.
+    shift = 1.0 + 2.0 * np.abs(small).sum(axis=2).max(axis=1)
+    small[:, np.arange(small.shape[1]), np.arange(small.shape[1])] += np.where(span, 0.0, shift[:, None])
+    values, V = np.linalg.eigh(small)
+    rank = span.sum(axis=1)
+    counts = np.arange(values.shape[1]) < rank[:, None]  # dropped ones have the largest eigenvalues, hence come last
+    T = np.swapaxes(V, 1, 2) @ (inverse[:, :, None] * np.swapaxes(Q, 1, 2))
+    return rank, np.where(counts, values, 0.0), np.where(counts[:, :, None], T, 0.0)
