@@ -22,7 +22,7 @@ MODELS = Path(__file__).parents[1] / "python" / "mfakit" / "datasets" / "models"
 
 def fit_digit(images: np.ndarray, n_init: int) -> mfakit.MFA:
     estimator = mfakit.MixtureOfFactorAnalyzers(
-        n_components=25, n_factors=6, noise="isotropic", n_init=n_init, max_iter=200, tol=1e-4, random_state=0
+        n_components=25, n_factors=6, noise="isotropic", n_init=n_init, max_iter=300, tol=1e-3, random_state=0
     )
     mfa = estimator.fit(images).mfa_
     print(f"  {len(images)} images, {estimator.n_iter_} iterations, mean log-likelihood {estimator.lower_bound_:.2f} nats")
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder with mnist/ in it (default: MFAKIT_DATA)")
     parser.add_argument("--out", type=Path, default=MODELS)
-    parser.add_argument("--n-init", type=int, default=3)
+    parser.add_argument("--n-init", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for name, digits in PAIRS.items():

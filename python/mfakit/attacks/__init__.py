@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .gradient import gradient_attack
+from .minimal import MinimalResult, minimal_perturbation
 from .result import AttackResult
 
-__all__ = ["AttackResult", "gradient_attack"]
+__all__ = ["AttackResult", "MinimalResult", "gradient_attack", "minimal_perturbation"]

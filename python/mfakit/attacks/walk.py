@@ -12,7 +12,7 @@ from ..backends.walk_ends import ENDS
 from .coordinates import FactorCoordinates
 from .victims import Choice, GradientVictim, MixtureVictim
 
-__all__ = ["DirectWalk", "FactorWalk", "State", "Steps"]
+__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "within_class"]
 
 Array = NDArray[Any]
 
@@ -131,12 +131,12 @@ class FactorWalk(DirectWalk):
         state.n_steps[active] = reports[:, 1]
         chosen = Choice(len(active))
         chosen.target_class = reports[:, 4]
-        chosen.source = _within_class(reports[:, 2], state.y[active], q.first)
-        chosen.target = _within_class(reports[:, 3], chosen.target_class, q.first)
+        chosen.source = within_class(reports[:, 2], state.y[active], q.first)
+        chosen.target = within_class(reports[:, 3], chosen.target_class, q.first)
         state.choice.put(active, chosen)
         self.here[active] = q.points(self.here[active], alpha, w)
 
 
-def _within_class(component: Array, cls: Array, first: Array) -> Array:
+def within_class(component: Array, cls: Array, first: Array) -> Array:
     """Component numbers within their class, from numbers over all classes; -1 stays."""
     return np.where(component < 0, -1, component - first[np.maximum(cls, 0)])

@@ -106,8 +106,7 @@ def mixture_epilogue(
             log_prob[i, j] = log_norm[j] - 0.5 * not_negative(maha)
             error[j] = slack * (q + mean_norm[j])
             low = log_prob[i, j] - error[j]
-            if low > top or low != low:  # a NaN stays: its row keeps nothing
-                top = low
+            top = max(top, low)
         for j in range(k):
             keep[i, j] = log_prob[i, j] + error[j] >= top - CUTOFF_NATS
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import _numba_kernels as kernels
+from . import _numba_walk as walks
 from .numpy_ops import Array
 from .table import TABLE
 
@@ -168,6 +169,33 @@ def pair_distances(
 def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1) -> None:
     """X [n, d] += step_size · g/‖g‖ in place, float64, g = direction [n, d]; a sample with g = 0 or NaN stays."""
     _run(kernels.attack_step, len(X), 2 * X.size, n_threads, X, *_read(direction), float(step_size))
+
+
+def factor_walk(
+    gram: Array,
+    variance: Array,
+    gain: Array,
+    spread: Array,
+    log_const: Array,
+    first: Array,
+    y: Array,
+    step_size: float,
+    max_steps: int,
+    frozen: bool,
+    bisections: int,
+    a: Array,
+    w: Array,
+    alpha: Array,
+    sq: Array,
+    reports: Array,
+    n_threads: int = 1,
+) -> None:
+    """The whole gradient attack of n samples in factor coordinates; reports [n, 5] say how each walk ended."""
+    inputs = _read(gram, variance, gain, spread, log_const, first, y)
+    settings = float(step_size), int(max_steps), bool(frozen), int(bisections)
+    # A step moves the inner products along 2 l + 2 columns, and a walk takes some fifty.
+    steps = 50 * a.size * (2 * gain.shape[1] + 2)
+    _run(walks.factor_walk, len(y), steps, n_threads, *inputs, *settings, a, w, alpha, sq, reports)
 
 
 def accumulate_statistics(

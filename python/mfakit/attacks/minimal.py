@@ -1,0 +1,182 @@
+"""Exact minimal perturbations of a Bayes classifier, with certificates: a proven lower bound and a verified point, per sample.
+
+The proof, in four steps. Let x be right, S its class, T another, and p_j mean prior times weight times density of component j.
+
+1. *One pair.* For a source s and a target t, q(δ) = log p_t(x+δ) + c - log p_s(x+δ) is a quadratic. The smallest ‖δ‖ with
+   q(δ) ≥ 0 is a one-constraint quadratic problem: it has no duality gap, and every λ ≥ 0 with I - λH ⪰ 0 gives a lower bound
+   (csrc/include/mfakit/secular.hpp).
+2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|, and, within
+   a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the radius is at least
+   min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never looked at again.
+3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so a flip also
+   satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few variables
+   (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
+4. *Rounding.* The log-densities enter with a bound on their rounding errors added, and 1e-10 is taken off every result.
+
+The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the point that is
+returned is verified to flip the decision in float64, and its norm is `upper`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import RowBlocks, as_labels, check_finite_rows
+from .._errors import BackendUnavailable
+from .._options import Options
+from ..backends import why_missing
+from .coordinates import FactorCoordinates, why_not
+from .pairs import PairTable
+from .result import AttackResult
+from .verify import as_result, push_until_flipped
+from .victims import Choice, MixtureVictim
+from .walk import DirectWalk, within_class
+
+__all__ = ["MinimalResult", "minimal_perturbation"]
+
+Array = NDArray[Any]
+
+# Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits.
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MinimalResult(AttackResult):
+    """The bracket [lower, upper] on each sample's smallest perturbation, and the point that attains `upper`.
+
+    Beside the fields of :class:`AttackResult` (`l2` is `upper`, `n_steps` the duals solved):
+
+    Attributes
+    ----------
+    lower : float64 [n]
+        No perturbation shorter than this changes the decision; ℓ2 in data units. 0 where the sample is already wrong,
+        infinite where the other classes cannot be reached (weight or prior 0).
+    upper : float64 [n]
+        ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
+    n_pairs_examined : int64 [n]
+        Secular equations solved.
+    """
+
+    lower: Array = field(default_factory=lambda: np.zeros(0))
+    upper: Array = field(default_factory=lambda: np.zeros(0))
+    n_pairs_examined: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def gap(self) -> Array:
+        """(upper - lower) / upper, [n]; 0 where both are 0 or infinite."""
+        closed = (self.upper == 0) | (self.upper == self.lower)
+        with np.errstate(invalid="ignore"):
+            return np.where(closed, 0.0, 1.0 - self.lower / np.where(closed, 1.0, self.upper))
+
+    def __repr__(self) -> str:
+        attacked = ~self.already_wrong
+        gap = self.gap[attacked]
+        worst = f"{gap.max():.2g}" if gap.size else "nan"
+        return f"MinimalResult(n={len(self)}, mean_l2={self.mean_l2:.5g}, largest gap={worst})"
+
+
+def minimal_perturbation(clf: Any, X: Any, y: Any = None, *, progress: bool | None = False, **options: Any) -> MinimalResult:
+    """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
+
+    Parameters
+    ----------
+    clf : BayesClassifier
+        With isotropic noise.
+    X : array-like, [n, d]
+    y : array-like [n], optional
+        True classes; None takes the predicted ones.
+    progress : bool or None
+        A progress bar; None shows it on a terminal.
+    **options
+        ``n_threads``, ``check_finite``; see :class:`mfakit._options.Options`. Computed in float64, natively.
+
+    Returns
+    -------
+    MinimalResult
+
+    Raises
+    ------
+    ValueError
+        Noise that is diagonal, a model too large for its Gram matrix, NaN or inf in X, labels that are not classes.
+    BackendUnavailable
+        Without the compiled extension.
+
+    References
+    ----------
+    Richardson & Weiss 2021, Theorems 1 to 3, which are the limits of these radii; the proof is in this module's docstring.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)
+    >>> r = mfakit.attacks.minimal_perturbation(clf, np.array([[-1.0, 0.5]]))
+    >>> r.lower.round(6), r.upper.round(6)
+    (array([1.]), array([1.]))
+    """
+    reason = why_not(clf)
+    if reason is not None:
+        raise ValueError(f"minimal_perturbation needs an isotropic BayesClassifier: {reason}")
+    if why_missing("native") is not None:
+        raise BackendUnavailable(f"minimal_perturbation is compiled code: {why_missing('native')}")
+    opts = Options(**options)
+    rows = RowBlocks(X, clf.n_features)
+    labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
+    brackets = []
+    states, points = [], np.empty(rows.shape, rows.dtype)
+    victim = MixtureVictim(clf, BLOCK_ROWS, opts)
+    from tqdm import tqdm
+
+    with tqdm(total=len(rows), unit="sample", disable=None if progress is None else not progress, desc="certify") as bar:
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = slice(start, min(start + BLOCK_ROWS, len(rows)))
+            block = rows.block(part.start, part.stop)
+            if opts.check_finite:
+                check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
+            search = _Search(victim, block, None if labels is None else labels[part])
+            brackets.append(search.bracket(clf, opts.threads))
+            points[part] = push_until_flipped(victim, search, block, None)
+            states.append(search.state)
+            bar.update(len(block))
+    result = as_result(points, X, rows, states, {"attack": "minimal", "dtype": rows.dtype.name, "bounds": None})
+    lower, n_pairs = (np.concatenate([b[i] for b in brackets] or [np.zeros(0)]) for i in (0, 1))
+    upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
+    return MinimalResult(
+        **result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs.astype(np.int64)
+    )
+
+
+class _Search(DirectWalk):
+    """One block of samples; the kernel finds the bracket, and the base class's state is what the verification reads."""
+
+    def bracket(self, clf: Any, n_threads: int) -> tuple[Array, Array]:
+        """Lower bounds [n] and pairs examined [n]; leaves the points beyond the boundary in `here`."""
+        from .. import _native
+
+        q, state = FactorCoordinates.of(clf), self.state
+        rows = np.flatnonzero(~state.already_wrong)
+        a, sq = q.project(self.here[rows])
+        alpha, w, found = np.zeros(len(rows)), np.zeros_like(a), np.zeros((len(rows), 2))
+        reports = np.zeros((len(rows), 5), np.int64)
+        _native.certify(
+            *q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, state.y[rows], a, sq, alpha, w,
+            found, reports, n_threads,
+        )  # fmt: skip
+        reached = np.isfinite(found[:, 1])
+        X = self.here[rows]
+        self.here[rows] = np.where(reached[:, None], X + alpha[:, None] * (X - q.center) + w @ q.columns, X)
+        state.flipped[rows] = reached
+        state.reason[rows] = np.where(reached, "flipped", "no crossing")
+        state.n_steps[rows] = reports[:, 4]
+        chosen = Choice(len(rows))
+        chosen.target_class = reports[:, 2]
+        chosen.source = within_class(reports[:, 0], state.y[rows], q.first)
+        chosen.target = within_class(reports[:, 1], chosen.target_class, q.first)
+        state.choice.put(rows, chosen)
+        lower, pairs = np.zeros(len(self.here)), np.zeros(len(self.here))
+        lower[rows], pairs[rows] = found[:, 0], reports[:, 3]
+        return lower, pairs

@@ -1,0 +1,19 @@
+"""Fitting a mixture of factor analyzers to data: EM and SGD, their start, and the scikit-learn estimator on top."""
+
+from __future__ import annotations
+
+from .em import expectation, fit_em, maximization
+from .estimator import MixtureOfFactorAnalyzers
+from .initialize import initial_mfa
+from .source import Source
+from .statistics import Statistics
+
+__all__ = [
+    "MixtureOfFactorAnalyzers",
+    "Source",
+    "Statistics",
+    "expectation",
+    "fit_em",
+    "initial_mfa",
+    "maximization",
+]

@@ -1,0 +1,158 @@
+"""Expectation-maximisation for a mixture of factor analyzers, one M-step for both noise models.
+
+With the responsibilities R of the old parameters, Σ R (log weight_k N(x; θ_k) - log R) is a lower bound of the
+log-likelihood that touches it at the old parameters. The M-step raises this bound in two moves, so the log-likelihood
+rises too (an alternating EM, as Tipping & Bishop 1999, appendix C, and Meng & van Dyk 1997):
+
+1. weight_k = Σ R / n and μ_k = Σ R x / Σ R maximise it whatever the covariance is;
+2. around the new mean, one EM step of the single factor analyzer: with S_xz = Σ R r zᵀ / Σ R and
+   S_zz = Σ R zzᵀ / Σ R + M⁻¹ for the posterior z of the old loadings,  A = S_xz S_zz⁻¹  and  D = diag(S_xx - A S_xzᵀ),
+   averaged over features for isotropic noise, and not below the floor: as a function of D the bound has a single
+   maximum, so stopping at the floor raises it too.
+
+These are Ghahramani & Hinton's (1996) updates of A and D and, for isotropic noise, Tipping & Bishop's
+A = S A_old (σ² I + M⁻¹ A_oldᵀ S A_old)⁻¹ written in sums that cost O(d·l); only the mean is the maximiser of the bound
+instead of S_xz's intercept, which converges faster.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..mfa import MFA
+from .source import Source
+from .statistics import Statistics
+
+__all__ = ["FitResult", "expectation", "fit_em", "maximization", "progress_bar"]
+
+Array = NDArray[Any]
+_logger = logging.getLogger("mfakit")
+
+# A component with less than this share of the data has lost its samples.
+LOST_SHARE = 1e-10
+# A component that has lost its samples starts again at most so often: where data has fewer groups than the mixture has
+# components, some stay empty.
+MOST_RESEEDS = 3
+# The log-likelihood is a sum of d terms and more per sample; it may fall by this share of their size and mean nothing.
+ROUNDING = 1e-9
+
+
+@dataclass
+class FitResult:
+    """A fitted mixture and how it was reached.
+
+    log_likelihood[i] is the weighted mean log p(x) after i steps, nats, and lower_bound that of `mfa`; events are dicts
+    with "iteration", "event" and what belongs to it.
+    """
+
+    mfa: MFA
+    lower_bound: float
+    log_likelihood: list[float]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    converged: bool = False
+    n_iter: int = 0
+
+
+def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int, progress: bool | None) -> FitResult:
+    """EM from `mfa` until the mean log-likelihood rises by less than `tol` nats per sample.
+
+    Should it fall by more than rounding without a re-seeded component (it cannot, unless the data changes between
+    passes), that is logged, the better mixture is kept and the fit ends unconverged.
+    """
+    stats = expectation(mfa, source)
+    result = FitResult(mfa, stats.mean_log_likelihood, [stats.mean_log_likelihood])
+    reseeds = np.zeros(mfa.n_components, np.int64)
+    with progress_bar(max_iter, progress, "EM") as bar:
+        for iteration in range(1, max_iter + 1):
+            new = maximization(stats, floor)
+            new, events = reseed_lost(new, stats, reseeds, iteration)
+            del stats  # its sums are as large as the model; the next ones take their place
+            stats = expectation(new, source)
+            gain = stats.mean_log_likelihood - result.lower_bound
+            if not events and not gain >= -ROUNDING * max(abs(result.lower_bound), mfa.n_features):
+                _logger.warning(
+                    "EM stops: step %d lowered the log-likelihood by %.3g nats per sample", iteration, -gain
+                )
+                result.events.append({"iteration": iteration, "event": "fell", "nats": -gain})
+                break
+            result.mfa, result.lower_bound, result.n_iter = new, stats.mean_log_likelihood, iteration
+            result.events += events
+            result.log_likelihood.append(result.lower_bound)
+            bar(result.lower_bound)
+            if not events and gain < tol:
+                result.converged = True
+                break
+    return result
+
+
+def expectation(mfa: MFA, source: Source) -> Statistics:
+    """The statistics of all rows of the source under `mfa`: one pass, one block in memory."""
+    stats = Statistics.zeros(mfa)
+    for rows, weights in source.parts():
+        stats.add(rows, weights, source.options)
+    return stats
+
+
+def maximization(stats: Statistics, floor: float) -> MFA:
+    """The M-step, with noise variances of at least `floor`; components without samples keep their parameters."""
+    old = stats.mfa
+    means = old.means.astype(np.float64)
+    loadings = old.loadings.astype(np.float64)
+    noise = np.maximum(old.noise_variance, floor)
+    for j in np.flatnonzero(stats.weight > LOST_SHARE * stats.total_weight):
+        shift, loadings[j], residual = _factor_analysis(stats, j)
+        means[j] += shift
+        noise[j] = np.maximum(residual.mean() if old.is_isotropic else residual, floor)
+    return MFA(stats.weight / stats.weight.sum(), means, loadings, noise)
+
+
+def _factor_analysis(stats: Statistics, j: np.intp) -> tuple[Array, Array, Array]:
+    """Shift of the mean [d], loadings [d, l] and diagonal of S_xx - A S_xzᵀ [d] of component j; see the module."""
+    weight, latent_map = stats.weight[j], stats.mfa.factors.latent_map[j]
+    shift, z = stats.sum_x[j] / weight, stats.sum_z[j] / weight
+    S_xx = stats.sum_xx[j] / weight - shift**2
+    S_zx = stats.sum_xz[j] / weight - np.outer(z, shift)
+    S_zz = stats.sum_zz[j] / weight - np.outer(z, z) + latent_map @ latent_map.T
+    A = np.linalg.solve(S_zz, S_zx)
+    return shift, A.T, S_xx - (A * S_zx).sum(axis=0)
+
+
+def reseed_lost(mfa: MFA, stats: Statistics, reseeds: Array, iteration: int) -> tuple[MFA, list[dict[str, Any]]]:
+    """Put components that have lost their samples on those that are explained worst.
+
+    The start is a copy of the component that explains such a sample best, moved onto it, with half its weight.
+    `reseeds` [k] counts how often each component was moved, up to MOST_RESEEDS.
+    """
+    lost = np.flatnonzero((stats.weight <= LOST_SHARE * stats.total_weight) & (reseeds < MOST_RESEEDS))
+    if not len(lost) or not len(stats.worst.rows):
+        return mfa, []
+    weights, means, loadings, noise = (np.array(value) for value in mfa.__getstate__().values())
+    events: list[dict[str, Any]] = []
+    for j, row, donor in zip(lost, stats.worst.rows, stats.worst.components, strict=False):
+        means[j], loadings[j], noise[j] = row, mfa.loadings[donor], mfa.noise_variance[donor]
+        weights[j] = weights[donor] = weights[donor] / 2
+        reseeds[j] += 1
+        events.append({"iteration": iteration, "event": "reseeded", "component": int(j), "donor": int(donor)})
+        _logger.warning("EM step %d: component %d has lost its samples and starts again elsewhere", iteration, j)
+    return MFA(weights / weights.sum(), means, loadings, noise), events
+
+
+@contextmanager
+def progress_bar(total: int, progress: bool | None, name: str) -> Iterator[Any]:
+    """A function that advances a bar by one step and shows a log-likelihood; None: only on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=name, disable=None if progress is None else not progress, leave=False) as bar:
+
+        def step(log_likelihood: float) -> None:
+            bar.set_postfix_str(f"{log_likelihood:.4f} nats", refresh=False)
+            bar.update()
+
+        yield step

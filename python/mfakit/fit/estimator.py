@@ -1,0 +1,344 @@
+"""MixtureOfFactorAnalyzers: the scikit-learn estimator on top of EM and SGD."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .._arrays import wrap_like
+from .._options import Options
+from ..mfa import MFA
+from .em import FitResult, fit_em
+from .initialize import initial_mfa
+from .source import Source
+
+__all__ = ["MixtureOfFactorAnalyzers"]
+
+Array = NDArray[Any]
+_logger = logging.getLogger("mfakit")
+
+CHOICES = {"noise": ("isotropic", "diagonal"), "solver": ("em", "sgd"), "init": ("kmeans", "random")}
+
+
+class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """A mixture of factor analyzers fitted to data: p(x) = Σ_k weight_k N(x; μ_k, A_k A_kᵀ + D_k).
+
+    Parameters
+    ----------
+    n_components : int
+        k.
+    n_factors : int
+        l, at most d; 0 gives spherical or diagonal Gaussians.
+    noise : {"isotropic", "diagonal"}
+        One variance per component, or one per component and feature.
+    solver : {"em", "sgd"}
+        Expectation-maximisation, or Adam on mini-batches (the paper's own training; needs torch).
+    init : {"kmeans", "random"}
+        Groups of a random sample of at most 20,000 rows, by k-means or by the nearest of k random samples; each
+        component starts as the truncated PPCA of its group.
+    tol : float
+        Stop when the mean log-likelihood rises by less, in nats per sample.
+    max_iter : int
+        EM steps, or epochs of SGD; 0 keeps the start.
+    n_init : int
+        Independent starts, of which the one with the highest log-likelihood is kept.
+    noise_floor : float
+        No noise variance falls below this share of the data's variance (its mean over features).
+    random_state : int, numpy.random.RandomState, numpy.random.Generator or None
+        The same seed gives the same bytes of model on the same machine; the global random state is never touched.
+    warm_start : bool
+        Go on from the last fit's ``mfa_`` instead of a new start.
+    learning_rate : float
+        Of Adam, for data of unit scale (the data is standardised inside).
+    batch_size : int
+        Rows per step of SGD.
+    backend, block_rows, n_threads
+        How to compute; see :class:`mfakit._options.Options`.
+    progress : bool or None
+        A progress bar; None shows it on a terminal only.
+
+    Attributes
+    ----------
+    mfa_ : MFA
+        The fitted mixture, float64.
+    history_ : dict
+        "log_likelihood": mean log p(x) in nats before each step, and at last of ``mfa_`` (SGD: of every epoch);
+        "events": what was logged on the way, such as re-seeded components.
+    converged_ : bool
+        Whether `tol` was reached.
+    n_iter_ : int
+        Steps or epochs made.
+    lower_bound_ : float
+        Mean log p(x) of the training data under ``mfa_``, nats.
+    n_features_in_ : int
+        d.
+    feature_names_in_ : [d]
+        Names of the columns, for a DataFrame with string names.
+
+    Notes
+    -----
+    EM never lowers the log-likelihood by more than rounding, except where a component that has lost all its samples is
+    put on a badly explained one; that is logged and noted in ``history_``. Memory beyond the data is one block of rows,
+    some copies of the model, and the sample that fitting starts from.
+
+    References
+    ----------
+    Richardson & Weiss, A Bayes-Optimal View on Adversarial Examples, JMLR 2021, section 2.1 and appendix B.1.
+    Tipping & Bishop, Mixtures of probabilistic principal component analysers, 1999.
+    Ghahramani & Hinton, The EM algorithm for mixtures of factor analyzers, 1996.
+
+    Examples
+    --------
+    >>> import mfakit, numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 5)) + 4 * np.repeat(np.eye(2, 5), 100, axis=0)
+    >>> est = mfakit.MixtureOfFactorAnalyzers(n_components=2, n_factors=1, random_state=0).fit(X)
+    >>> est.mfa_
+    MFA(k=2, d=5, l=1, isotropic noise)
+    >>> est.score_samples(X).shape
+    (200,)
+    """
+
+    mfa_: MFA
+    history_: dict[str, Any]
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    n_features_in_: int
+    feature_names_in_: Array
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        n_factors: int = 1,
+        *,
+        noise: str = "isotropic",
+        solver: str = "em",
+        init: str = "kmeans",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        noise_floor: float = 1e-6,
+        random_state: Any = None,
+        warm_start: bool = False,
+        learning_rate: float = 1e-2,
+        batch_size: int = 256,
+        backend: str = "auto",
+        block_rows: int | None = None,
+        n_threads: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.n_factors = n_factors
+        self.noise = noise
+        self.solver = solver
+        self.init = init
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.noise_floor = noise_floor
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.backend = backend
+        self.block_rows = block_rows
+        self.n_threads = n_threads
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureOfFactorAnalyzers:
+        """Fit to the rows of X.
+
+        Parameters
+        ----------
+        X : array-like, [n, d]
+            NumPy array in any layout, memory map, CPU torch tensor, DataFrame or nested sequence.
+        y : ignored
+        sample_weight : array-like, [n]
+            2 counts a row twice, 0 leaves it out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            NaN or inf in X (with the first bad row), fewer rows than components, l > d, bad parameters or weights.
+        TypeError
+            X that is not real numbers, or sparse.
+        """
+        self._check_parameters()
+        self._fit(Source.from_array(X, sample_weight, self._options()))
+        validate_data(self, X, reset=True, skip_check_array=True)
+        return self
+
+    def fit_blocks(self, blocks: Any) -> MixtureOfFactorAnalyzers:
+        """Fit to rows that come in blocks, of which one is in memory at a time.
+
+        Parameters
+        ----------
+        blocks : callable or iterable
+            A callable that returns a new iterator at each call, or an object that can be iterated again and again. It
+            yields blocks [n_i, d] or pairs (block, its sample weights [n_i]), the same ones each time: each EM step is
+            one pass. The rows may come in any sizes; the result differs by rounding only.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :meth:`fit`; also when a later pass yields another number of rows, or `blocks` can be read only once.
+        """
+        self._check_parameters()
+        self._fit(Source.from_blocks(blocks, self._options()))
+        self.n_features_in_ = self.mfa_.n_features
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, then the most likely component [n] of each row."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def score_samples(self, X: Any) -> Any:
+        """log p(x) of each row, [n], nats."""
+        return self._checked(X).log_prob(X, **self._how())
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log p(x) of the rows, nats."""
+        return float(np.mean(np.asarray(self.score_samples(X), np.float64)))
+
+    def predict(self, X: Any) -> Any:
+        """The most likely component of each row, int64 [n]."""
+        joint = self._checked(X).component_log_prob(X, **self._how())
+        return wrap_like(np.asarray(joint).argmax(axis=1), X)
+
+    def predict_proba(self, X: Any) -> Any:
+        """p(component | x), [n, k]; rows sum to 1."""
+        return self._checked(X).responsibilities(X, **self._how())
+
+    def sample(self, n: int = 1, *, rng: Any = None, dtype: Any = np.float32) -> tuple[Array, Array]:
+        """n samples [n, d] and their components [n]; `rng` None derives one from `random_state`."""
+        check_is_fitted(self)
+        return self.mfa_.sample(n, rng=self._generator().spawn(1)[0] if rng is None else rng, dtype=dtype)
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion on X; lower is better."""
+        rows = np.asarray(self.score_samples(X), np.float64)
+        return float(-2.0 * rows.sum() + self._n_parameters() * np.log(len(rows)))
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion on X; lower is better."""
+        return float(-2.0 * np.asarray(self.score_samples(X), np.float64).sum() + 2.0 * self._n_parameters())
+
+    def _n_parameters(self) -> int:
+        """Free parameters; a rotation of the factors changes nothing, which takes off l (l - 1) / 2 per component."""
+        k, d, l = self.mfa_.loadings.shape
+        noise = 1 if self.mfa_.is_isotropic else d
+        return int(k - 1 + k * (d + d * l - l * (l - 1) // 2 + noise))
+
+    def _fit(self, source: Source) -> None:
+        """Attributes are set when all is done, so that an interrupted fit leaves the estimator as it was."""
+        survey = source.survey
+        if self.n_factors > survey.n_features:
+            raise ValueError(
+                f"n_factors={self.n_factors} must be at most the number of features, {survey.n_features}; lower it"
+            )
+        if survey.n_rows < self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} needs at least as many samples, got {survey.n_rows} rows with a "
+                f"positive weight; lower n_components or add data"
+            )
+        floor = max(self.noise_floor * survey.scale, float(np.finfo(np.float64).tiny))
+        rng = self._generator()
+        if self.warm_start and hasattr(self, "mfa_"):
+            best = self._solve(self._continued(survey.n_features, floor), source, floor, rng)
+        else:
+            starts = (self._start(source, floor, rng) for _ in range(self.n_init))
+            best = max(starts, key=lambda result: result.lower_bound)
+        if not best.converged and self.solver == "em" and self.max_iter:
+            message = f"EM has not converged after {best.n_iter} steps; raise max_iter or tol"
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        self.mfa_ = best.mfa
+        self.history_ = {"log_likelihood": best.log_likelihood, "events": best.events}
+        self.converged_, self.n_iter_, self.lower_bound_ = best.converged, best.n_iter, best.lower_bound
+
+    def _start(self, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
+        start = initial_mfa(
+            source,
+            self.n_components,
+            self.n_factors,
+            isotropic=self.noise == "isotropic",
+            method=self.init,
+            floor=floor,
+            rng=rng,
+        )
+        return self._solve(start, source, floor, rng)
+
+    def _solve(self, start: MFA, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
+        common: dict[str, Any] = {
+            "floor": floor, "tol": self.tol, "max_iter": self.max_iter, "progress": self.progress
+        }  # fmt: skip
+        if self.solver == "em":
+            return fit_em(start, source, **common)
+        from .sgd import fit_sgd
+
+        seed = int(rng.integers(2**63 - 1))
+        return fit_sgd(start, source, learning_rate=self.learning_rate, batch_size=self.batch_size, seed=seed, **common)
+
+    def _continued(self, d: int, floor: float) -> MFA:
+        """The last fit's mixture, if it is of the shape that is asked for, with its noise at the floor or above."""
+        wanted = (self.n_components, d, self.n_factors, self.noise == "isotropic")
+        found = (*self.mfa_.loadings.shape, self.mfa_.is_isotropic)
+        if wanted != found:
+            raise ValueError(
+                f"warm_start goes on from {self.mfa_}, but k={wanted[0]}, d={d}, l={wanted[2]}, {self.noise} noise is "
+                f"asked for; set warm_start=False"
+            )
+        return self.mfa_.replace(noise_variance=np.maximum(self.mfa_.noise_variance, floor))
+
+    def _checked(self, X: Any) -> MFA:
+        check_is_fitted(self)
+        shape = tuple(getattr(X, "shape", ()))
+        if len(shape) == 1:
+            raise ValueError(
+                f"X must be [n, {self.n_features_in_}], got shape {shape}. Reshape your data: X[None, :] is one sample"
+            )
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return self.mfa_
+
+    def _how(self) -> dict[str, Any]:
+        return {"backend": self.backend, "block_rows": self.block_rows, "n_threads": self.n_threads}
+
+    def _options(self) -> Options:
+        return Options(**self._how())
+
+    def _generator(self) -> np.random.Generator:
+        state = self.random_state
+        if isinstance(state, np.random.RandomState):
+            return np.random.default_rng(state.randint(0, 2**32, size=4, dtype=np.uint32))
+        return np.random.default_rng(state)
+
+    def _check_parameters(self) -> None:
+        for name, least in (("n_components", 1), ("n_factors", 0), ("max_iter", 0), ("n_init", 1), ("batch_size", 1)):
+            value: Any = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        for name in ("tol", "noise_floor", "learning_rate"):
+            value = getattr(self, name)
+            positive = name != "tol"
+            number = isinstance(value, int | float | np.integer | np.floating) and np.isfinite(value)
+            if not number or value < 0 or (positive and value == 0):
+                raise ValueError(f"{name} must be a {'positive' if positive else 'non-negative'} number, got {value!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")

@@ -1,0 +1,179 @@
+"""``solver="sgd"``: Adam on the log-density, the paper's own way of training (appendix B.1), in torch.
+
+The same low-rank algebra as everywhere: a batch costs one product with k (l + 1) columns, and nothing is [n, k, d].
+Parameters live in the units of the standardised data, so that one learning rate suits all data, and in float64, so that
+torch's global precision settings change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..density import blocks
+from ..mfa import MFA
+from .em import FitResult, progress_bar
+from .source import Source
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["fit_sgd", "log_density"]
+
+Array = NDArray[Any]
+
+# Epochs in a row that raise the best log-likelihood by less than tol before training ends.
+PATIENCE = 3
+
+
+def log_density(
+    X: torch.Tensor, logits: torch.Tensor, means: torch.Tensor, loadings: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """log p(x) [n] of X [n, d], nats, differentiable in all parameters.
+
+    They are softmax `logits` [k], `means` [k, d], `loadings` [k, d, l] and variances `noise` [k, 1] or [k, d]. With
+    C Cᵀ = I + Aᵀ D⁻¹ A and W = C⁻¹ Aᵀ D⁻¹ the Mahalanobis distance is ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖².
+    """
+    import torch
+
+    k, d, l = loadings.shape
+    scaled = loadings / noise[:, :, None]
+    capacitance = torch.eye(l, dtype=X.dtype, device=X.device) + loadings.mT @ scaled
+    C = torch.linalg.cholesky(capacitance)
+    W = torch.linalg.solve_triangular(C, scaled.mT, upper=False)
+    y = (X @ W.reshape(k * l, d).T).reshape(len(X), k, l) - (W @ means[:, :, None])[:, :, 0]
+    precision = (1.0 / noise).expand(k, d)
+    maha = (X * X) @ precision.T - 2.0 * (X @ (means * precision).T) + (means**2 * precision).sum(dim=1)
+    log_det = 2.0 * C.diagonal(dim1=1, dim2=2).log().sum(dim=1) + noise.log().expand(k, d).sum(dim=1)
+    log_norm = torch.log_softmax(logits, dim=0) - 0.5 * (d * math.log(2 * math.pi) + log_det)
+    return torch.logsumexp(log_norm - 0.5 * (maha - (y**2).sum(dim=2)), dim=1)
+
+
+@dataclass
+class _Model:
+    """Parameters in units of (x - center) / scale; the noise is floor + exp(log_excess), never below the floor."""
+
+    center: Array
+    scale: float
+    floor: float
+    isotropic: bool
+    logits: torch.Tensor
+    means: torch.Tensor
+    loadings: torch.Tensor
+    log_excess: torch.Tensor
+
+    @classmethod
+    def of(cls, mfa: MFA, center: Array, scale: float, floor: float) -> _Model:
+        import torch
+
+        floor = floor / scale**2
+        noise = mfa.noise_variance.reshape(mfa.n_components, -1) / scale**2
+        start = (
+            np.log(np.maximum(mfa.weights, 1e-30)),
+            (mfa.means - center) / scale,
+            mfa.loadings / scale,
+            np.log(np.maximum(noise - floor, 1e-3 * floor)),
+        )
+        tensors = [torch.tensor(a, dtype=torch.float64, device="cpu", requires_grad=True) for a in start]
+        return cls(center, scale, floor, mfa.is_isotropic, *tensors)
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        return [self.logits, self.means, self.loadings, self.log_excess]
+
+    def log_density(self, X: Array) -> torch.Tensor:
+        import torch
+
+        batch = torch.from_numpy((X - self.center) / self.scale)
+        return log_density(batch, self.logits, self.means, self.loadings, self.floor + self.log_excess.exp())
+
+    def mfa(self) -> MFA:
+        logits, means, loadings, log_excess = (p.detach().numpy() for p in self.parameters)
+        weights = np.exp(logits - logits.max())
+        noise = (self.floor + np.exp(log_excess)) * self.scale**2
+        return MFA(
+            weights / weights.sum(),
+            means * self.scale + self.center,
+            loadings * self.scale,
+            noise[:, 0] if self.isotropic else noise,
+        )
+
+
+def fit_sgd(
+    mfa: MFA,
+    source: Source,
+    *,
+    floor: float,
+    tol: float,
+    max_iter: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+    progress: bool | None,
+) -> FitResult:
+    """Adam from `mfa` for at most `max_iter` epochs; the best epoch's mixture is the result.
+
+    Ends early when PATIENCE epochs in a row raise the best mean log-likelihood by less than `tol` nats per sample.
+
+    Raises
+    ------
+    ImportError
+        Without torch.
+    """
+    torch = _torch()
+    survey = source.survey
+    start = _mean_log_likelihood(mfa, source)
+    result, stale = FitResult(mfa, start, [start]), 0
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    # What the caller may have switched off around us is on inside.
+    with torch.inference_mode(False), torch.enable_grad(), progress_bar(max_iter, progress, "SGD") as bar:
+        model = _Model.of(mfa, survey.mean, math.sqrt(survey.scale), floor)
+        optimizer = torch.optim.Adam(model.parameters, lr=learning_rate)
+        for epoch in range(1, max_iter + 1):
+            for X, weights in source.batches(batch_size, generator):
+                _step(model, optimizer, X, weights, survey.total_weight / survey.n_rows)
+            new = model.mfa()
+            value = _mean_log_likelihood(new, source)
+            result.n_iter = epoch
+            result.log_likelihood.append(value)
+            bar(value)
+            stale = 0 if value - result.lower_bound >= tol else stale + 1
+            if value > result.lower_bound:
+                result.lower_bound, result.mfa = value, new
+            if stale == PATIENCE:
+                result.converged = True
+                break
+    return result
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError('solver="sgd" needs torch, which is not installed: pip install mfakit[torch]') from error
+    return torch
+
+
+def _step(model: _Model, optimizer: Any, X: Array, weights: Array | None, mean_weight: float) -> None:
+    import torch
+
+    log_p = model.log_density(X)
+    # Divided by the mean weight of all rows, not of the batch: the gradient stays unbiased.
+    loss = -log_p.mean() if weights is None else -(torch.from_numpy(weights / mean_weight) * log_p).mean()
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _mean_log_likelihood(mfa: MFA, source: Source) -> float:
+    """Weighted mean log p(x) over the source, by the package's own kernels."""
+    total = 0.0
+    for rows, weights in source.parts():
+        for part, scores, evaluator in blocks(rows, mfa.factors, source.options):
+            log_p = evaluator.responsibilities(scores)[1]
+            total += float(log_p.sum()) if weights is None else float(weights[part] @ log_p)
+    return total / source.survey.total_weight

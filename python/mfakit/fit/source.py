@@ -1,0 +1,269 @@
+"""Where the rows come from: an array, or blocks that can be read again and again. Fitting sees no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import RowBlocks, is_torch
+from .._options import Options
+from ..backends import get_backend
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Source", "Survey", "as_weights"]
+
+Array = NDArray[Any]
+Part = tuple[RowBlocks, "Array | None"]
+
+# Initialisation looks at this many rows at most and, for images, at this many values, but at enough for the model.
+SAMPLE_ROWS = 20_000
+SAMPLE_VALUES = 2**26
+# The provisional centre of the survey is the mean of this many rows.
+CENTER_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first pass over the data found; rows of weight zero count as absent.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows with a positive weight.
+    total_weight : float
+    dtype : numpy.dtype
+        What the first block is computed in.
+    mean : [d]
+    variance : float
+        Weighted mean over features of the variance.
+    mean_square : float
+        Weighted mean over features of x².
+    """
+
+    n_rows: int
+    total_weight: float
+    dtype: np.dtype[Any]
+    mean: Array
+    variance: float
+    mean_square: float
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        return len(self.mean)
+
+    @property
+    def scale(self) -> float:
+        """The variance that "small" is measured by: the data's or, where all rows are equal, their mean square."""
+        if self.variance > (64 * np.finfo(np.float64).eps) ** 2 * self.mean_square:
+            return self.variance
+        return self.mean_square or 1.0
+
+
+class Source:
+    """Rows with weights, readable any number of times.
+
+    Parameters
+    ----------
+    parts : callable
+        Returns an iterator over (RowBlocks, weights [n_i] or None).
+    options : Options
+
+    Attributes
+    ----------
+    survey : Survey
+        From one pass over the data, made here.
+
+    Raises
+    ------
+    ValueError
+        For no rows, NaN or inf (with the first bad row), weights that are negative or all zero, and data whose variance
+        overflows.
+    """
+
+    def __init__(self, parts: Callable[[], Iterator[Part]], options: Options) -> None:
+        self._open, self.options = parts, options
+        self._rows_read: int | None = None
+        self.survey = self._survey()
+
+    @classmethod
+    def from_array(cls, X: Any, sample_weight: Any = None, options: Options | None = None) -> Source:
+        """The rows of an array-like [n, d], weighted by `sample_weight` [n]."""
+        rows = _rows(X)
+        weights = as_weights(sample_weight, len(rows))
+        parts = [(rows, weights)] if len(rows) else []
+        return cls(lambda: iter(parts), options or Options())
+
+    @classmethod
+    def from_blocks(cls, blocks: Any, options: Options | None = None) -> Source:
+        """The rows of blocks [n_i, d] or pairs (block, its sample weights [n_i]).
+
+        `blocks` is a callable that returns a new iterator at each call, or an object that can be iterated repeatedly.
+        """
+        if not callable(blocks) and (not isinstance(blocks, Iterable) or iter(blocks) is blocks):
+            raise TypeError(
+                f"blocks must be readable more than once: a list, or a callable that returns a new iterator, "
+                f"got {type(blocks).__name__}"
+            )
+
+        def parts() -> Iterator[Part]:
+            d = None
+            for i, item in enumerate(blocks() if callable(blocks) else blocks):
+                X, weight = item if isinstance(item, tuple) else (item, None)
+                rows = RowBlocks(X, d, name=f"block {i}")
+                d = rows.shape[1]
+                if len(rows):
+                    yield rows, as_weights(weight, len(rows))
+
+        return cls(parts, options or Options())
+
+    def parts(self) -> Iterator[Part]:
+        """One pass over the data; a pass that yields another number of rows than the last one is an error."""
+        seen = 0
+        for rows, weights in self._open():
+            seen += len(rows)
+            yield rows, weights
+        if self._rows_read is not None and seen != self._rows_read:
+            raise ValueError(
+                f"every pass over the blocks must yield the same rows, got {self._rows_read} rows at first and {seen} "
+                f"later; pass a callable that starts afresh at each call"
+            )
+        self._rows_read = seen
+
+    def _survey(self) -> Survey:
+        sums: _Sums | None = None
+        for rows, weights in self.parts():
+            if sums is None:
+                sums = _Sums(rows, weights, self.options)
+            sums.add(rows, weights)
+        if sums is None:
+            raise ValueError("X has no rows; fitting needs at least one sample")
+        return sums.survey()
+
+    def sample(self, rng: np.random.Generator, least: int) -> tuple[Array, Array | None]:
+        """A random sample of rows [m, d] in their order, and their weights [m]: the same rows whatever the container.
+
+        All rows where they are few enough, else SAMPLE_ROWS, or SAMPLE_VALUES values but not below `least` rows.
+        """
+        n, d = self.survey.n_rows, self.survey.n_features
+        m = min(n, SAMPLE_ROWS, max(SAMPLE_VALUES // d, least))
+        index = np.arange(n) if m == n else np.sort(rng.choice(n, size=m, replace=False))
+        found, first = [], 0
+        for rows, weights in self.parts():
+            present = _present(rows, weights)
+            local = index[np.searchsorted(index, first) : np.searchsorted(index, first + len(present))] - first
+            first += len(present)
+            whole = len(local) == len(rows)
+            block = rows.block(0, len(rows)) if whole else rows.take(present[local])
+            found.append((block, None if weights is None else weights[present[local]]))
+        return _joined(found)
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Array, Array | None]]:
+        """Mini-batches of one epoch, in random order within a part; an array is one part."""
+        import torch
+
+        for rows, weights in self.parts():
+            present = _present(rows, weights)
+            order = present[torch.randperm(len(present), generator=generator, device="cpu").numpy()]
+            for start in range(0, len(order), size):
+                batch = np.sort(order[start : start + size])  # a memory map is read front to back
+                yield rows.take(batch), None if weights is None else weights[batch]
+
+
+class _Sums:
+    """Sums around a provisional centre, in float64: count, weight, Σ w (x - c), Σ w ‖x - c‖²."""
+
+    def __init__(self, rows: RowBlocks, weights: Array | None, options: Options) -> None:
+        self.ops, self.options, self.dtype = get_backend(options.backend), options, rows.dtype
+        first = rows.block(0, min(CENTER_ROWS, len(rows))).astype(np.float64)
+        if weights is not None and weights[: len(first)].any():
+            first = first[weights[: len(first)] > 0]
+        # NaN here is met again, and named, by add().
+        self.center = np.nan_to_num(first.mean(axis=0), nan=0.0, posinf=0.0, neginf=0.0)
+        self.n_read = self.n_rows = 0
+        self.weight = self.square = 0.0
+        self.first_moment = np.zeros(rows.shape[1])
+
+    def add(self, rows: RowBlocks, weights: Array | None) -> None:
+        step = self.options.plan_block(rows.shape[1], 1, rows.dtype.itemsize)
+        for start in range(0, len(rows), step):
+            block = rows.block(start, min(start + step, len(rows)))
+            w = np.ones(len(block)) if weights is None else weights[start : start + step]
+            centered, norms = np.empty_like(block), np.empty(len(block))
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.ops.center_rows(block, self.center, centered, norms, self.options.threads)
+            self._check_finite(block, norms)
+            self.n_read += len(block)
+            self.n_rows += int(np.count_nonzero(w))
+            self.weight += float(w.sum())
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.square += float(w @ norms)
+                self.first_moment += w.astype(block.dtype) @ centered
+
+    def _check_finite(self, block: Array, norms: Array) -> None:
+        for row in np.flatnonzero(~np.isfinite(norms)):
+            if not np.isfinite(block[row]).all():
+                raise ValueError(
+                    f"X has NaN or inf, first in row {self.n_read + row}; drop such rows or fill them before fitting"
+                )
+
+    def survey(self) -> Survey:
+        if not self.weight > 0:
+            raise ValueError("sample_weight is zero for every row; at least one must be positive")
+        d = len(self.center)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shift = self.first_moment / self.weight
+            variance = (self.square / self.weight - shift @ shift) / d
+            mean = self.center + shift
+            mean_square = variance + mean @ mean / d
+        if not np.isfinite([variance, mean_square]).all():
+            raise ValueError("the variance of X overflows; rescale X")
+        return Survey(self.n_rows, self.weight, self.dtype, mean, max(float(variance), 0.0), float(mean_square))
+
+
+def _rows(X: Any) -> RowBlocks:
+    shape = tuple(getattr(X, "shape", ()))
+    if len(shape) == 1:
+        raise ValueError(
+            f"X must be [n, d], got shape {shape}. Reshape your data: X[None, :] is one sample, X[:, None] one feature"
+        )
+    rows = RowBlocks(X)
+    if rows.shape[1] == 0:
+        raise ValueError(f"X has 0 feature(s) (shape={rows.shape}) while a minimum of 1 is required.")
+    return rows
+
+
+def as_weights(sample_weight: Any, n: int) -> Array | None:
+    """Weights as float64 [n], checked; None stays None."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight.cpu() if is_torch(sample_weight) else sample_weight)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight must have one weight per row, shape ({n},), got {weights.shape}")
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"sample_weight must be real numbers, got dtype {weights.dtype}")
+    weights = weights.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise ValueError(f"sample_weight must be finite and not negative, got {weights[bad[0]]} in row {bad[0]}")
+    return weights
+
+
+def _present(rows: RowBlocks, weights: Array | None) -> Array:
+    """Indices of the rows with a positive weight."""
+    return np.arange(len(rows)) if weights is None else np.flatnonzero(weights > 0)
+
+
+def _joined(found: list[tuple[Array, Array | None]]) -> tuple[Array, Array | None]:
+    if len(found) == 1:
+        return found[0]
+    X = np.concatenate([block for block, _ in found])
+    if all(weights is None for _, weights in found):
+        return X, None
+    return X, np.concatenate([np.ones(len(block)) if w is None else w for block, w in found])

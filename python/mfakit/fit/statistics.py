@@ -1,0 +1,218 @@
+"""The sufficient statistics of one EM step, as an object that adds up: over blocks, files or machines.
+
+Sums are in float64 and around the old means, r = x - μ_k, so that nothing large cancels when the model is already
+close. Samples are grouped by component: the entries of the responsibilities that matter are few, and the cost of the
+large sums is O(n·d·l), not O(n·k·d·l).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import RowBlocks
+from .._options import Options
+from ..density import Evaluator, Scores, blocks
+from ..mfa import MFA
+from .source import as_weights
+
+__all__ = ["Statistics", "WorstRows"]
+
+Array = NDArray[Any]
+
+# Responsibilities below DROPPED / k are left out: together less than DROPPED of a sample.
+DROPPED = 1e-12
+# Badly explained samples that are remembered, for components that have to start again.
+WORST_KEPT = 16
+
+
+@dataclass(eq=False)
+class WorstRows:
+    """The samples that the mixture explains worst: log p [m] ascending, rows [m, d], most likely component [m]."""
+
+    log_prob: Array
+    rows: Array
+    components: Array
+
+    @classmethod
+    def none(cls, d: int) -> WorstRows:
+        """No rows yet."""
+        return cls(np.empty(0), np.empty((0, d)), np.empty(0, np.int64))
+
+    def add(self, X: Array, log_total: Array, log_prob: Array, weights: Array | None) -> None:
+        """Consider the rows of a block: X [n, d] with log p [n], of which by component log_prob [n, k]."""
+        index = np.arange(len(X)) if weights is None else np.flatnonzero(weights > 0)
+        if len(self.log_prob) == WORST_KEPT:
+            index = index[log_total[index] < self.log_prob[-1]]
+        index = index[np.argsort(log_total[index], kind="stable")[:WORST_KEPT]]
+        if len(index):
+            self._keep(log_total[index], X[index].astype(np.float64), log_prob[index].argmax(axis=1))
+
+    def merge(self, other: WorstRows) -> None:
+        """Consider the rows that another one kept."""
+        self._keep(other.log_prob, other.rows, other.components)
+
+    def _keep(self, log_prob: Array, rows: Array, components: Array) -> None:
+        log_prob = np.concatenate([self.log_prob, log_prob])
+        order = np.argsort(log_prob, kind="stable")[:WORST_KEPT]
+        self.log_prob = log_prob[order]
+        self.rows = np.concatenate([self.rows, rows])[order]
+        self.components = np.concatenate([self.components, components])[order]
+
+
+@dataclass(eq=False)
+class Statistics:
+    """Sums over samples with responsibilities R times sample weights, under the mixture `mfa`.
+
+    Attributes
+    ----------
+    mfa : MFA
+        The mixture of the E-step: its means are what r = x - μ is taken from.
+    weight : [k]
+        Σ R.
+    sum_x : [k, d]
+        Σ R r.
+    sum_xx : [k, d]
+        Σ R r².
+    sum_z : [k, l]
+        Σ R z, z the posterior mean of the factors.
+    sum_zz : [k, l, l]
+        Σ R z zᵀ, without the posterior covariance M⁻¹.
+    sum_xz : [k, l, d]
+        Σ R z rᵀ.
+    log_likelihood : float
+        Σ log p(x), weighted, nats.
+    total_weight : float
+    worst : WorstRows
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> from mfakit.fit import Statistics
+    >>> mfa = mfakit.MFA([1.0], np.zeros((1, 3)), np.ones((1, 3, 1)), 0.1)
+    >>> X, _ = mfa.sample(100, rng=0)
+    >>> whole = Statistics.zeros(mfa).add(X)
+    >>> parts = Statistics.zeros(mfa).add(X[:30]) + Statistics.zeros(mfa).add(X[30:])
+    >>> bool(np.allclose(whole.sum_xz, parts.sum_xz))
+    True
+    """
+
+    mfa: MFA
+    weight: Array
+    sum_x: Array
+    sum_xx: Array
+    sum_z: Array
+    sum_zz: Array
+    sum_xz: Array
+    log_likelihood: float = 0.0
+    total_weight: float = 0.0
+    worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
+
+    @classmethod
+    def zeros(cls, mfa: MFA) -> Statistics:
+        """No samples yet."""
+        k, d, l = mfa.loadings.shape
+        shapes = ((k,), (k, d), (k, d), (k, l), (k, l, l), (k, l, d))
+        weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz = (np.zeros(shape) for shape in shapes)
+        return cls(mfa, weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz, worst=WorstRows.none(d))
+
+    @property
+    def mean_log_likelihood(self) -> float:
+        """Per unit of weight, nats."""
+        return self.log_likelihood / self.total_weight
+
+    def add(self, X: Any, sample_weight: Any = None, options: Options | None = None) -> Statistics:
+        """Add the samples X [n, d] with weights [n]; returns self.
+
+        Raises
+        ------
+        ValueError
+            NaN or inf in X, a wrong rank or width.
+        """
+        rows = X if isinstance(X, RowBlocks) else RowBlocks(X, self.mfa.n_features)
+        weights = as_weights(sample_weight, len(rows))
+        for part, scores, evaluator in blocks(rows, self.mfa.factors, options or Options()):
+            self.add_block(scores, evaluator, None if weights is None else weights[part])
+        return self
+
+    def add_block(self, scores: Scores, evaluator: Evaluator, sample_weight: Array | None = None) -> None:
+        """Add a block that was scored under `mfa`."""
+        share, log_total = _pair_responsibilities(scores)
+        self.worst.add(scores.X, log_total, scores.log_prob, sample_weight)
+        if sample_weight is None:
+            self.log_likelihood += float(log_total.sum())
+            self.total_weight += len(log_total)
+        else:
+            present = sample_weight > 0  # 0 · -inf would be NaN
+            self.log_likelihood += float(sample_weight[present] @ log_total[present])
+            self.total_weight += float(sample_weight.sum())
+        kept = share >= DROPPED / len(self.weight)
+        if sample_weight is not None:
+            share = share * sample_weight[scores.rows]
+            kept &= share > 0
+        rows, components, latent, share = (
+            (scores.rows, scores.components, scores.whitened_latent, share)
+            if kept.all()
+            else (scores.rows[kept], scores.components[kept], scores.whitened_latent[kept], share[kept])
+        )
+        z = self._add_latents(components, latent, share)
+        evaluator.ops.accumulate_statistics(
+            scores.X, rows, components, share, z, evaluator.factors.means, self.sum_x, self.sum_xz, self.sum_xx,
+            evaluator.threads,
+        )  # fmt: skip
+
+    def _add_latents(self, components: Array, latent: Array, share: Array) -> Array:
+        """z = Z y [m, l] of the pairs, which are sorted by component, and the small sums."""
+        latent_map = self.mfa.factors.latent_map
+        z = np.empty_like(latent)
+        edges = np.searchsorted(components, np.arange(len(self.weight) + 1))
+        for j in np.flatnonzero(np.diff(edges)):
+            part = slice(edges[j], edges[j + 1])
+            np.matmul(latent[part], latent_map[j].T, out=z[part])
+            weighted = share[part, None] * z[part]
+            self.weight[j] += share[part].sum()
+            self.sum_z[j] += weighted.sum(axis=0)
+            self.sum_zz[j] += weighted.T @ z[part]
+        return z
+
+    def __iadd__(self, other: Statistics) -> Statistics:
+        if other.mfa is not self.mfa and not _same(self.mfa, other.mfa):
+            raise ValueError("statistics of different mixtures do not add up; take both under the same mfa")
+        for name in ("weight", "sum_x", "sum_xx", "sum_z", "sum_zz", "sum_xz"):
+            getattr(self, name).__iadd__(getattr(other, name))
+        self.log_likelihood += other.log_likelihood
+        self.total_weight += other.total_weight
+        self.worst.merge(other.worst)
+        return self
+
+    def __add__(self, other: Statistics) -> Statistics:
+        total = Statistics.zeros(self.mfa)
+        total += self
+        total += other
+        return total
+
+
+def _pair_responsibilities(scores: Scores) -> tuple[Array, Array]:
+    """p(component | x) [m] of the pairs that were refined, and log p(x) [n].
+
+    What was not refined lies 40 nats below a row's best: summing over pairs instead of all n k entries is exact to
+    rounding, and cheap where each row has few candidates.
+    """
+    n = len(scores.log_prob)
+    top = scores.log_prob.max(axis=1, initial=-np.inf)
+    base = np.where(np.isfinite(top), top, 0.0)
+    share = np.exp(scores.log_prob[scores.rows, scores.components] - base[scores.rows])
+    total = np.bincount(scores.rows, share, minlength=n)
+    with np.errstate(divide="ignore"):
+        log_total = np.log(total) + base
+    # A row that no component explains has log p = -inf and belongs to none.
+    share /= np.where(total > 0, total, 1.0)[scores.rows]
+    return share, log_total
+
+
+def _same(a: MFA, b: MFA) -> bool:
+    names = ("weights", "means", "loadings", "noise_variance")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)

@@ -1,0 +1,365 @@
+"""Pictures of samples, perturbations and distances as matplotlib figures; needs ``mfakit[plots]``.
+
+Every function returns a :class:`matplotlib.figure.Figure` that belongs to nobody: no window, no global state, safe in threads.
+Save it with ``figure.savefig(path)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "PIXEL_THRESHOLD",
+    "Perturbations",
+    "distance_histogram",
+    "image_shape",
+    "perturbation_panel",
+    "pixel_histogram",
+    "show_images",
+]
+
+Array = NDArray[Any]
+
+# Section 2.4: changes of at most so much per pixel are hardly seen.
+PIXEL_THRESHOLD = 5 / 255
+# Okabe and Ito's colours, told apart with any colour vision.
+BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#222222"
+COLORS = (BLUE, VERMILION, GREEN, PURPLE)
+DPI = 160
+STYLE = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": BLACK,
+    "savefig.dpi": DPI,
+    "figure.dpi": DPI,
+}
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'mfakit[plots]'") from error
+    with _style():
+        return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def image_shape(n_features: int) -> tuple[int, ...]:
+    """(h, w) of square grey images or (h, w, 3) of square colour images with so many features.
+
+    Raises
+    ------
+    ValueError
+        If neither fits.
+    """
+    for channels in (1, 3):  # n = s² and n = 3 s² exclude each other
+        side = round((n_features / channels) ** 0.5)
+        if side * side * channels == n_features:
+            return (side, side) if channels == 1 else (side, side, 3)
+    raise ValueError(f"{n_features} features are no square image, grey or colour; pass its shape, such as (28, 20)")
+
+
+def _images(X: ArrayLike, shape: Sequence[int] | None, name: str = "X") -> Array:
+    """Samples [n, d] as images [n, h, w] or [n, h, w, 3], float64."""
+    array = np.asarray(X, np.float64)
+    if array.ndim != 2 or not len(array):
+        raise ValueError(f"{name} must be [n, d] with at least one sample, got shape {array.shape}")
+    shape = tuple(shape) if shape is not None else image_shape(array.shape[1])
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)) or int(np.prod(shape)) != array.shape[1]:
+        raise ValueError(f"{name} has {array.shape[1]} features, which are not an image of shape {shape}")
+    return array.reshape(len(array), *shape)
+
+
+def _draw_image(ax: Axes, image: Array, value_range: tuple[float, float], cmap: str = "gray") -> Any:
+    low, high = value_range
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    if image.ndim == 3:
+        return ax.imshow(np.clip((image - low) / (high - low), 0, 1), interpolation="nearest")
+    return ax.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+
+
+def show_images(
+    X: ArrayLike,
+    *,
+    shape: Sequence[int] | None = None,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+    title: str | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
+    """Samples as a grid of images.
+
+    Parameters
+    ----------
+    X : array-like, [n, d]
+        Flattened height-width-channel.
+    shape : tuple of int, optional
+        (h, w) or (h, w, 3); None takes square images.
+    columns : int, optional
+        Images per row; None makes the grid about twice as wide as high.
+    captions : sequence of str, optional
+        A line above each image.
+    title : str, optional
+    value_range : (low, high)
+        What is black and white; values beyond are cut off in the picture.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06")
+    >>> figure = mfakit.plots.show_images(clf.sample(12, rng=0)[0], title="samples")
+    """
+    images = _images(X, shape)
+    n = len(images)
+    columns = min(n, columns or max(1, round((2 * n) ** 0.5)))
+    rows = -(-n // columns)
+    cell = 0.75
+    figure = _figure(cell * columns, cell * rows * (1.25 if captions else 1.0) + (0.35 if title else 0.05))
+    with _style():
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for i, ax in enumerate(axes.flat):
+            if i >= n:
+                ax.axis("off")
+                continue
+            _draw_image(ax, images[i], value_range)
+            if captions:
+                ax.set_title(captions[i], fontsize=7, pad=2)
+        if title:
+            figure.suptitle(title, fontsize=10)
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    return figure
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """One attack for :func:`perturbation_panel`: samples [m, d] that are shown, and where they were moved to.
+
+    Attributes
+    ----------
+    label : str
+        What was attacked, such as "symmetric".
+    X, x_adv : array, [m, d]
+    changes : array, optional
+        The changes of every pixel of every attacked sample, any shape, for the histogram; None: of those shown.
+    """
+
+    label: str
+    X: Array
+    x_adv: Array
+    changes: Array | None = None
+
+
+def magnification(changes: ArrayLike) -> int:
+    """The largest of 1, 2, 5, 10, 20, 50, … by which 99.5% of the changes stay below 1."""
+    top = float(np.quantile(np.abs(changes), 0.995))
+    factors = [m * 10**e for e in range(6) for m in (1, 2, 5)]
+    return max((f for f in factors if f * top <= 1.0), default=1)
+
+
+def perturbation_panel(
+    attacks: Sequence[Perturbations],
+    *,
+    shape: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    title: str | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
+    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure 5).
+
+    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their label states.
+
+    Parameters
+    ----------
+    attacks : sequence of Perturbations
+        A block of three rows each, from top to bottom.
+    shape : tuple of int, optional
+        (h, w) or (h, w, 3); None takes square images.
+    captions : sequence of str, optional
+        A line above each column.
+    title : str, optional
+    value_range : (low, high)
+        Black and white of the images.
+    """
+    blocks = [(_images(a.X, shape, "X"), _images(a.x_adv, shape, "x_adv")) for a in attacks]
+    m = len(blocks[0][0]) if blocks else 0
+    if not blocks or any(len(images) != m for block in blocks for images in block):
+        raise ValueError("attacks must hold at least one Perturbations, all with equally many samples")
+    figure = _figure(0.72 * m + 4.6, 2.75 * len(attacks) + (0.5 if title else 0.2))
+    with _style():
+        grid = figure.subfigures(len(attacks), 2, width_ratios=[0.72 * m + 1.4, 3.2], squeeze=False)
+        limit = 1.15 * max(float(np.quantile(np.abs(_changes(a)), 0.999)) for a in attacks)
+        for i, (attack, block) in enumerate(zip(attacks, blocks, strict=True)):
+            color = COLORS[i % len(COLORS)]
+            _draw_block(grid[i, 0], attack, *block, value_range, captions if i == 0 else None)
+            ax = grid[i, 1].subplots()
+            pixel_histogram({attack.label: _changes(attack)}, ax=ax, limit=limit, colors=[color])
+        if title:
+            figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _changes(attack: Perturbations) -> Array:
+    return np.asarray(attack.x_adv, np.float64) - np.asarray(attack.X) if attack.changes is None else attack.changes
+
+
+def _draw_block(
+    figure: Any,
+    attack: Perturbations,
+    originals: Array,
+    adversarials: Array,
+    value_range: tuple[float, float],
+    captions: Sequence[str] | None,
+) -> None:
+    difference = adversarials - originals
+    factor = magnification(difference)
+    l2 = np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
+    axes = figure.subplots(3, len(originals), squeeze=False)
+    names = ("original", "adversarial", f"difference × {factor}")
+    for name, row in zip(names, axes, strict=True):
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+    image = None
+    for j in range(len(originals)):
+        _draw_image(axes[0, j], originals[j], value_range)
+        _draw_image(axes[1, j], adversarials[j], value_range)
+        image = _draw_image(axes[2, j], factor * difference[j], (-1.0, 1.0), "RdBu_r")
+        axes[2, j].set_xlabel(f"{l2[j]:.2f}", labelpad=3)
+        if captions:
+            axes[0, j].set_title(captions[j], pad=4)
+    axes[2, 0].text(-0.06, -0.09, "ℓ2", transform=axes[2, 0].transAxes, ha="right", va="top")
+    if originals.ndim == 3:
+        bar = figure.colorbar(image, ax=axes[2].tolist(), shrink=0.9, aspect=8, pad=0.02, ticks=[-1, 0, 1])
+        bar.ax.set_yticklabels([f"{value / factor:+.2g}" if value else "0" for value in (-1, 0, 1)], fontsize=7)
+        bar.outline.set_visible(False)
+    figure.suptitle(attack.label, fontsize=10, fontweight="bold", x=0.02, ha="left")
+
+
+def pixel_histogram(
+    changes: Mapping[str, ArrayLike],
+    *,
+    threshold: float = PIXEL_THRESHOLD,
+    bins: int = 81,
+    limit: float | None = None,
+    colors: Sequence[str] = COLORS,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section 2.4).
+
+    Parameters
+    ----------
+    changes : mapping of label to array
+        x_adv - x, any shape, in data units.
+    threshold : float
+        5/255 by default, for images in [0, 1].
+    bins : int
+    limit : float, optional
+        The axis goes from -limit to limit; None covers 99.9% of the changes. What lies beyond is in the outermost bins.
+    colors : sequence of str
+    title : str, optional
+    ax : matplotlib Axes, optional
+        Draw here; None makes a figure.
+    """
+    arrays = {label: np.asarray(values, np.float64).ravel() for label, values in changes.items()}
+    if not arrays or not all(values.size for values in arrays.values()):
+        raise ValueError("changes must hold at least one array that is not empty")
+    if limit is None:
+        limit = 1.15 * max(float(np.quantile(np.abs(values), 0.999)) for values in arrays.values())
+    limit = max(limit, 1.5 * threshold)
+    edges = np.linspace(-limit, limit, bins + 1)
+    figure = _figure(4.2, 2.8) if ax is None else ax.figure
+    with _style():
+        ax = figure.subplots() if ax is None else ax
+        for (label, values), color in zip(arrays.items(), colors, strict=False):
+            share = np.histogram(np.clip(values, -limit, limit), edges)[0] / values.size
+            within = float((np.abs(values) <= threshold).mean())
+            ax.stairs(100 * share, edges, fill=True, color=color, alpha=0.55, label=f"{label}: {100 * within:.0f}% within")
+            ax.stairs(100 * share, edges, color=color, linewidth=0.8)
+        for sign in (-1, 1):
+            ax.axvline(sign * threshold, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.9)
+        name = f"{255 * threshold:.3g}/255" if abs(255 * threshold - round(255 * threshold)) < 1e-9 else f"{threshold:.3g}"
+        ax.set_yscale("log")
+        ax.set_xlim(-limit, limit)
+        ax.set_xlabel(f"change of a pixel (data units); dashed: ±{name}")
+        ax.set_ylabel("share of pixels (%)")
+        ax.legend(loc="upper left", borderaxespad=0.2, handlelength=1.2)
+        if title:
+            ax.set_title(title)
+    return figure  # type: ignore[return-value]
+
+
+def distance_histogram(
+    distances: Mapping[str, ArrayLike],
+    *,
+    marks: Mapping[str, float] | None = None,
+    bins: int = 50,
+    colors: Sequence[str] = COLORS,
+    title: str | None = None,
+    xlabel: str = "ℓ2 distance (data units)",
+    ax: Axes | None = None,
+) -> Figure:
+    """Histograms of distances on one axis, each with its mean (Figure 14).
+
+    Parameters
+    ----------
+    distances : mapping of label to array
+        Finite values; NaN (attacks that failed) are left out.
+    marks : mapping of label to float, optional
+        Vertical lines, such as the smallest distance of all subspaces.
+    bins : int
+        Over the range of all distances together.
+    colors : sequence of str
+    title, xlabel : str
+    ax : matplotlib Axes, optional
+        Draw here; None makes a figure.
+    """
+    arrays = {label: np.asarray(values, np.float64).ravel() for label, values in distances.items()}
+    arrays = {label: values[np.isfinite(values)] for label, values in arrays.items()}
+    if not arrays or not all(values.size for values in arrays.values()):
+        raise ValueError("distances must hold at least one array with finite values")
+    low, high = min(v.min() for v in arrays.values()), max(v.max() for v in arrays.values())
+    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    figure = _figure(4.2, 2.8) if ax is None else ax.figure
+    with _style():
+        ax = figure.subplots() if ax is None else ax
+        for (label, values), color in zip(arrays.items(), colors, strict=False):
+            share = np.histogram(values, edges)[0] / values.size
+            ax.stairs(100 * share, edges, fill=True, color=color, alpha=0.35, label=f"{label} (mean {values.mean():.2f})")
+            ax.stairs(100 * share, edges, color=color, linewidth=1.0)
+            ax.axvline(float(values.mean()), color=color, linewidth=1.2)
+        for (label, value), dash in zip((marks or {}).items(), ((0, (1, 1.5)), (0, (5, 2))), strict=False):
+            ax.axvline(value, color=BLACK, linestyle=dash, linewidth=1.0, label=f"{label} ({value:.2f})")
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel("share of samples (%)")
+        ax.margins(y=0.3)
+        ax.set_ylim(bottom=0)
+        ax.legend(loc="upper left", borderaxespad=0.2, handlelength=1.2)
+        if title:
+            ax.set_title(title)
+    return figure  # type: ignore[return-value]

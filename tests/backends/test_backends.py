@@ -1,0 +1,595 @@
+"""Every operation of the table in every backend, by value, against the readable one."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support import random_mfa, rtol
+
+import mfakit
+from mfakit import density, subspaces
+from mfakit.attacks.coordinates import FactorCoordinates
+from mfakit.backends import BACKENDS, TABLE, available, get_backend, numpy_ops, why_missing
+from mfakit.backends.walk_ends import ENDS
+from mfakit.factors import Factors
+
+Array = NDArray[Any]
+
+# n, k, d, l: several tiles, chunks and runs with remainders; one of everything; no factors; l > d; nothing.
+SIZES = {
+    "usual": (90, 2, 150, 5),
+    "single": (1, 1, 1, 1),
+    "many components": (4, 12, 9, 2),
+    "no factors": (9, 3, 7, 0),
+    "l > d": (6, 3, 2, 4),
+    "empty": (0, 3, 7, 2),
+}
+# Parameters that are X or products, in the dtype of the case; everything else is float64, index or mask.
+REAL = ("X", "products", "quad")
+INDEX = ("rows", "components", "first", "y", "reports")
+MASK = ("keep", "suspect")
+# What an operation writes, beyond what is called `out`.
+WRITTEN = {
+    "center_rows": ("out", "sq_norms"),
+    "mixture_epilogue": ("log_prob", "keep"),
+    "refine": ("log_prob", "whitened_latent"),
+    "log_sum_exp": ("out",),
+    "softmax": ("out",),
+    "accumulate_gradient": ("out",),
+    "gradient_weights": ("out",),
+    "point_distances": ("sq_distances", "keep"),
+    "pair_distances": ("sq_distances", "suspect"),
+    "attack_step": ("X",),
+    "factor_walk": ("a", "w", "alpha", "sq", "reports"),
+    "accumulate_statistics": ("sum_x", "sum_xz", "sum_xx"),
+}
+# The small solve and the attack's state are float64 whatever X is.
+FLOAT64_ONLY = ("log_sum_exp", "softmax", "pair_distances", "attack_step", "factor_walk")
+
+
+class Case(NamedTuple):
+    """Arguments of one operation; `scale` is the size of the terms that cancel in its float64 results."""
+
+    arguments: dict[str, Any]
+    scale: float
+
+
+def _backend(name: str) -> ModuleType:
+    reason = why_missing(name)
+    if reason is not None:
+        pytest.skip(f"{name}: {reason}")
+    return get_backend(name)
+
+
+@pytest.fixture(params=BACKENDS)
+def ops(request: pytest.FixtureRequest) -> ModuleType:
+    return _backend(request.param)
+
+
+@pytest.fixture(params=[name for name in BACKENDS if name != "numpy"])
+def compiled(request: pytest.FixtureRequest) -> ModuleType:
+    """The backends that are not the reference itself."""
+    return _backend(request.param)
+
+
+class _Model:
+    """One random mixture, samples near it, and what the driver would have computed up to each operation."""
+
+    def __init__(self, size: tuple[int, int, int, int], dtype: Any, noise: str, seed: int) -> None:
+        n, k, d, l = size
+        self.rng = np.random.default_rng(seed)
+        self.mfa = random_mfa(k, d, l, noise=noise, seed=seed)
+        self.X = self.mfa.sample(n, rng=seed + 1, dtype=np.float64)[0].astype(dtype)
+        self.factors = self.mfa.factors
+        self.centered, self.norms = np.empty_like(self.X), np.empty(n)
+        numpy_ops.center_rows(self.X, self.factors.center, self.centered, self.norms)
+
+    def pairs(self) -> tuple[Array, Array]:
+        """About two thirds of all pairs, sorted by component."""
+        return density.sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
+
+    def products(self, factors: Factors) -> Array:
+        return self.centered @ factors.panel(self.centered.dtype)
+
+
+def _center_rows(model: _Model) -> Case:
+    return Case({"X": model.X, "center": model.factors.center}, 1.0)
+
+
+def _mixture_epilogue(model: _Model) -> Case:
+    f, dtype = model.factors, model.X.dtype
+    quad = None if f.is_isotropic else (model.centered**2) @ f.thin_panel(dtype)
+    arguments = {
+        "products": model.products(f), "quad": quad, "sq_norms": model.norms, "inv_noise": f.inv_noise,
+        "shift": f.shift, "mean_norm": f.mean_norm, "log_norm": f.log_norm, "slack": 1e-6,
+    }  # fmt: skip
+    return Case(arguments, float((model.norms.max(initial=0.0) + 1) * f.inv_noise.max() + f.mean_norm.max()))
+
+
+def _refine(model: _Model) -> Case:
+    f, (rows, components) = model.factors, model.pairs()
+    arguments = {
+        "X": model.X, "rows": rows, "components": components, "means": f.means, "whitened": f.whitened,
+        "latent_map": f.latent_map, "noise": f.noise, "log_norm": f.log_norm,
+    }  # fmt: skip
+    return Case(arguments, 1.0)
+
+
+def _log_sum_exp(model: _Model) -> Case:
+    log_prob = model.rng.normal(scale=300.0, size=(len(model.X), model.mfa.n_components))
+    log_prob[:1] = -np.inf
+    log_prob[1:2, 0] = -np.inf
+    return Case({"log_prob": log_prob}, 1.0)
+
+
+def _softmax(model: _Model) -> Case:
+    log_prob = _log_sum_exp(model).arguments["log_prob"]
+    log_total = np.empty(len(log_prob))
+    numpy_ops.log_sum_exp(log_prob, log_total)
+    return Case({"log_prob": log_prob, "log_total": log_total}, 1.0)
+
+
+def _accumulate_gradient(model: _Model) -> Case:
+    f, (rows, components) = model.factors, model.pairs()
+    y = np.einsum("mld,md->ml", f.whitened[components], model.X[rows] - f.means[components])
+    weights = model.rng.uniform(-1.0, 1.0, len(rows))  # the attack takes differences of gradients
+    arguments = {
+        "X": model.X, "rows": rows, "components": components, "weights": weights, "whitened_latent": y,
+        "means": f.means, "whitened": f.whitened, "noise": f.noise,
+    }  # fmt: skip
+    return Case(arguments, float(f.inv_noise.max() * (np.abs(model.X).max(initial=0.0) + np.abs(f.means).max())))
+
+
+def _gradient_weights(model: _Model) -> Case:
+    resp = model.rng.dirichlet(np.ones(model.mfa.n_components), len(model.X))
+    arguments = {"products": model.products(model.factors), "responsibilities": resp, "shift": model.factors.shift}
+    return Case(arguments, float(np.abs(model.factors.shift).max(initial=1.0)))
+
+
+def _point_distances(model: _Model) -> Case:
+    f = model.mfa.subspaces
+    centered, norms = np.empty_like(model.X), np.empty(len(model.X))
+    numpy_ops.center_rows(model.X, f.center, centered, norms)
+    arguments = {
+        "products": centered @ f.panel(centered.dtype), "sq_norms": norms, "shift": f.shift, "mean_norm": f.mean_norm,
+        "slack": 1e-6, "tolerance": 1e-5,
+    }  # fmt: skip
+    return Case(arguments, float(norms.max(initial=0.0) + f.mean_norm.max()))
+
+
+def _pair_distances(model: _Model) -> Case:
+    n, (k, l, d) = len(model.X), model.factors.shape
+    # One factor fewer on the other side, so that l0 and l1 cannot be confused; and as many components as samples.
+    other = random_mfa(max(n, 1), d, max(l - 1, 0), seed=int(model.rng.integers(2**31)))
+    center = model.mfa.subspaces.center
+    left, shift0, norm0 = subspaces._panel_rows(model.mfa.subspaces, slice(0, k), center)
+    right, shift1, norm1 = subspaces._panel_rows(other.subspaces, slice(0, n), center)
+    products = np.ascontiguousarray((left @ right.T).reshape(k, l + 1, n, shift1.shape[1] + 1))
+    arguments = {"products": products, "shift0": shift0, "norm0": norm0, "shift1": shift1, "norm1": norm1}
+    # 1e4: what 1/sin² of the smallest angle may be for a pair that is not suspect.
+    return Case(arguments, 1e4 * float(norm0.max() + norm1.max(initial=0.0)))
+
+
+def _attack_step(model: _Model) -> Case:
+    direction = model.rng.normal(size=model.X.shape)
+    direction[1:2] = 0.0
+    direction[2:3, 0] = np.nan
+    direction[3:4, 1:2] = np.inf
+    return Case({"X": model.X.astype(np.float64), "direction": direction, "step_size": 0.7}, 1.0)
+
+
+def _factor_walk(model: _Model) -> Case:
+    # Three classes, the model's mixture among them; a sixth of the samples has the label of another class.
+    k, d, l = model.mfa.loadings.shape
+    # Subspaces that fill the space have vanishing gradients and no unique w: all backends are right and differ there.
+    classes = [random_mfa(k, d, min(l, d // 2), seed=seed, spread=0.5) for seed in (11, 12, 13)]
+    clf = mfakit.BayesClassifier(classes)
+    X, y = clf.sample(len(model.X), rng=4, dtype=np.float64)
+    y[::6] = (y[::6] + 1) % 3
+    q = FactorCoordinates.of(clf)
+    a, sq = q.project(X)
+    names = ("gram", "variance", "gain", "spread", "log_const", "first")
+    arguments = {
+        **dict(zip(names, q.kernel_arguments, strict=True)), "y": y, "step_size": 0.3, "max_steps": 40, "frozen": False,
+        "bisections": 20, "a": a, "sq": sq,
+    }  # fmt: skip
+    # Of some tens of steps, each of which rounds what cancels in ‖v‖².
+    return Case(arguments, 1e4 * float(sq.max(initial=1.0)))
+
+
+def _accumulate_statistics(model: _Model) -> Case:
+    rows, components = model.pairs()
+    arguments = {
+        "X": model.X, "rows": rows, "components": components, "weights": model.rng.uniform(0.1, 2.0, len(rows)),
+        "latents": model.rng.normal(size=(len(rows), model.mfa.n_factors)), "means": model.factors.means,
+    }  # fmt: skip
+    spread = np.abs(model.X).max(initial=1.0) + np.abs(model.factors.means).max()
+    return Case(arguments, float(len(rows) * spread**2))
+
+
+def _outputs(operation: str, model: _Model, arguments: dict[str, Any]) -> dict[str, Array]:
+    """New output arrays. What an operation adds to is not zero, what it overwrites is NaN."""
+    n, (k, l, d), m = len(model.X), model.factors.shape, len(arguments.get("rows", ()))
+    dtype, nan = model.X.dtype, np.nan
+    if operation == "center_rows":
+        return {"out": np.full((n, d), nan, dtype), "sq_norms": np.full(n, nan)}
+    if operation == "mixture_epilogue":
+        return {"log_prob": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
+    if operation == "refine":
+        return {"log_prob": np.full(m, nan), "whitened_latent": np.full((m, l), nan)}
+    if operation == "log_sum_exp":
+        return {"out": np.full(n, nan)}
+    if operation == "softmax":
+        return {"out": np.full((n, k), nan)}
+    if operation == "accumulate_gradient":
+        return {"out": np.ones((n, d), dtype)}
+    if operation == "gradient_weights":
+        return {"out": np.full((n, k * (l + 1)), nan, dtype)}
+    if operation == "point_distances":
+        return {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
+    if operation == "pair_distances":
+        return {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)}
+    if operation == "attack_step":
+        return {"X": arguments["X"].copy()}
+    if operation == "factor_walk":
+        a, sq = arguments["a"].copy(), arguments["sq"].copy()
+        return {"a": a, "w": np.zeros_like(a), "alpha": np.ones(n), "sq": sq, "reports": np.full((n, 5), -7)}
+    return {"sum_x": np.ones((k, d)), "sum_xz": np.ones((k, l, d)), "sum_xx": np.ones((k, d))}
+
+
+CASES: dict[str, Callable[[_Model], Case]] = {name: globals()[f"_{name}"] for name in TABLE}
+
+
+def _run(ops: Any, operation: str, model: _Model, case: Case, n_threads: int = 1) -> dict[str, Array]:
+    """Call an operation on fresh outputs; inputs are read-only: a write to one raises or is seen in its bytes."""
+    outputs = _outputs(operation, model, case.arguments)
+    inputs = {name: value for name, value in case.arguments.items() if name not in outputs}
+    arrays = [value for value in inputs.values() if isinstance(value, np.ndarray)]
+    before = [array.tobytes() for array in arrays]
+    for array in arrays:
+        array.flags.writeable = False
+    getattr(ops, operation)(**{**inputs, **outputs}, n_threads=n_threads)
+    assert [array.tobytes() for array in arrays] == before, f"{operation} changed an input"
+    return outputs
+
+
+def _combinations() -> list[Any]:
+    combinations = []
+    for operation in TABLE:
+        for dtype in ("float64",) if operation in FLOAT64_ONLY else ("float32", "float64"):
+            for noise in ("isotropic",) if operation == "factor_walk" else ("isotropic", "diagonal"):
+                combinations.append(pytest.param(operation, dtype, noise, id=f"{operation}-{dtype}-{noise}"))
+    return combinations
+
+
+def test_the_test_covers_the_table() -> None:
+    assert set(WRITTEN) == set(CASES) == set(TABLE)
+
+
+@pytest.mark.parametrize("operation", TABLE)
+def test_signatures_agree(ops: ModuleType, operation: str) -> None:
+    described = inspect.signature(getattr(numpy_ops, operation))
+    assert list(described.parameters)[-1] == "n_threads"
+    assert inspect.signature(getattr(ops, operation)) == described
+
+
+def test_a_backend_is_the_table_and_nothing_else(ops: ModuleType) -> None:
+    public = {
+        name for name, value in vars(ops).items()
+        if inspect.isfunction(value) and value.__module__ == ops.__name__ and not name.startswith("_")
+    }  # fmt: skip
+    implemented = set(ops.__all__) if hasattr(ops, "__all__") else public
+    assert implemented == set(TABLE)
+    assert public <= set(TABLE)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(("operation", "dtype", "noise"), _combinations())
+def test_values(compiled: ModuleType, operation: str, dtype: str, noise: str, size: tuple[int, int, int, int]) -> None:
+    model = _Model(size, dtype, noise, seed=3)
+    case = CASES[operation](model)
+    expected = _run(numpy_ops, operation, model, case)
+    got = _run(compiled, operation, model, case)
+    for name in WRITTEN[operation]:
+        assert got[name].dtype == expected[name].dtype
+        # Both accumulate in float64 from the same numbers, so only the order of sums differs: a few roundings of what
+        # cancels. An output in X's dtype is rounded to that in the end.
+        exact = expected[name].dtype.kind != "f"
+        tolerance = 0.0 if exact else rtol(expected[name].dtype, d=size[2])
+        atol = 0.0 if exact else 4.0 * float(np.finfo(expected[name].dtype).eps) * case.scale
+        np.testing.assert_allclose(got[name], expected[name], rtol=tolerance, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize(("operation", "dtype", "noise"), _combinations())
+def test_equal_bits_for_any_number_of_threads(
+    compiled: ModuleType, operation: str, dtype: str, noise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiled.__name__.endswith("numba_ops"):
+        monkeypatch.setattr(compiled, "WORTH_A_THREAD", 1)
+    # Wide enough that the native backend, too, deals out several pieces (see row_grain in csrc/cpu/parallel.hpp).
+    model = _Model((600, 24, 700, 5), dtype, noise, seed=5)
+    case = CASES[operation](model)
+    one = _run(compiled, operation, model, case, n_threads=1)
+    for n_threads in (2, 16):
+        many = _run(compiled, operation, model, case, n_threads=n_threads)
+        for name, value in one.items():
+            assert many[name].tobytes() == value.tobytes(), f"{name} with {n_threads} threads"
+
+
+@pytest.mark.parametrize("bisections", [0, 1, 40])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("max_steps", [0, 5, 300])
+def test_walks(compiled: ModuleType, max_steps: int, frozen: bool, bisections: int) -> None:
+    model = _Model((60, 3, 30, 2), "float64", "isotropic", seed=3)
+    case = _factor_walk(model)
+    case.arguments.update(max_steps=max_steps, frozen=frozen, bisections=bisections, step_size=0.05)
+    expected = _run(numpy_ops, "factor_walk", model, case)
+    got = _run(compiled, "factor_walk", model, case)
+    np.testing.assert_array_equal(got["reports"], expected["reports"])
+    ends = [ENDS[end] for end in expected["reports"][:, 0]]
+    assert set(ends) >= {"already wrong", "flipped" if max_steps == 300 else "max_steps"}
+    for name in ("a", "w", "alpha", "sq"):
+        # Some tens of steps on a curved path amplify the rounding of the first ones.
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-8, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("sine", "distance", "suspect"),
+    [(1.1e-2, 1.0, False), (0.9e-2, 1.0, True), (0.0, 1.0, True), (0.5, 2e-3, False), (0.5, 0.9e-3, True)],
+)
+def test_pairs_that_the_product_cannot_decide(ops: ModuleType, sine: float, distance: float, suspect: bool) -> None:
+    # Two planes in R^5 at `distance` along the last axis: one common right angle, and one angle of the given sine.
+    Q0, Q1, mean = np.eye(5)[:2], np.zeros((2, 5)), np.zeros(5)
+    Q1[0, [0, 2]] = np.sqrt(1 - sine**2), sine
+    Q1[1, 3] = 1.0
+    mean[[3, 4]] = 0.5, distance
+    rows0, rows1 = np.vstack([Q0, np.zeros(5)]), np.vstack([Q1, mean])
+    # ‖μ‖² of both sides is what `distance` is measured by: 1e-3 of 1.
+    far = np.zeros(5)
+    far[0] = np.sqrt(0.5)
+    rows0[2], rows1[2] = far, far + mean
+    products = (rows0 @ rows1.T).reshape(1, 3, 1, 3)
+    sq, marked = np.empty((1, 1)), np.empty((1, 1), np.uint8)
+    ops.pair_distances(
+        products, (Q0 @ rows0[2])[None], np.array([rows0[2] @ rows0[2]]), (Q1 @ rows1[2])[None],
+        np.array([rows1[2] @ rows1[2]]), sq, marked,
+    )  # fmt: skip
+    assert bool(marked[0, 0]) == suspect
+    if not suspect:
+        np.testing.assert_allclose(sq, distance**2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_stays_in_its_row(ops: ModuleType, dtype: str) -> None:
+    model = _Model((70, 3, 130, 4), dtype, "diagonal", seed=7)
+    model.X = model.X.copy()
+    model.X[5, 100] = np.nan
+    with np.errstate(invalid="ignore"):
+        numpy_ops.center_rows(model.X, model.factors.center, model.centered, model.norms)
+    others = np.arange(70) != 5
+    for operation in ("center_rows", "mixture_epilogue", "refine"):
+        case = CASES[operation](model)
+        with np.errstate(invalid="ignore"):
+            got = _run(ops, operation, model, case)
+        rows = case.arguments.get("rows")
+        for name, value in got.items():
+            spoiled = rows == 5 if rows is not None else ~others
+            if value.dtype == np.uint8:
+                assert not value[spoiled].any(), name
+            else:
+                assert np.isnan(value[spoiled]).reshape(int(spoiled.sum()), -1).any(axis=1).all(), name
+                assert np.isfinite(value[~spoiled]).all(), name
+
+
+def test_infinite_log_norm_is_a_component_that_is_never_kept(ops: ModuleType) -> None:
+    model = _Model((20, 4, 12, 2), "float64", "isotropic", seed=2)
+    case = _mixture_epilogue(model)
+    log_norm = case.arguments["log_norm"].copy()
+    log_norm[1] = -np.inf
+    got = _run(ops, "mixture_epilogue", model, Case({**case.arguments, "log_norm": log_norm}, case.scale))
+    assert np.isneginf(got["log_prob"][:, 1]).all()
+    assert not got["keep"][:, 1].any()
+    assert got["keep"].any(axis=1).all()
+
+
+def test_unknown_backends_say_what_there_is() -> None:
+    for name in ("cuda", "fortran"):
+        with pytest.raises(mfakit.BackendUnavailable, match=f"^{name}: .*available: .*numba, numpy"):
+            get_backend(name)
+        with pytest.raises(mfakit.BackendUnavailable, match=name):
+            random_mfa().log_prob(np.zeros((0, 12)), backend=name)
+    assert why_missing("numpy") is None
+    assert available()[-1] == "numpy"
+
+
+def test_auto_is_native_or_numba(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mfakit.backends, "_announced", set())
+    expected = next(name for name in ("native", "numba") if why_missing(name) is None)
+    with caplog.at_level("INFO", logger="mfakit"):
+        assert get_backend("auto") is get_backend(expected)
+        get_backend("auto")
+    assert [record.getMessage() for record in caplog.records] == [f"backend auto: {expected}"]
+
+
+def _score(mfa: mfakit.MFA, X: Array, backend: str) -> list[Array]:
+    options: dict[str, Any] = {"backend": backend, "n_threads": 2}
+    return [
+        mfa.log_prob(X, **options),
+        mfa.grad_log_prob(X, **options),
+        mfakit.point_subspace_distances(X, mfa, **options),
+        mfakit.subspace_distances(mfa, mfa, **options),
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_many_python_threads_on_one_model(backend: str) -> None:
+    _backend(backend)
+    mfa = random_mfa(6, 300, 4, sigma=0.1, seed=1)
+    X = mfa.sample(500, rng=0)[0]
+    expected = _score(mfa, X, backend)
+    shared = mfa.replace()  # its factors are not computed yet: the threads meet there, too
+    barrier = threading.Barrier(8)
+
+    def work(_: int) -> list[Array]:
+        barrier.wait()
+        return _score(shared, X, backend)
+
+    with ThreadPoolExecutor(8) as pool:
+        for result in pool.map(work, range(8)):
+            for got, value in zip(result, expected, strict=True):
+                np.testing.assert_array_equal(got, value)
+
+
+def _send_score(connection: Any, mfa: mfakit.MFA, X: Array, backend: str) -> None:
+    connection.send(_score(mfa, X, backend))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fork_after_use_does_not_hang(backend: str) -> None:
+    _backend(backend)
+    mfa = random_mfa(6, 300, 4, sigma=0.1, seed=1)
+    X = mfa.sample(500, rng=0)[0]
+    expected = _score(mfa, X, backend)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send_score, args=(sender, mfa, X, backend))
+    child.start()
+    try:
+        assert receiver.poll(60), f"the forked child did not answer (exit code {child.exitcode})"
+        for got, value in zip(receiver.recv(), expected, strict=True):
+            np.testing.assert_array_equal(got, value)
+        child.join(10)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        child.join()
+
+
+def _checking(ops: ModuleType, called: set[str]) -> SimpleNamespace:
+    """A backend that refuses what the contract in numpy_ops does not promise, and else does what `ops` does."""
+
+    def checked(operation: str) -> Callable[..., None]:
+        function = getattr(ops, operation)
+
+        def call(*arguments: Any, **options: Any) -> None:
+            called.add(operation)
+            bound = inspect.signature(function).bind(*arguments, **options)
+            for name, value in bound.arguments.items():
+                if not isinstance(value, np.ndarray):
+                    continue
+                what = f"{operation}: {name}"
+                assert value.flags.c_contiguous, what
+                assert value.flags.aligned, what
+                if name in WRITTEN[operation]:
+                    assert value.flags.writeable, what
+                if name in INDEX:
+                    assert value.dtype == np.int64, what
+                elif name in MASK:
+                    assert value.dtype == np.uint8, what
+                elif name in REAL or name == "out":
+                    assert value.dtype in (np.float32, np.float64), what
+                else:
+                    assert value.dtype == np.float64, what
+            components = bound.arguments.get("components", np.empty(0))
+            assert (np.diff(components) >= 0).all(), f"{operation}: components are not sorted"
+            function(*arguments, **options)
+
+        return call
+
+    return SimpleNamespace(**{name: checked(name) for name in TABLE})
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_driver_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, noise: str, dtype: Any) -> None:
+    called: set[str] = set()
+    checking = _checking(numpy_ops, called)
+    for module in (density, subspaces):
+        monkeypatch.setattr(module, "get_backend", lambda _: checking)
+    mfa = random_mfa(5, 40, 3, noise=noise)
+    X = mfa.sample(30, rng=0, dtype=dtype)[0]
+    for layout in (X, np.asfortranarray(X), X[::-2], X.astype(X.dtype.newbyteorder())):
+        for precision in (None, "float32", "float64"):
+            mfa.log_prob(layout, precision=precision)
+            mfa.responsibilities(layout, precision=precision, block_rows=7)
+            mfa.component_log_prob(layout, precision=precision, method="residual")
+            for method in ("auto", "dense"):
+                mfa.grad_log_prob(layout, precision=precision, method=method)
+            mfakit.point_subspace_distances(layout, mfa, precision=precision)
+    mfakit.subspace_distances(mfa, mfa)
+    # What is left belongs to fitting and to the attacks.
+    assert called == set(TABLE) - {"attack_step", "factor_walk", "accumulate_statistics"}
+
+
+CACHELESS = """
+import numpy as np
+from mfakit.backends import _numba_kernels, numba_ops
+out = np.empty(2)
+numba_ops.log_sum_exp(np.zeros((2, 4)), out)
+print(type(_numba_kernels.log_sum_exp._cache).__name__, np.allclose(out, np.log(4)))
+"""
+
+
+def test_numba_works_without_a_cache_directory(tmp_path: Path) -> None:
+    # Plain files where the directories should be: that stops root, too.
+    package = tmp_path / "site" / "mfakit"
+    shutil.copytree(Path(mfakit.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "_native*"))
+    (package / "backends" / "__pycache__").write_text("")
+    blocker = tmp_path / "blocker"
+    blocker.write_text("")
+    homes = {name: str(blocker) for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "LOCALAPPDATA")}
+    environment = {**os.environ, **homes, "PYTHONPATH": str(package.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", CACHELESS], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["NullCache", "True"], done.stderr
+
+
+def _double(start: int, stop: int, values: Array, out: Array) -> None:
+    for i in range(start, stop):
+        out[i] = 2 * values[i]
+
+
+def test_numba_works_when_the_cache_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core import caching
+
+    from mfakit.backends import _numba_kernels, numba_ops
+
+    attempts = []
+
+    def full(*_: Any) -> None:
+        attempts.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    out = np.empty(3)
+    numba_ops._run(_numba_kernels.kernel(_double), 3, 3, 1, *numba_ops._read(np.arange(3.0)), out)
+    np.testing.assert_array_equal(out, [0.0, 2.0, 4.0])
+    assert attempts
+
+
+def test_numba_kernels_cannot_write_to_inputs() -> None:
+    import numba
+
+    from mfakit.backends import _numba_kernels, numba_ops
+
+    (frozen,) = numba_ops._read(np.zeros(3))
+    assert not frozen.flags.writeable
+    with pytest.raises(numba.TypingError, match="readonly"):
+        _numba_kernels.inlined(_double)(0, 3, frozen, frozen)
