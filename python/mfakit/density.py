@@ -28,6 +28,8 @@ Array = NDArray[Any]
 
 # Gradients go by pairs (each costs its residual) until a sample has so many candidates that the product back is cheaper.
 MOST_PAIRS_PER_ROW = 8
+# Features per partial product with the squares.
+SQUARES_COLUMNS = 512
 
 
 def sorted_pairs(keep: Array) -> tuple[Array, Array]:
@@ -109,6 +111,8 @@ class Evaluator:
                 factors.log_norm, refined, latent, self.threads,
             )  # fmt: skip
         log_prob[rows, components] = refined
+        for row in np.flatnonzero(np.isinf(norms)):  # ‖x - c‖² overflows float64: impossible, unless x itself is inf
+            log_prob[row] = -np.inf if np.isfinite(X[row]).all() else np.nan
         return Scores(X, centered, products, log_prob, rows, components, latent)
 
     def _product(self, centered: Array, norms: Array, d: int, log_prob: Array, keep: Array) -> Array:
@@ -120,16 +124,24 @@ class Evaluator:
         with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(centered, factors.panel(dtype), out=products)
             if not factors.is_isotropic:
-                quad = self._buffer("quad", (n, k), dtype)
-                squares = self._buffer("squares", centered.shape, dtype)
-                np.multiply(centered, centered, out=squares)
-                np.matmul(squares, factors.thin_panel(dtype), out=quad)
+                quad = self._squares_product(centered)
             slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
             self.ops.mixture_epilogue(
                 products, quad, norms, factors.inv_noise, factors.shift, factors.mean_norm, factors.log_norm,
                 slack, log_prob, keep, self.threads,
             )  # fmt: skip
         return products
+
+    def _squares_product(self, centered: Array) -> Array:
+        """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block more."""
+        n, d = centered.shape
+        thin = self.factors.thin_panel(centered.dtype)
+        quad = self._buffer("quad", (n, thin.shape[1]), centered.dtype)
+        quad[:] = 0
+        for j in range(0, d, SQUARES_COLUMNS):
+            part = centered[:, j : j + SQUARES_COLUMNS]
+            quad += np.square(part) @ thin[j : j + SQUARES_COLUMNS]
+        return quad
 
     def responsibilities(self, scores: Scores) -> tuple[Array, Array]:
         """p(component | x) [n, k] and log p(x) [n] of the block."""
@@ -140,18 +152,27 @@ class Evaluator:
         return resp, log_total
 
     def gradient(self, scores: Scores, out: Array) -> None:
-        """out [n, d] = ∇ log p(x) of the block."""
-        factors = self.factors
+        """out [n, d] = ∇ log p(x) of the block, in any float dtype and layout."""
         resp, _ = self.responsibilities(scores)
         dense = scores.products is not None and (
             self.options.method == "dense" or len(scores.rows) > MOST_PAIRS_PER_ROW * len(scores.X)
         )
-        if dense:
-            weights = np.empty_like(scores.products)
-            self.ops.gradient_weights(scores.products, resp, factors.shift, weights, self.threads)
-            np.matmul(weights, factors.panel(weights.dtype).T, out=out)
-            out -= scores.centered * (resp @ (1.0 / factors.noise))
-            return
+        dtype = scores.centered.dtype if dense else scores.X.dtype
+        result = out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            (self._gradient_by_product if dense else self._gradient_by_pairs)(scores, resp, result)
+            if result is not out:
+                out[:] = result
+
+    def _gradient_by_product(self, scores: Scores, resp: Array, out: Array) -> None:
+        factors = self.factors
+        weights = np.empty((len(resp), resp.shape[1] * (factors.shape[1] + 1)), out.dtype)
+        self.ops.gradient_weights(scores.products, resp, factors.shift, weights, self.threads)
+        np.matmul(weights, factors.panel(weights.dtype).T, out=out)
+        out -= scores.centered * (resp @ (1.0 / factors.noise))
+
+    def _gradient_by_pairs(self, scores: Scores, resp: Array, out: Array) -> None:
+        factors = self.factors
         out[:] = np.where(np.isnan(resp[:, :1]), np.nan, 0.0)  # a row with NaN has no candidates
         self.ops.accumulate_gradient(
             scores.X, scores.rows, scores.components, resp[scores.rows, scores.components], scores.whitened_latent,
@@ -203,7 +224,8 @@ def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     for part, scores, evaluator in blocks(rows, mfa.factors, opts):
         total = np.empty(len(scores.log_prob))
         evaluator.ops.log_sum_exp(scores.log_prob, total, evaluator.threads)
-        out[part] = total
+        with np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
+            out[part] = total
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -216,7 +238,8 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     rows, opts = _open(mfa, X, options)
     out = opts.result((len(rows), mfa.n_components), rows.dtype)
     for part, scores, _ in blocks(rows, mfa.factors, opts):
-        out[part] = scores.log_prob
+        with np.errstate(over="ignore"):
+            out[part] = scores.log_prob
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -241,11 +264,5 @@ def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     rows, opts = _open(mfa, X, options)
     out = opts.result(rows.shape, rows.dtype)
     for part, scores, evaluator in blocks(rows, mfa.factors, opts):
-        target = out[part]
-        if target.flags.c_contiguous and scores.centered.dtype == out.dtype:
-            evaluator.gradient(scores, target)
-        else:
-            gradient = np.empty(target.shape, scores.centered.dtype)
-            evaluator.gradient(scores, gradient)
-            target[:] = gradient
+        evaluator.gradient(scores, out[part])
     return wrap_like(out, rows.like) if opts.out is None else opts.out

@@ -23,7 +23,9 @@ CUTOFF_NATS = 40.0
 def center_rows(X: Array, center: Array, out: Array, sq_norms: Array, n_threads: int = 1) -> None:
     """out [n, d] = X [n, d] - center [d]; sq_norms [n] = ‖out‖², summed in float64."""
     np.subtract(X, center, out=out, casting="same_kind")
-    np.einsum("nd,nd->n", out, out, out=sq_norms, dtype=np.float64)
+    for start in range(0, len(X), 256):  # pairwise sums round less than running ones, but need their terms in memory
+        rows = slice(start, start + 256)
+        np.sum(np.square(out[rows], dtype=np.float64), axis=1, out=sq_norms[rows])
 
 
 def mixture_epilogue(
