@@ -17,7 +17,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, list[float]]:
-    """Seconds of each candidate, in turn within each round, after one warm-up: machines drift, ratios within a round less."""
+    """Seconds of each candidate, in turn within each round, after one warm-up: machines drift, ratios within a round
+    less."""
     for run in candidates.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -41,7 +42,9 @@ def provenance() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     return {
         "date": time.strftime("%Y-%m-%d"),

@@ -76,7 +76,8 @@ def main() -> None:
         seconds = interleaved(runs, rounds=7)
         share = {run: median_ratio(seconds, "product", run) for run in ("log_prob", "grad_log_prob")}
         print(
-            f"{name}: n={n} d={d} k={k} l={l}: product {2 * n * d * P.shape[1] / min(seconds['product']) / 1e9:.0f} GFLOP/s, "
+            f"{name}: n={n} d={d} k={k} l={l}: "
+            f"product {2 * n * d * P.shape[1] / min(seconds['product']) / 1e9:.0f} GFLOP/s, "
             f"log_prob at {share['log_prob']:.0%} of its rate, gradient at {share['grad_log_prob']:.0%}; "
             f"extra memory {memory / 2**20:.0f} MiB; float32 off by {difference:.4f} nats"
         )

@@ -16,7 +16,7 @@ def make(k: int, d: int, l: int, seed: int) -> mfakit.MFA:
     rng = np.random.default_rng(seed)
     means = rng.random((k, d), dtype=np.float32)
     mfa = mfakit.MFA(np.full(k, 1 / k), means, rng.standard_normal((k, d, l), dtype=np.float32) / 10, 1e-4)
-    mfa.subspaces  # noqa: B018: the bases are computed once per model, not per call
+    mfa.subspaces  # noqa: B018 (the bases are computed once per model, not per call)
     return mfa
 
 

@@ -24,7 +24,9 @@ def main() -> None:
         words = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
         seconds.append(float(words[0]))
         heavy.update(words[1:])
-    print(f"import mfakit: median {statistics.median(seconds):.3f} s, heavy modules imported: {sorted(heavy) or 'none'}")
+    print(
+        f"import mfakit: median {statistics.median(seconds):.3f} s, heavy modules imported: {sorted(heavy) or 'none'}"
+    )
     save("imports", {"seconds": seconds, "heavy_modules": sorted(heavy)})
 
 

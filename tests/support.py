@@ -13,7 +13,14 @@ Array = NDArray[Any]
 
 
 def random_mfa(
-    k: int = 4, d: int = 12, l: int = 3, *, noise: str = "isotropic", sigma: float = 0.3, seed: int = 0, spread: float = 2.0
+    k: int = 4,
+    d: int = 12,
+    l: int = 3,
+    *,
+    noise: str = "isotropic",
+    sigma: float = 0.3,
+    seed: int = 0,
+    spread: float = 2.0,
 ) -> mfakit.MFA:
     """A mixture with distinct components; sigma is the typical standard deviation of the noise."""
     rng = np.random.default_rng(seed)
@@ -32,8 +39,9 @@ def parameters(mfa: mfakit.MFA) -> tuple[Array, Array, Array, Array]:
 
 
 def rtol(dtype: Any, d: int = 100) -> float:
-    """Relative tolerance of a result by its dtype and size: float64 results meet 1e-10 up to d = 100 and beyond it by √d;
-    float32 ones a few roundings of the value itself, since what cancels is recomputed in float64."""
+    """Relative tolerance of a result by its dtype and size: float64 results meet 1e-10 up to d = 100 and beyond it by
+    √d; float32 ones a few roundings of the value itself, since what cancels is recomputed in float64.
+    """
     if np.dtype(dtype) == np.float64:
         return 1e-10 * max(1.0, d / 100) ** 0.5
     return 4 * float(np.finfo(np.float32).eps)

@@ -48,7 +48,8 @@ def test_three_classes_of_different_ranks() -> None:
 
 
 def test_float32_decides_as_float64() -> None:
-    """The two classes' log-densities differ by 1e5 nats and cancel near the boundary: float32 may round the result only."""
+    """The two classes' log-densities differ by 1e5 nats and cancel near the boundary: float32 may round the result
+    only."""
     clf = classifier(d=200, sigma=0.05).symmetric(0.01)
     X, _ = clf.sample(50, rng=0)
     exact = clf.decision_function(X.astype(np.float64))
@@ -82,7 +83,9 @@ def test_symmetric_has_one_sigma_and_uniform_weights() -> None:
         np.testing.assert_allclose(m.noise_variance, 0.02**2)
         np.testing.assert_allclose(m.weights, 1 / m.n_components)
         np.testing.assert_array_equal(m.loadings, before.loadings)
-    np.testing.assert_array_equal(clf.symmetric(0.02, uniform_weights=False).mixtures[0].weights, clf.mixtures[0].weights)
+    np.testing.assert_array_equal(
+        clf.symmetric(0.02, uniform_weights=False).mixtures[0].weights, clf.mixtures[0].weights
+    )
 
 
 def test_asymmetric_adds_one_outlier_per_class() -> None:

@@ -117,7 +117,10 @@ HOSTILE = {
     "huge header": (lambda data: struct.pack("<Q", 2**62) + data[8:], "not a readable safetensors file"),
     "1 TB shape": (lambda data: edit_header(data, one_terabyte), "not a readable safetensors file"),
     "negative shape": (lambda data: edit_header(data, negative), "not a readable safetensors file"),
-    "unknown version": (lambda data: edit_header(data, set_version), "format version 99, and this mfakit reads version 1"),
+    "unknown version": (
+        lambda data: edit_header(data, set_version),
+        "format version 99, and this mfakit reads version 1",
+    ),
     "not ours": (lambda data: edit_header(data, set_format), "not one of mfakit's"),
     "bits of another type": (lambda data: edit_header(data, other_dtype), "means is int64, not float32 or float64"),
     "missing tensor": (lambda data: edit_header(data, lost_tensor), "lacks loadings"),

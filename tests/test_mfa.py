@@ -83,7 +83,7 @@ def test_dense_is_the_model() -> None:
 
 def test_pickle_keeps_the_parameters() -> None:
     mfa = random_mfa(noise="diagonal")
-    mfa.factors  # noqa: B018: what is computed on first use must not travel
+    mfa.factors  # noqa: B018 (what is computed on first use must not travel)
     again = pickle.loads(pickle.dumps(mfa))
     for a, b in zip(parameters(mfa), parameters(again), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -99,7 +99,9 @@ def test_factors_reproduce_the_dense_precision(l: int) -> None:
         for j, covariance in enumerate(mfa.dense()[2]):
             D = np.broadcast_to(f.noise[j], 12)
             inverse = np.linalg.inv(covariance)
-            np.testing.assert_allclose(np.diag(1 / D) - f.whitened[j].T @ f.whitened[j], inverse, atol=1e-10 * inverse.max())
+            np.testing.assert_allclose(
+                np.diag(1 / D) - f.whitened[j].T @ f.whitened[j], inverse, atol=1e-10 * inverse.max()
+            )
             M = np.eye(l) + (mfa.loadings[j].T / D) @ mfa.loadings[j]
             np.testing.assert_allclose(f.latent_map[j] @ f.latent_map[j].T, np.linalg.inv(M), atol=1e-12)
             expected = np.log(mfa.weights[j]) - 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
@@ -121,5 +123,5 @@ def test_degenerate_loadings_survive_small_noise() -> None:
 
 def test_noise_that_cannot_be_factorized_names_its_component() -> None:
     mfa = make(loadings=np.full((2, 3, 1), 1e200), noise_variance=[1.0, 1e-300])
-    with pytest.raises(ValueError, match="component 1: .*raise noise_variance"):
+    with pytest.raises(ValueError, match=r"component 1: .*raise noise_variance"):
         mfa.log_prob(np.zeros((1, 3)))

@@ -72,7 +72,8 @@ def test_certified_brackets_are_tight_and_no_attack_is_below(
 @pytest.mark.data
 @pytest.mark.slow
 def test_celeba_male_is_robust_where_it_is_symmetric() -> None:
-    """The 10,000 faces of the shared subset, k = max(2, samples // 500), l = 10: D between 6 and 7.5, ℓ2 between 3 and 4."""
+    """The 10,000 faces of the shared subset, k = max(2, samples // 500), l = 10: D between 6 and 7.5, ℓ2 between 3 and
+    4."""
     parts = mfakit.datasets.load_celeba(os.environ["MFAKIT_DATA"], "Male", include_validation=True)
     X, y = np.concatenate([parts[0], parts[2]]), np.concatenate([parts[1], parts[3]])
     mixtures = []

@@ -25,7 +25,9 @@ def test_theorem1_is_half_the_distance_of_the_means() -> None:
 def test_theorem2_finds_the_pair_and_its_closest_points() -> None:
     clf = mfakit.BayesClassifier([random_mfa(d=30, seed=s) for s in range(3)])
     found = theory.theorem2_radius(clf)
-    distances = {(a, b): mfakit.subspace_distances(clf.mixtures[a], clf.mixtures[b]) for a, b in [(0, 1), (0, 2), (1, 2)]}
+    distances = {
+        (a, b): mfakit.subspace_distances(clf.mixtures[a], clf.mixtures[b]) for a, b in [(0, 1), (0, 2), (1, 2)]
+    }
     classes = min(distances, key=lambda pair: distances[pair].min())
     assert found.classes == classes
     assert distances[classes][found.components] == distances[classes].min()
@@ -70,7 +72,8 @@ def test_own_and_other_distances_of_points_between_lines() -> None:
 
 
 def test_asymmetric_radius_is_what_an_attack_finds() -> None:
-    """Image-like spread, outliers (σ = 0.5) a hair apart: the boundary is where the closed form says, to a few per cent."""
+    """Image-like spread, outliers (σ = 0.5) a hair apart: the boundary is where the closed form says, to a few per
+    cent."""
     mixtures = [random_mfa(d=300, k=3, l=4, seed=s, spread=0.2) for s in range(2)]
     sym = mfakit.BayesClassifier([m.replace(loadings=0.1 * m.loadings) for m in mixtures]).symmetric(0.01)
     asym = sym.asymmetric(direction=40)

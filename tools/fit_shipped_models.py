@@ -1,8 +1,9 @@
 """Fit the models that the package ships: ``python tools/fit_shipped_models.py`` with MFAKIT_DATA set.
 
 Two mixtures per pair of MNIST digits, 25 components of 6 factors with isotropic noise, by EM from k-means; means and
-loadings are stored in float32. Beside them: the mean of the pair's training images and the step to its outliers, √λ₅₀ v₅₀
-(appendix B.2). The seed is fixed; the files' bytes depend on the BLAS and its threads, the results they give do not.
+loadings are stored in float32. Beside them: the mean of the pair's training images and the step to its outliers, √λ₅₀
+v₅₀ (appendix B.2). The seed is fixed; the files' bytes depend on the BLAS and its threads, the results they give do
+not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def fit_digit(images: np.ndarray, n_init: int) -> mfakit.MFA:
         n_components=25, n_factors=6, noise="isotropic", n_init=n_init, max_iter=300, tol=1e-3, random_state=0
     )
     mfa = estimator.fit(images).mfa_
-    print(f"  {len(images)} images, {estimator.n_iter_} iterations, mean log-likelihood {estimator.lower_bound_:.2f} nats")
+    print(
+        f"  {len(images)} images, {estimator.n_iter_} iterations, mean log-likelihood {estimator.lower_bound_:.2f} nats"
+    )
     return mfa.replace(means=mfa.means.astype(np.float32), loadings=mfa.loadings.astype(np.float32))
 
 

@@ -9,16 +9,16 @@
 namespace mfakit {
 namespace {
 
-MFAKIT_CLONES void step_range(double* X, const double* direction, double step_size, index_t begin, index_t end, index_t d) {
+MFAKIT_CLONES void step_range(double* X, const double* direction, double step_size, index_t begin, index_t end,
+                              index_t d) {
   for (index_t i = begin; i < end; ++i) step_along(X + i * d, direction + i * d, d, step_size);
 }
 
 }  // namespace
 
 void attack_step(double* X, const double* direction, double step_size, index_t n, index_t d, int n_threads) {
-  parallel_ranges(n, row_grain(d), n_threads, [=](int, index_t begin, index_t end) {
-    step_range(X, direction, step_size, begin, end, d);
-  });
+  parallel_ranges(n, row_grain(d), n_threads,
+                  [=](int, index_t begin, index_t end) { step_range(X, direction, step_size, begin, end, d); });
 }
 
 void pair_distances(const double* products, const double* shift0, const double* norm0, const double* shift1,

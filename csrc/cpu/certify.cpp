@@ -23,9 +23,27 @@ struct Buffers {
     const index_t R = std::max<index_t>(l * (most_sources + 1), 1);
     // The walk's bisection borrows the coefficients for a point.
     const index_t combination = std::max({(most_sources + 1) * (l + 1), 2 * most_active * (l + 1), size});
-    const index_t sizes[] = {k, c, k, combination, 6 * l, 2 * l + 1, 2 * l + 1, k, k, size, 2 * size, size, size,
-                             R * R, R * R, (most_sources + 1) * R, most_sources * R, (most_sources + 1) * R * R, R * R,
-                             R, (most_sources + 1) * R};
+    const index_t sizes[] = {k,
+                             c,
+                             k,
+                             combination,
+                             6 * l,
+                             2 * l + 1,
+                             2 * l + 1,
+                             k,
+                             k,
+                             size,
+                             2 * size,
+                             size,
+                             size,
+                             R * R,
+                             R * R,
+                             (most_sources + 1) * R,
+                             most_sources * R,
+                             (most_sources + 1) * R * R,
+                             R * R,
+                             R,
+                             (most_sources + 1) * R};
     index_t total = 0;
     for (index_t n : sizes) total += n + 1;
     values.resize(size_t(total));

@@ -38,9 +38,8 @@ MFAKIT_CLONES void center_range(const double* X, const double* center, index_t b
 template <class Real>
 void center_rows(const Real* X, const double* center, index_t n, index_t d, Real* out, double* sq_norms,
                  int n_threads) {
-  parallel_ranges(n, row_grain(d), n_threads, [=](int, index_t begin, index_t end) {
-    center_range(X, center, begin, end, d, out, sq_norms);
-  });
+  parallel_ranges(n, row_grain(d), n_threads,
+                  [=](int, index_t begin, index_t end) { center_range(X, center, begin, end, d, out, sq_norms); });
 }
 
 template <class Real>
@@ -107,14 +106,13 @@ void point_distances(const Real* products, const double* sq_norms, const double*
   });
 }
 
-#define MFAKIT_INSTANTIATE(Real)                                                                                      \
-  template void center_rows(const Real*, const double*, index_t, index_t, Real*, double*, int);                      \
-  template void mixture_epilogue(const Real*, const Real*, const double*, const double*, const double*,              \
-                                 const double*, const double*, double, index_t, index_t, index_t, double*,           \
-                                 unsigned char*, int);                                                               \
-  template void gradient_weights_rows(const Real*, const double*, const double*, index_t, index_t, index_t, Real*,   \
-                                      int);                                                                          \
-  template void point_distances(const Real*, const double*, const double*, const double*, double, double, index_t,   \
+#define MFAKIT_INSTANTIATE(Real)                                                                                       \
+  template void center_rows(const Real*, const double*, index_t, index_t, Real*, double*, int);                        \
+  template void mixture_epilogue(const Real*, const Real*, const double*, const double*, const double*, const double*, \
+                                 const double*, double, index_t, index_t, index_t, double*, unsigned char*, int);      \
+  template void gradient_weights_rows(const Real*, const double*, const double*, index_t, index_t, index_t, Real*,     \
+                                      int);                                                                            \
+  template void point_distances(const Real*, const double*, const double*, const double*, double, double, index_t,     \
                                 index_t, index_t, double*, unsigned char*, int);
 MFAKIT_INSTANTIATE(float)
 MFAKIT_INSTANTIATE(double)

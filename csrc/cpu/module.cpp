@@ -1,5 +1,5 @@
-// mfakit._native: checks shapes, releases the GIL, calls the loops. Arrays are never converted: a wrong dtype or layout is
-// a TypeError, since a silent copy of an output would lose it.
+// mfakit._native: checks shapes, releases the GIL, calls the loops. Arrays are never converted: a wrong dtype or layout
+// is a TypeError, since a silent copy of an output would lose it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -87,8 +87,8 @@ void center_rows(const Array<Real>& X, const Doubles& center, Array<Real>& resul
 
 template <class Real>
 void mixture_epilogue(const Array<Real>& products, const std::optional<Array<Real>>& quad, const Doubles& sq_norms,
-                      const Doubles& inv_noise, const Doubles& shift, const Doubles& mean_norm,
-                      const Doubles& log_norm, double slack, Doubles& log_prob, Bytes& keep, int n_threads) {
+                      const Doubles& inv_noise, const Doubles& shift, const Doubles& mean_norm, const Doubles& log_norm,
+                      double slack, Doubles& log_prob, Bytes& keep, int n_threads) {
   const index_t n = dim(products, 0), k = dim(shift, 0), l = dim(shift, 1);
   const Real* y = in(products, {n, k * (l + 1)}, "products");
   const Real* q = quad ? in(*quad, {n, k}, "quad") : nullptr;
@@ -194,8 +194,15 @@ mfakit::Coordinates coordinates(const Doubles& gram, const Doubles& variance, co
     if (edges[c] >= edges[c + 1]) throw std::invalid_argument("a class has no components");
   }
   if (n_classes < 2 || edges[0] != 0 || edges[n_classes] != k) throw std::invalid_argument("first is not 0 .. K");
-  return {in(gram, {size, size}, "gram"), in(variance, {k}, "variance"), gain.data(), in(spread, {k, l}, "spread"),
-          in(log_const, {k}, "log_const"), edges, k, l, n_classes};
+  return {in(gram, {size, size}, "gram"),
+          in(variance, {k}, "variance"),
+          gain.data(),
+          in(spread, {k, l}, "spread"),
+          in(log_const, {k}, "log_const"),
+          edges,
+          k,
+          l,
+          n_classes};
 }
 
 void factor_walk(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
@@ -242,15 +249,14 @@ void certify(const Doubles& gram, const Doubles& variance, const Doubles& gain, 
 }
 
 template <class Real>
-void accumulate_statistics(const Array<Real>& X, const Indices& rows, const Indices& components,
-                           const Doubles& weights, const Doubles& latents, const Doubles& means, Doubles& sum_x,
-                           Doubles& sum_xz, Doubles& sum_xx, int n_threads) {
+void accumulate_statistics(const Array<Real>& X, const Indices& rows, const Indices& components, const Doubles& weights,
+                           const Doubles& latents, const Doubles& means, Doubles& sum_x, Doubles& sum_xz,
+                           Doubles& sum_xx, int n_threads) {
   const index_t k = dim(means, 0), d = dim(means, 1), l = dim(latents, 1);
   const auto list = pairs(rows, components, dim(X, 0), k);
   const Real* x = in(X, {dim(X, 0), d}, "X");
   const double *w = in(weights, {list.m}, "weights"), *z = in(latents, {list.m, l}, "latents");
-  double *s1 = out(sum_x, {k, d}, "sum_x"), *s2 = out(sum_xz, {k, l, d}, "sum_xz"),
-         *s3 = out(sum_xx, {k, d}, "sum_xx");
+  double *s1 = out(sum_x, {k, d}, "sum_x"), *s2 = out(sum_xz, {k, l, d}, "sum_xz"), *s3 = out(sum_xx, {k, d}, "sum_xx");
   const mfakit::MixtureView mix{means.data(), nullptr, nullptr, k, l, d, false};
   py::gil_scoped_release release;
   mfakit::accumulate_statistics(x, list, w, z, mix, s1, s2, s3, threads(n_threads));

@@ -1,6 +1,6 @@
-// What is done for pairs of a sample and a component: refinement, gradient, statistics. Pairs come sorted by component and
-// are taken in tiles of T rows that share one; a tile that is not full repeats its last row, so that a row's bits never
-// depend on its neighbours.
+// What is done for pairs of a sample and a component: refinement, gradient, statistics. Pairs come sorted by component
+// and are taken in tiles of T rows that share one; a tile that is not full repeats its last row, so that a row's bits
+// never depend on its neighbours.
 #include <vector>
 
 #include "kernels.hpp"
@@ -218,10 +218,10 @@ void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weig
 
 #define MFAKIT_INSTANTIATE(Real)                                                                                      \
   template void refine(const Real*, const Pairs&, const MixtureView&, const double*, const double*, double*, double*, \
-                       int);                                                                                         \
-  template void accumulate_gradient(const Real*, const Pairs&, const double*, const double*, const MixtureView&,     \
-                                    Real*, int);                                                                     \
-  template void accumulate_statistics(const Real*, const Pairs&, const double*, const double*, const MixtureView&,   \
+                       int);                                                                                          \
+  template void accumulate_gradient(const Real*, const Pairs&, const double*, const double*, const MixtureView&,      \
+                                    Real*, int);                                                                      \
+  template void accumulate_statistics(const Real*, const Pairs&, const double*, const double*, const MixtureView&,    \
                                       double*, double*, double*, int);
 MFAKIT_INSTANTIATE(float)
 MFAKIT_INSTANTIATE(double)

@@ -9,8 +9,8 @@
 #include <omp.h>
 #endif
 
-// One clone of a kernel per x86-64 level, chosen when the module loads. The levels by name, not `arch=haswell`: that one
-// falls back to the default on processors newer than the compiler.
+// One clone of a kernel per x86-64 level, chosen when the module loads. The levels by name, not `arch=haswell`: that
+// one falls back to the default on processors newer than the compiler.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(MFAKIT_NO_CLONES)
 #define MFAKIT_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -26,8 +26,8 @@ bool in_forked_child();
 // Rows per piece of a loop over rows of `width` values: enough work to be worth waking a thread for.
 inline index_t row_grain(index_t width) { return std::max<index_t>(1, 32768 / std::max<index_t>(width, 1)); }
 
-// f(thread, begin, end) over [0, n) in pieces of `grain`, dealt out in order; f must not throw. Which thread runs a piece
-// varies, what a piece computes does not.
+// f(thread, begin, end) over [0, n) in pieces of `grain`, dealt out in order; f must not throw. Which thread runs a
+// piece varies, what a piece computes does not.
 template <class F>
 void parallel_ranges(index_t n, index_t grain, int n_threads, F f) {
   const index_t pieces = (n + grain - 1) / std::max<index_t>(grain, 1);

@@ -109,7 +109,10 @@ class RowBlocks:
         rows = self._array[start:stop]
         if self._torch_rows:
             rows = rows.float().numpy()
-        return np.require(rows, dtype=self.dtype if dtype is None else dtype, requirements=["C", "A"])
+        block: np.ndarray[Any, Any] = np.require(
+            rows, dtype=self.dtype if dtype is None else dtype, requirements=["C", "A"]
+        )
+        return block
 
     def take(self, rows: np.ndarray[Any, Any], dtype: Any = None) -> np.ndarray[Any, Any]:
         """The rows of the given indices, as a new array."""

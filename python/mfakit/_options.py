@@ -81,10 +81,10 @@ class Options:
 
     def plan_block(self, d: int, columns: int, itemsize: int) -> int:
         """Rows per block: tall enough for the product to run at its full rate, within BLOCK_BYTES of buffers, and
-        within a fraction of a second, so that Ctrl-C is heard."""
+        within a fraction of a second, so that Ctrl-C is heard.
+        """
         if self.block_rows is not None:
             return int(self.block_rows)
         by_bytes = BLOCK_BYTES // max(itemsize * d + (itemsize + 16) * columns, 1)
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
         return int(max(1, min(max(by_bytes, 64), max(by_flops, 16), 16384)))
-

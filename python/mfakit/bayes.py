@@ -91,6 +91,7 @@ class BayesClassifier:
 
     @property
     def n_classes(self) -> int:
+        """C."""
         return len(self._mixtures)
 
     @property
@@ -225,7 +226,9 @@ class BayesClassifier:
             For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`.
         """
         if not (np.isfinite(sigma) and sigma > 0):
-            raise ValueError(f"sigma must be positive, got {sigma}; the limit σ → 0 is what subspace_distances computes")
+            raise ValueError(
+                f"sigma must be positive, got {sigma}; the limit σ → 0 is what subspace_distances computes"
+            )
         mixtures = []
         for m in self._mixtures:
             weights = np.full(m.n_components, 1.0 / m.n_components) if uniform_weights else m.weights

@@ -26,7 +26,8 @@ __all__ = ["Evaluator", "Scores", "component_log_prob", "grad_log_prob", "log_pr
 
 Array = NDArray[Any]
 
-# Gradients go by pairs (each costs its residual) until a sample has so many candidates that the product back is cheaper.
+# Gradients go by pairs (each costs its residual) until a sample has so many candidates that the product back is
+# cheaper.
 MOST_PAIRS_PER_ROW = 8
 # Features per partial product with the squares.
 SQUARES_COLUMNS = 512
@@ -133,7 +134,8 @@ class Evaluator:
         return products
 
     def _squares_product(self, centered: Array) -> Array:
-        """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block more."""
+        """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block
+        more."""
         n, d = centered.shape
         thin = self.factors.thin_panel(centered.dtype)
         quad = self._buffer("quad", (n, thin.shape[1]), centered.dtype)
@@ -233,7 +235,8 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
 
     Exact to rounding on the components that matter to a sample; off them, accurate to 4 eps times the terms that cancel
-    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere). Parameters and errors as :func:`log_prob`.
+    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere). Parameters and errors as
+    :func:`log_prob`.
     """
     rows, opts = _open(mfa, X, options)
     out = opts.result((len(rows), mfa.n_components), rows.dtype)

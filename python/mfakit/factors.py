@@ -63,7 +63,8 @@ class Factors:
 
     @property
     def is_isotropic(self) -> bool:
-        return self.noise.shape[1] == 1
+        """Whether a component's noise is one variance for all features."""
+        return bool(self.noise.shape[1] == 1)
 
     @property
     def n_columns(self) -> int:
@@ -100,7 +101,8 @@ class Factors:
         return self._cached("thin", dtype, lambda: (1.0 / self.noise).T)
 
     def largest_safe_norm(self, dtype: Any) -> float:
-        """The largest ‖x - center‖ whose products with the panels cannot overflow `dtype`; 0 if a panel does by itself."""
+        """The largest ‖x - center‖ whose products with the panels cannot overflow `dtype`; 0 if a panel does by
+        itself."""
         if np.dtype(dtype) == np.float64:
             return np.inf
         return self._safe_float32_norm
@@ -180,20 +182,22 @@ def _latent_map(Vt: Array, gain: Array, l: int) -> Array:
 
 
 def orthonormal_bases(loadings: Array) -> Array:
-    """Orthonormal bases Qᵀ [k, l, d] of the columns of A [k, d, l], rank revealing: a zero or dependent column leaves a zero row."""
+    """Orthonormal bases Qᵀ [k, l, d] of the columns of A [k, d, l], rank revealing: a zero or dependent column leaves
+    a zero row."""
     k, d, l = loadings.shape
     bases = np.zeros((k, l, d))
     for j in range(k):
         if l:
             U, S, _ = np.linalg.svd(np.asarray(loadings[j], np.float64), full_matrices=False)
-            rank = int((S > RANK_TOLERANCE * S[0]).sum())
+            rank = int((RANK_TOLERANCE * S[0] < S).sum())
             bases[j, :rank] = U.T[:rank]
     return bases
 
 
 def subspace_factors(means: Array, loadings: Array) -> Factors:
     """Factors with D = I, W = Qᵀ, Z = 0 and log_norm = 0: their "log-density" is -½ dist²(x, subspace), so that samples
-    meet subspaces through the same kernels as they meet densities."""
+    meet subspaces through the same kernels as they meet densities.
+    """
     k, _, l = loadings.shape
     means = np.ascontiguousarray(means, np.float64)
     return Factors(

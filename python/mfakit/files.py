@@ -126,7 +126,7 @@ def _read(path: PathLike, kind: str) -> dict[str, Array]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata, kind)
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: a handle, not a dict
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a handle, not a dict)
     except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}") from None
 

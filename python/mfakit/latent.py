@@ -116,7 +116,8 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
     mask = np.asarray(mask.cpu() if is_torch(mask) else mask)
     if mask.dtype != bool or mask.shape not in (rows.shape, rows.shape[1:]):
         raise ValueError(
-            f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, got {mask.dtype} {mask.shape}"
+            f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, "
+            f"got {mask.dtype} {mask.shape}"
         )
     out = opts.result(rows.shape, rows.dtype)
     step = opts.plan_block(mfa.n_features, mfa.factors.n_columns, 8)

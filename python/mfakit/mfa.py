@@ -43,9 +43,9 @@ class MFA:
 
     Notes
     -----
-    Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``, ``check_finite``,
-    ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch out; the dtype
-    of a result is X's: float64 stays, everything else is float32.
+    Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``,
+    ``check_finite``, ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch
+    out; the dtype of a result is X's: float64 stays, everything else is float32.
 
     References
     ----------
@@ -204,7 +204,9 @@ def _weights(value: Any, k: int) -> Array:
         raise ValueError(f"weights must be [{k}], one per component of means, got shape {weights.shape}")
     total = float(weights.sum())
     if (weights < 0).any() or not abs(total - 1.0) <= 1e-5:
-        raise ValueError(f"weights must be non-negative and sum to 1, got smallest {weights.min():.3g}, sum {total:.6g}")
+        raise ValueError(
+            f"weights must be non-negative and sum to 1, got smallest {weights.min():.3g}, sum {total:.6g}"
+        )
     # Only a sum that is visibly off is divided out: what is saved comes back bit for bit.
     return weights if abs(total - 1.0) <= 1e-14 * k else weights / total
 

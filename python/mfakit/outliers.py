@@ -22,7 +22,9 @@ def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Ar
     """The data's mean [d] and √λ · v [d] of its `direction`-th principal direction, from the best source there is."""
     d = clf.n_features
     if not isinstance(direction, int | np.integer) or not 1 <= direction <= d:
-        raise ValueError(f"direction must be a whole number from 1 to d={d}, got {direction!r}; pass a smaller direction=")
+        raise ValueError(
+            f"direction must be a whole number from 1 to d={d}, got {direction!r}; pass a smaller direction="
+        )
     if X_train is not None:
         return principal_step(X_train, direction, d)
     stored = clf.extras

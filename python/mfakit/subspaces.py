@@ -71,7 +71,8 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
 
 
 def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Array:
-    """Squared distances [n, k] of a block: by the product, and from the residual where the product cannot be trusted."""
+    """Squared distances [n, k] of a block: by the product, and from the residual where the product cannot be
+    trusted."""
     factors, ops = evaluator.factors, evaluator.ops
     k, _, d = factors.shape
     centered, norms = evaluator.center(X, start, name)
@@ -128,8 +129,8 @@ def subspace_distances(
     Returns
     -------
     float64, ℓ2 in data units
-        None: [k0, k1]. "min": (distances [k0], index into mfa1 [k0]). "smallest": (distances [s], pairs [s, 2]), sorted.
-        "histogram": (counts int64 [b], edges [b + 1]).
+        None: [k0, k1]. "min": (distances [k0], index into mfa1 [k0]). "smallest": (distances [s], pairs [s, 2]),
+        sorted. "histogram": (counts int64 [b], edges [b + 1]).
 
     Raises
     ------
@@ -158,11 +159,9 @@ def subspace_distances(
     return reducer.result()
 
 
-def _tiles(
-    side0: Factors, side1: Factors, ops: ModuleType, n_threads: int
-) -> Iterator[tuple[slice, slice, Array]]:
+def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> Iterator[tuple[slice, slice, Array]]:
     """Squared distances tile by tile: (rows of side 0, rows of side 1, [k0, k1])."""
-    (k0, l0, d), (k1, l1, _) = side0.shape, side1.shape
+    (k0, l0, _), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
     center = (side0.center + side1.center) / 2
     edge = max(1, int((TILE_BYTES / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5))

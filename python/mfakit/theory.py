@@ -1,4 +1,5 @@
-"""Theorems 1 to 3 and Lemma A.1 as functions that return numbers: radii, and how far a model is from their assumptions."""
+"""Theorems 1 to 3 and Lemma A.1 as functions that return numbers: radii, and how far a model is from their
+assumptions."""
 
 from __future__ import annotations
 
@@ -173,7 +174,9 @@ def _singular_value_spread(mixtures: tuple[MFA, ...]) -> float:
     for m in mixtures:
         for A in m.loadings:
             singular = np.linalg.svd(A.astype(np.float64), compute_uv=False)
-            values[row, : len(singular)] = np.where(singular > 1e-10 * max(singular.max(initial=0), 1e-300), singular, 0)
+            values[row, : len(singular)] = np.where(
+                singular > 1e-10 * max(singular.max(initial=0), 1e-300), singular, 0
+            )
             row += 1
     used = values[:, (values > 0).any(axis=0)]
     if not used.size:
@@ -195,8 +198,8 @@ def _separation(
 def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> tuple[Array, Array]:
     """Of each sample, the distance ε [n] to the nearest subspace of its own class and D [n] to that of any other.
 
-    "Half the distance" in the paper's figures is D/2; (D - ε)/2 is a lower bound on the perturbation that moves a sample
-    as near to another class's subspace as to its own.
+    "Half the distance" in the paper's figures is D/2; (D - ε)/2 is a lower bound on the perturbation that moves a
+    sample as near to another class's subspace as to its own.
 
     Parameters
     ----------
@@ -228,8 +231,8 @@ def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> A
 
     A sample at distance ρ₀ from its own component's subspace (noise σ²) that moves straight away from it loses
     ((ρ₀ + r)² - ρ₀²) / 2σ² nats, while the other class's outlier, broad as it is, hardly changes: it is overtaken after
-    Δ = log π_s p_s(x) - log π_t p_t(x) nats, at r = √(ρ₀² + 2σ²Δ) - ρ₀. The last component of each mixture is its outlier,
-    as :meth:`BayesClassifier.asymmetric` makes them.
+    Δ = log π_s p_s(x) - log π_t p_t(x) nats, at r = √(ρ₀² + 2σ²Δ) - ρ₀. The last component of each mixture is its
+    outlier, as :meth:`BayesClassifier.asymmetric` makes them.
 
     Parameters
     ----------

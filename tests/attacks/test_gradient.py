@@ -27,7 +27,10 @@ def pair(d: int = 60, sigma: float = 0.02, **options: Any) -> mfakit.BayesClassi
 
 
 def backend_params() -> list[Any]:
-    return [pytest.param(b, marks=pytest.mark.skipif(why_missing(b) is not None, reason=str(why_missing(b)))) for b in BACKENDS]
+    return [
+        pytest.param(b, marks=pytest.mark.skipif(why_missing(b) is not None, reason=str(why_missing(b))))
+        for b in BACKENDS
+    ]
 
 
 @pytest.mark.parametrize("backend", backend_params())
@@ -112,7 +115,9 @@ def test_success_is_verified_on_what_is_returned(dtype: Any) -> None:
         again = asym.predict(np.concatenate([r.x_adv, batch]))[: len(X)]
         np.testing.assert_array_equal(again, r.y_adv)
     assert (r.y_adv != y)[r.success].all()
-    np.testing.assert_allclose(r.l2[r.success], np.linalg.norm(r.x_adv.astype(float) - X, axis=1)[r.success], rtol=1e-14)
+    np.testing.assert_allclose(
+        r.l2[r.success], np.linalg.norm(r.x_adv.astype(float) - X, axis=1)[r.success], rtol=1e-14
+    )
     np.testing.assert_array_equal(r.x_adv[~r.success], X[~r.success])
     assert np.isnan(r.l2[~r.success]).all()
 

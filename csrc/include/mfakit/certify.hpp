@@ -1,9 +1,10 @@
 // The smallest perturbation of one sample, bracketed: a proven lower bound, and a point beyond the boundary.
 //
-// At a flip x + delta to another class T let t be its most likely component. Then log p_t + c_t >= log p_S for any c_t that is
-// at least log p_T - log p_t, and log p_S >= log of the sum over any sources s. So the radius is at least min_t of any lower
-// bound on min |delta| under that constraint: one source by its secular equation, a few by their dual. c_t <= log |T|, and
-// usually much less: within a ball around x that is known to hold a flip, what the others of T can add is bounded by
+// At a flip x + delta to another class T let t be its most likely component. Then log p_t + c_t >= log p_S for any c_t
+// that is at least log p_T - log p_t, and log p_S >= log of the sum over any sources s. So the radius is at least min_t
+// of any lower bound on min |delta| under that constraint: one source by its secular equation, a few by their dual. c_t
+// <= log |T|, and usually much less: within a ball around x that is known to hold a flip, what the others of T can add
+// is bounded by
 //   sqrt(maha_j(x + delta)) within |delta| / sigma_j of sqrt(maha_j(x)).
 // The dual's primal point, pushed along its ray to the mixture's own boundary, gives the upper bound.
 #pragma once
@@ -16,10 +17,10 @@ namespace mfakit {
 
 // Eigen-decompositions of H - kappa I = U_t^T gain_t U_t - U_s^T gain_s U_s for every pair s < t of different classes.
 struct PairTable {
-  const index_t* index;    // [K, K] row of the tables below, -1 within a class; symmetric
-  const index_t* rank;     // [P]
-  const double* theta;     // [P, 2 l] eigenvalues for source s, target t (the other way round they change sign)
-  const double* vectors;   // [P, 2 l, 2 l] eigenvectors as rows of coefficients of [U_s; U_t]
+  const index_t* index;   // [K, K] row of the tables below, -1 within a class; symmetric
+  const index_t* rank;    // [P]
+  const double* theta;    // [P, 2 l] eigenvalues for source s, target t (the other way round they change sign)
+  const double* vectors;  // [P, 2 l, 2 l] eigenvectors as rows of coefficients of [U_s; U_t]
   index_t d;
 };
 
@@ -120,14 +121,14 @@ struct Certificate {
 
 struct CertifyScratch {
   Decision decision;
-  Combination g;    // room for the larger of (most_sources + 1)(l + 1) and 2 (most_active + 1)(l + 1) entries
+  Combination g;  // room for the larger of (most_sources + 1)(l + 1) and 2 (most_active + 1)(l + 1) entries
   PairScratch pair;
   LocalProblem problem;
-  double* bound;    // [K] lower bound by target
-  double* offset;   // [K] c_t
+  double* bound;        // [K] lower bound by target
+  double* offset;       // [K] c_t
   unsigned char* done;  // [K] targets that were refined
-  double* trial;    // [C]
-  double* point;    // [2 C] inner products and coefficients of a point
+  double* trial;        // [C]
+  double* point;        // [2 C] inner products and coefficients of a point
   Ray ray;
 };
 
@@ -156,8 +157,8 @@ MFAKIT_HD double margin_at(const Coordinates& q, const Sample& x, const Ray& u, 
   return best - s.decision.total[x.y];
 }
 
-// The nearest crossing found along u from `inside` (not beyond the boundary) outwards, tau ~ start; infinite if there is none
-// within 4 start. What is returned is beyond the boundary.
+// The nearest crossing found along u from `inside` (not beyond the boundary) outwards, tau ~ start; infinite if there
+// is none within 4 start. What is returned is beyond the boundary.
 MFAKIT_HD double push(const Coordinates& q, const Sample& x, const Ray& u, double inside, double start,
                       CertifyScratch& s) {
   double high = start, f_high = margin_at(q, x, u, high, s), low = inside < high ? inside : 0.0;
@@ -205,7 +206,8 @@ MFAKIT_HD void ray_of(const Coordinates& q, const Sample& x, const Combination& 
 }
 
 // If x + tau u is nearer than the best so far, keep it: alpha and w [C] of its delta.
-MFAKIT_HD bool keep_if_nearer(const Coordinates& q, const Ray& u, double tau, Certificate& best, double* alpha, double* w) {
+MFAKIT_HD bool keep_if_nearer(const Coordinates& q, const Ray& u, double tau, Certificate& best, double* alpha,
+                              double* w) {
   const double length = tau * sqrt_(u.norm2);
   if (!(length < best.upper)) return false;
   best.upper = length;
@@ -230,8 +232,8 @@ MFAKIT_HD void add_class_gradient(const Coordinates& q, const double* a, index_t
   }
 }
 
-// Improve the upper bound on the mixture's own boundary: project the sample on the boundary linearised at the best point,
-// cross along that ray, repeat while it gets nearer.
+// Improve the upper bound on the mixture's own boundary: project the sample on the boundary linearised at the best
+// point, cross along that ray, repeat while it gets nearer.
 MFAKIT_HD void polish(const Coordinates& q, const Sample& x, Certificate& best, double* alpha, double* w,
                       CertifyScratch& s) {
   double *a = s.point, *pw = s.point + q.size();
@@ -400,8 +402,8 @@ MFAKIT_HD void walk_across(const Coordinates& q, const Sample& x, double least, 
   if (margin_at(q, x, u, 1.0, s) > 0.0) keep_if_nearer(q, u, 1.0, best, alpha, w);
 }
 
-// The bracket of one rightly classified sample; alpha and w [C] of the perturbation that attains `upper` (infinite if no point
-// beyond the boundary was found).
+// The bracket of one rightly classified sample; alpha and w [C] of the perturbation that attains `upper` (infinite if
+// no point beyond the boundary was found).
 MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, const Sample& x, double* log_prob /*[K]*/,
                               double* alpha, double* w, CertifyScratch& s) {
   Certificate best{0.0, infinity_(), -1, -1, -1, 0, 0};
@@ -422,8 +424,8 @@ MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, cons
       const index_t t = nearest_target(q, x, true, s);
       if (t < 0 || !(s.bound[t] < best.upper)) break;
       s.done[t] = 1;
-      const Quadric pair = pair_quadric(q, table, x.a, x.sq, best.source, t,
-                                        log_prob[t] + s.offset[t] - log_prob[best.source], s.pair);
+      const Quadric pair =
+          pair_quadric(q, table, x.a, x.sq, best.source, t, log_prob[t] + s.offset[t] - log_prob[best.source], s.pair);
       if (pair.q0 >= 0.0) continue;  // c_t alone bridges the gap: no bound from this target
       refine_target(q, table, x, t, best.source, solve_secular(pair).lambda, s.offset[t], log_prob, best, alpha, w, s);
     }

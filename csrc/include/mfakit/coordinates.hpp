@@ -1,8 +1,8 @@
 // A Bayes classifier of isotropic mixtures in factor coordinates: nothing of length d.
 //
 // With the thin SVD A_j = U_j^T S_j V_j^T (rows of U_j orthonormal, zero rows where A_j lacks rank) the columns of all
-// components are U_j [l, d] and m_j = mu_j - c. A point x = c + v with v = alpha v0 + sum_i w_i column_i is known by its
-// inner products a = columns . v [C], C = K (l + 1), and |v|^2; the Gram matrix of the columns gives all the rest.
+// components are U_j [l, d] and m_j = mu_j - c. A point x = c + v with v = alpha v0 + sum_i w_i column_i is known by
+// its inner products a = columns . v [C], C = K (l + 1), and |v|^2; the Gram matrix of the columns gives all the rest.
 //
 //   log p_j(x) = const_j - 1/2 ( (|v - m_j|^2 - |y|^2) / s2_j + sum_a y_a^2 / (S_ja^2 + s2_j) ),   y = U_j (v - m_j)
 //   grad log p_j(x) = -(v - m_j) / s2_j + U_j^T (gain_j y),   gain = 1/s2 - 1/(S^2 + s2)
@@ -22,7 +22,7 @@ struct Coordinates {
   index_t n_components, l, n_classes;
 
   MFAKIT_HD index_t size() const { return n_components * (l + 1); }
-  MFAKIT_HD index_t column(index_t j) const { return j * (l + 1); }        // of U_j's first row
+  MFAKIT_HD index_t column(index_t j) const { return j * (l + 1); }  // of U_j's first row
   MFAKIT_HD index_t mean_column(index_t j) const { return j * (l + 1) + l; }
   MFAKIT_HD const double* row(index_t i) const { return gram + i * size(); }
 };

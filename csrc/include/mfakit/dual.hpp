@@ -1,11 +1,12 @@
-// Several sources at once: min 1/2 |delta|^2 subject to log p_t + c >= log sum_i p_s_i at x + delta, for one target t and m
-// sources. By Gibbs' inequality log sum_i p_i >= sum theta_i log p_i + H(theta) for every theta of the simplex (H: entropy), so
-// the constraint implies sum_i theta_i q_i(delta) >= H(theta) with the quadratics q_i = log p_t + c - log p_s_i, whatever
-// theta is. With lambda_i = Lambda theta_i, P = I - sum lambda_i H_i positive definite and b = sum lambda_i b_i, the dual
+// Several sources at once: min 1/2 |delta|^2 subject to log p_t + c >= log sum_i p_s_i at x + delta, for one target t
+// and m sources. By Gibbs' inequality log sum_i p_i >= sum theta_i log p_i + H(theta) for every theta of the simplex
+// (H: entropy), so the constraint implies sum_i theta_i q_i(delta) >= H(theta) with the quadratics q_i = log p_t + c -
+// log p_s_i, whatever theta is. With lambda_i = Lambda theta_i, P = I - sum lambda_i H_i positive definite and b = sum
+// lambda_i b_i, the dual
 //   D(lambda) = -sum lambda_i q0_i + Lambda H(lambda / Lambda) - 1/2 b^T P^-1 b
-// is concave, and a lower bound on 1/2 |delta|^2 for every lambda >= 0; at its maximum q_i(delta) = -log theta_i, which is the
-// constraint itself with equality. It is small: on E, an orthonormal basis of span{U_t, U_s_i}, P is r x r, and on the
-// complement it is rho = 1 - sum lambda_i kappa_i.
+// is concave, and a lower bound on 1/2 |delta|^2 for every lambda >= 0; at its maximum q_i(delta) = -log theta_i, which
+// is the constraint itself with equality. It is small: on E, an orthonormal basis of span{U_t, U_s_i}, P is r x r, and
+// on the complement it is rho = 1 - sum lambda_i kappa_i.
 #pragma once
 
 #include "coordinates.hpp"
@@ -45,8 +46,8 @@ MFAKIT_HD void solve_upper(const double* L, index_t r, double* x /*[r]*/) {  // 
   }
 }
 
-// x := A^-1 x for a positive definite A [m, m] whose entries differ by many orders of magnitude: scaled to a unit diagonal
-// first. Overwrites A; false if that is not positive definite.
+// x := A^-1 x for a positive definite A [m, m] whose entries differ by many orders of magnitude: scaled to a unit
+// diagonal first. Overwrites A; false if that is not positive definite.
 MFAKIT_HD bool scaled_solve(double* A, int m, double* x) {
   double scale[most_sources];
   for (int i = 0; i < m; ++i) {
@@ -69,23 +70,23 @@ MFAKIT_HD bool scaled_solve(double* A, int m, double* x) {
 struct LocalProblem {
   index_t component[most_sources + 1];
   int m;
-  index_t rank;            // r
-  index_t d;               // features: space is larger than span E if r < d
+  index_t rank;  // r
+  index_t d;     // features: space is larger than span E if r < d
   bool has_complement;
-  double kappa[most_sources];   // 1/s2_source - 1/s2_target
-  double q0[most_sources];      // at delta = 0, negative or not
-  double inverse[most_sources + 1];                     // 1/s2
+  double kappa[most_sources];                                 // 1/s2_source - 1/s2_target
+  double q0[most_sources];                                    // at delta = 0, negative or not
+  double inverse[most_sources + 1];                           // 1/s2
   double gram_perp[(most_sources + 1) * (most_sources + 1)];  // of the parts of e_j = v - m_j off E
   // Buffers, r <= R = l (most_sources + 1):
-  double* rows;      // [R, R] coordinates of the rows U_j on E
-  double* basis;     // [R, R] lower triangle that makes E: rows[pivot] = basis
-  index_t* pivot;    // [R]
-  double* e;         // [(m+1), R] e_j on E
-  double* b;         // [m, R] b_i on E
-  double* K;         // [(m+1), R, R] rows_j^T gain_j rows_j
-  double* P;         // [R, R] work
-  double* delta;     // [R] on E
-  double* work;      // [(m+1) * R]
+  double* rows;                    // [R, R] coordinates of the rows U_j on E
+  double* basis;                   // [R, R] lower triangle that makes E: rows[pivot] = basis
+  index_t* pivot;                  // [R]
+  double* e;                       // [(m+1), R] e_j on E
+  double* b;                       // [m, R] b_i on E
+  double* K;                       // [(m+1), R, R] rows_j^T gain_j rows_j
+  double* P;                       // [R, R] work
+  double* delta;                   // [R] on E
+  double* work;                    // [(m+1) * R]
   double gamma[most_sources + 1];  // delta off E = sum_j gamma_j e_j off E
 };
 
@@ -192,12 +193,13 @@ MFAKIT_HD double perp_dot(const LocalProblem& p, const double* c, const double* 
 }
 
 struct DualPoint {
-  double value;                  // D(lambda); -inf where P is not positive definite
+  double value;  // D(lambda); -inf where P is not positive definite
   double rho;
-  double q[most_sources];        // q_i + log theta_i at delta = P^-1 b: minus the gradient
+  double q[most_sources];  // q_i + log theta_i at delta = P^-1 b: minus the gradient
 };
 
-// D(lambda), delta and the gradient there; sources with lambda = 0 are left out. Leaves P's Cholesky factor in p.P and J_i = b_i + H_i delta on E in p.work.
+// D(lambda), delta and the gradient there; sources with lambda = 0 are left out. Leaves P's Cholesky factor in p.P and
+// J_i = b_i + H_i delta on E in p.work.
 MFAKIT_HD DualPoint evaluate_dual(const Coordinates& q, LocalProblem& p, const double* lambda) {
   const index_t r = p.rank, R = q.l * (p.m + 1);
   DualPoint out{-infinity_(), 1.0, {}};
@@ -272,8 +274,8 @@ MFAKIT_HD void dual_curvature(const Coordinates& q, LocalProblem& p, double rho,
   }
 }
 
-// A first value for the multiplier of the last source: what would lift its constraint alone, by its own curvature. Newton's
-// steps with the entropy only double a multiplier that starts many orders of magnitude too small.
+// A first value for the multiplier of the last source: what would lift its constraint alone, by its own curvature.
+// Newton's steps with the entropy only double a multiplier that starts many orders of magnitude too small.
 MFAKIT_HD void wake_last(const Coordinates& q, LocalProblem& p, double* lambda /*[m]*/) {
   const int last = p.m - 1;
   double A[most_sources * most_sources];
@@ -289,8 +291,8 @@ MFAKIT_HD void wake_last(const Coordinates& q, LocalProblem& p, double* lambda /
   lambda[last] = old;
 }
 
-// Maximise D by damped Newton steps from a feasible lambda > 0; a lambda_i that all but vanishes is left out for good. Returns
-// the value at the last lambda, a lower bound wherever it stopped, and leaves the primal delta in p.
+// Maximise D by damped Newton steps from a feasible lambda > 0; a lambda_i that all but vanishes is left out for good.
+// Returns the value at the last lambda, a lower bound wherever it stopped, and leaves the primal delta in p.
 MFAKIT_HD double maximise_dual(const Coordinates& q, LocalProblem& p, double* lambda /*[m]*/) {
   DualPoint here = evaluate_dual(q, p, lambda);
   for (int iteration = 0; iteration < 80 && here.value > -infinity_(); ++iteration) {

@@ -11,7 +11,7 @@
 
 namespace mfakit {
 
-constexpr int tile_rows = 4;         // T: four independent sums hide the latency of an addition
+constexpr int tile_rows = 4;            // T: four independent sums hide the latency of an addition
 constexpr index_t chunk_columns = 256;  // features at a time: T residuals of a chunk stay in the first-level cache
 
 template <bool Diagonal>

@@ -1,4 +1,5 @@
-// The nearest point of one quadric: min |delta|^2 subject to q(delta) = q0 + b . delta + 1/2 delta^T H delta >= 0, q0 < 0.
+// The nearest point of one quadric: min |delta|^2 subject to q(delta) = q0 + b . delta + 1/2 delta^T H delta >= 0, q0 <
+// 0.
 //
 // In H's eigenbasis delta(lambda)_i = lambda beta_i / (1 - lambda h_i), and along it q rises with the slope
 // sum beta_i^2 / (1 - lambda h_i)^3 > 0: one root on (0, 1/h_max). Whatever lambda is, weak duality gives

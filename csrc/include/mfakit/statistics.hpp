@@ -5,8 +5,8 @@
 
 namespace mfakit {
 
-// sum_x [width], sum_xx [width], sum_xz [l, d] (at the chunk's first feature) += over the T rows of a tile; a row that only
-// fills the tile has weight 0.
+// sum_x [width], sum_xx [width], sum_xz [l, d] (at the chunk's first feature) += over the T rows of a tile; a row that
+// only fills the tile has weight 0.
 MFAKIT_HD void accumulate_chunk(const double* r /*[T, chunk]*/, const double* w /*[T]*/, const double* z /*[T, l]*/,
                                 index_t l, index_t d, index_t width, double* sum_x, double* sum_xz, double* sum_xx) {
   const double *r0 = r, *r1 = r + chunk_columns, *r2 = r1 + chunk_columns, *r3 = r2 + chunk_columns;

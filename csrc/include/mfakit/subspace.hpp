@@ -11,7 +11,8 @@ MFAKIT_HD double sq_distance_to_subspace(const Real* y /*[l+1]*/, const double* 
   return not_negative(size - 2.0 * double(y[l]) - explained(y, shift, l));
 }
 
-// Eigenvalues (on the diagonal of S) and eigenvectors (columns of V) of a symmetric S [l, l], by cyclic Jacobi rotations.
+// Eigenvalues (on the diagonal of S) and eigenvectors (columns of V) of a symmetric S [l, l], by cyclic Jacobi
+// rotations.
 MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t l) {
   for (index_t a = 0; a < l; ++a)
     for (index_t b = 0; b < l; ++b) V[a * l + b] = a == b ? 1.0 : 0.0;
@@ -50,8 +51,8 @@ MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t 
 
 // d^2 = |Delta|^2 - |u0|^2 - v^T S^-1 v with Delta = mu0 - mu1, u = Q^T Delta, G = Q0^T Q1, v = u1 - G^T u0 and
 // S = I - G^T G, whose eigenvalues are the squared sines of the principal angles. C holds the pair's inner products
-// [l0+1, l1+1] of rows [Q^T; mu], with row stride `ld`. `suspect` marks a pair to be recomputed by QR: the smallest sine
-// below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + l0 + l1 values.
+// [l0+1, l1+1] of rows [Q^T; mu], with row stride `ld`. `suspect` marks a pair to be recomputed by QR: the smallest
+// sine below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + l0 + l1 values.
 MFAKIT_HD double sq_distance_of_pair(const double* C, index_t ld, index_t l0, index_t l1, const double* shift0 /*[l0]*/,
                                      double norm0, const double* shift1 /*[l1]*/, double norm1, double* work,
                                      unsigned char* suspect) {

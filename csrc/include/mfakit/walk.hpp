@@ -1,5 +1,5 @@
-// The fixed-step gradient attack (appendix C.2) in factor coordinates: the whole walk of one sample, on the same trajectory
-// as in d dimensions. Only the 2 l + 2 columns of the current pair and v itself are touched per step.
+// The fixed-step gradient attack (appendix C.2) in factor coordinates: the whole walk of one sample, on the same
+// trajectory as in d dimensions. Only the 2 l + 2 columns of the current pair and v itself are touched per step.
 #pragma once
 
 #include "coordinates.hpp"
@@ -11,8 +11,8 @@ enum class WalkEnd : unsigned char { max_steps, flipped, no_gradient, already_wr
 struct WalkSettings {
   double step_size;
   index_t max_steps;
-  bool frozen;      // keep the source and target of the start
-  int bisections;   // of the last step, 0 for none
+  bool frozen;     // keep the source and target of the start
+  int bisections;  // of the last step, 0 for none
 };
 
 struct WalkReport {

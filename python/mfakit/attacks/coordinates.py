@@ -1,8 +1,8 @@
 """A Bayes classifier of isotropic mixtures in factor coordinates (DESIGN of csrc/include/mfakit/coordinates.hpp).
 
-∇ log N(x; μ_j) lies in the span of x - μ_j and A_j, so a walk along such gradients never leaves x₀ + span of all columns
-[U_1, μ_1 - c, U_2, ...]. Once per classifier their Gram matrix, once per sample its inner products with them; from there on
-nothing has length d until x_adv = c + α (x₀ - c) + w · columns.
+∇ log N(x; μ_j) lies in the span of x - μ_j and A_j, so a walk along such gradients never leaves x₀ + span of all
+columns [U_1, μ_1 - c, U_2, ...]. Once per classifier their Gram matrix, once per sample its inner products with them;
+from there on nothing has length d until x_adv = c + α (x₀ - c) + w · columns.
 """
 
 from __future__ import annotations
@@ -77,12 +77,10 @@ class FactorCoordinates:
                 columns[part, l] = m.means - center
                 variance[part] = m.noise_variance
                 log_const[part] = m.factors.log_norm + log_prior
-        columns = columns.reshape(-1, d)
+        flat = columns.reshape(-1, d)
         spread = 1.0 / (singular**2 + variance[:, None])
         gain = singular**2 * spread / variance[:, None]
-        return cls(
-            np.asarray(center), columns, columns @ columns.T, variance, gain, spread, log_const, first.astype(np.int64)
-        )
+        return cls(np.asarray(center), flat, flat @ flat.T, variance, gain, spread, log_const, first.astype(np.int64))
 
     @property
     def kernel_arguments(self) -> tuple[Array, ...]:
@@ -106,7 +104,7 @@ def _spanning_rows(A: Array, width: int) -> tuple[Array, Array]:
     rows, values = np.zeros((width, len(A))), np.zeros(width)
     if A.shape[1]:
         U, S, _ = np.linalg.svd(np.asarray(A, np.float64), full_matrices=False)
-        rank = int((S > RANK_TOLERANCE * S[0]).sum())
+        rank = int((RANK_TOLERANCE * S[0] < S).sum())
         rows[:rank], values[:rank] = U.T[:rank], S[:rank]
     return rows, values
 

@@ -45,7 +45,8 @@ def gradient_attack(
     Parameters
     ----------
     clf : BayesClassifier or classifier
-        Anything with ``decision_function`` and ``decision_gradient``; for a Bayes classifier the walk is between components.
+        Anything with ``decision_function`` and ``decision_gradient``; for a Bayes classifier the walk is between
+        components.
     X : array-like, [n, d]
     y : array-like [n], optional
         True classes; None takes the predicted ones. Samples that are already wrong are not attacked.
@@ -58,8 +59,8 @@ def gradient_attack(
     targets : {"rechosen", "frozen"}
         Choose the two components again at every step, or keep those of the start.
     path : {"auto", "direct", "factor"}
-        "direct": every step in the d features. "factor": in the span of the loadings and means, the same trajectory at a
-        hundredth of the cost, for isotropic Bayes classifiers without bounds. "auto": "factor" where it is possible.
+        "direct": every step in the d features. "factor": in the span of the loadings and means, the same trajectory at
+        a hundredth of the cost, for isotropic Bayes classifiers without bounds. "auto": "factor" where it is possible.
     bounds : (low, high), optional
         Keep every coordinate of x within these; None clips nothing.
     progress : bool or None
@@ -153,4 +154,3 @@ def _check_settings(step_size: float, max_steps: int, targets: str, path: str) -
 
 def _columns(clf: Any) -> int:
     return max((m.factors.n_columns for m in getattr(clf, "mixtures", ())), default=1)
-

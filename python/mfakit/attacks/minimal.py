@@ -1,20 +1,23 @@
-"""Exact minimal perturbations of a Bayes classifier, with certificates: a proven lower bound and a verified point, per sample.
+"""Exact minimal perturbations of a Bayes classifier, with certificates: a proven lower bound and a verified point, per
+sample.
 
-The proof, in four steps. Let x be right, S its class, T another, and p_j mean prior times weight times density of component j.
+The proof, in four steps. Let x be right, S its class, T another, and p_j mean prior times weight times density of
+component j.
 
-1. *One pair.* For a source s and a target t, q(δ) = log p_t(x+δ) + c - log p_s(x+δ) is a quadratic. The smallest ‖δ‖ with
-   q(δ) ≥ 0 is a one-constraint quadratic problem: it has no duality gap, and every λ ≥ 0 with I - λH ⪰ 0 gives a lower bound
-   (csrc/include/mfakit/secular.hpp).
-2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|, and, within
-   a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the radius is at least
-   min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never looked at again.
-3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so a flip also
-   satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few variables
-   (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
+1. *One pair.* For a source s and a target t, q(δ) = log p_t(x+δ) + c - log p_s(x+δ) is a quadratic. The smallest ‖δ‖
+   with q(δ) ≥ 0 is a one-constraint quadratic problem: it has no duality gap, and every λ ≥ 0 with I - λH ⪰ 0 gives a
+   lower bound (csrc/include/mfakit/secular.hpp).
+2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|,
+   and, within a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the
+   radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never
+   looked at again.
+3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
+   a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
+   variables (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
 4. *Rounding.* The log-densities enter with a bound on their rounding errors added, and 1e-10 is taken off every result.
 
-The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the point that is
-returned is verified to flip the decision in float64, and its norm is `upper`.
+The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
+point that is returned is verified to flip the decision in float64, and its norm is `upper`.
 """
 
 from __future__ import annotations
@@ -79,7 +82,9 @@ class MinimalResult(AttackResult):
         return f"MinimalResult(n={len(self)}, mean_l2={self.mean_l2:.5g}, largest gap={worst})"
 
 
-def minimal_perturbation(clf: Any, X: Any, y: Any = None, *, progress: bool | None = False, **options: Any) -> MinimalResult:
+def minimal_perturbation(
+    clf: Any, X: Any, y: Any = None, *, progress: bool | None = False, **options: Any
+) -> MinimalResult:
     """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
 
     Parameters
@@ -107,7 +112,8 @@ def minimal_perturbation(clf: Any, X: Any, y: Any = None, *, progress: bool | No
 
     References
     ----------
-    Richardson & Weiss 2021, Theorems 1 to 3, which are the limits of these radii; the proof is in this module's docstring.
+    Richardson & Weiss 2021, Theorems 1 to 3, which are the limits of these radii; the proof is in this module's
+    docstring.
 
     Examples
     --------
@@ -131,7 +137,9 @@ def minimal_perturbation(clf: Any, X: Any, y: Any = None, *, progress: bool | No
     victim = MixtureVictim(clf, BLOCK_ROWS, opts)
     from tqdm import tqdm
 
-    with tqdm(total=len(rows), unit="sample", disable=None if progress is None else not progress, desc="certify") as bar:
+    with tqdm(
+        total=len(rows), unit="sample", disable=None if progress is None else not progress, desc="certify"
+    ) as bar:
         for start in range(0, len(rows), BLOCK_ROWS):
             part = slice(start, min(start + BLOCK_ROWS, len(rows)))
             block = rows.block(part.start, part.stop)

@@ -1,7 +1,8 @@
-"""The small eigenproblems of all pairs of components of different classes, which exact minimal perturbations start from.
+"""The small eigenproblems of all pairs of components of different classes, which exact minimal perturbations start
+from.
 
-For source s and target t the Hessian of q = log p_t - log p_s is H = κI + U_tᵀ gain_t U_t - U_sᵀ gain_s U_s with κ = 1/σ_s² - 1/σ_t²;
-on span{U_s, U_t} it is diagonal in a basis that does not depend on the sample.
+For source s and target t the Hessian of q = log p_t - log p_s is H = κI + U_tᵀ gain_t U_t - U_sᵀ gain_s U_s with κ =
+1/σ_s² - 1/σ_t²; on span{U_s, U_t} it is diagonal in a basis that does not depend on the sample.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ __all__ = ["PairTable"]
 
 Array = NDArray[Any]
 
-# Squared length below which a direction of span{U_s, U_t} counts as shared: what is dropped changes H by less than this.
+# Squared length below which a direction of span{U_s, U_t} counts as shared: what is dropped changes H by less than
+# this.
 SHARED = 1e-10
 CHUNK = 4096
 
@@ -77,8 +79,9 @@ class PairTable:
 
 
 def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Of Fᵀ diag(weight) F with F Fᵀ = gram [P, r, r]: rank [P], eigenvalues [P, r] and rows T [P, r, r], T F orthonormal;
-    the `rank` that count come first."""
+    """Of Fᵀ diag(weight) F with F Fᵀ = gram [P, r, r]: rank [P], eigenvalues [P, r] and rows T [P, r, r], T F
+    orthonormal; the `rank` that count come first.
+    """
     length, Q = np.linalg.eigh(gram)
     span = length > SHARED
     root = np.sqrt(np.where(span, length, 0.0))

@@ -28,7 +28,7 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
     low, high = bounds
     if not low < high:
         raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
-    outside = ((X < low) | (X > high)).any(axis=1)
+    outside = ((low > X) | (high < X)).any(axis=1)
     if outside.any():
         row = int(outside.argmax())
         raise ValueError(
@@ -38,8 +38,9 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
 
 
 def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
-    """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along the gradient there by growing hairs
-    until the rounded point flips too; X itself for samples that were not fooled."""
+    """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along the gradient there by growing
+    hairs until the rounded point flips too; X itself for samples that were not fooled.
+    """
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0
     onward = np.zeros_like(walk.here)
@@ -62,8 +63,9 @@ def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[fl
 
 
 def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
-    """Steps [n, d] as long as the way so far, in the direction in which the other class gains; along the way itself where
-    there is none."""
+    """Steps [n, d] as long as the way so far, in the direction in which the other class gains; along the way itself
+    where there is none.
+    """
     way = here - X
     direction = victim.margin_gradient(here, y, choice)
     norm = np.linalg.norm(direction, axis=1, keepdims=True)
@@ -74,7 +76,8 @@ def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
 
 def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
     """The decisions [n] by scores [n, C], and which are wrong by more than rounding: the same point scored in another
-    batch may differ in its last bits, and must not be right again."""
+    batch may differ in its last bits, and must not be right again.
+    """
     rows = np.arange(len(y))
     decision = joint.argmax(axis=1)
     margin = joint[rows, decision] - joint[rows, y]
@@ -100,5 +103,6 @@ def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], setti
     return AttackResult(
         x_adv=wrap_like(points, X), success=success, l2=l2, n_steps=gather("n_steps", np.int64),
         y=gather("y", np.int64), y_adv=gather("y_adv", np.int64), already_wrong=gather("already_wrong", bool),
-        source=chosen("source"), target=chosen("target"), target_class=chosen("target_class"), reason=gather("reason", "<U16"), settings=settings,
+        source=chosen("source"), target=chosen("target"), target_class=chosen("target_class"), reason=gather("reason",
+        "<U16"), settings=settings,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from ..backends import get_backend
 from ..bayes import BayesClassifier
 from ..density import Evaluator
 
-__all__ = ["GradientVictim", "MixtureVictim", "Choice", "as_victim"]
+__all__ = ["Choice", "GradientVictim", "MixtureVictim", "as_victim"]
 
 Array = NDArray[Any]
 
@@ -29,11 +29,13 @@ class Choice:
         self.source, self.target, self.target_class = (np.full(n, -1, np.int64) for _ in range(3))
 
     def take(self, rows: Array) -> Choice:
+        """The choices of some samples."""
         part = Choice(0)
         part.source, part.target, part.target_class = self.source[rows], self.target[rows], self.target_class[rows]
         return part
 
     def put(self, rows: Array, part: Choice) -> None:
+        """Set the choices of some samples."""
         self.source[rows], self.target[rows], self.target_class[rows] = part.source, part.target, part.target_class
 
 
@@ -89,7 +91,9 @@ class MixtureVictim:
                 g[rows] += sign * part
         return g
 
-    def _add_gradients(self, evaluator: Evaluator, X: Array, rows: Array, components: Array, signs: Array, g: Array) -> None:
+    def _add_gradients(
+        self, evaluator: Evaluator, X: Array, rows: Array, components: Array, signs: Array, g: Array
+    ) -> None:
         f = evaluator.factors
         log_prob, y = np.empty(len(rows)), np.empty((len(rows), f.shape[1]))
         self.ops.refine(
@@ -108,6 +112,7 @@ class GradientVictim:
         self.n_classes = 2 if classes is None else len(classes)
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
+        """Decision values as scores [n, C], and the best other class at x."""
         decision = np.asarray(self.clf.decision_function(X), np.float64)
         joint = np.stack([np.zeros(len(X)), decision], axis=1) if decision.ndim == 1 else decision
         others = joint.copy()
@@ -117,6 +122,7 @@ class GradientVictim:
         return joint, choice
 
     def direction(self, X: Array, y: Array, choice: Choice) -> Array:
+        """Gradient of the other class's score minus the true one's, [n, d]."""
         gradient = np.asarray(self.clf.decision_gradient(X), np.float64)
         if gradient.ndim == 2:
             return np.where(y == 0, 1.0, -1.0)[:, None] * gradient
@@ -127,8 +133,11 @@ class GradientVictim:
 
 
 def as_victim(clf: Any, rows: int, options: Options) -> MixtureVictim | GradientVictim:
+    """The view of a classifier that the attack walks on; blocks of at most `rows` samples."""
     if isinstance(clf, BayesClassifier):
         return MixtureVictim(clf, rows, options)
     if callable(getattr(clf, "decision_function", None)) and callable(getattr(clf, "decision_gradient", None)):
         return GradientVictim(clf, options)
-    raise TypeError(f"{type(clf).__name__} cannot be attacked by gradient: it has no decision_function and decision_gradient")
+    raise TypeError(
+        f"{type(clf).__name__} cannot be attacked by gradient: it has no decision_function and decision_gradient"
+    )

@@ -93,7 +93,7 @@ class Walker:
         low, high = 0.0, 1.0
 
         def sq_at(share: float) -> float:
-            return max(sq0 + 2.0 * share * move[0] + share * share * move[1], 0.0)
+            return float(max(sq0 + 2.0 * share * move[0] + share * share * move[1], 0.0))
 
         for _ in range(times):
             share = 0.5 * (low + high)

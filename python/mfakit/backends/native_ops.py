@@ -1,4 +1,5 @@
-"""The compiled backend: mfakit._native (csrc/cpu) under the table's names and signatures; see numpy_ops for meanings."""
+"""The compiled backend: mfakit._native (csrc/cpu) under the table's names and signatures; see numpy_ops for
+meanings."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ __all__ = list(TABLE)
 
 
 def _bind(name: str) -> Any:
-    """The compiled operation with the readable one's signature and docstring: one place says what an operation takes."""
+    """The compiled operation with the readable one's signature and docstring: one place says what an operation
+    takes."""
     described, compiled = getattr(numpy_ops, name), getattr(_native, name)
     parameters = list(inspect.signature(described).parameters)
 

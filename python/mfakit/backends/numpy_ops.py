@@ -1,9 +1,9 @@
 """The readable backend: every operation of the table in a few lines of NumPy.
 
-The contract, for all backends: arrays are C-contiguous; ``X`` and products are float32 or float64 (``real``), everything
-else float64, indices int64, masks uint8; outputs are allocated by the caller and come last before ``n_threads``; inputs
-are never written to. ``m`` pairs (row, component) are sorted by component. Where a mixture is isotropic, ``noise`` is
-[k, 1] and ``quad`` is None; where it is diagonal, ``noise`` is [k, d].
+The contract, for all backends: arrays are C-contiguous; ``X`` and products are float32 or float64 (``real``),
+everything else float64, indices int64, masks uint8; outputs are allocated by the caller and come last before
+``n_threads``; inputs are never written to. ``m`` pairs (row, component) are sorted by component. Where a mixture is
+isotropic, ``noise`` is [k, 1] and ``quad`` is None; where it is diagonal, ``noise`` is [k, d].
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def accumulate_gradient(
 
 def gradient_weights(products: Array, responsibilities: Array, shift: Array, out: Array, n_threads: int = 1) -> None:
     """The left factor of the product back: out [n, k (l+1)] = r_k · [W (x - μ_k), 1], for
-    ∇ log p = out · Pᵀ - (x - c) ∘ (R D⁻¹)."""
+    ∇ log p = out · Pᵀ - (x - c) ∘ (R D⁻¹).
+    """
     n, (k, l) = len(products), shift.shape
     V = out.reshape(n, k, l + 1)
     V[:, :, :l] = products.reshape(n, k, l + 1)[:, :, :l] - shift
@@ -139,7 +140,8 @@ def point_distances(
     n_threads: int = 1,
 ) -> None:
     """sq_distances [n, k] = ‖x - μ‖² - ‖Qᵀ (x - μ)‖² from the products with [Q, μ - c]; keep [n, k] marks those that
-    rounding (`slack` times the cancelling terms) may have changed by more than `tolerance` relative."""
+    rounding (`slack` times the cancelling terms) may have changed by more than `tolerance` relative.
+    """
     n, (k, l) = len(products), shift.shape
     Y = products.reshape(n, k, l + 1).astype(np.float64)
     size = sq_norms[:, None] + mean_norm
@@ -208,9 +210,9 @@ def factor_walk(
 ) -> None:
     """The whole gradient attack of n samples in factor coordinates (see attacks/coordinates.py for the first six).
 
-    In: a [n, C] inner products of v = x - c with the columns, w [n, C] = 0, alpha [n] = 1, sq [n] = ‖v‖², y [n]. Out: the
-    same at the end of the walk, v = alpha v₀ + w · columns, and reports int64 [n, 5]: how it ended (0 max_steps,
-    1 flipped, 2 no gradient, 3 already wrong), steps, source, target (components over all classes), target's class.
+    In: a [n, C] inner products of v = x - c with the columns, w [n, C] = 0, alpha [n] = 1, sq [n] = ‖v‖², y [n]. Out:
+    the same at the end of the walk, v = alpha v₀ + w · columns, and reports int64 [n, 5]: how it ended (0 max_steps, 1
+    flipped, 2 no gradient, 3 already wrong), steps, source, target (components over all classes), target's class.
     """
     from ._walk import Walker
 
@@ -232,7 +234,8 @@ def accumulate_statistics(
     n_threads: int = 1,
 ) -> None:
     """The M-step's sums over m pairs with weights [m] and latents z [m, l], around the old means, r = x - μ_k:
-    sum_x [k, d] += w r, sum_xz [k, l, d] += w z rᵀ, sum_xx [k, d] += w r²."""
+    sum_x [k, d] += w r, sum_xz [k, l, d] += w z rᵀ, sum_xx [k, d] += w r².
+    """
     for j, part in _groups(components):
         R = X[rows[part]].astype(np.float64) - means[j]
         w = weights[part]

@@ -21,7 +21,8 @@ def available_bayes_pairs() -> list[str]:
 
 
 def load_bayes_pair(name: str) -> BayesClassifier:
-    """A shipped pair of fitted mixtures as a classifier; make it :meth:`~mfakit.BayesClassifier.symmetric` or asymmetric.
+    """A shipped pair of fitted mixtures as a classifier; make it :meth:`~mfakit.BayesClassifier.symmetric` or
+    asymmetric.
 
     Parameters
     ----------

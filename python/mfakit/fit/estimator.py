@@ -48,7 +48,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     max_iter : int
         EM steps, or epochs of SGD; 0 keeps the start.
     n_init : int
-        Independent starts, of which the one with the highest log-likelihood is kept.
+        Independent starts, of which the one with the highest log-likelihood is kept; a warm start is a single one.
     noise_floor : float
         No noise variance falls below this share of the data's variance (its mean over features).
     random_state : int, numpy.random.RandomState, numpy.random.Generator or None
@@ -265,7 +265,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         else:
             starts = (self._start(source, floor, rng) for _ in range(self.n_init))
             best = max(starts, key=lambda result: result.lower_bound)
-        if not best.converged and self.solver == "em" and self.max_iter:
+        if self.solver == "em" and not best.converged and best.n_iter == self.max_iter > 0:
             message = f"EM has not converged after {best.n_iter} steps; raise max_iter or tol"
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
         self.mfa_ = best.mfa
