@@ -25,7 +25,7 @@ void pair_distances(const double* products, const double* shift0, const double* 
                     const double* norm1, index_t k0, index_t l0, index_t k1, index_t l1, double* sq_distances,
                     unsigned char* suspect, int n_threads) {
   const index_t ld = k1 * (l1 + 1);
-  const size_t size = size_t(2 * l1 * l1 + l0 + l1 + 1);
+  const size_t size = size_t(2 * l1 * l1 + l0 + 2 * l1 + 1);
   std::vector<double> scratch(size_t(n_threads) * size);
   double* const work_of_thread = scratch.data();
   parallel_ranges(k0, 1, n_threads, [&](int thread, index_t begin, index_t end) {

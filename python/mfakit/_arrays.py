@@ -117,7 +117,8 @@ class RowBlocks:
     def take(self, rows: np.ndarray[Any, Any], dtype: Any = None) -> np.ndarray[Any, Any]:
         """The rows of the given indices, as a new array."""
         if self._torch_rows:
-            return self._array[rows.tolist()].float().numpy().astype(self.dtype if dtype is None else dtype)
+            taken = self._array[rows.tolist()].float().numpy()
+            return np.asarray(taken, dtype=self.dtype if dtype is None else dtype)
         return np.array(self._array[rows], dtype=self.dtype if dtype is None else dtype, order="C")
 
 

@@ -135,7 +135,8 @@ class Evaluator:
 
     def _squares_product(self, centered: Array) -> Array:
         """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block
-        more."""
+        more.
+        """
         n, d = centered.shape
         thin = self.factors.thin_panel(centered.dtype)
         quad = self._buffer("quad", (n, thin.shape[1]), centered.dtype)

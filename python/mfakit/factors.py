@@ -102,7 +102,8 @@ class Factors:
 
     def largest_safe_norm(self, dtype: Any) -> float:
         """The largest ‖x - center‖ whose products with the panels cannot overflow `dtype`; 0 if a panel does by
-        itself."""
+        itself.
+        """
         if np.dtype(dtype) == np.float64:
             return np.inf
         return self._safe_float32_norm
@@ -183,7 +184,8 @@ def _latent_map(Vt: Array, gain: Array, l: int) -> Array:
 
 def orthonormal_bases(loadings: Array) -> Array:
     """Orthonormal bases Qᵀ [k, l, d] of the columns of A [k, d, l], rank revealing: a zero or dependent column leaves
-    a zero row."""
+    a zero row.
+    """
     k, d, l = loadings.shape
     bases = np.zeros((k, l, d))
     for j in range(k):

@@ -1,7 +1,7 @@
 """Pictures of samples, perturbations and distances as matplotlib figures; needs ``mfakit[plots]``.
 
-Every function returns a :class:`matplotlib.figure.Figure` that belongs to nobody: no window, no global state, safe in threads.
-Save it with ``figure.savefig(path)``.
+Every function returns a :class:`matplotlib.figure.Figure` that belongs to nobody: no window, no global state, safe in
+threads. Save it with ``figure.savefig(path)``.
 """
 
 from __future__ import annotations
@@ -191,9 +191,11 @@ def perturbation_panel(
     title: str | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure 5).
+    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure
+    5).
 
-    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their label states.
+    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their
+    label states.
 
     Parameters
     ----------
@@ -270,7 +272,8 @@ def pixel_histogram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section 2.4).
+    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section
+    2.4).
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""What experiments and commands hand out: tables for the terminal and in Markdown, JSON, and files that are whole or absent."""
+"""What experiments and commands hand out: tables for the terminal and in Markdown, JSON, and files that are whole or
+absent.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,8 @@ class Table:
         titles = [title.replace("\n", " ") for title in self.columns]
         rule = ["---" if i < self.labels else "---:" for i in range(len(titles))]
         rows = [row for row in self.rows if any(row)]
-        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (titles, rule, *rows))
+        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (titles, rule,
+        *rows))
 
 
 def jsonable(value: Any) -> Any:
@@ -100,7 +103,9 @@ def jsonable(value: Any) -> Any:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path with the same suffix, which becomes `path` when the block ends well and is removed when it does not."""
+    """A temporary path with the same suffix, which becomes `path` when the block ends well and is removed when it does
+    not.
+    """
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     temporary = Path(name)

@@ -72,7 +72,8 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
 
 def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Array:
     """Squared distances [n, k] of a block: by the product, and from the residual where the product cannot be
-    trusted."""
+    trusted.
+    """
     factors, ops = evaluator.factors, evaluator.ops
     k, _, d = factors.shape
     centered, norms = evaluator.center(X, start, name)

@@ -1,5 +1,6 @@
 """Theorems 1 to 3 and Lemma A.1 as functions that return numbers: radii, and how far a model is from their
-assumptions."""
+assumptions.
+"""
 
 from __future__ import annotations
 

@@ -49,14 +49,49 @@ MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t 
   }
 }
 
+// v^T S^-1 v by Cholesky where S [l, l] is far from singular: returns false, and leaves S alone, unless its smallest
+// eigenvalue is proven to be at least `least` by 1 / trace(S^-1). L [l, l] and x [l] are work.
+MFAKIT_HD bool quadratic_by_cholesky(const double* S, const double* v, index_t l, double least, double* L, double* x,
+                                     double* result) {
+  double sum = 0.0, trace = 0.0;
+  for (index_t i = 0; i < l; ++i) {
+    for (index_t j = 0; j <= i; ++j) {
+      double t = S[i * l + j];
+      for (index_t k = 0; k < j; ++k) t -= L[i * l + k] * L[j * l + k];
+      if (i > j) {
+        L[i * l + j] = t / L[j * l + j];
+      } else if (t > least) {  // a pivot is at least the smallest eigenvalue
+        L[i * l + i] = sqrt_(t);
+      } else {
+        return false;
+      }
+    }
+    double t = v[i];
+    for (index_t k = 0; k < i; ++k) t -= L[i * l + k] * x[k];
+    x[i] = t / L[i * l + i];
+    sum += x[i] * x[i];
+  }
+  for (index_t c = 0; c < l; ++c) {  // trace(S^-1) = |L^-1|^2, column by column
+    for (index_t i = c; i < l; ++i) {
+      double t = i == c ? 1.0 : 0.0;
+      for (index_t k = c; k < i; ++k) t -= L[i * l + k] * x[k];
+      x[i] = t / L[i * l + i];
+      trace += x[i] * x[i];
+    }
+  }
+  if (!(trace * least < 1.0)) return false;
+  *result = sum;
+  return true;
+}
+
 // d^2 = |Delta|^2 - |u0|^2 - v^T S^-1 v with Delta = mu0 - mu1, u = Q^T Delta, G = Q0^T Q1, v = u1 - G^T u0 and
 // S = I - G^T G, whose eigenvalues are the squared sines of the principal angles. C holds the pair's inner products
 // [l0+1, l1+1] of rows [Q^T; mu], with row stride `ld`. `suspect` marks a pair to be recomputed by QR: the smallest
-// sine below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + l0 + l1 values.
+// sine below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + l0 + 2 l1 values.
 MFAKIT_HD double sq_distance_of_pair(const double* C, index_t ld, index_t l0, index_t l1, const double* shift0 /*[l0]*/,
                                      double norm0, const double* shift1 /*[l1]*/, double norm1, double* work,
                                      unsigned char* suspect) {
-  double *S = work, *V = S + l1 * l1, *u0 = V + l1 * l1, *v = u0 + l0;
+  double *S = work, *V = S + l1 * l1, *u0 = V + l1 * l1, *v = u0 + l0, *x = v + l1;
   const double size = norm0 + norm1;
   double sq = size - 2.0 * C[l0 * ld + l1];
   for (index_t a = 0; a < l0; ++a) {
@@ -72,18 +107,22 @@ MFAKIT_HD double sq_distance_of_pair(const double* C, index_t ld, index_t l0, in
       S[b * l1 + c] = (b == c ? 1.0 : 0.0) - dot;
     }
   }
-  jacobi_eigen(S, V, l1);
   bool shared = false;
-  for (index_t b = 0; b < l1; ++b) {
-    const double sine = S[b * l1 + b];
-    if (sine < 1e-4) {
-      shared = true;
-      continue;
+  double gone = 0.0;
+  if (!quadratic_by_cholesky(S, v, l1, 1e-4, V, x, &gone)) {
+    jacobi_eigen(S, V, l1);
+    for (index_t b = 0; b < l1; ++b) {
+      const double sine = S[b * l1 + b];
+      if (sine < 1e-4) {
+        shared = true;
+        continue;
+      }
+      double along = 0.0;
+      for (index_t c = 0; c < l1; ++c) along += V[c * l1 + b] * v[c];
+      gone += along * along / sine;
     }
-    double along = 0.0;
-    for (index_t c = 0; c < l1; ++c) along += V[c * l1 + b] * v[c];
-    sq -= along * along / sine;
   }
+  sq -= gone;
   sq = not_negative(sq);
   *suspect = shared || sq < 1e-6 * size;
   return sq;

@@ -1,5 +1,6 @@
 """The compiled backend: mfakit._native (csrc/cpu) under the table's names and signatures; see numpy_ops for
-meanings."""
+meanings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ __all__ = list(TABLE)
 
 def _bind(name: str) -> Any:
     """The compiled operation with the readable one's signature and docstring: one place says what an operation
-    takes."""
+    takes.
+    """
     described, compiled = getattr(numpy_ops, name), getattr(_native, name)
     parameters = list(inspect.signature(described).parameters)
 
