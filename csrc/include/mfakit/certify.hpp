@@ -38,6 +38,7 @@ struct PairScratch {
 // How far log p_j may be off by rounding.
 MFAKIT_HD double log_prob_error(const Coordinates& q, const double* a, double sq, index_t j) {
   const index_t m = q.mean_column(j);
+  if (q.log_const[j] == -infinity_()) return 0.0;  // weight or prior 0: log p is -inf, exactly
   return rounding_units * ((sq + 2.0 * fabs_(a[m]) + q.row(m)[m]) / q.variance[j] + fabs_(q.log_const[j]));
 }
 
@@ -232,55 +233,37 @@ MFAKIT_HD void add_class_gradient(const Coordinates& q, const double* a, index_t
   }
 }
 
-// Improve the upper bound on the mixture's own boundary: project the sample on the boundary linearised at the best
-// point, cross along that ray, repeat while it gets nearer.
+// Improve the upper bound on the mixture's own boundary. At the nearest point delta = theta g(x + delta) for the boundary's
+// gradient g = kappa v + columns, v = v0 + delta, hence delta = theta / (1 - theta kappa) (kappa v0 + columns): cross along that
+// ray, with g taken at the best point so far, and repeat while it gets nearer. Few columns whatever the number of rounds.
 MFAKIT_HD void polish(const Coordinates& q, const Sample& x, Certificate& best, double* alpha, double* w,
                       CertifyScratch& s) {
-  double *a = s.point, *pw = s.point + q.size();
+  double* a = s.point;
   for (int round = 0; round < 30; ++round) {
-    for (index_t i = 0; i < q.size(); ++i) {
-      a[i] = (1.0 + *alpha) * x.a[i];
-      pw[i] = w[i];
-    }
-    double against = (1.0 + *alpha) * x.sq, norm2 = (1.0 + *alpha) * against;  // v . v0 and |v|^2 of v = v0 + delta
+    double norm2 = (1.0 + *alpha) * (1.0 + *alpha) * x.sq;  // |v|^2
+    for (index_t i = 0; i < q.size(); ++i) a[i] = (1.0 + *alpha) * x.a[i];
     for (index_t k = 0; k < q.size(); ++k) {
       if (w[k] == 0.0) continue;
       const double* row = q.row(k);
+      MFAKIT_SIMD
       for (index_t i = 0; i < q.size(); ++i) a[i] += w[k] * row[i];
-      against += w[k] * x.a[k];
       norm2 += w[k] * (1.0 + *alpha) * x.a[k];
     }
     for (index_t k = 0; k < q.size(); ++k) norm2 += w[k] * a[k];
     decide(q, a, norm2, s.decision);
-    index_t rival = rival_class(s.decision, q.n_classes, x.y);
-    const double f = s.decision.total[rival] - s.decision.total[x.y];
+    const index_t rival = rival_class(s.decision, q.n_classes, x.y);
+    const double short_of = s.decision.total[x.y] - s.decision.total[rival];
     s.g.along_v = 0.0;
     s.g.count = 0;
     add_class_gradient(q, a, rival, 1.0, s);
     add_class_gradient(q, a, x.y, -1.0, s);
-    double along;
-    const double g2 = squared_norm(q, a, norm2, s.g, &along);
-    if (!(g2 > 0.0 && g2 < infinity_())) return;
-    double g_v0 = s.g.along_v * against;
-    for (index_t k = 0; k < s.g.count; ++k) g_v0 += s.g.coefficient[k] * x.a[s.g.index[k]];
-    // As a ray from the sample: g = along_v v + columns, v = (1 + alpha) v0 + w . columns.
-    Ray& u = s.ray;
-    u.alpha = s.g.along_v * (1.0 + *alpha);
-    u.norm2 = g2;
-    u.along = g_v0;
-    for (index_t i = 0; i < q.size(); ++i) {
-      u.w[i] = s.g.along_v * pw[i];
-      u.a[i] = s.g.along_v * a[i];
-    }
-    for (index_t k = 0; k < s.g.count; ++k) {
-      u.w[s.g.index[k]] += s.g.coefficient[k];
-      const double* row = q.row(s.g.index[k]);
-      for (index_t i = 0; i < q.size(); ++i) u.a[i] += s.g.coefficient[k] * row[i];
-    }
-    const double theta = (along - g_v0 - f) / g2;  // g . delta = g . v - g . v0
-    if (!(theta > 0.0)) return;
-    const double before = best.upper, tau = push(q, x, u, best.lower / sqrt_(g2), theta, s);
-    if (tau == infinity_() || !keep_if_nearer(q, u, tau, best, alpha, w)) return;
+    ray_of(q, x, s.g, s.ray);
+    const double length = sqrt_(s.ray.norm2);
+    if (!(length > 0.0 && length < infinity_())) return;
+    const double start = best.upper < infinity_() ? best.upper / length : short_of / s.ray.norm2;
+    if (!(start > 0.0)) return;
+    const double before = best.upper, tau = push(q, x, s.ray, best.lower / length, start, s);
+    if (tau == infinity_() || !keep_if_nearer(q, s.ray, tau, best, alpha, w)) return;
     if (before - best.upper < 1e-9 * before) return;
   }
 }

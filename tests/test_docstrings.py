@@ -1,0 +1,43 @@
+"""Every example in a docstring runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import mfakit
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(mfakit.__path__, "mfakit.")
+    if not module.name.endswith(("_native", "__main__"))
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    if name.endswith((".sgd", ".plots")):
+        pytest.importorskip("torch" if name.endswith("sgd") else "matplotlib")
+    if name.endswith("native_ops"):
+        pytest.importorskip("mfakit._native")
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+def test_the_front_page_has_examples() -> None:
+    finder = doctest.DocTestFinder()
+    public = [
+        mfakit.MFA,
+        mfakit.BayesClassifier,
+        mfakit.MixtureOfFactorAnalyzers,
+        mfakit.point_subspace_distances,
+        mfakit.attacks.gradient_attack,
+        mfakit.attacks.minimal_perturbation,
+        mfakit.datasets.load_bayes_pair,
+    ]
+    for thing in public:
+        assert any(test.examples for test in finder.find(thing)), f"{thing.__name__} has no example"
