@@ -83,9 +83,10 @@ def digits() -> dict[str, Any]:
     seconds["sklearn_step"] = [(three - one) / REFERENCE_STEPS for three, one in pairs]
     seconds["mfakit_step"] = [ten / STEPS_IN_A_ROW for ten in seconds["mfakit_10"]]
     ratio = median_ratio(seconds, "sklearn_step", "mfakit_step")
+    step, reference_step = (statistics.median(seconds[name]) for name in ("mfakit_step", "sklearn_step"))
     print(
-        f"digits: n={len(X)} d={X.shape[1]} k={k} l={l}: step {1e3 * statistics.median(seconds['mfakit_step']):.1f} ms, "
-        f"scikit-learn {statistics.median(seconds['sklearn_step']):.2f} s, {ratio:.0f} times; held-out log-likelihood "
+        f"digits: n={len(X)} d={X.shape[1]} k={k} l={l}: step {1e3 * step:.1f} ms, "
+        f"scikit-learn {reference_step:.2f} s, {ratio:.0f} times; held-out log-likelihood "
         f"{held_out['mfakit']:.0f} against {held_out['sklearn']:.0f} nats; off the readable backend by {difference:.1e}"
     )
     return {

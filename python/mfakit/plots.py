@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PIXEL_THRESHOLD",
     "Perturbations",
+    "bracket_plot",
     "distance_histogram",
     "image_shape",
+    "magnification",
     "perturbation_panel",
     "pixel_histogram",
     "show_images",
@@ -191,11 +193,9 @@ def perturbation_panel(
     title: str | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure
-    5).
+    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure 5).
 
-    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their
-    label states.
+    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their label states.
 
     Parameters
     ----------
@@ -208,58 +208,100 @@ def perturbation_panel(
     title : str, optional
     value_range : (low, high)
         Black and white of the images.
+
+    Raises
+    ------
+    ValueError
+        For no attacks, unequal numbers of samples, or features that are no image.
     """
     blocks = [(_images(a.X, shape, "X"), _images(a.x_adv, shape, "x_adv")) for a in attacks]
     m = len(blocks[0][0]) if blocks else 0
     if not blocks or any(len(images) != m for block in blocks for images in block):
         raise ValueError("attacks must hold at least one Perturbations, all with equally many samples")
-    figure = _figure(0.72 * m + 4.6, 2.75 * len(attacks) + (0.5 if title else 0.2))
+    sheet = _Sheet(m, blocks[0][0].shape[1:3], len(attacks), title)
+    limit = max(float(np.abs(_changes(a)).max()) for a in attacks)
     with _style():
-        grid = figure.subfigures(len(attacks), 2, width_ratios=[0.72 * m + 1.4, 3.2], squeeze=False)
-        limit = 1.15 * max(float(np.quantile(np.abs(_changes(a)), 0.999)) for a in attacks)
-        for i, (attack, block) in enumerate(zip(attacks, blocks, strict=True)):
-            color = COLORS[i % len(COLORS)]
-            _draw_block(grid[i, 0], attack, *block, value_range, captions if i == 0 else None)
-            ax = grid[i, 1].subplots()
-            pixel_histogram({attack.label: _changes(attack)}, ax=ax, limit=limit, colors=[color])
-        if title:
-            figure.suptitle(title, fontsize=11)
-    return figure
+        for i, (attack, (originals, adversarials)) in enumerate(zip(attacks, blocks, strict=True)):
+            _draw_block(sheet, i, attack.label, originals, adversarials, value_range, captions)
+            histogram = sheet.histogram(i)
+            pixel_histogram(
+                {attack.label: _changes(attack)}, ax=histogram, limit=limit, colors=COLORS[i % len(COLORS) :]
+            )
+    return sheet.figure
 
 
 def _changes(attack: Perturbations) -> Array:
     return np.asarray(attack.x_adv, np.float64) - np.asarray(attack.X) if attack.changes is None else attack.changes
 
 
+class _Sheet:
+    """Where the parts of a panel go, in inches from the top left corner, so that images of all blocks line up."""
+
+    CELL, GAP, LABELS, BAR, HISTOGRAM, HEAD, FOOT = 0.78, 0.07, 1.12, 0.95, 3.0, 0.55, 0.42
+
+    def __init__(self, m: int, shape: tuple[int, ...], n_blocks: int, title: str | None) -> None:
+        self.m, self.cell_height = m, self.CELL * shape[0] / shape[1]
+        self.top = 0.4 if title else 0.05
+        self.images = 3 * (self.cell_height + self.GAP)
+        self.block = self.HEAD + self.images + self.FOOT
+        self.left = self.LABELS + m * (self.CELL + self.GAP)
+        self.size = (self.left + self.BAR + self.HISTOGRAM + 0.15, self.top + n_blocks * self.block)
+        self.figure = _figure(*self.size)
+        self.figure.set_layout_engine("none")
+        if title:
+            self.figure.text(0.12 / self.size[0], 1 - 0.2 / self.size[1], title, fontsize=12, va="center")
+
+    def place(self, left: float, top: float, width: float, height: float) -> Axes:
+        w, h = self.size
+        return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
+
+    def image(self, block: int, row: int, column: int) -> Axes:
+        top = self.top + block * self.block + self.HEAD + row * (self.cell_height + self.GAP)
+        return self.place(self.LABELS + column * (self.CELL + self.GAP), top, self.CELL, self.cell_height)
+
+    def scale(self, block: int) -> Axes:
+        top = self.top + block * self.block + self.HEAD + 2 * (self.cell_height + self.GAP)
+        return self.place(self.left + 0.04, top, 0.09, self.cell_height)
+
+    def histogram(self, block: int) -> Axes:
+        top = self.top + block * self.block + self.HEAD
+        return self.place(self.left + self.BAR, top, self.HISTOGRAM, self.images - self.GAP)
+
+    def heading(self, block: int, text: str) -> None:
+        top = self.top + block * self.block + 0.2
+        self.figure.text(0.12 / self.size[0], 1 - top / self.size[1], text, fontsize=10, fontweight="bold", va="center")
+
+
 def _draw_block(
-    figure: Any,
-    attack: Perturbations,
+    sheet: _Sheet,
+    block: int,
+    label: str,
     originals: Array,
     adversarials: Array,
     value_range: tuple[float, float],
     captions: Sequence[str] | None,
 ) -> None:
+    """Three rows of images under a heading, ℓ2 below each column, and the scale of the differences."""
     difference = adversarials - originals
     factor = magnification(difference)
     l2 = np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
-    axes = figure.subplots(3, len(originals), squeeze=False)
-    names = ("original", "adversarial", f"difference × {factor}")
-    for name, row in zip(names, axes, strict=True):
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
-    image = None
+    sheet.heading(block, label)
     for j in range(len(originals)):
-        _draw_image(axes[0, j], originals[j], value_range)
-        _draw_image(axes[1, j], adversarials[j], value_range)
-        image = _draw_image(axes[2, j], factor * difference[j], (-1.0, 1.0), "RdBu_r")
-        axes[2, j].set_xlabel(f"{l2[j]:.2f}", labelpad=3)
+        axes = [sheet.image(block, row, j) for row in range(3)]
+        _draw_image(axes[0], originals[j], value_range)
+        _draw_image(axes[1], adversarials[j], value_range)
+        drawn = _draw_image(axes[2], factor * difference[j], (-1.0, 1.0), "RdBu_r")
+        axes[2].set_xlabel(f"ℓ2 {l2[j]:.2f}" if j else f"ℓ2 = {l2[j]:.2f}", labelpad=3, fontsize=8)
         if captions:
-            axes[0, j].set_title(captions[j], pad=4)
-    axes[2, 0].text(-0.06, -0.09, "ℓ2", transform=axes[2, 0].transAxes, ha="right", va="top")
+            axes[0].set_title(captions[j], pad=3, fontsize=8)
+        if j == 0:
+            for name, ax in zip(("original", "adversarial", f"difference × {factor}"), axes, strict=True):
+                ax.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=5)
     if originals.ndim == 3:
-        bar = figure.colorbar(image, ax=axes[2].tolist(), shrink=0.9, aspect=8, pad=0.02, ticks=[-1, 0, 1])
-        bar.ax.set_yticklabels([f"{value / factor:+.2g}" if value else "0" for value in (-1, 0, 1)], fontsize=7)
+        bar = sheet.figure.colorbar(drawn, cax=sheet.scale(block), ticks=[-1, 0, 1])
+        bar.ax.set_yticklabels([f"{1 / factor:+g}", "0", f"{-1 / factor:+g}"][::-1], fontsize=7)
+        bar.ax.tick_params(length=2, pad=2)
         bar.outline.set_visible(False)
-    figure.suptitle(attack.label, fontsize=10, fontweight="bold", x=0.02, ha="left")
 
 
 def pixel_histogram(
@@ -272,8 +314,7 @@ def pixel_histogram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section
-    2.4).
+    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section 2.4).
 
     Parameters
     ----------
@@ -283,38 +324,66 @@ def pixel_histogram(
         5/255 by default, for images in [0, 1].
     bins : int
     limit : float, optional
-        The axis goes from -limit to limit; None covers 99.9% of the changes. What lies beyond is in the outermost bins.
+        The axis goes from -limit to limit, and what lies beyond is in the outermost bins; None covers all changes.
     colors : sequence of str
     title : str, optional
+        None says, for a single array, how much of it is within the threshold.
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
     """
     arrays = {label: np.asarray(values, np.float64).ravel() for label, values in changes.items()}
     if not arrays or not all(values.size for values in arrays.values()):
         raise ValueError("changes must hold at least one array that is not empty")
-    if limit is None:
-        limit = 1.15 * max(float(np.quantile(np.abs(values), 0.999)) for values in arrays.values())
-    limit = max(limit, 1.5 * threshold)
+    limit = max(limit or max(float(np.abs(values).max()) for values in arrays.values()), 1.5 * threshold)
     edges = np.linspace(-limit, limit, bins + 1)
-    figure = _figure(4.2, 2.8) if ax is None else ax.figure
+    within = {label: f"{100 * float((np.abs(v) <= threshold).mean()):.0f}%" for label, v in arrays.items()}
+    name = _fraction(threshold)
+    figure, ax = _axes(ax)
     with _style():
-        ax = figure.subplots() if ax is None else ax
         for (label, values), color in zip(arrays.items(), colors, strict=False):
-            share = np.histogram(np.clip(values, -limit, limit), edges)[0] / values.size
-            within = float((np.abs(values) <= threshold).mean())
-            ax.stairs(100 * share, edges, fill=True, color=color, alpha=0.55, label=f"{label}: {100 * within:.0f}% within")
-            ax.stairs(100 * share, edges, color=color, linewidth=0.8)
+            share = 100 * np.histogram(np.clip(values, -limit, limit), edges)[0] / values.size
+            ax.stairs(
+                share, edges, fill=True, color=color, alpha=0.45, label=f"{label}: {within[label]} within ±{name}"
+            )
+            ax.stairs(share, edges, color=color, linewidth=0.9)
         for sign in (-1, 1):
             ax.axvline(sign * threshold, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.9)
-        name = f"{255 * threshold:.3g}/255" if abs(255 * threshold - round(255 * threshold)) < 1e-9 else f"{threshold:.3g}"
-        ax.set_yscale("log")
-        ax.set_xlim(-limit, limit)
-        ax.set_xlabel(f"change of a pixel (data units); dashed: ±{name}")
-        ax.set_ylabel("share of pixels (%)")
-        ax.legend(loc="upper left", borderaxespad=0.2, handlelength=1.2)
-        if title:
-            ax.set_title(title)
-    return figure  # type: ignore[return-value]
+        _label_pixel_axes(ax, limit, name)
+        if len(arrays) > 1:
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.2)
+        elif title is None:
+            title = f"{next(iter(within.values()))} of the pixels changed by at most {name}"
+        if title and len(arrays) == 1:
+            ax.set_title(title, fontsize=9)
+        elif title:
+            ax.figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _label_pixel_axes(ax: Axes, limit: float, name: str) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(-limit, limit)
+    ax.set_xlabel(f"change of a pixel, data units (dashed: ±{name})")
+    ax.set_ylabel("pixels per bin (%)", labelpad=2)
+
+
+def _fraction(threshold: float) -> str:
+    """The threshold as it is said: 5/255 rather than 0.0196."""
+    steps = round(255 * threshold)
+    return f"{steps}/255" if abs(255 * threshold - steps) < 1e-9 else f"{threshold:.3g}"
+
+
+def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    """The axes to draw on, in a figure of their own if none were given."""
+    if ax is not None:
+        return ax.figure, ax  # type: ignore[return-value]
+    figure = _figure(4.4, 3.0)
+    with _style():
+        return figure, figure.subplots()
 
 
 def distance_histogram(
@@ -346,23 +415,60 @@ def distance_histogram(
     arrays = {label: values[np.isfinite(values)] for label, values in arrays.items()}
     if not arrays or not all(values.size for values in arrays.values()):
         raise ValueError("distances must hold at least one array with finite values")
-    low, high = min(v.min() for v in arrays.values()), max(v.max() for v in arrays.values())
+    every = np.concatenate([*arrays.values(), list((marks or {}).values())])
+    low, high = float(every.min()), float(every.max())
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
-    figure = _figure(4.2, 2.8) if ax is None else ax.figure
+    figure, ax = _axes(ax)
     with _style():
-        ax = figure.subplots() if ax is None else ax
         for (label, values), color in zip(arrays.items(), colors, strict=False):
-            share = np.histogram(values, edges)[0] / values.size
-            ax.stairs(100 * share, edges, fill=True, color=color, alpha=0.35, label=f"{label} (mean {values.mean():.2f})")
-            ax.stairs(100 * share, edges, color=color, linewidth=1.0)
+            share = 100 * np.histogram(values, edges)[0] / values.size
+            ax.stairs(share, edges, fill=True, color=color, alpha=0.35, label=f"{label}, mean {values.mean():.2f}")
+            ax.stairs(share, edges, color=color, linewidth=1.0)
             ax.axvline(float(values.mean()), color=color, linewidth=1.2)
         for (label, value), dash in zip((marks or {}).items(), ((0, (1, 1.5)), (0, (5, 2))), strict=False):
-            ax.axvline(value, color=BLACK, linestyle=dash, linewidth=1.0, label=f"{label} ({value:.2f})")
+            ax.axvline(value, color=BLACK, linestyle=dash, linewidth=1.2, label=f"{label}, {value:.2f}")
         ax.set_xlabel(xlabel)
-        ax.set_ylabel("share of samples (%)")
-        ax.margins(y=0.3)
+        ax.set_ylabel("samples per bin (%)")
         ax.set_ylim(bottom=0)
-        ax.legend(loc="upper left", borderaxespad=0.2, handlelength=1.2)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.4, borderaxespad=0.1)
+        if title:
+            ax.set_title(title, pad=14 + 11 * (len(arrays) + len(marks or {})))
+    return figure
+
+
+def bracket_plot(
+    lower: ArrayLike,
+    upper: ArrayLike,
+    attack: ArrayLike,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Certified brackets against an attack, a sample a column, sorted by the lower bound.
+
+    Parameters
+    ----------
+    lower, upper : array-like, [n]
+        Of :func:`mfakit.attacks.minimal_perturbation`, ℓ2.
+    attack : array-like, [n]
+        ℓ2 of an attack; NaN where it failed.
+    title : str, optional
+    """
+    low, high, found = (np.asarray(values, np.float64) for values in (lower, upper, attack))
+    shown = np.flatnonzero(np.isfinite(high) & (high > 0))
+    if not shown.size:
+        raise ValueError("there is no finite bracket to draw")
+    order = shown[np.argsort(low[shown], kind="stable")]
+    rank = np.arange(len(order))
+    figure = _figure(6.0, 3.2)
+    with _style():
+        ax = figure.subplots()
+        ax.scatter(rank, found[order], s=6, color=COLORS[1], label="gradient attack", linewidths=0)
+        ax.vlines(rank, low[order], high[order], color=COLORS[0], linewidth=1.5)
+        ax.plot(rank, low[order], color=COLORS[0], linewidth=1.2, label="certified bracket")
+        ax.set_xlabel("sample, sorted")
+        ax.set_ylabel("ℓ2 to the decision boundary")
+        ax.set_ylim(bottom=0)
+        ax.legend(loc="upper left")
         if title:
             ax.set_title(title)
-    return figure  # type: ignore[return-value]
+    return figure

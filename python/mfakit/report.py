@@ -82,8 +82,9 @@ class Table:
         titles = [title.replace("\n", " ") for title in self.columns]
         rule = ["---" if i < self.labels else "---:" for i in range(len(titles))]
         rows = [row for row in self.rows if any(row)]
-        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (titles, rule,
-        *rows))
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (titles, rule, *rows)
+        )
 
 
 def jsonable(value: Any) -> Any:

@@ -43,7 +43,8 @@ def test_same_trajectory_as_the_direct_path(backend: str, variant: str, options:
     }[variant]()
     X, y = sym.sample(12 if backend == "numpy" else 40, rng=0, dtype=np.float64)
     direct, factor = (
-        gradient_attack(clf, X, y, step_size=0.05, path=path, backend=backend, **options) for path in ("direct", "factor")
+        gradient_attack(clf, X, y, step_size=0.05, path=path, backend=backend, **options)
+        for path in ("direct", "factor")
     )
     assert direct.settings["path"] == "direct"
     assert factor.settings["path"] == "factor"

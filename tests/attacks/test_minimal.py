@@ -198,7 +198,12 @@ def test_theorem2_is_the_limit() -> None:
 @pytest.mark.parametrize(
     ("clf", "X", "y", "match"),
     [
-        (mfakit.BayesClassifier([random_mfa(noise="diagonal", seed=s) for s in (0, 1)]), np.zeros((1, 12)), [0], "diagonal"),
+        (
+            mfakit.BayesClassifier([random_mfa(noise="diagonal", seed=s) for s in (0, 1)]),
+            np.zeros((1, 12)),
+            [0],
+            "diagonal",
+        ),
         (object(), np.zeros((1, 2)), [0], "not a BayesClassifier"),
         (spheres([[0.0, 0], [1.0, 0]]), np.full((1, 2), np.nan), [0], "X has NaN or inf, first in row 0"),
         (spheres([[0.0, 0], [1.0, 0]]), np.zeros((1, 3)), [0], r"\[n, 2\]"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .em import expectation, fit_em, maximization
+from .em import fit_em, maximization
 from .estimator import MixtureOfFactorAnalyzers
 from .initialize import initial_mfa
 from .source import Source
 from .statistics import Statistics
+from .workers import expectation
 
 __all__ = [
     "MixtureOfFactorAnalyzers",

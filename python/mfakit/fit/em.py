@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from ..mfa import MFA
 from .source import Source
 from .statistics import Statistics
+from .workers import expectation
 
-__all__ = ["FitResult", "expectation", "fit_em", "maximization", "progress_bar"]
+__all__ = ["FitResult", "fit_em", "maximization", "progress_bar"]
 
 Array = NDArray[Any]
 _logger = logging.getLogger("mfakit")
@@ -90,14 +91,6 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
                 result.converged = True
                 break
     return result
-
-
-def expectation(mfa: MFA, source: Source) -> Statistics:
-    """The statistics of all rows of the source under `mfa`: one pass, one block in memory."""
-    stats = Statistics.zeros(mfa)
-    for rows, weights in source.parts():
-        stats.add(rows, weights, source.options)
-    return stats
 
 
 def maximization(stats: Statistics, floor: float) -> MFA:

@@ -84,6 +84,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     Notes
     -----
+    Each thread of EM takes a share of the rows; meanwhile the matrix products of the process run in one thread each.
     EM never lowers the log-likelihood by more than rounding, except where a component that has lost all its samples is
     put on a badly explained one; that is logged and noted in ``history_``. Memory beyond the data is one block of rows,
     some copies of the model, and the sample that fitting starts from.

@@ -1,0 +1,60 @@
+"""``mfakit``: the command line. Parsing is here and in commands/, the work is the library's."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ._version import __version__
+from .commands import attack, certify, distances, fit, info, reproduce, sample
+
+__all__ = ["main"]
+
+COMMANDS = (reproduce, fit, sample, attack, certify, distances, info)
+EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mfakit",
+        description="Mixtures of factor analyzers, their Bayes-optimal classifiers, and how robust those are.",
+        epilog="example: mfakit reproduce bayes --pairs mnist-06",
+    )
+    parser.add_argument("--version", action="version", version=f"mfakit {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        command = module.add_parser(commands)
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
+        command.set_defaults(run=module.run)
+        command.add_argument(
+            "--no-progress", dest="progress", action="store_false", default=None, help="no progress bar"
+        )
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status: 0 done, 1 bad input, 2 bad usage, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("mfakit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (a pager, head): nothing to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except EXPECTED as error:
+        if args.debug:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"mfakit: {message}", file=sys.stderr)
+        return 1

@@ -1,0 +1,94 @@
+"""What several commands share: models by name or file, data from files, and where things are written."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..bayes import BayesClassifier
+    from ..mfa import MFA
+
+__all__ = ["add_classifier", "add_data", "load_classifier", "load_data", "load_mixture"]
+
+Array = NDArray[Any]
+
+
+def add_classifier(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say which classifier."""
+    parser.add_argument("classifier", help="a shipped pair such as mnist-06, or a classifier's .safetensors file")
+    parser.add_argument(
+        "--variant", choices=("symmetric", "asymmetric", "as-is"), default="symmetric",
+        help="default: %(default)s; as-is takes the model as it was fitted",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sigma", type=float, default=0.01, help="noise of the symmetric variant (default: %(default)s)"
+    )
+
+
+def load_classifier(args: argparse.Namespace) -> BayesClassifier:
+    """The classifier of :func:`add_classifier`'s arguments."""
+    from ..bayes import BayesClassifier
+    from ..datasets import load_bayes_pair
+
+    if Path(args.classifier).suffix == ".safetensors":
+        clf = BayesClassifier.load(args.classifier)
+    else:
+        clf = load_bayes_pair(args.classifier)
+    if args.variant == "as-is":
+        return clf
+    sym = clf.symmetric(args.sigma)
+    return sym if args.variant == "symmetric" else sym.asymmetric()
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say which samples."""
+    parser.add_argument("--data", type=Path, help=".npz with X [n, d] and optionally y [n], or .npy with X")
+    parser.add_argument(
+        "--samples", type=int, default=200, metavar="N", help="fresh samples, without --data (default: 200)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the fresh samples (default: %(default)s)")
+
+
+def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Array | None]:
+    """X [n, d] and y [n] or None of :func:`add_data`'s arguments; fresh samples come from the main components."""
+    if args.data is not None:
+        return read_samples(args.data)
+    if args.samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {args.samples}")
+    if args.variant == "asymmetric":
+        clf = load_classifier(argparse.Namespace(**{**vars(args), "variant": "symmetric"}))
+    return clf.sample(args.samples, rng=args.seed, balanced=True)
+
+
+def read_samples(path: Path) -> tuple[Array, Array | None]:
+    """X and y (None if there is none) from a .npz or .npy file; nothing in it is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no data file at {path}")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not hasattr(loaded, "files"):
+            return loaded, None
+        with loaded:
+            if "X" not in loaded.files:
+                raise ValueError(f"has arrays {', '.join(loaded.files) or 'none'}, but no X")
+            return loaded["X"], loaded["y"] if "y" in loaded.files else None
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npz or .npy file: {error}") from None
+
+
+def load_mixture(name: str) -> MFA:
+    """A mixture from a file, or class C of a shipped pair as PAIR:C."""
+    from ..datasets import load_bayes_pair
+    from ..mfa import MFA
+
+    pair, colon, cls = name.rpartition(":")
+    if not colon or name.endswith(".safetensors"):
+        return MFA.load(name)
+    if cls not in ("0", "1"):
+        raise ValueError(f"{name!r}: the class of a shipped pair is 0 or 1, as in mnist-06:0")
+    return load_bayes_pair(pair).mixtures[int(cls)]

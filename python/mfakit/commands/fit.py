@@ -1,0 +1,78 @@
+"""``mfakit fit``: a mixture from data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._common import Array, read_samples
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "fit",
+        help="fit a mixture to images or to an array",
+        description="Fit a mixture of factor analyzers by EM (or SGD) and write it to a .safetensors file.",
+        epilog="examples:\n  mfakit fit --mnist 0 --components 25 --factors 6 --out zeros.safetensors\n"
+        "  mfakit fit --celeba Male=1 --components 8 --factors 10 --out male.safetensors\n"
+        "  mfakit fit --data samples.npy --components 3 --factors 2 --out model.safetensors",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help=".npy with X [n, d], or .npz with X")
+    source.add_argument("--mnist", type=int, metavar="DIGIT", help="training images of a digit")
+    source.add_argument("--celeba", metavar="ATTRIBUTE=0|1", help="training images with or without an attribute")
+    source.add_argument("--cifar10", type=int, metavar="CLASS", help="training images of a class")
+    parser.add_argument("--data-root", type=Path, help="where the data sets are (default: MFAKIT_DATA)")
+    parser.add_argument("--components", type=int, default=25, help="k (default: %(default)s)")
+    parser.add_argument("--factors", type=int, default=6, help="l (default: %(default)s)")
+    parser.add_argument("--noise", choices=("isotropic", "diagonal"), default="isotropic", help="default: %(default)s")
+    parser.add_argument("--solver", choices=("em", "sgd"), default="em", help="default: %(default)s")
+    parser.add_argument("--max-iter", type=int, default=100, help="default: %(default)s")
+    parser.add_argument("--tol", type=float, default=1e-3, help="nats per sample (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit and write."""
+    import warnings
+
+    if not args.out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {args.out.parent} to write {args.out.name} to")
+    X = _load(args)
+    from ..fit import MixtureOfFactorAnalyzers
+
+    estimator = MixtureOfFactorAnalyzers(
+        args.components, args.factors, noise=args.noise, solver=args.solver, max_iter=args.max_iter, tol=args.tol,
+        random_state=args.seed, progress=args.progress,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the line below says whether it converged
+        estimator.fit(X)
+    estimator.mfa_.save(args.out)
+    state = "converged" if estimator.converged_ else "not converged: raise --max-iter or --tol"
+    print(f"{estimator.mfa_} from {len(X)} samples: {estimator.lower_bound_:.4f} nats per sample after "
+          f"{estimator.n_iter_} iterations ({state})")  # fmt: skip
+    print(f"written: {args.out}")
+    return 0
+
+
+def _load(args: argparse.Namespace) -> Array:
+    from .. import datasets
+
+    if args.data is not None:
+        return read_samples(args.data)[0]
+    if args.mnist is not None:
+        return np.asarray(datasets.load_mnist(args.data_root, classes=(args.mnist,))[0])
+    if args.cifar10 is not None:
+        return np.asarray(datasets.load_cifar10(args.data_root, classes=(args.cifar10,))[0])
+    attribute, _, value = args.celeba.partition("=")
+    if value not in ("0", "1"):
+        raise ValueError(f"--celeba must be ATTRIBUTE=0 or ATTRIBUTE=1, such as Male=1, got {args.celeba!r}")
+    X, y, _, _ = datasets.load_celeba(args.data_root, attribute, progress=args.progress)
+    return np.asarray(X[y == int(value)])

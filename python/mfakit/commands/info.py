@@ -1,0 +1,56 @@
+"""``mfakit info``: what this installation can do, and why it cannot do the rest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .._version import __version__
+
+PACKAGES = ("numpy", "scipy", "numba", "scikit-learn", "torch", "matplotlib", "cupy-cuda12x", "cupy-cuda13x")
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "info",
+        help="versions, backends and why one is missing, threads, devices, data",
+        description="What this installation can do, and why it cannot do the rest.",
+        epilog="example:\n  mfakit info",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it."""
+    from .._options import Options
+    from ..backends import BACKENDS, available, why_missing
+    from ..datasets import available_bayes_pairs
+
+    print(f"mfakit {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    for name in BACKENDS:
+        reason = why_missing(name)
+        default = " (default)" if available()[0] == name else ""
+        print(f"{name + ' backend':16s} {f'yes{default}{_build(name)}' if reason is None else f'no: {reason}'}")
+    print(f"{'cuda backend':16s} no: {why_missing('cuda')}")
+    print(f"{'threads':16s} {Options().threads}")
+    print(f"{'shipped pairs':16s} {', '.join(available_bayes_pairs()) or 'none'}")
+    print(f"{'MFAKIT_DATA':16s} {os.environ.get('MFAKIT_DATA', 'not set')}")
+    for package in PACKAGES:
+        try:
+            print(f"{package:16s} {version(package)}")
+        except PackageNotFoundError:
+            print(f"{package:16s} not installed")
+    return 0
+
+
+def _build(name: str) -> str:
+    if name != "native":
+        return ""
+    from .. import _native
+
+    threads = "OpenMP" if _native.openmp else "one thread: built without OpenMP"
+    return f", {threads}, compiler {_native.compiler}"

@@ -1,0 +1,26 @@
+"""The paper's experiments, one file each; ``mfakit reproduce NAME`` runs them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+__all__ = ["EXPERIMENTS", "load_experiment"]
+
+# Name -> what it shows. The module of the same name has add_arguments(parser) and run_command(args).
+EXPERIMENTS = {
+    "bayes": "the optimal classifier is robust on symmetric pairs and brittle on asymmetric ones (Figures 5, 14, 15)",
+}
+
+
+def load_experiment(name: str) -> ModuleType:
+    """The module of an experiment.
+
+    Raises
+    ------
+    ValueError
+        For another name; the message lists those there are.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    return import_module(f".{name}", __name__)
