@@ -58,7 +58,7 @@ STYLE = {
 def _style() -> AbstractContextManager[None]:
     import matplotlib
 
-    return matplotlib.rc_context(STYLE)
+    return matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -155,7 +155,7 @@ def show_images(
                 ax.set_title(captions[i], fontsize=7, pad=2)
         if title:
             figure.suptitle(title, fontsize=10)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
     return figure
 
 
@@ -193,9 +193,11 @@ def perturbation_panel(
     title: str | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure 5).
+    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure
+    5).
 
-    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their label states.
+    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their
+    label states.
 
     Parameters
     ----------
@@ -314,7 +316,8 @@ def pixel_histogram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section 2.4).
+    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section
+    2.4).
 
     Parameters
     ----------

@@ -154,7 +154,7 @@ def environment() -> dict[str, Any]:
 
 def _blas() -> str:
     try:
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload, index]
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"{blas['name']} {blas['version']}"
     except (KeyError, TypeError):
         return "unknown"

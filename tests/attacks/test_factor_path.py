@@ -66,7 +66,7 @@ def test_points_and_inner_products() -> None:
     q = FactorCoordinates.of(symmetric())
     rng = np.random.default_rng(0)
     X, w, alpha = rng.normal(size=(5, 120)), rng.normal(size=(5, len(q.columns))), rng.normal(size=5)
-    a, sq = q.project(X)
+    a, _ = q.project(X)
     P = q.points(X, alpha, w)
     np.testing.assert_allclose(P, q.center + alpha[:, None] * (X - q.center) + w @ q.columns, rtol=1e-12)
     # inner products of the moved points follow from the Gram matrix alone
@@ -90,7 +90,7 @@ def test_a_memory_limit_forces_the_direct_path_and_says_so(
     with caplog.at_level(logging.INFO, "mfakit"):
         assert gradient_attack(clf, X, y).settings["path"] == "direct"
     assert "over the limit" in caplog.text
-    with pytest.raises(ValueError, match='path="factor" cannot be taken: the Gram matrix .*GRAM_BYTES'):
+    with pytest.raises(ValueError, match=r'path="factor" cannot be taken: the Gram matrix .*GRAM_BYTES'):
         gradient_attack(clf, X, y, path="factor")
 
 

@@ -233,9 +233,10 @@ MFAKIT_HD void add_class_gradient(const Coordinates& q, const double* a, index_t
   }
 }
 
-// Improve the upper bound on the mixture's own boundary. At the nearest point delta = theta g(x + delta) for the boundary's
-// gradient g = kappa v + columns, v = v0 + delta, hence delta = theta / (1 - theta kappa) (kappa v0 + columns): cross along that
-// ray, with g taken at the best point so far, and repeat while it gets nearer. Few columns whatever the number of rounds.
+// Improve the upper bound on the mixture's own boundary. At the nearest point delta = theta g(x + delta) for the
+// boundary's gradient g = kappa v + columns, v = v0 + delta, hence delta = theta / (1 - theta kappa) (kappa v0 +
+// columns): cross along that ray, with g taken at the best point so far, and repeat while it gets nearer. Few columns
+// whatever the number of rounds.
 MFAKIT_HD void polish(const Coordinates& q, const Sample& x, Certificate& best, double* alpha, double* w,
                       CertifyScratch& s) {
   double* a = s.point;

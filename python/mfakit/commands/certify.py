@@ -17,8 +17,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "certify",
         help="the smallest perturbation of each sample, with proof",
-        description="Bracket each sample's smallest perturbation that changes the decision: a proven lower bound, and a "
-        "point beyond the boundary.",
+        description="Bracket each sample's smallest perturbation that changes the decision: a proven lower bound, and "
+        "a point beyond the boundary.",
         epilog="example:\n  mfakit certify mnist-06 --samples 500 --json certified.json --picture certified.png",
     )
     add_classifier(parser)
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
             )
         )  # fmt: skip
     columns = (
-        "class", "samples", "lower\nℓ2", "upper\nℓ2", "mean\ngap", "largest\ngap", "within\n0.1% (%)", "attack /\nupper",
+        "class", "samples", "lower\nℓ2", "upper\nℓ2", "mean\ngap", "largest\ngap", "within\n0.1% (%)",
+        "attack /\nupper",
     )  # fmt: skip
     print(Table(columns, tuple(rows)).terminal())
     below = int((attack.l2[attack.success] < r.lower[attack.success]).sum())

@@ -92,7 +92,7 @@ class BayesReport:
             "pair", "variant", "accuracy\n(%)", "fooled\n(%)", "attack\nℓ2", "certified\nminimum ℓ2", "predicted\nℓ2",
             "half D\nℓ2", "min d/2\nℓ2", "pixels within\n5/255 (%)",
         )  # fmt: skip
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for r in self.results:
             predicted = r.half_distance if r.predicted is None else r.predicted
             rows.append(

@@ -1,0 +1,219 @@
+"""The command line: every example runs, bad input is one line and an exit status, nothing shows a traceback unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import random_mfa
+
+import mfakit
+from mfakit.backends import why_missing
+from mfakit.cli import main
+
+COMMANDS = ("reproduce", "fit", "sample", "attack", "certify", "distances", "info")
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "mfakit", *arguments], capture_output=True, text=True, check=False, timeout=120, cwd=cwd
+    )
+
+
+@pytest.fixture
+def quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run in this process, in an empty folder; returns (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # argparse
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(quiet, command: str) -> None:
+    status, out, _ = quiet(command, "--help")
+    assert status == 0
+    assert re.search(rf"example.*\n\s+mfakit {command}", out)
+
+
+def examples(command: str, out: str) -> list[list[str]]:
+    """The examples of a help text that need no data set of their own."""
+    lines = [line.split() for line in out.splitlines() if line.strip().startswith(f"mfakit {command}")]
+    needs_data = {"--mnist", "--celeba", "--data", "model.safetensors"}
+    return [words[1:] for words in lines if not needs_data & set(words)]
+
+
+@pytest.mark.parametrize("command", ["sample", "attack", "distances", "info", "certify"])
+def test_the_examples_run(quiet, command: str) -> None:
+    if command == "certify" and why_missing("native"):
+        pytest.skip(f"compiled: {why_missing('native')}")
+    if command in ("certify",):
+        pytest.importorskip("matplotlib")
+    _, out, _ = quiet(command, "--help")
+    found = examples(command, out)
+    assert found
+    for words in found:
+        status, out, err = quiet(*words)
+        assert (status, err) == (0, ""), words
+        assert out
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter()\n"
+        "from mfakit.cli import _parser; _parser()\n"
+        "print(time.perf_counter() - start, *({'torch', 'sklearn', 'matplotlib', 'numba', 'cupy'} & set(sys.modules)))"
+    )
+    seconds = []
+    for _ in range(3):
+        words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        assert words[1:] == []
+        seconds.append(float(words[0]))
+    assert min(seconds) < 0.5
+
+
+def test_version_and_info(quiet) -> None:
+    assert quiet("--version")[1] == f"mfakit {mfakit.__version__}\n"
+    status, out, _ = quiet("info")
+    assert status == 0
+    assert len([line for line in out.splitlines() if line.startswith("native")]) == 1
+    for word in ("numba backend", "numpy backend", "cuda backend", "threads", "shipped pairs", "scikit-learn"):
+        assert word in out
+
+
+def cut_short(path: Path) -> Path:
+    random_mfa().save(path)
+    path.write_bytes(path.read_bytes()[:100])
+    return path
+
+
+BAD = {
+    "unknown pair": (("attack", "mnist-99"), "there are mnist-06, mnist-27, mnist-45"),
+    "sigma": (("attack", "mnist-06", "--sigma", "0"), "sigma must be positive"),
+    "no samples": (("attack", "mnist-06", "--samples", "0"), "--samples must be at least 1"),
+    "step": (("attack", "mnist-06", "--samples", "2", "--step-size", "-1"), "step_size must be a positive length"),
+    "missing model": (("sample", "nothing.safetensors", "--out", "x.npy"), "no model file at nothing.safetensors"),
+    "cut model": (("sample", "cut.safetensors", "--out", "x.npy"), "not a readable safetensors file"),
+    "missing data": (("fit", "--data", "nothing.npy", "--out", "m.safetensors"), "no data file at nothing.npy"),
+    "wrong data": (("fit", "--data", "cut.safetensors", "--out", "m.safetensors"), "not a readable .npz or .npy file"),
+    "wrong width": (("distances", "mnist-06:0", "--data", "narrow.npy"), r"X must be \[n, 784\].*got \(3, 5\)"),
+    "too few": (
+        ("fit", "--data", "narrow.npy", "--factors", "2", "--out", "m.safetensors"),
+        "n_components=25 needs at least as many",
+    ),
+    "celeba": (("fit", "--celeba", "Male", "--out", "m.safetensors"), "must be ATTRIBUTE=0 or ATTRIBUTE=1"),
+    "no folder": (("fit", "--data", "narrow.npy", "--out", "no/m.safetensors"), "no folder no"),
+    "nothing to do": (("sample", "mnist-06:0"), "nothing to write"),
+    "class": (("sample", "mnist-06:7", "--out", "x.npy"), "the class of a shipped pair is 0 or 1"),
+    "one model": (("distances", "mnist-06:0"), "give either a second mixture or --data"),
+    "experiment pair": (("reproduce", "bayes", "--pairs", "nope"), "no shipped pair 'nope'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_1(quiet, case: str, tmp_path: Path) -> None:
+    arguments, match = BAD[case]
+    cut_short(tmp_path / "cut.safetensors")
+    np.save(tmp_path / "narrow.npy", np.zeros((3, 5)))
+    status, out, err = quiet(*arguments)
+    assert status == 1
+    assert out == ""
+    assert re.fullmatch(rf"mfakit: .*{match}.*\n", err), err
+
+
+def test_missing_data_sets_say_where_they_were_looked_for(quiet, tmp_path: Path) -> None:
+    status, _, err = quiet("fit", "--mnist", "0", "--data-root", str(tmp_path), "--out", "m.safetensors")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "train-images" in err
+    assert str(tmp_path) in err
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("attack",), ("attack", "mnist-06", "--samples", "many")])
+def test_bad_usage_is_status_2(quiet, arguments: tuple[str, ...]) -> None:
+    status, _, err = quiet(*arguments)
+    assert status == 2
+    assert "usage: mfakit" in err
+
+
+def test_a_traceback_only_with_debug() -> None:
+    plain, debug = run("attack", "nope"), run("attack", "nope", "--debug")
+    assert "Traceback" not in plain.stderr
+    assert plain.returncode == 1
+    assert "Traceback" in debug.stderr
+    assert run("--debug", "attack", "nope").stderr.count("Traceback") == 1
+
+
+def test_fit_sample_attack_go_together(quiet, tmp_path: Path) -> None:
+    """A model fitted from a file, sampled, and two of them attacked as a classifier."""
+    for c in (0, 1):
+        np.save(tmp_path / f"{c}.npy", random_mfa(d=60, seed=c).sample(300, rng=c)[0])
+        status, out, err = quiet(
+            "fit", "--data", f"{c}.npy", "--components", "3", "--factors", "2", "--out", f"{c}.safetensors"
+        )
+        assert (status, err) == (0, "")
+        assert "nats per sample" in out
+    assert quiet("sample", "0.safetensors", "-n", "7", "--out", "s.npz")[0] == 0
+    with np.load(tmp_path / "s.npz") as drawn:
+        assert drawn["X"].shape == (7, 60)
+    clf = mfakit.BayesClassifier([mfakit.MFA.load(tmp_path / f"{c}.safetensors") for c in (0, 1)])
+    clf.save(tmp_path / "pair.safetensors")
+    X, y = clf.sample(20, rng=0)
+    np.savez(tmp_path / "data.npz", X=X, y=y)
+    status, out, _ = quiet(
+        "attack", "pair.safetensors", "--variant", "as-is", "--data", "data.npz", "--json", "a.json", "--out", "a.npz"
+    )
+    assert status == 0
+    numbers = json.loads((tmp_path / "a.json").read_text())
+    expected = mfakit.attacks.gradient_attack(clf, X, y)
+    assert numbers["mean_l2"] == pytest.approx(expected.mean_l2)
+    with np.load(tmp_path / "a.npz") as saved:
+        np.testing.assert_allclose(saved["x_adv"], expected.x_adv, rtol=1e-6)
+    status, out, _ = quiet("distances", "0.safetensors", "1.safetensors", "--smallest", "1", "--json", "d.json")
+    assert status == 0
+    distances = mfakit.subspace_distances(*clf.mixtures)
+    assert json.loads((tmp_path / "d.json").read_text())["smallest"] == pytest.approx([distances.min()])
+    assert f"{distances.min():.4f}" in out
+
+
+def test_broken_pipes_are_silent() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mfakit", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert err == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_is_status_130_and_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mfakit", "reproduce", "bayes", "--samples", "200000", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "mfakit: interrupted\n"
