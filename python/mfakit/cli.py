@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0 done, 1 bad input, 2 bad usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ℓ and σ on a terminal that lacks them are no reason to fail
     args = _parser().parse_args(argv)
     try:
         status = int(args.run(args))
@@ -57,4 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"mfakit: {message}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if args.debug:
+            raise
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"mfakit: internal error, {message}; run again with --debug and report it", file=sys.stderr)
         return 1

@@ -220,7 +220,7 @@ def perturbation_panel(
     m = len(blocks[0][0]) if blocks else 0
     if not blocks or any(len(images) != m for block in blocks for images in block):
         raise ValueError("attacks must hold at least one Perturbations, all with equally many samples")
-    sheet = _Sheet(m, blocks[0][0].shape[1:3], len(attacks), title)
+    sheet = _Sheet(m, blocks[0][0].shape[1:3], len(attacks), title, bool(captions))
     limit = max(float(np.abs(_changes(a)).max()) for a in attacks)
     with _style():
         for i, (attack, (originals, adversarials)) in enumerate(zip(attacks, blocks, strict=True)):
@@ -239,13 +239,14 @@ def _changes(attack: Perturbations) -> Array:
 class _Sheet:
     """Where the parts of a panel go, in inches from the top left corner, so that images of all blocks line up."""
 
-    CELL, GAP, LABELS, BAR, HISTOGRAM, HEAD, FOOT = 0.78, 0.07, 1.12, 0.95, 3.0, 0.55, 0.42
+    CELL, GAP, LABELS, BAR, HISTOGRAM, FOOT = 0.78, 0.07, 1.12, 1.2, 3.0, 0.5
 
-    def __init__(self, m: int, shape: tuple[int, ...], n_blocks: int, title: str | None) -> None:
+    def __init__(self, m: int, shape: tuple[int, ...], n_blocks: int, title: str | None, captions: bool) -> None:
         self.m, self.cell_height = m, self.CELL * shape[0] / shape[1]
         self.top = 0.4 if title else 0.05
+        self.head = 0.55 if captions else 0.4
         self.images = 3 * (self.cell_height + self.GAP)
-        self.block = self.HEAD + self.images + self.FOOT
+        self.block = self.head + self.images + self.FOOT
         self.left = self.LABELS + m * (self.CELL + self.GAP)
         self.size = (self.left + self.BAR + self.HISTOGRAM + 0.15, self.top + n_blocks * self.block)
         self.figure = _figure(*self.size)
@@ -258,19 +259,19 @@ class _Sheet:
         return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
     def image(self, block: int, row: int, column: int) -> Axes:
-        top = self.top + block * self.block + self.HEAD + row * (self.cell_height + self.GAP)
+        top = self.top + block * self.block + self.head + row * (self.cell_height + self.GAP)
         return self.place(self.LABELS + column * (self.CELL + self.GAP), top, self.CELL, self.cell_height)
 
     def scale(self, block: int) -> Axes:
-        top = self.top + block * self.block + self.HEAD + 2 * (self.cell_height + self.GAP)
+        top = self.top + block * self.block + self.head + 2 * (self.cell_height + self.GAP)
         return self.place(self.left + 0.04, top, 0.09, self.cell_height)
 
     def histogram(self, block: int) -> Axes:
-        top = self.top + block * self.block + self.HEAD
+        top = self.top + block * self.block + self.head
         return self.place(self.left + self.BAR, top, self.HISTOGRAM, self.images - self.GAP)
 
     def heading(self, block: int, text: str) -> None:
-        top = self.top + block * self.block + 0.2
+        top = self.top + block * self.block + 0.15
         self.figure.text(0.12 / self.size[0], 1 - top / self.size[1], text, fontsize=10, fontweight="bold", va="center")
 
 
@@ -293,7 +294,7 @@ def _draw_block(
         _draw_image(axes[0], originals[j], value_range)
         _draw_image(axes[1], adversarials[j], value_range)
         drawn = _draw_image(axes[2], factor * difference[j], (-1.0, 1.0), "RdBu_r")
-        axes[2].set_xlabel(f"ℓ2 {l2[j]:.2f}" if j else f"ℓ2 = {l2[j]:.2f}", labelpad=3, fontsize=8)
+        axes[2].set_xlabel(f"ℓ2 {l2[j]:.2f}", labelpad=3, fontsize=8)
         if captions:
             axes[0].set_title(captions[j], pad=3, fontsize=8)
         if j == 0:
@@ -383,6 +384,7 @@ def _fraction(threshold: float) -> str:
 def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
     """The axes to draw on, in a figure of their own if none were given."""
     if ax is not None:
+        ax.spines[["top", "right"]].set_visible(False)  # axes made elsewhere do not know our style
         return ax.figure, ax  # type: ignore[return-value]
     figure = _figure(4.4, 3.0)
     with _style():
@@ -433,7 +435,7 @@ def distance_histogram(
         ax.set_xlabel(xlabel)
         ax.set_ylabel("samples per bin (%)")
         ax.set_ylim(bottom=0)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.4, borderaxespad=0.1)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.4, borderaxespad=0.1, frameon=False)
         if title:
             ax.set_title(title, pad=14 + 11 * (len(arrays) + len(marks or {})))
     return figure

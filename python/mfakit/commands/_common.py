@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,16 @@ if TYPE_CHECKING:
     from ..bayes import BayesClassifier
     from ..mfa import MFA
 
-__all__ = ["add_classifier", "add_data", "load_classifier", "load_data", "load_mixture"]
+__all__ = [
+    "add_classifier",
+    "add_data",
+    "check_outputs",
+    "load_classifier",
+    "load_data",
+    "load_mixture",
+    "read_samples",
+    "seed",
+]
 
 Array = NDArray[Any]
 
@@ -45,13 +56,27 @@ def load_classifier(args: argparse.Namespace) -> BayesClassifier:
     return sym if args.variant == "symmetric" else sym.asymmetric()
 
 
+def seed(text: str) -> int:
+    """A seed as argparse's type: a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Raise, before any work, for a file whose folder does not exist."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to; make it first")
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Arguments that say which samples."""
     parser.add_argument("--data", type=Path, help=".npz with X [n, d] and optionally y [n], or .npy with X")
     parser.add_argument(
         "--samples", type=int, default=200, metavar="N", help="fresh samples, without --data (default: 200)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the fresh samples (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the fresh samples (default: %(default)s)")
 
 
 def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Array | None]:
@@ -77,14 +102,17 @@ def read_samples(path: Path) -> tuple[Array, Array | None]:
             if "X" not in loaded.files:
                 raise ValueError(f"has arrays {', '.join(loaded.files) or 'none'}, but no X")
             return loaded["X"], loaded["y"] if "y" in loaded.files else None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable .npz or .npy file: {error}") from None
 
 
 def load_mixture(name: str) -> MFA:
     """A mixture from a file, or class C of a shipped pair as PAIR:C."""
-    from ..datasets import load_bayes_pair
+    from ..datasets import available_bayes_pairs, load_bayes_pair
     from ..mfa import MFA
+
+    if name in available_bayes_pairs():
+        raise ValueError(f"{name} is a pair of mixtures: say which, as in {name}:0")
 
     pair, colon, cls = name.rpartition(":")
     if not colon or name.endswith(".safetensors"):

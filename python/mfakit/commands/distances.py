@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..report import Table, number, write_json
-from ._common import load_mixture, read_samples
+from ._common import check_outputs, load_mixture, read_samples
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -18,10 +18,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "distances",
         help="distances between subspaces (Theorem 2), or from samples to them",
         description="Distances between the subspaces of two mixtures, or from samples to those of one.",
-        epilog="examples:\n  mfakit distances mnist-06:0 mnist-06:1 --smallest 5\n"
+        epilog="examples:\n  mfakit distances mnist-06 --smallest 5\n"
+        "  mfakit distances mnist-06:0 mnist-27:0\n"
         "  mfakit distances mnist-06:0 --data digits.npy",
     )
-    parser.add_argument("model", help="a mixture's .safetensors file, or a class of a shipped pair, such as mnist-06:0")
+    parser.add_argument(
+        "model", help="a mixture's .safetensors file, a class of a shipped pair, such as mnist-06:0, or a whole pair"
+    )
     parser.add_argument("other", nargs="?", help="the second mixture")
     parser.add_argument("--data", type=Path, help=".npy or .npz with samples X [n, d], instead of a second mixture")
     parser.add_argument("--smallest", type=int, default=5, metavar="S", help="pairs to list (default: %(default)s)")
@@ -32,6 +35,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Compute and print."""
+    from ..datasets import available_bayes_pairs
+
+    check_outputs(args.json)
+    if args.model in available_bayes_pairs() and args.other is None and args.data is None:
+        args.model, args.other = f"{args.model}:0", f"{args.model}:1"
     if (args.other is None) == (args.data is None):
         raise ValueError("give either a second mixture or --data")
     if args.bins < 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._common import Array, read_samples
+from ._common import Array, check_outputs, read_samples, seed
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--solver", choices=("em", "sgd"), default="em", help="default: %(default)s")
     parser.add_argument("--max-iter", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--tol", type=float, default=1e-3, help="nats per sample (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     return parser
 
@@ -42,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write."""
     import warnings
 
-    if not args.out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {args.out.parent} to write {args.out.name} to")
+    check_outputs(args.out)
     X = _load(args)
     from ..fit import MixtureOfFactorAnalyzers
 

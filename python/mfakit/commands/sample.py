@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..report import replacing
-from ._common import load_mixture
+from ._common import check_outputs, load_mixture, seed
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", help="a mixture's .safetensors file, or a class of a shipped pair, such as mnist-06:0")
     parser.add_argument("-n", type=int, default=24, help="number of samples (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
     parser.add_argument("--no-noise", dest="noise", action="store_false", help="points on the subspaces")
     parser.add_argument("--sigma", type=float, help="set the noise of all components first")
     parser.add_argument("--out", type=Path, help=".npy (X) or .npz (X, component)")
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("nothing to write: give --out, --picture or both")
     if args.out is not None and args.out.suffix not in (".npy", ".npz"):
         raise ValueError(f"--out must end in .npy or .npz, got {args.out}")
+    check_outputs(args.out, args.picture)
     mfa = load_mixture(args.model)
     if args.sigma is not None:
         if not args.sigma > 0:

@@ -8,6 +8,7 @@ form of :func:`mfakit.theory.asymmetric_radius`).
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -89,8 +90,8 @@ class BayesReport:
     def table(self) -> report.Table:
         """The results beside what the paper reports."""
         columns = (
-            "pair", "variant", "accuracy\n(%)", "fooled\n(%)", "attack\nℓ2", "certified\nminimum ℓ2", "predicted\nℓ2",
-            "half D\nℓ2", "min d/2\nℓ2", "pixels within\n5/255 (%)",
+            "pair", "variant", "accuracy\n(%)", "fooled\n(%)", "attack\nℓ2", "certified\nmin. ℓ2", "theory\nℓ2",
+            "half D\nℓ2", "min d/2\nℓ2", "pixels ≤\n5/255 (%)",
         )  # fmt: skip
         rows: list[tuple[str, ...]] = []
         for r in self.results:
@@ -115,7 +116,7 @@ class BayesReport:
         return (
             "ℓ2 are means over samples, in pixel units of [0, 1]. Attack: polished gradient attack on noisy, unclipped "
             "samples of the main components; certified minimum: no smaller perturbation changes the decision. "
-            "Predicted: half D for symmetric pairs (Theorem 2), the closed form √(ρ² + 2σ²Δ) - ρ for asymmetric ones "
+            "Theory: half D for symmetric pairs (Theorem 2), the closed form √(ρ² + 2σ²Δ) - ρ for asymmetric ones "
             "(Theorem 3). D: distance of a sample to the nearest subspace of the other class; d: of two subspaces. "
             f"Symmetric samples fooled below (D - ε)/2: {contradictions}. "
             "The paper's faces are Male/Female; for digits it prints accuracies only (Table 1)."
@@ -173,6 +174,8 @@ def run(
 
     if n < 1:
         raise ValueError(f"n must be at least 1 sample per class, got {n}")
+    if seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed}")
     names = list(pairs) if pairs else available_bayes_pairs()
     bases = {name: load_bayes_pair(name) for name in names}
     folder = None if out is None else Path(out)
@@ -230,27 +233,31 @@ class _Unit:
             outlier_accuracy=_outlier_accuracy(clf, n, rng) if asymmetric else None,
             success_rate=self.attack.success_rate,
             mean_l2=self.attack.mean_l2,
-            certified_lower=None if minimal is None else float(minimal.lower[ok].mean()),
-            certified_upper=None if minimal is None else float(minimal.upper[ok].mean()),
+            certified_lower=None if minimal is None else _mean(minimal.lower[ok]),
+            certified_upper=None if minimal is None else _mean(minimal.upper[ok]),
             half_distance=float(self.other.mean()) / 2,
             below_bound=int((self.attack.l2[ok] < bound[ok]).sum()),
             half_min_distance=theory.theorem2_radius(sym).radius,
             predicted=float(theory.asymmetric_radius(clf, self.X, self.y).mean()) if asymmetric else None,
-            within=float((np.abs(self.changes) <= PIXEL_THRESHOLD).mean()),
+            within=_mean(np.abs(self.changes) <= PIXEL_THRESHOLD),
             per_class=[
                 {
-                    "mean_l2": float(self.attack.l2[ok & (self.y == c)].mean()),
-                    "mean_D": float(self.other[self.y == c].mean()),
+                    "mean_l2": _mean(self.attack.l2[ok & (self.y == c)]),
+                    "mean_D": _mean(self.other[self.y == c]),
                 }
                 for c in (0, 1)
             ],
             seconds=time.perf_counter() - start,
         )
 
-    def shown(self) -> Array:
-        """Rows for the picture: the first of each class that were fooled."""
-        rows = [np.flatnonzero(self.attack.success & (self.y == c))[:SHOWN_PER_CLASS] for c in (0, 1)]
-        return np.concatenate(rows)
+    def fooled(self, c: int) -> Array:
+        """The first rows of class c that were fooled, for the picture."""
+        return np.flatnonzero(self.attack.success & (self.y == c))[:SHOWN_PER_CLASS]
+
+
+def _mean(values: Array) -> float:
+    """The mean, NaN of none."""
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _outlier_accuracy(clf: BayesClassifier, n: int, rng: np.random.Generator) -> float:
@@ -267,13 +274,19 @@ def _draw_panel(units: list[_Unit], path: Path) -> None:
         return
     from ..plots import Perturbations, perturbation_panel
 
-    count = min(len(u.shown()) for u in units)
-    attacks = [
-        Perturbations(u.variant, u.X[u.shown()[:count]], u.attack.x_adv[u.shown()[:count]], u.changes) for u in units
-    ]
+    counts = [min(len(u.fooled(c)) for u in units) for c in (0, 1)]
+    if not all(counts):
+        return
+    attacks = []
+    for u in units:
+        rows = np.concatenate([u.fooled(c)[:count] for c, count in enumerate(counts)])
+        attacks.append(Perturbations(u.variant, u.X[rows], u.attack.x_adv[rows], u.changes))
     name = units[0].result.pair
+    first, second = list(name[-2:] if re.fullmatch(r"mnist-\d\d", name) else "01")
+    labels = [f"{first} → {second}"] * counts[0] + [f"{second} → {first}"] * counts[1]
     with report.replacing(path) as temporary:
-        perturbation_panel(attacks, title=f"{name}: fooling the optimal classifier").savefig(temporary, dpi=160)
+        title = f"{name}: fooling the optimal classifier"
+        perturbation_panel(attacks, captions=labels, title=title).savefig(temporary, dpi=160)
 
 
 def _draw_distances(distances: dict[str, dict[str, Array]], smallest: dict[str, float], path: Path) -> None:
@@ -283,7 +296,7 @@ def _draw_distances(distances: dict[str, dict[str, Array]], smallest: dict[str, 
 
     from ..plots import distance_histogram
 
-    figure = Figure(figsize=(4.2 * len(distances), 3.0), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(distances), 3.4), layout="constrained")
     for ax, (name, values) in zip(np.atleast_1d(figure.subplots(1, len(distances))), distances.items(), strict=True):
         distance_histogram(values, marks={"min d": 2 * smallest[name]}, title=f"{name}, symmetric", ax=ax)
     with report.replacing(path) as temporary:

@@ -1,0 +1,170 @@
+"""Figures say what they show: axes that are not empty, the 5/255 line, stated magnification, and no global state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from mfakit import plots
+
+
+def texts(figure: Any) -> str:
+    """All words of a figure."""
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def vertical_lines(ax: Any) -> list[float]:
+    return [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1]
+
+
+def drawn(figure: Any, path: Path) -> np.ndarray:
+    """The pixels of the saved picture."""
+    from matplotlib.image import imread
+
+    figure.savefig(path)
+    return imread(path)
+
+
+@pytest.mark.parametrize(("d", "shape"), [(784, (28, 28)), (12288, (64, 64, 3)), (3072, (32, 32, 3)), (1, (1, 1))])
+def test_the_shape_of_square_images(d: int, shape: tuple[int, ...]) -> None:
+    assert plots.image_shape(d) == shape
+
+
+def test_other_shapes_must_be_given(tmp_path: Path) -> None:
+    X = np.linspace(0, 1, 560).reshape(1, 560)
+    with pytest.raises(ValueError, match="560 features are no square image"):
+        plots.show_images(X)
+    assert plots.show_images(X, shape=(28, 20)).axes[0].images[0].get_array().shape == (28, 20)
+    with pytest.raises(ValueError, match=r"not an image of shape \(28, 28\)"):
+        plots.show_images(X, shape=(28, 28))
+    with pytest.raises(ValueError, match="at least one sample"):
+        plots.show_images(np.zeros((0, 784)))
+
+
+def test_a_grid_shows_every_sample_on_one_grey_scale() -> None:
+    X = np.random.default_rng(0).uniform(-0.5, 1.5, (7, 16))
+    figure = plots.show_images(X, columns=3, captions=[f"number {i}" for i in range(7)], title="seven")
+    images = [image for ax in figure.axes for image in ax.images]
+    assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 7
+    np.testing.assert_array_equal(images[4].get_array(), X[4].reshape(4, 4))
+    assert "number 6" in texts(figure)
+    assert "seven" in texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"), [(1.0, 1), (0.51, 1), (0.5, 2), (0.2, 5), (0.0199, 50), (0.001, 1000), (3.0, 1)]
+)
+def test_magnification_is_a_round_number_that_fits(largest: float, factor: int) -> None:
+    changes = np.full(1000, largest)
+    assert plots.magnification(changes) == factor
+
+
+def test_a_panel_shows_originals_adversarials_and_magnified_differences(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(0, 1, (4, 64))
+    small, large = X + 0.019 * rng.choice([-1, 1], X.shape), X + 0.4 * rng.choice([-1, 1], X.shape)
+    attacks = [plots.Perturbations("large", X, large), plots.Perturbations("small", X, small)]
+    figure = plots.perturbation_panel(attacks, captions=list("abcd"), title="two attacks")
+    words = texts(figure)
+    for word in ("two attacks", "large", "small", "original", "adversarial", "difference × 2", "difference × 50"):
+        assert word in words
+    assert f"ℓ2 {0.019 * 8:.2f}" in words
+    images = [image for ax in figure.axes for image in ax.images if image.get_array().shape == (8, 8)]
+    assert len(images) == 2 * 3 * 4
+    greys, differences = [i for i in images if i.get_clim() == (0, 1)], [i for i in images if i.get_clim() == (-1, 1)]
+    assert len(greys) == 16
+    np.testing.assert_allclose(differences[-1].get_array(), 50 * (small[3] - X[3]).reshape(8, 8))
+    histograms = [ax for ax in figure.axes if "change of a pixel" in ax.get_xlabel()]
+    assert len(histograms) == 2
+    for ax in histograms:
+        np.testing.assert_allclose(sorted(vertical_lines(ax)), [-5 / 255, 5 / 255])
+        assert ax.patches
+    assert [ax.get_title().split()[0] for ax in histograms] == ["0%", "100%"]
+    pixels = drawn(figure, tmp_path / "panel.png")
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+
+
+def test_a_panel_of_colour_images() -> None:
+    X = np.random.default_rng(0).uniform(0, 1, (2, 48))
+    figure = plots.perturbation_panel([plots.Perturbations("colour", X, X + 0.1)])
+    difference = figure.axes[2].images[0].get_array()
+    assert difference.shape == (4, 4, 3)
+    np.testing.assert_allclose(difference, 1.0)  # 0.1 × 10, and grey where nothing changes
+    assert "difference × 10" in texts(figure)
+
+
+def test_bad_panels() -> None:
+    X = np.zeros((2, 64))
+    with pytest.raises(ValueError, match="at least one Perturbations"):
+        plots.perturbation_panel([])
+    with pytest.raises(ValueError, match="equally many samples"):
+        plots.perturbation_panel([plots.Perturbations("a", X, X), plots.Perturbations("b", X[:1], X[:1])])
+
+
+def test_the_pixel_histogram_counts_every_pixel_and_says_how_many_are_within() -> None:
+    changes = np.concatenate([np.zeros(75), np.full(25, 0.1)])
+    figure = plots.pixel_histogram({"attack": changes})
+    (ax,) = figure.axes
+    assert "75% of the pixels" in ax.get_title()
+    np.testing.assert_allclose(sorted(vertical_lines(ax)), [-5 / 255, 5 / 255])
+    values, edges, _ = ax.patches[0].get_data()
+    assert values.sum() == pytest.approx(100)
+    assert values[np.searchsorted(edges, 0.0) - 1] == pytest.approx(75)
+    beyond = plots.pixel_histogram({"attack": changes}, limit=0.05).axes[0].patches[0].get_data()[0]
+    assert beyond[-1] == pytest.approx(25)  # what lies beyond the axis is not lost
+    with pytest.raises(ValueError, match="not empty"):
+        plots.pixel_histogram({"attack": []})
+
+
+def test_several_histograms_have_a_legend_and_their_own_threshold() -> None:
+    figure = plots.pixel_histogram({"first": [0.3, 0.01], "second": [0.0, 0.0]}, threshold=0.2)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["first: 50% within ±51/255", "second: 100% within ±51/255"]
+
+
+def test_distances_show_their_means_and_marks_and_leave_out_failures() -> None:
+    D, twice = np.array([4.0, 6.0, 8.0]), np.array([5.0, np.nan, 9.0])
+    figure = plots.distance_histogram({"D": D, "2 ℓ2": twice}, marks={"min d": 2.0}, title="a pair")
+    (ax,) = figure.axes
+    assert sorted(vertical_lines(ax)) == [2.0, 6.0, 7.0]
+    for patch in ax.patches:
+        assert patch.get_data()[0].sum() == pytest.approx(100)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["D, mean 6.00", "2 ℓ2, mean 7.00", "min d, 2.00"]
+    assert ax.get_xlabel()
+    with pytest.raises(ValueError, match="finite values"):
+        plots.distance_histogram({"D": [np.nan]})
+
+
+def test_brackets_are_sorted_and_only_finite_ones_drawn(tmp_path: Path) -> None:
+    lower, upper = np.array([2.0, 1.0, 0.0, 3.0]), np.array([2.1, 1.1, 0.0, np.inf])
+    figure = plots.bracket_plot(lower, upper, np.array([2.2, np.nan, np.nan, 4.0]), title="certified")
+    assert drawn(figure, tmp_path / "b.png").std() > 0
+    assert "certified" in texts(figure)
+    with pytest.raises(ValueError, match="no finite bracket"):
+        plots.bracket_plot([0.0], [0.0], [np.nan])
+
+
+def test_drawing_leaves_matplotlibs_settings_alone() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.distance_histogram({"D": [1.0, 2.0]})
+    plots.pixel_histogram({"a": [0.1]})
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in [m for m in sys.modules if m.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"mfakit\[plots\]"):
+        plots.distance_histogram({"D": [1.0, 2.0]})
