@@ -43,8 +43,7 @@ def faces_like() -> mfakit.BayesClassifier:
 
 
 def steps_per_path() -> dict[str, Any]:
-    few = X[:32], y[:32]
-    ends = [gradient_attack(clf, *few, path=p, max_steps=long, step_size=0.01) for p in ("direct", "factor")]
+    """Seconds per sample and step of either path, from the difference of a long and a short walk of the same ones."""
     clf = faces_like()
     X, y = clf.sample(512, rng=0, dtype=np.float64)
     set_up = seconds(lambda: FactorCoordinates.of(clf))

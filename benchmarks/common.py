@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mfakit
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,7 +40,7 @@ def median_ratio(seconds: dict[str, list[float]], numerator: str, denominator: s
 
 def provenance() -> dict[str, Any]:
     """Where and with what a number was measured."""
-    packages = ("mfakit", "numpy", "scipy", "numba", "scikit-learn")
+    packages = ("numpy", "scipy", "numba", "scikit-learn")
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -52,7 +54,7 @@ def provenance() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
         "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in packages},
+        "versions": {"mfakit": mfakit.__version__, **{name: version(name) for name in packages}},
     }
 
 

@@ -118,6 +118,13 @@ BAD = {
     ),
     "celeba": (("fit", "--celeba", "Male", "--out", "m.safetensors"), "must be ATTRIBUTE=0 or ATTRIBUTE=1"),
     "no folder": (("fit", "--data", "narrow.npy", "--out", "no/m.safetensors"), "no folder no"),
+    "no folder for a result": (("attack", "mnist-06", "--json", "no/a.json"), "no folder no to write a.json to"),
+    "broken zip": (("attack", "mnist-06", "--data", "broken.npz"), "not a readable .npz or .npy file"),
+    "objects": (("attack", "mnist-06", "--data", "objects.npz"), "Object arrays cannot be loaded"),
+    "not finite": (("attack", "mnist-06", "--data", "nan.npy"), "X has NaN or inf, first in row 0"),
+    "labels": (("attack", "mnist-06", "--data", "labels.npz"), "y must hold the classes 0 to 1"),
+    "pair as mixture": (("sample", "mnist-06", "--out", "x.npy"), "say which, as in mnist-06:0"),
+    "negative seed": (("reproduce", "bayes", "--seed", "-1"), "seed must be a whole number from 0"),
     "nothing to do": (("sample", "mnist-06:0"), "nothing to write"),
     "class": (("sample", "mnist-06:7", "--out", "x.npy"), "the class of a shipped pair is 0 or 1"),
     "one model": (("distances", "mnist-06:0"), "give either a second mixture or --data"),
@@ -130,10 +137,54 @@ def test_bad_input_is_one_line_and_status_1(quiet, case: str, tmp_path: Path) ->
     arguments, match = BAD[case]
     cut_short(tmp_path / "cut.safetensors")
     np.save(tmp_path / "narrow.npy", np.zeros((3, 5)))
+    np.save(tmp_path / "nan.npy", np.full((2, 784), np.nan))
+    np.savez(tmp_path / "labels.npz", X=np.zeros((2, 784)), y=[5, 6])
+    np.savez(tmp_path / "objects.npz", X=np.array([object()]))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04" + 50 * b"x")
     status, out, err = quiet(*arguments)
     assert status == 1
     assert out == ""
     assert re.fullmatch(rf"mfakit: .*{match}.*\n", err), err
+
+
+@pytest.mark.data
+def test_an_unknown_attribute_names_the_close_ones(quiet) -> None:
+    status, _, err = quiet("fit", "--celeba", "Mal=1", "--out", "m.safetensors")
+    assert status == 1
+    assert re.fullmatch(r"mfakit: .*no attribute 'Mal'; did you mean Male\?\n", err)
+
+
+def test_a_terminal_without_greek_letters_is_no_failure() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mfakit", "attack", "mnist-06", "--samples", "2"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fooled" in done.stdout
+
+
+def test_an_unforeseen_error_is_one_line_too(quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("mfakit.datasets.shipped.available_bayes_pairs", fail)
+    status, _, err = quiet("info")
+    assert status == 1
+    assert re.fullmatch(r"mfakit: internal error, KeyError: 'lost'; .*--debug.*\n", err)
+    with pytest.raises(KeyError):
+        quiet("info", "--debug")
+
+
+def test_a_pair_stands_for_its_two_mixtures(quiet) -> None:
+    both = [
+        quiet("distances", *models, "--smallest", "3")[:2] for models in (["mnist-06"], ["mnist-06:0", "mnist-06:1"])
+    ]
+    assert both[0] == both[1]
+    assert both[0][0] == 0
 
 
 def test_missing_data_sets_say_where_they_were_looked_for(quiet, tmp_path: Path) -> None:

@@ -93,11 +93,11 @@ def test_a_panel_shows_originals_adversarials_and_magnified_differences(tmp_path
 
 def test_a_panel_of_colour_images() -> None:
     X = np.random.default_rng(0).uniform(0, 1, (2, 48))
-    figure = plots.perturbation_panel([plots.Perturbations("colour", X, X + 0.1)])
+    figure = plots.perturbation_panel([plots.Perturbations("colour", X, X + 0.09)])
     difference = figure.axes[2].images[0].get_array()
     assert difference.shape == (4, 4, 3)
-    np.testing.assert_allclose(difference, 1.0)  # 0.1 × 10, and grey where nothing changes
-    assert "difference × 10" in texts(figure)
+    np.testing.assert_allclose(difference, 0.5 + 0.9 / 2)
+    assert "difference × 10\n(grey: none)" in texts(figure)
 
 
 def test_bad_panels() -> None:

@@ -298,7 +298,8 @@ def _draw_block(
         if captions:
             axes[0].set_title(captions[j], pad=3, fontsize=8)
         if j == 0:
-            for name, ax in zip(("original", "adversarial", f"difference × {factor}"), axes, strict=True):
+            changed = f"difference × {factor}" + ("\n(grey: none)" if originals.ndim == 4 else "")
+            for name, ax in zip(("original", "adversarial", changed), axes, strict=True):
                 ax.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=5)
     if originals.ndim == 3:
         bar = sheet.figure.colorbar(drawn, cax=sheet.scale(block), ticks=[-1, 0, 1])

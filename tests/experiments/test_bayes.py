@@ -39,6 +39,7 @@ def test_json_and_markdown_hold_what_is_printed(found: tuple[bayes.BayesReport, 
     assert set(saved) == {"results", "settings", "environment"}
     assert [r["mean_l2"] for r in saved["results"]] == [r.mean_l2 for r in results.results]
     assert {"mfakit", "python", "numpy", "backend", "threads", "processor"} <= set(saved["environment"])
+    assert max(map(len, results.table().terminal().split("\n"))) <= 100
     lines = (out / "bayes.md").read_text().splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1

@@ -95,10 +95,11 @@ def read_samples(path: Path) -> tuple[Array, Array | None]:
     if not path.is_file():
         raise FileNotFoundError(f"no data file at {path}")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not hasattr(loaded, "files"):
-            return loaded, None
-        with loaded:
+        # Opened here, because np.load leaves the file open when it is a broken zip.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not hasattr(loaded, "files"):
+                return loaded, None
             if "X" not in loaded.files:
                 raise ValueError(f"has arrays {', '.join(loaded.files) or 'none'}, but no X")
             return loaded["X"], loaded["y"] if "y" in loaded.files else None
