@@ -185,12 +185,13 @@ def run(
     distances: dict[str, dict[str, Array]] = {}
     disable = None if progress is None else not progress
     with tqdm(total=2 * len(names), unit="variant", disable=disable) as bar:
-        for i, (name, base) in enumerate(bases.items()):
+        for name, base in bases.items():
             sym = base.symmetric(sigma)
             shown = []
             for variant, clf in (("symmetric", sym), ("asymmetric", sym.asymmetric())):
                 bar.set_description(f"{name} {variant}")
-                rng = np.random.default_rng([seed, i, variant == "asymmetric"])
+                # Both variants attack the same samples, and a pair's do not depend on which others are run.
+                rng = np.random.default_rng([seed, *name.encode()])
                 unit = _Unit(name, variant, sym, clf, n, step_size, rng)
                 results.append(unit.result)
                 shown.append(unit)
