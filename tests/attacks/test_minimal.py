@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,24 @@ def test_theorem2_is_the_limit() -> None:
 def test_bad_input_says_what_is_wrong(clf: Any, X: Any, y: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         minimal_perturbation(clf, X, y)
+
+
+def test_an_attack_is_graded_against_the_truth() -> None:
+    clf = mixture_pair(9)
+    X, y = clf.sample(20, rng=4, dtype=np.float64)
+    minimal = minimal_perturbation(clf, X, y)
+    attack = gradient_attack(clf, X, y, polish=True, step_size=0.02)
+    graded = attack.grade(minimal)
+    np.testing.assert_allclose(graded.over_upper, attack.l2 / minimal.upper)
+    np.testing.assert_allclose(graded.over_lower, attack.l2 / minimal.lower)
+    assert not len(graded.contradictions)
+    assert 1.0 <= graded.mean < 1.2
+    np.testing.assert_allclose(minimal.grade(minimal).mean, 1.0)
+    # A norm below the bound is reported, not averaged away.
+    impossible = dataclasses.replace(attack, l2=np.where(np.arange(20) == 3, 0.5 * minimal.lower, attack.l2))
+    assert impossible.grade(minimal).contradictions.tolist() == [3]
+    with pytest.raises(ValueError, match="same samples, got 20 and 5"):
+        attack.grade(minimal_perturbation(clf, X[:5], y[:5]))
 
 
 def test_no_samples() -> None:

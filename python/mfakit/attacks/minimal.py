@@ -39,7 +39,7 @@ from .verify import as_result, push_until_flipped
 from .victims import Choice, MixtureVictim
 from .walk import DirectWalk, within_class
 
-__all__ = ["MinimalResult", "minimal_perturbation"]
+__all__ = ["Grade", "MinimalResult", "grade", "minimal_perturbation"]
 
 Array = NDArray[Any]
 
@@ -80,6 +80,43 @@ class MinimalResult(AttackResult):
         gap = self.gap[attacked]
         worst = f"{gap.max():.2g}" if gap.size else "nan"
         return f"MinimalResult(n={len(self)}, mean_l2={self.mean_l2:.5g}, largest gap={worst})"
+
+
+@dataclass(frozen=True, eq=False)
+class Grade:
+    """An attack measured against the certified truth.
+
+    Attributes
+    ----------
+    over_lower, over_upper : float64 [n]
+        ℓ2 of the attack over either end of the bracket; NaN where it failed or the bracket is not finite.
+    contradictions : int64 [m]
+        Samples fooled below their lower bound: one of the two results is wrong.
+    """
+
+    over_lower: Array
+    over_upper: Array
+    contradictions: Array
+
+    @property
+    def mean(self) -> float:
+        """Mean ratio to the smallest perturbation known, 1 for a perfect attack; NaN if nothing can be graded."""
+        graded = np.isfinite(self.over_upper)
+        return float(self.over_upper[graded].mean()) if graded.any() else float("nan")
+
+    def __repr__(self) -> str:
+        return f"Grade(mean={self.mean:.5g}, contradictions={len(self.contradictions)})"
+
+
+def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
+    """Measure an attack's norms against certified brackets of the same samples; see :meth:`AttackResult.grade`."""
+    if len(attack) != len(minimal) or not np.array_equal(attack.y, minimal.y):
+        raise ValueError(f"the two results must be of the same samples, got {len(attack)} and {len(minimal)}")
+    usable = attack.success & np.isfinite(minimal.upper) & (minimal.lower > 0)
+    l2 = np.where(usable, attack.l2, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        over_lower, over_upper = l2 / minimal.lower, l2 / minimal.upper
+    return Grade(over_lower, over_upper, np.flatnonzero(usable & (attack.l2 < minimal.lower)))
 
 
 def minimal_perturbation(

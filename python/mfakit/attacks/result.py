@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .minimal import Grade, MinimalResult
 
 __all__ = ["AttackResult"]
 
@@ -75,6 +78,18 @@ class AttackResult:
     def adversarial_accuracy(self) -> float:
         """Accuracy on x_adv: right before, and not fooled."""
         return float((~self.already_wrong & ~self.success).mean()) if len(self.success) else float("nan")
+
+    def grade(self, minimal: MinimalResult) -> Grade:
+        """Ratios of this attack to the certified minima of the same samples; see :func:`minimal_perturbation`.
+
+        Raises
+        ------
+        ValueError
+            For results of other samples.
+        """
+        from .minimal import grade
+
+        return grade(self, minimal)
 
     def __len__(self) -> int:
         return len(self.success)
