@@ -183,16 +183,10 @@ class Evaluator:
         )  # fmt: skip
 
 
-def even_blocks(n: int, most: int) -> int:
-    """Rows per block when n rows go in as few blocks of at most `most` as they can, of nearly equal size."""
-    count = max(1, -(-n // most))
-    return max(1, -(-n // count))
-
-
 def blocks(X: RowBlocks, factors: Factors, options: Options) -> Iterator[tuple[slice, Scores, Evaluator]]:
     """Scores of X block by block: (rows of the block, its scores, the evaluator)."""
     dtype = np.dtype(options.precision or X.dtype)
-    rows = even_blocks(len(X), options.plan_block(X.shape[1], factors.n_columns, dtype.itemsize))
+    rows = max(1, min(options.plan_block(X.shape[1], factors.n_columns, dtype.itemsize), len(X)))
     evaluator = Evaluator(factors, get_backend(options.backend), dtype, rows, options)
     for start in range(0, len(X), rows):
         stop = min(start + rows, len(X))

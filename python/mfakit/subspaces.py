@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
 from .backends import get_backend
-from .density import Evaluator, even_blocks, sorted_pairs
+from .density import Evaluator, sorted_pairs
 from .factors import Factors
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     out = opts.result((len(rows), mfa.n_components), rows.dtype)
     factors = mfa.subspaces
     dtype = np.dtype(opts.precision or rows.dtype)
-    size = even_blocks(len(rows), opts.plan_block(rows.shape[1], factors.n_columns, dtype.itemsize))
+    size = max(1, min(opts.plan_block(rows.shape[1], factors.n_columns, dtype.itemsize), len(rows)))
     evaluator = Evaluator(factors, get_backend(opts.backend), dtype, size, opts)
     for start in range(0, len(rows), size):
         block = rows.block(start, min(start + size, len(rows)))
