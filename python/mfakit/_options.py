@@ -16,6 +16,8 @@ PRECISIONS = (None, "float32", "float64")
 
 # Blocks below a thousand rows of 12,288 features run the product visibly below its rate; above, nothing more is gained.
 BLOCK_BYTES = 80 * 2**20
+# Wide rows may take more: with fewer blocks the threads of the product and of the kernels take turns less often.
+TALL_ROWS, TALL_BYTES = 1536, 160 * 2**20
 BLOCK_FLOPS = 45 * 10**9
 
 
@@ -85,6 +87,7 @@ class Options:
         """
         if self.block_rows is not None:
             return int(self.block_rows)
-        by_bytes = BLOCK_BYTES // max(itemsize * d + (itemsize + 16) * columns, 1)
+        row_bytes = max(itemsize * d + (itemsize + 16) * columns, 1)
+        by_bytes = max(BLOCK_BYTES // row_bytes, min(TALL_ROWS, TALL_BYTES // row_bytes))
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
         return int(max(1, min(max(by_bytes, 64), max(by_flops, 16), 16384)))
