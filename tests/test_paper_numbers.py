@@ -26,7 +26,7 @@ def test_the_shipped_pairs_are_what_they_say() -> None:
         clf = mfakit.datasets.load_bayes_pair(name)
         assert all((m.n_components, m.n_factors, m.n_features) == (25, 6, 784) for m in clf.mixtures)
         assert {"outlier_mean", "outlier_step"} <= set(clf.extras)
-        # DESIGN section 10: √λ₅₀ is about 0.34 to 0.38 on the MNIST pairs
+        # √λ₅₀ is about 0.34 to 0.38 on the MNIST pairs
         assert 0.3 < np.linalg.norm(clf.extras["outlier_step"]) < 0.42
     with pytest.raises(ValueError, match="no shipped pair 'mnist-99'; there are mnist-06, mnist-27, mnist-45"):
         mfakit.datasets.load_bayes_pair("mnist-99")

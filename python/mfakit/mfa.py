@@ -171,7 +171,7 @@ class MFA:
         return MFA(**{**self.__getstate__(), **parameters})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters to a safetensors file; see :func:`mfakit.files.save_mixtures`."""
+        """Write the parameters to a safetensors file; see :func:`mfakit.files.save_mfa`."""
         from .files import save_mfa
 
         save_mfa(self, path)

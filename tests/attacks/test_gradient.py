@@ -91,7 +91,7 @@ def test_polish_makes_the_norm_independent_of_the_step() -> None:
 
 
 def test_frozen_targets_miss_where_rechosen_ones_do_not() -> None:
-    """DESIGN section 5: with s and t frozen the walk is longer, or fails, on asymmetric models."""
+    """With s and t frozen the walk is longer, or fails, on asymmetric models."""
     sym = pair().symmetric(0.01)
     asym = sym.asymmetric(direction=30)
     X, y = sym.sample(60, rng=3)

@@ -1,4 +1,4 @@
-"""A Bayes classifier of isotropic mixtures in factor coordinates (DESIGN of csrc/include/mfakit/coordinates.hpp).
+"""A Bayes classifier of isotropic mixtures in factor coordinates (see csrc/include/mfakit/coordinates.hpp).
 
 ∇ log N(x; μ_j) lies in the span of x - μ_j and A_j, so a walk along such gradients never leaves x₀ + span of all
 columns [U_1, μ_1 - c, U_2, ...]. Once per classifier their Gram matrix, once per sample its inner products with them;
