@@ -7,6 +7,7 @@ A file holds one or more mixtures as tensors ``<class>.weights``, ``<class>.mean
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from .bayes import BayesClassifier
     from .mfa import MFA
 
-__all__ = ["FORMAT_VERSION", "load_classifier", "load_mfa", "save_classifier", "save_mfa"]
+__all__ = [
+    "FORMAT_VERSION",
+    "load_classifier",
+    "load_mfa",
+    "read_tensors",
+    "save_classifier",
+    "save_mfa",
+    "write_tensors",
+]
 
 Array = NDArray[Any]
 
@@ -30,7 +39,7 @@ PathLike = str | os.PathLike[str]
 
 def save_mfa(mfa: MFA, path: PathLike) -> None:
     """Write one mixture. The old file stays until the new one is complete and has been read back."""
-    _write(path, "mfa", {f"0.{name}": getattr(mfa, name) for name in PARAMETERS})
+    write_tensors(path, "mfa", {f"0.{name}": getattr(mfa, name) for name in PARAMETERS})
 
 
 def load_mfa(path: PathLike) -> MFA:
@@ -44,7 +53,7 @@ def load_mfa(path: PathLike) -> MFA:
         Not a safetensors file, cut short, tampered with, of an unknown version, or parameters that are no mixture: one
         sentence with the path.
     """
-    tensors = _read(path, "mfa")
+    tensors, _ = read_tensors(path, "mfa")
     return _mixture(tensors, "0", path)
 
 
@@ -53,14 +62,14 @@ def save_classifier(clf: BayesClassifier, path: PathLike) -> None:
     tensors = {f"{c}.{name}": getattr(m, name) for c, m in enumerate(clf.mixtures) for name in PARAMETERS}
     tensors["priors"] = clf.priors
     tensors.update({f"extra.{name}": value for name, value in clf.extras.items()})
-    _write(path, "bayes-classifier", tensors)
+    write_tensors(path, "bayes-classifier", tensors)
 
 
 def load_classifier(path: PathLike) -> BayesClassifier:
     """Read a classifier written by :func:`save_classifier`; errors as :func:`load_mfa`."""
     from .bayes import BayesClassifier
 
-    tensors = _read(path, "bayes-classifier")
+    tensors, _ = read_tensors(path, "bayes-classifier")
     classes = sorted({name.split(".")[0] for name in tensors if name.split(".")[0].isdigit()}, key=int)
     mixtures = [_mixture(tensors, name, path) for name in classes]
     extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
@@ -86,13 +95,16 @@ def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
         raise ValueError(f"{path} is not a valid mixture: {error}") from None
 
 
-def _write(path: PathLike, kind: str, tensors: dict[str, Array]) -> None:
+def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:
+    """Write named arrays, and settings that JSON can hold, as a file of one kind (what :func:`read_tensors` checks)."""
     from safetensors.numpy import load_file, save_file
 
     path = Path(path)
     # Contiguous first: safetensors 0.8 writes the memory order of a strided array under the wrong shape, silently.
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     metadata = {"format": "mfakit", "version": str(FORMAT_VERSION), "kind": kind}
+    if settings is not None:
+        metadata["settings"] = json.dumps(settings)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         os.close(handle)
@@ -116,7 +128,8 @@ def _umask() -> int:
     return mask
 
 
-def _read(path: PathLike, kind: str) -> dict[str, Array]:
+def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and settings of a file of this kind; errors as :func:`load_mfa`."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -126,8 +139,11 @@ def _read(path: PathLike, kind: str) -> dict[str, Array]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata, kind)
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a handle, not a dict)
-    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
+            settings = json.loads(metadata.get("settings", "{}"))
+            if not isinstance(settings, dict):
+                raise TypeError(f"its settings are a {type(settings).__name__}, not an object")
+            return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118 (a handle)
+    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}") from None
 
 
