@@ -11,7 +11,7 @@ namespace {
 
 MFAKIT_CLONES WalkReport walk_one(const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
                                   WalkScratch& scratch) {
-  return walk(q, y, settings, p, scratch);
+  return walk(Serial(), q, y, settings, p, scratch);
 }
 
 }  // namespace

@@ -374,7 +374,7 @@ MFAKIT_HD void walk_across(const Coordinates& q, const Sample& x, double least, 
     p.w[i] = 0.0;
   }
   WalkScratch scratch{s.decision, s.g, {s.point, s.point + q.size(), 1.0, 0.0}};
-  const WalkReport report = walk(q, x.y, {least / 8.0, 200, false, 30}, p, scratch);
+  const WalkReport report = walk(Serial(), q, x.y, {least / 8.0, 200, false, 30}, p, scratch);
   if (report.end != WalkEnd::flipped) return;
   Ray& u = s.ray;  // p lies in its buffers: delta = p - v0
   u.alpha = p.alpha - 1.0;

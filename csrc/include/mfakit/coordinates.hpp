@@ -52,17 +52,25 @@ struct Decision {
   index_t* best;     // [n_classes]
 };
 
-MFAKIT_HD void decide(const Coordinates& q, const double* a /*[C]*/, double sq, const Decision& out) {
-  for (index_t j = 0; j < q.n_components; ++j) out.log_prob[j] = component_log_prob(q, a, sq, j);
+template <class Team>
+MFAKIT_HD void decide(const Team& team, const Coordinates& q, const double* a /*[C]*/, double sq, const Decision& out) {
+  double* const log_prob = out.log_prob;
+  team.each(q.n_components, [&](index_t j) { log_prob[j] = component_log_prob(q, a, sq, j); });
+  team.sync();
   for (index_t c = 0; c < q.n_classes; ++c) {
-    const index_t begin = q.first[c], end = q.first[c + 1];
-    out.total[c] = log_sum_exp(out.log_prob + begin, end - begin);
-    index_t best = begin;
-    for (index_t j = begin + 1; j < end; ++j) {
-      if (out.log_prob[j] > out.log_prob[best]) best = j;
-    }
-    out.best[c] = best;
+    const index_t begin = q.first[c], count = q.first[c + 1] - begin;
+    const double total = log_sum_exp(team, log_prob + begin, count);
+    const index_t best = begin + team.argmax(count, [&](index_t j) { return log_prob[begin + j]; });
+    team.each(1, [&](index_t) {
+      out.total[c] = total;
+      out.best[c] = best;
+    });
   }
+  team.sync();
+}
+
+MFAKIT_HD void decide(const Coordinates& q, const double* a /*[C]*/, double sq, const Decision& out) {
+  decide(Serial(), q, a, sq, out);
 }
 
 // The class with the largest total; a tie goes to the lower label.
@@ -91,31 +99,46 @@ struct Combination {
   index_t count;
 };
 
-// out += scale * grad log p_j.
-MFAKIT_HD void add_gradient(const Coordinates& q, const double* a /*[C]*/, index_t j, double scale, Combination& out) {
+// out += scale * grad log p_j; out.count must be a plain number of each member of the team, its arrays shared.
+template <class Team>
+MFAKIT_HD void add_gradient(const Team& team, const Coordinates& q, const double* a /*[C]*/, index_t j, double scale,
+                            Combination& out) {
   const double inverse = scale / q.variance[j];
+  index_t* const index = out.index + out.count;
+  double* const coefficient = out.coefficient + out.count;
+  team.each(q.l + 1, [&](index_t f) {
+    index[f] = q.column(j) + f;  // the last one is the mean's
+    coefficient[f] = f == q.l ? inverse : scale * q.gain[j * q.l + f] * latent_at(q, a, j, f);
+  });
   out.along_v -= inverse;
-  for (index_t f = 0; f < q.l; ++f) {
-    out.index[out.count] = q.column(j) + f;
-    out.coefficient[out.count++] = scale * q.gain[j * q.l + f] * latent_at(q, a, j, f);
-  }
-  out.index[out.count] = q.mean_column(j);
-  out.coefficient[out.count++] = inverse;
+  out.count += q.l + 1;
+}
+
+MFAKIT_HD void add_gradient(const Coordinates& q, const double* a /*[C]*/, index_t j, double scale, Combination& out) {
+  add_gradient(Serial(), q, a, j, scale, out);
 }
 
 // |g|^2 of a combination g at the point (a, sq), and v . g in *along.
-MFAKIT_HD double squared_norm(const Coordinates& q, const double* a /*[C]*/, double sq, const Combination& g,
-                              double* along) {
-  double linear = 0.0, quadratic = 0.0;
-  for (index_t i = 0; i < g.count; ++i) {
-    linear += g.coefficient[i] * a[g.index[i]];
-    const double* row = q.row(g.index[i]);
+template <class Team>
+MFAKIT_HD double squared_norm(const Team& team, const Coordinates& q, const double* a /*[C]*/, double sq,
+                              const Combination& g, double* along) {
+  const index_t* const index = g.index;
+  const double* const coefficient = g.coefficient;
+  const index_t count = g.count;
+  const double linear = team.sum(count, [&](index_t i) { return coefficient[i] * a[index[i]]; });
+  const double quadratic = team.sum(count, [&](index_t i) {
+    const double* row = q.row(index[i]);
     double dot = 0.0;
-    for (index_t k = 0; k < g.count; ++k) dot += row[g.index[k]] * g.coefficient[k];
-    quadratic += g.coefficient[i] * dot;
-  }
+    for (index_t k = 0; k < count; ++k) dot += row[index[k]] * coefficient[k];
+    return coefficient[i] * dot;
+  });
   *along = g.along_v * sq + linear;
   return not_negative(g.along_v * g.along_v * sq + 2.0 * g.along_v * linear + quadratic);
+}
+
+MFAKIT_HD double squared_norm(const Coordinates& q, const double* a /*[C]*/, double sq, const Combination& g,
+                              double* along) {
+  return squared_norm(Serial(), q, a, sq, g, along);
 }
 
 // A point of the walk: v = alpha v0 + w . columns, its inner products and squared length.
@@ -126,22 +149,30 @@ struct Point {
 };
 
 // v += tau g, where |g|^2 = norm2 and v . g = along.
-MFAKIT_HD void move(const Coordinates& q, Point& p, const Combination& g, double tau, double norm2, double along) {
+template <class Team>
+MFAKIT_HD void move(const Team& team, const Coordinates& q, Point& p, const Combination& g, double tau, double norm2,
+                    double along) {
   const double keep = 1.0 + tau * g.along_v;
   p.sq = not_negative(p.sq + 2.0 * tau * along + tau * tau * norm2);
   const index_t size = q.size();
+  double *const a = p.a, *const w = p.w;
   if (keep != 1.0) {
     p.alpha *= keep;
-    for (index_t i = 0; i < size; ++i) p.a[i] *= keep;
-    for (index_t i = 0; i < size; ++i) p.w[i] *= keep;
+    team.stream(size, [=](index_t i) { a[i] *= keep; });
+    team.stream(size, [=](index_t i) { w[i] *= keep; });
   }
   for (index_t k = 0; k < g.count; ++k) {
     const double step = tau * g.coefficient[k];
     const double* row = q.row(g.index[k]);  // the Gram matrix is symmetric: a row is a column
-    p.w[g.index[k]] += step;
-    MFAKIT_SIMD
-    for (index_t i = 0; i < size; ++i) p.a[i] += step * row[i];
+    team.stream(size, [=](index_t i) { a[i] += step * row[i]; });
   }
+  team.sync();
+  team.each(g.count, [&](index_t k) { w[g.index[k]] += tau * g.coefficient[k]; });
+  team.sync();
+}
+
+MFAKIT_HD void move(const Coordinates& q, Point& p, const Combination& g, double tau, double norm2, double along) {
+  move(Serial(), q, p, g, tau, norm2, along);
 }
 
 }  // namespace mfakit

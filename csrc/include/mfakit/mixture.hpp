@@ -4,7 +4,7 @@
 //   |x-mu|^2_{D^-1} = |xc|^2_{D^-1} - 2 xc . D^-1 m + |m|^2_{D^-1},   xc = x - c,  m = mu - c
 #pragma once
 
-#include "config.hpp"
+#include "team.hpp"
 
 namespace mfakit {
 
@@ -34,17 +34,14 @@ MFAKIT_HD double component_log_prob(const Real* y /*[l+1]*/, const double* shift
 }
 
 // log sum exp of a row; a row of -inf gives -inf, a NaN gives NaN.
-MFAKIT_HD double log_sum_exp(const double* log_prob /*[k]*/, index_t k) {
-  double top = -infinity_();
-  for (index_t j = 0; j < k; ++j) {
-    if (log_prob[j] != log_prob[j]) return log_prob[j];
-    if (log_prob[j] > top) top = log_prob[j];
-  }
-  if (top == -infinity_() || top == infinity_()) return top;
-  double sum = 0.0;
-  for (index_t j = 0; j < k; ++j) sum += exp_(log_prob[j] - top);
-  return top + log_(sum);
+template <class Team>
+MFAKIT_HD double log_sum_exp(const Team& team, const double* log_prob /*[k]*/, index_t k) {
+  const double top = team.max(k, [=](index_t j) { return log_prob[j]; });
+  if (top != top || top == -infinity_() || top == infinity_()) return top;
+  return top + log_(team.sum(k, [=](index_t j) { return exp_(log_prob[j] - top); }));
 }
+
+MFAKIT_HD double log_sum_exp(const double* log_prob /*[k]*/, index_t k) { return log_sum_exp(Serial(), log_prob, k); }
 
 // exp(log_prob - log_total); a row that no component explains gives 1/k.
 MFAKIT_HD double responsibility(double log_prob, double log_total, index_t k) {

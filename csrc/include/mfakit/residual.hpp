@@ -70,17 +70,19 @@ MFAKIT_HD void back_chunk(const double* whitened /*[l, d]*/, index_t l, index_t 
   }
 }
 
+// One feature's term of |r - A z|^2_{D^-1}.
+MFAKIT_HD double residual_term(double r, double g, double variance) {
+  const double e = r - variance * g;
+  return e * e / variance;
+}
+
 // |r - A z|^2_{D^-1} over a chunk, of one row: sum_j (r_j - D_j g_j)^2 / D_j.
 template <bool Diagonal>
 MFAKIT_HD double residual_norm_chunk(const double* r /*[width]*/, const double* g /*[width]*/,
                                      const double* noise /*[1] or [d]*/, index_t first, index_t width) {
   double sum = 0.0;
   MFAKIT_SIMD_SUM(sum)
-  for (index_t j = 0; j < width; ++j) {
-    const double variance = noise_at<Diagonal>(noise, first + j);
-    const double e = r[j] - variance * g[j];
-    sum += e * e / variance;
-  }
+  for (index_t j = 0; j < width; ++j) sum += residual_term(r[j], g[j], noise_at<Diagonal>(noise, first + j));
   return sum;
 }
 

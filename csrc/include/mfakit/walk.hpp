@@ -27,45 +27,53 @@ struct WalkScratch {
   Point before;
 };
 
-MFAKIT_HD void copy_point(const Coordinates& q, const Point& from, Point& to) {
-  for (index_t i = 0; i < q.size(); ++i) {
+template <class Team>
+MFAKIT_HD void copy_point(const Team& team, const Coordinates& q, const Point& from, Point& to) {
+  team.stream(q.size(), [&](index_t i) {
     to.a[i] = from.a[i];
     to.w[i] = from.w[i];
-  }
+  });
   to.alpha = from.alpha;
   to.sq = from.sq;
 }
 
 // Halve the step from s.before to p: s.before stays right, p stays wrong.
-MFAKIT_HD void bisect(const Coordinates& q, index_t y, int times, double tau, double norm2, double along, Point& p,
-                      WalkScratch& s) {
+template <class Team>
+MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, int times, double tau, double norm2,
+                      double along, Point& p, WalkScratch& s) {
   const double start = s.before.sq;
   double low = 0.0, high = 1.0;  // shares of the step
   // The point between is made in the buffer of g, which is no longer needed.
   for (int i = 0; i < times; ++i) {
     const double share = 0.5 * (low + high);
     const double sq = not_negative(start + 2.0 * share * tau * along + share * share * tau * tau * norm2);
-    for (index_t k = 0; k < q.size(); ++k) s.g.coefficient[k] = s.before.a[k] + share * (p.a[k] - s.before.a[k]);
-    decide(q, s.g.coefficient, sq, s.decision);
+    team.stream(q.size(), [&](index_t k) { s.g.coefficient[k] = s.before.a[k] + share * (p.a[k] - s.before.a[k]); });
+    team.sync();
+    decide(team, q, s.g.coefficient, sq, s.decision);
     (decided_class(s.decision, q.n_classes) != y ? high : low) = share;
+    team.sync();
   }
   p.sq = not_negative(start + 2.0 * high * tau * along + high * high * tau * tau * norm2);
   p.alpha = s.before.alpha + high * (p.alpha - s.before.alpha);
-  for (index_t k = 0; k < q.size(); ++k) {
+  team.stream(q.size(), [&](index_t k) {
     p.a[k] = s.before.a[k] + high * (p.a[k] - s.before.a[k]);
     p.w[k] = s.before.w[k] + high * (p.w[k] - s.before.w[k]);
-  }
+  });
+  team.sync();
 }
 
-// Walk from p (alpha = 1, w = 0) until the decision is no longer y. s.g.coefficient must hold C values.
-MFAKIT_HD WalkReport walk(const Coordinates& q, index_t y, const WalkSettings& settings, Point& p, WalkScratch& s) {
+// Walk from p (alpha = 1, w = 0) until the decision is no longer y. s.g.coefficient must hold C values. The arrays are
+// the team's, the numbers each member's own.
+template <class Team>
+MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
+                          WalkScratch& s) {
   WalkReport report{WalkEnd::max_steps, 0, -1, -1, -1};
   double tau = 0.0, norm2 = 0.0, along = 0.0;
   for (index_t step = 0;; ++step) {
-    decide(q, p.a, p.sq, s.decision);
+    decide(team, q, p.a, p.sq, s.decision);
     if (decided_class(s.decision, q.n_classes) != y) {
       report.end = step == 0 ? WalkEnd::already_wrong : WalkEnd::flipped;
-      if (step > 0 && settings.bisections > 0) bisect(q, y, settings.bisections, tau, norm2, along, p, s);
+      if (step > 0 && settings.bisections > 0) bisect(team, q, y, settings.bisections, tau, norm2, along, p, s);
       return report;
     }
     if (step == settings.max_steps) return report;
@@ -76,16 +84,17 @@ MFAKIT_HD WalkReport walk(const Coordinates& q, index_t y, const WalkSettings& s
     }
     s.g.along_v = 0.0;
     s.g.count = 0;
-    add_gradient(q, p.a, report.target, 1.0, s.g);
-    add_gradient(q, p.a, report.source, -1.0, s.g);
-    norm2 = squared_norm(q, p.a, p.sq, s.g, &along);
+    add_gradient(team, q, p.a, report.target, 1.0, s.g);
+    add_gradient(team, q, p.a, report.source, -1.0, s.g);
+    team.sync();
+    norm2 = squared_norm(team, q, p.a, p.sq, s.g, &along);
     if (!(norm2 > 0.0 && norm2 < infinity_())) {
       report.end = WalkEnd::no_gradient;
       return report;
     }
     tau = settings.step_size / sqrt_(norm2);
-    if (settings.bisections > 0) copy_point(q, p, s.before);
-    move(q, p, s.g, tau, norm2, along);
+    if (settings.bisections > 0) copy_point(team, q, p, s.before);
+    move(team, q, p, s.g, tau, norm2, along);
     ++report.n_steps;
   }
 }
