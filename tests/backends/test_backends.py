@@ -13,59 +13,32 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from backend_cases import (
+    CASES,
+    INDEX,
+    MASK,
+    REAL,
+    SIZES,
+    WRITTEN,
+    Case,
+    Model,
+    assert_equal,
+    combinations,
+    run,
+)
 from numpy.typing import NDArray
-from support import random_mfa, rtol
+from support import random_mfa
 
 import mfakit
 from mfakit import density, subspaces
-from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.backends import BACKENDS, TABLE, available, get_backend, numpy_ops, why_missing
 from mfakit.backends.walk_ends import ENDS
-from mfakit.factors import Factors
 
 Array = NDArray[Any]
-
-# n, k, d, l: several tiles, chunks and runs with remainders; one of everything; no factors; l > d; nothing.
-SIZES = {
-    "usual": (90, 2, 150, 5),
-    "single": (1, 1, 1, 1),
-    "many components": (4, 12, 9, 2),
-    "no factors": (9, 3, 7, 0),
-    "l > d": (6, 3, 2, 4),
-    "empty": (0, 3, 7, 2),
-}
-# Parameters that are X or products, in the dtype of the case; everything else is float64, index or mask.
-REAL = ("X", "products", "quad")
-INDEX = ("rows", "components", "first", "y", "reports")
-MASK = ("keep", "suspect")
-# What an operation writes, beyond what is called `out`.
-WRITTEN = {
-    "center_rows": ("out", "sq_norms"),
-    "mixture_epilogue": ("log_prob", "keep"),
-    "refine": ("log_prob", "whitened_latent"),
-    "log_sum_exp": ("out",),
-    "softmax": ("out",),
-    "accumulate_gradient": ("out",),
-    "gradient_weights": ("out",),
-    "point_distances": ("sq_distances", "keep"),
-    "pair_distances": ("sq_distances", "suspect"),
-    "attack_step": ("X",),
-    "factor_walk": ("a", "w", "alpha", "sq", "reports"),
-    "accumulate_statistics": ("sum_x", "sum_xz", "sum_xx"),
-}
-# The small solve and the attack's state are float64 whatever X is.
-FLOAT64_ONLY = ("log_sum_exp", "softmax", "pair_distances", "attack_step", "factor_walk")
-
-
-class Case(NamedTuple):
-    """Arguments of one operation; `scale` is the size of the terms that cancel in its float64 results."""
-
-    arguments: dict[str, Any]
-    scale: float
 
 
 def _backend(name: str) -> ModuleType:
@@ -84,196 +57,6 @@ def ops(request: pytest.FixtureRequest) -> ModuleType:
 def compiled(request: pytest.FixtureRequest) -> ModuleType:
     """The backends that are not the reference itself."""
     return _backend(request.param)
-
-
-class _Model:
-    """One random mixture, samples near it, and what the driver would have computed up to each operation."""
-
-    def __init__(self, size: tuple[int, int, int, int], dtype: Any, noise: str, seed: int) -> None:
-        n, k, d, l = size
-        self.rng = np.random.default_rng(seed)
-        self.mfa = random_mfa(k, d, l, noise=noise, seed=seed)
-        self.X = self.mfa.sample(n, rng=seed + 1, dtype=np.float64)[0].astype(dtype)
-        self.factors = self.mfa.factors
-        self.centered, self.norms = np.empty_like(self.X), np.empty(n)
-        numpy_ops.center_rows(self.X, self.factors.center, self.centered, self.norms)
-
-    def pairs(self) -> tuple[Array, Array]:
-        """About two thirds of all pairs, sorted by component."""
-        return density.sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
-
-    def products(self, factors: Factors) -> Array:
-        return self.centered @ factors.panel(self.centered.dtype)
-
-
-def _center_rows(model: _Model) -> Case:
-    return Case({"X": model.X, "center": model.factors.center}, 1.0)
-
-
-def _mixture_epilogue(model: _Model) -> Case:
-    f, dtype = model.factors, model.X.dtype
-    quad = None if f.is_isotropic else (model.centered**2) @ f.thin_panel(dtype)
-    arguments = {
-        "products": model.products(f), "quad": quad, "sq_norms": model.norms, "inv_noise": f.inv_noise,
-        "shift": f.shift, "mean_norm": f.mean_norm, "log_norm": f.log_norm, "slack": 1e-6,
-    }  # fmt: skip
-    return Case(arguments, float((model.norms.max(initial=0.0) + 1) * f.inv_noise.max() + f.mean_norm.max()))
-
-
-def _refine(model: _Model) -> Case:
-    f, (rows, components) = model.factors, model.pairs()
-    arguments = {
-        "X": model.X, "rows": rows, "components": components, "means": f.means, "whitened": f.whitened,
-        "latent_map": f.latent_map, "noise": f.noise, "log_norm": f.log_norm,
-    }  # fmt: skip
-    return Case(arguments, 1.0)
-
-
-def _log_sum_exp(model: _Model) -> Case:
-    log_prob = model.rng.normal(scale=300.0, size=(len(model.X), model.mfa.n_components))
-    log_prob[:1] = -np.inf
-    log_prob[1:2, 0] = -np.inf
-    return Case({"log_prob": log_prob}, 1.0)
-
-
-def _softmax(model: _Model) -> Case:
-    log_prob = _log_sum_exp(model).arguments["log_prob"]
-    log_total = np.empty(len(log_prob))
-    numpy_ops.log_sum_exp(log_prob, log_total)
-    return Case({"log_prob": log_prob, "log_total": log_total}, 1.0)
-
-
-def _accumulate_gradient(model: _Model) -> Case:
-    f, (rows, components) = model.factors, model.pairs()
-    y = np.einsum("mld,md->ml", f.whitened[components], model.X[rows] - f.means[components])
-    weights = model.rng.uniform(-1.0, 1.0, len(rows))  # the attack takes differences of gradients
-    arguments = {
-        "X": model.X, "rows": rows, "components": components, "weights": weights, "whitened_latent": y,
-        "means": f.means, "whitened": f.whitened, "noise": f.noise,
-    }  # fmt: skip
-    return Case(arguments, float(f.inv_noise.max() * (np.abs(model.X).max(initial=0.0) + np.abs(f.means).max())))
-
-
-def _gradient_weights(model: _Model) -> Case:
-    resp = model.rng.dirichlet(np.ones(model.mfa.n_components), len(model.X))
-    arguments = {"products": model.products(model.factors), "responsibilities": resp, "shift": model.factors.shift}
-    return Case(arguments, float(np.abs(model.factors.shift).max(initial=1.0)))
-
-
-def _point_distances(model: _Model) -> Case:
-    f = model.mfa.subspaces
-    centered, norms = np.empty_like(model.X), np.empty(len(model.X))
-    numpy_ops.center_rows(model.X, f.center, centered, norms)
-    arguments = {
-        "products": centered @ f.panel(centered.dtype), "sq_norms": norms, "shift": f.shift, "mean_norm": f.mean_norm,
-        "slack": 1e-6, "tolerance": 1e-5,
-    }  # fmt: skip
-    return Case(arguments, float(norms.max(initial=0.0) + f.mean_norm.max()))
-
-
-def _pair_distances(model: _Model) -> Case:
-    n, (k, l, d) = len(model.X), model.factors.shape
-    # One factor fewer on the other side, so that l0 and l1 cannot be confused; and as many components as samples.
-    other = random_mfa(max(n, 1), d, max(l - 1, 0), seed=int(model.rng.integers(2**31)))
-    center = model.mfa.subspaces.center
-    left, shift0, norm0 = subspaces._panel_rows(model.mfa.subspaces, slice(0, k), center)
-    right, shift1, norm1 = subspaces._panel_rows(other.subspaces, slice(0, n), center)
-    products = np.ascontiguousarray((left @ right.T).reshape(k, l + 1, n, shift1.shape[1] + 1))
-    arguments = {"products": products, "shift0": shift0, "norm0": norm0, "shift1": shift1, "norm1": norm1}
-    # 1e4: what 1/sin² of the smallest angle may be for a pair that is not suspect.
-    return Case(arguments, 1e4 * float(norm0.max() + norm1.max(initial=0.0)))
-
-
-def _attack_step(model: _Model) -> Case:
-    direction = model.rng.normal(size=model.X.shape)
-    direction[1:2] = 0.0
-    direction[2:3, 0] = np.nan
-    direction[3:4, 1:2] = np.inf
-    return Case({"X": model.X.astype(np.float64), "direction": direction, "step_size": 0.7}, 1.0)
-
-
-def _factor_walk(model: _Model) -> Case:
-    # Three classes, the model's mixture among them; a sixth of the samples has the label of another class.
-    k, d, l = model.mfa.loadings.shape
-    # Subspaces that fill the space have vanishing gradients and no unique w: all backends are right and differ there.
-    classes = [random_mfa(k, d, min(l, d // 2), seed=seed, spread=0.5) for seed in (11, 12, 13)]
-    clf = mfakit.BayesClassifier(classes)
-    X, y = clf.sample(len(model.X), rng=4, dtype=np.float64)
-    y[::6] = (y[::6] + 1) % 3
-    q = FactorCoordinates.of(clf)
-    a, sq = q.project(X)
-    names = ("gram", "variance", "gain", "spread", "log_const", "first")
-    arguments = {
-        **dict(zip(names, q.kernel_arguments, strict=True)), "y": y, "step_size": 0.3, "max_steps": 40, "frozen": False,
-        "bisections": 20, "a": a, "sq": sq,
-    }  # fmt: skip
-    # Of some tens of steps, each of which rounds what cancels in ‖v‖².
-    return Case(arguments, 1e4 * float(sq.max(initial=1.0)))
-
-
-def _accumulate_statistics(model: _Model) -> Case:
-    rows, components = model.pairs()
-    arguments = {
-        "X": model.X, "rows": rows, "components": components, "weights": model.rng.uniform(0.1, 2.0, len(rows)),
-        "latents": model.rng.normal(size=(len(rows), model.mfa.n_factors)), "means": model.factors.means,
-    }  # fmt: skip
-    spread = np.abs(model.X).max(initial=1.0) + np.abs(model.factors.means).max()
-    return Case(arguments, float(len(rows) * spread**2))
-
-
-def _outputs(operation: str, model: _Model, arguments: dict[str, Any]) -> dict[str, Array]:
-    """New output arrays. What an operation adds to is not zero, what it overwrites is NaN."""
-    n, (k, l, d), m = len(model.X), model.factors.shape, len(arguments.get("rows", ()))
-    dtype, nan = model.X.dtype, np.nan
-    if operation == "center_rows":
-        return {"out": np.full((n, d), nan, dtype), "sq_norms": np.full(n, nan)}
-    if operation == "mixture_epilogue":
-        return {"log_prob": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
-    if operation == "refine":
-        return {"log_prob": np.full(m, nan), "whitened_latent": np.full((m, l), nan)}
-    if operation == "log_sum_exp":
-        return {"out": np.full(n, nan)}
-    if operation == "softmax":
-        return {"out": np.full((n, k), nan)}
-    if operation == "accumulate_gradient":
-        return {"out": np.ones((n, d), dtype)}
-    if operation == "gradient_weights":
-        return {"out": np.full((n, k * (l + 1)), nan, dtype)}
-    if operation == "point_distances":
-        return {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
-    if operation == "pair_distances":
-        return {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)}
-    if operation == "attack_step":
-        return {"X": arguments["X"].copy()}
-    if operation == "factor_walk":
-        a, sq = arguments["a"].copy(), arguments["sq"].copy()
-        return {"a": a, "w": np.zeros_like(a), "alpha": np.ones(n), "sq": sq, "reports": np.full((n, 5), -7)}
-    return {"sum_x": np.ones((k, d)), "sum_xz": np.ones((k, l, d)), "sum_xx": np.ones((k, d))}
-
-
-CASES: dict[str, Callable[[_Model], Case]] = {name: globals()[f"_{name}"] for name in TABLE}
-
-
-def _run(ops: Any, operation: str, model: _Model, case: Case, n_threads: int = 1) -> dict[str, Array]:
-    """Call an operation on fresh outputs; inputs are read-only: a write to one raises or is seen in its bytes."""
-    outputs = _outputs(operation, model, case.arguments)
-    inputs = {name: value for name, value in case.arguments.items() if name not in outputs}
-    arrays = [value for value in inputs.values() if isinstance(value, np.ndarray)]
-    before = [array.tobytes() for array in arrays]
-    for array in arrays:
-        array.flags.writeable = False
-    getattr(ops, operation)(**{**inputs, **outputs}, n_threads=n_threads)
-    assert [array.tobytes() for array in arrays] == before, f"{operation} changed an input"
-    return outputs
-
-
-def _combinations() -> list[Any]:
-    combinations = []
-    for operation in TABLE:
-        for dtype in ("float64",) if operation in FLOAT64_ONLY else ("float32", "float64"):
-            for noise in ("isotropic",) if operation == "factor_walk" else ("isotropic", "diagonal"):
-                combinations.append(pytest.param(operation, dtype, noise, id=f"{operation}-{dtype}-{noise}"))
-    return combinations
 
 
 def test_the_test_covers_the_table() -> None:
@@ -298,34 +81,27 @@ def test_a_backend_is_the_table_and_nothing_else(ops: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize(("operation", "dtype", "noise"), _combinations())
+@pytest.mark.parametrize(("operation", "dtype", "noise"), combinations())
 def test_values(compiled: ModuleType, operation: str, dtype: str, noise: str, size: tuple[int, int, int, int]) -> None:
-    model = _Model(size, dtype, noise, seed=3)
+    model = Model(size, dtype, noise, seed=3)
     case = CASES[operation](model)
-    expected = _run(numpy_ops, operation, model, case)
-    got = _run(compiled, operation, model, case)
-    for name in WRITTEN[operation]:
-        assert got[name].dtype == expected[name].dtype
-        # Both accumulate in float64 from the same numbers, so only the order of sums differs: a few roundings of what
-        # cancels. An output in X's dtype is rounded to that in the end.
-        exact = expected[name].dtype.kind != "f"
-        tolerance = 0.0 if exact else rtol(expected[name].dtype, d=size[2])
-        atol = 0.0 if exact else 4.0 * float(np.finfo(expected[name].dtype).eps) * case.scale
-        np.testing.assert_allclose(got[name], expected[name], rtol=tolerance, atol=atol, err_msg=name)
+    expected = run(numpy_ops, operation, model, case)
+    got = run(compiled, operation, model, case)
+    assert_equal(operation, got, expected, case, d=size[2])
 
 
-@pytest.mark.parametrize(("operation", "dtype", "noise"), _combinations())
+@pytest.mark.parametrize(("operation", "dtype", "noise"), combinations())
 def test_equal_bits_for_any_number_of_threads(
     compiled: ModuleType, operation: str, dtype: str, noise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if compiled.__name__.endswith("numba_ops"):
         monkeypatch.setattr(compiled, "WORTH_A_THREAD", 1)
     # Wide enough that the native backend, too, deals out several pieces (see row_grain in csrc/cpu/parallel.hpp).
-    model = _Model((600, 24, 700, 5), dtype, noise, seed=5)
+    model = Model((600, 24, 700, 5), dtype, noise, seed=5)
     case = CASES[operation](model)
-    one = _run(compiled, operation, model, case, n_threads=1)
+    one = run(compiled, operation, model, case, n_threads=1)
     for n_threads in (2, 16):
-        many = _run(compiled, operation, model, case, n_threads=n_threads)
+        many = run(compiled, operation, model, case, n_threads=n_threads)
         for name, value in one.items():
             assert many[name].tobytes() == value.tobytes(), f"{name} with {n_threads} threads"
 
@@ -334,11 +110,11 @@ def test_equal_bits_for_any_number_of_threads(
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("max_steps", [0, 5, 300])
 def test_walks(compiled: ModuleType, max_steps: int, frozen: bool, bisections: int) -> None:
-    model = _Model((60, 3, 30, 2), "float64", "isotropic", seed=3)
-    case = _factor_walk(model)
+    model = Model((60, 3, 30, 2), "float64", "isotropic", seed=3)
+    case = CASES["factor_walk"](model)
     case.arguments.update(max_steps=max_steps, frozen=frozen, bisections=bisections, step_size=0.05)
-    expected = _run(numpy_ops, "factor_walk", model, case)
-    got = _run(compiled, "factor_walk", model, case)
+    expected = run(numpy_ops, "factor_walk", model, case)
+    got = run(compiled, "factor_walk", model, case)
     np.testing.assert_array_equal(got["reports"], expected["reports"])
     ends = [ENDS[end] for end in expected["reports"][:, 0]]
     assert set(ends) >= {"already wrong", "flipped" if max_steps == 300 else "max_steps"}
@@ -375,7 +151,7 @@ def test_pairs_that_the_product_cannot_decide(ops: ModuleType, sine: float, dist
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nan_stays_in_its_row(ops: ModuleType, dtype: str) -> None:
-    model = _Model((70, 3, 130, 4), dtype, "diagonal", seed=7)
+    model = Model((70, 3, 130, 4), dtype, "diagonal", seed=7)
     model.X = model.X.copy()
     model.X[5, 100] = np.nan
     with np.errstate(invalid="ignore"):
@@ -384,7 +160,7 @@ def test_nan_stays_in_its_row(ops: ModuleType, dtype: str) -> None:
     for operation in ("center_rows", "mixture_epilogue", "refine"):
         case = CASES[operation](model)
         with np.errstate(invalid="ignore"):
-            got = _run(ops, operation, model, case)
+            got = run(ops, operation, model, case)
         rows = case.arguments.get("rows")
         for name, value in got.items():
             spoiled = rows == 5 if rows is not None else ~others
@@ -396,11 +172,11 @@ def test_nan_stays_in_its_row(ops: ModuleType, dtype: str) -> None:
 
 
 def test_infinite_log_norm_is_a_component_that_is_never_kept(ops: ModuleType) -> None:
-    model = _Model((20, 4, 12, 2), "float64", "isotropic", seed=2)
-    case = _mixture_epilogue(model)
+    model = Model((20, 4, 12, 2), "float64", "isotropic", seed=2)
+    case = CASES["mixture_epilogue"](model)
     log_norm = case.arguments["log_norm"].copy()
     log_norm[1] = -np.inf
-    got = _run(ops, "mixture_epilogue", model, Case({**case.arguments, "log_norm": log_norm}, case.scale))
+    got = run(ops, "mixture_epilogue", model, Case({**case.arguments, "log_norm": log_norm}, case.scale))
     assert np.isneginf(got["log_prob"][:, 1]).all()
     assert not got["keep"][:, 1].any()
     assert got["keep"].any(axis=1).all()
@@ -579,7 +355,7 @@ def test_numba_works_when_the_cache_cannot_be_written(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
     out = np.empty(3)
-    numba_ops._run(_numba_kernels.kernel(_double), 3, 3, 1, *numba_ops._read(np.arange(3.0)), out)
+    numba_ops.run(_numba_kernels.kernel(_double), 3, 3, 1, *numba_ops._read(np.arange(3.0)), out)
     np.testing.assert_array_equal(out, [0.0, 2.0, 4.0])
     assert attempts
 

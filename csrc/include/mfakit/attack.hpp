@@ -5,13 +5,18 @@
 
 namespace mfakit {
 
-// x += eta g / |g|; g = 0 or NaN (nowhere to go) leaves x.
+// eta / |g| from |g|^2; 0 where g is zero or NaN: nowhere to go.
+MFAKIT_HD double step_scale(double sq_norm, double eta) {
+  return sq_norm > 0.0 && sq_norm < infinity_() ? eta / sqrt_(sq_norm) : 0.0;
+}
+
+// x += eta g / |g|; g = 0 or NaN leaves x.
 MFAKIT_HD void step_along(double* x /*[d]*/, const double* g /*[d]*/, index_t d, double eta) {
   double sum = 0.0;
   MFAKIT_SIMD_SUM(sum)
   for (index_t j = 0; j < d; ++j) sum += g[j] * g[j];
-  if (!(sum > 0.0 && sum < infinity_())) return;
-  const double scale = eta / sqrt_(sum);
+  const double scale = step_scale(sum, eta);
+  if (scale == 0.0) return;
   MFAKIT_SIMD
   for (index_t j = 0; j < d; ++j) x[j] += scale * g[j];
 }

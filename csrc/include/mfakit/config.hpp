@@ -3,7 +3,7 @@
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define MFAKIT_HD __host__ __device__ __forceinline__
+#define MFAKIT_HD __device__ __forceinline__
 #else
 #include <cmath>
 #define MFAKIT_HD inline __attribute__((always_inline))
@@ -28,12 +28,16 @@ MFAKIT_HD double exp_(double x) { return exp(x); }
 MFAKIT_HD double log_(double x) { return log(x); }
 MFAKIT_HD double sqrt_(double x) { return sqrt(x); }
 MFAKIT_HD double fabs_(double x) { return fabs(x); }
+MFAKIT_HD double cospi_(double x) { return cospi(x); }
+MFAKIT_HD double sinpi_(double x) { return sinpi(x); }
 MFAKIT_HD double infinity_() { return __longlong_as_double(0x7ff0000000000000LL); }
 #else
 MFAKIT_HD double exp_(double x) { return std::exp(x); }
 MFAKIT_HD double log_(double x) { return std::log(x); }
 MFAKIT_HD double sqrt_(double x) { return std::sqrt(x); }
 MFAKIT_HD double fabs_(double x) { return std::fabs(x); }
+MFAKIT_HD double cospi_(double x) { return std::cos(3.14159265358979323846 * x); }
+MFAKIT_HD double sinpi_(double x) { return std::sin(3.14159265358979323846 * x); }
 MFAKIT_HD double infinity_() { return __builtin_inf(); }
 #endif
 

@@ -23,4 +23,14 @@ MFAKIT_HD void accumulate_chunk(const double* r /*[T, chunk]*/, const double* w 
   }
 }
 
+// The same of one pair at one feature, and the first `most` of the `left` factors from z.
+MFAKIT_HD void accumulate_pair(double r, double w, const double* z, index_t left, int most, double* sum_x,
+                               double* sum_xz /*[most]*/, double* sum_xx) {
+  *sum_x += w * r;
+  *sum_xx += w * r * r;
+  for (int a = 0; a < most; ++a) {
+    if (a < left) sum_xz[a] += w * z[a] * r;
+  }
+}
+
 }  // namespace mfakit

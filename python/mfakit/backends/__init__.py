@@ -11,9 +11,10 @@ from importlib import import_module
 from types import ModuleType
 
 from .._errors import BackendUnavailable
+from .host import HOST, Host
 from .table import TABLE
 
-__all__ = ["BACKENDS", "TABLE", "available", "get_backend", "why_missing"]
+__all__ = ["BACKENDS", "TABLE", "available", "get_arrays", "get_backend", "why_missing"]
 
 BACKENDS = ("native", "numba", "numpy")
 _logger = logging.getLogger("mfakit")
@@ -23,9 +24,11 @@ _announced: set[str] = set()
 def why_missing(name: str) -> str | None:
     """None if the backend can run here, else one sentence."""
     if name == "cuda":
-        return "this version has no CUDA kernels yet"
+        from ._cuda_engine import why_missing as why_no_cuda
+
+        return why_no_cuda()
     if name not in BACKENDS:
-        return f"there is no such backend; there are {', '.join(BACKENDS)}"
+        return f"there is no such backend; there are {', '.join((*BACKENDS, 'cuda'))}"
     try:
         import_module(f".{name}_ops", __name__)
     except ImportError as error:
@@ -36,19 +39,26 @@ def why_missing(name: str) -> str | None:
 
 def available() -> list[str]:
     """The backends that can run here, the default first."""
-    return [name for name in BACKENDS if why_missing(name) is None]
+    return [name for name in (*BACKENDS, "cuda") if why_missing(name) is None]
 
 
-def get_backend(name: str = "auto") -> ModuleType:
-    """The module of a backend.
+def get_backend(name: str = "auto", device: str | None = None) -> ModuleType:
+    """The module of a backend. `device` says where the arrays lie that it will be given ("cuda:0"; None: the host).
 
     Raises
     ------
     BackendUnavailable
         When it cannot run here: what is missing, and what is available. A backend asked for is never swapped.
+    ValueError
+        For a backend of the host and arrays that are on a device.
     """
+    if device is not None and name not in ("auto", "cuda"):
+        raise ValueError(
+            f"the array is on {device} and backend={name!r} computes on the host; copy it there (X.get(), X.cpu()) or "
+            "leave the backend to be chosen"
+        )
     if name == "auto":
-        name = "native" if why_missing("native") is None else "numba"
+        name = "cuda" if device is not None else "native" if why_missing("native") is None else "numba"
         if name not in _announced:
             _announced.add(name)
             _logger.info("backend auto: %s", name)
@@ -56,3 +66,12 @@ def get_backend(name: str = "auto") -> ModuleType:
     if reason is not None:
         raise BackendUnavailable(f"{name}: {reason}; available: {', '.join(available())}")
     return import_module(f".{name}_ops", __name__)
+
+
+def get_arrays(ops: ModuleType) -> Host:
+    """Where a backend's arrays live, and who multiplies them: the host, or CuPy's current device."""
+    if not ops.__name__.endswith(".cuda_ops"):
+        return HOST
+    from .cuda_arrays import current
+
+    return current()

@@ -1,0 +1,174 @@
+// Coarse step, sums over components, gradient weights and distances to subspaces. What each operation computes is said
+// in python/mfakit/backends/numpy_ops.py, how it is launched in python/mfakit/backends/cuda_ops.py.
+#include "device.cuh"
+#include "mfakit/subspace.hpp"
+
+// out [n, d] = X - center, sq_norms [n]; a block per row.
+extern "C" __global__ void center_rows(const Real* X, const double* center, index_t n, index_t d, Real* out,
+                                       double* sq_norms) {
+  __shared__ Candidate scratch[most_warps];
+  const BlockTeam team = {scratch};
+  for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
+    const Real* x = X + i * d;
+    Real* y = out + i * d;
+    const double sum = team.sum(d, [&](index_t j) {
+      const Real r = Real(double(x[j]) - center[j]);
+      y[j] = r;
+      return double(r) * double(r);
+    });
+    if (threadIdx.x == 0) sq_norms[i] = sum;
+  }
+}
+
+// One row of the block product and what its epilogue needs.
+struct CoarseRow {
+  const Real* y;     // [k (l+1)]
+  const Real* quad;  // [k], or null for isotropic noise
+  double sq_norm;
+  const double *inv_noise, *shift, *mean_norm, *log_norm;
+  double slack;
+  index_t l;
+
+  // |xc|^2_{D^-1} for component j.
+  __device__ __forceinline__ double weighted(index_t j) const {
+    return quad ? double(quad[j]) : sq_norm * inv_noise[j];
+  }
+  __device__ __forceinline__ double log_prob(index_t j) const {
+    return component_log_prob(y + j * (l + 1), shift + j * l, l, weighted(j), mean_norm[j], log_norm[j]);
+  }
+  // How far rounding may have moved it.
+  __device__ __forceinline__ double error(index_t j) const { return slack * (weighted(j) + mean_norm[j]); }
+};
+
+// log_prob [n, k] and keep [n, k]; a warp per row.
+extern "C" __global__ void mixture_epilogue(const Real* products, const Real* quad, const double* sq_norms,
+                                            const double* inv_noise, const double* shift, const double* mean_norm,
+                                            const double* log_norm, double slack, index_t n, index_t k, index_t l,
+                                            double* log_prob, unsigned char* keep) {
+  const WarpTeam team;
+  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
+    const CoarseRow row = {products + i * k * (l + 1),
+                           quad ? quad + i * k : nullptr,
+                           sq_norms[i],
+                           inv_noise,
+                           shift,
+                           mean_norm,
+                           log_norm,
+                           slack,
+                           l};
+    double* lp = log_prob + i * k;
+    const double best = team.max(k, [&](index_t j) {
+      lp[j] = row.log_prob(j);
+      const double sure = lp[j] - row.error(j);
+      return sure == sure ? sure : -infinity_();
+    });
+    team.each(k, [&](index_t j) { keep[i * k + j] = lp[j] + row.error(j) >= best - cutoff_nats; });
+  }
+}
+
+// What mixture_epilogue keeps, without its [n, k] arrays: threshold [n] and count [n] of the candidates; a warp per
+// row.
+extern "C" __global__ void count_candidates(const Real* products, const Real* quad, const double* sq_norms,
+                                            const double* inv_noise, const double* shift, const double* mean_norm,
+                                            const double* log_norm, double slack, index_t n, index_t k, index_t l,
+                                            double* threshold, index_t* count) {
+  const WarpTeam team;
+  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
+    const CoarseRow row = {products + i * k * (l + 1),
+                           quad ? quad + i * k : nullptr,
+                           sq_norms[i],
+                           inv_noise,
+                           shift,
+                           mean_norm,
+                           log_norm,
+                           slack,
+                           l};
+    const double best = team.max(k, [&](index_t j) {
+      const double sure = row.log_prob(j) - row.error(j);
+      return sure == sure ? sure : -infinity_();
+    });
+    const double found =
+        team.sum(k, [&](index_t j) { return row.log_prob(j) + row.error(j) >= best - cutoff_nats ? 1.0 : 0.0; });
+    if (lane_number() == 0) {
+      threshold[i] = best - cutoff_nats;
+      count[i] = index_t(found);
+    }
+  }
+}
+
+// The candidates themselves, rows and components [m], row by row from offsets [n+1] and by component within; a warp per
+// row.
+extern "C" __global__ void list_candidates(const Real* products, const Real* quad, const double* sq_norms,
+                                           const double* inv_noise, const double* shift, const double* mean_norm,
+                                           const double* log_norm, double slack, index_t n, index_t k, index_t l,
+                                           const double* threshold, const index_t* offsets, index_t* rows,
+                                           index_t* components) {
+  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
+    const CoarseRow row = {products + i * k * (l + 1),
+                           quad ? quad + i * k : nullptr,
+                           sq_norms[i],
+                           inv_noise,
+                           shift,
+                           mean_norm,
+                           log_norm,
+                           slack,
+                           l};
+    index_t at = offsets[i];
+    for (index_t first = 0; first < k; first += warp_size) {
+      const index_t j = first + lane_number();
+      const bool kept = j < k && row.log_prob(j) + row.error(j) >= threshold[i];
+      const unsigned votes = __ballot_sync(full_warp, kept);
+      if (kept) {
+        const index_t place = at + __popc(votes & ((1u << lane_number()) - 1u));
+        rows[place] = i;
+        components[place] = j;
+      }
+      at += __popc(votes);
+    }
+  }
+}
+
+// out [n] = log sum exp over each row's candidates, values [m] row by row; -inf for a row without any.
+extern "C" __global__ void log_sum_exp_candidates(const double* values, const index_t* offsets, index_t n,
+                                                  double* out) {
+  for (index_t i = global_thread(); i < n; i += threads_of_grid()) {
+    out[i] = log_sum_exp(values + offsets[i], offsets[i + 1] - offsets[i]);
+  }
+}
+
+// out [n]; a warp per row.
+extern "C" __global__ void log_sum_exp_rows(const double* log_prob, index_t n, index_t k, double* out) {
+  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
+    const double total = log_sum_exp(WarpTeam(), log_prob + i * k, k);
+    if (lane_number() == 0) out[i] = total;
+  }
+}
+
+// out [n, k].
+extern "C" __global__ void softmax(const double* log_prob, const double* log_total, index_t n, index_t k, double* out) {
+  for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
+    out[ij] = responsibility(log_prob[ij], log_total[ij / k], k);
+  }
+}
+
+// out [n, k (l+1)].
+extern "C" __global__ void gradient_weights_rows(const Real* products, const double* responsibilities,
+                                                 const double* shift, index_t n, index_t k, index_t l, Real* out) {
+  for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
+    const index_t at = ij * (l + 1);
+    gradient_weights(products + at, shift + (ij % k) * l, l, responsibilities[ij], out + at);
+  }
+}
+
+// sq_distances [n, k] and keep [n, k].
+extern "C" __global__ void point_distances(const Real* products, const double* sq_norms, const double* shift,
+                                           const double* mean_norm, double slack, double tolerance, index_t n,
+                                           index_t k, index_t l, double* sq_distances, unsigned char* keep) {
+  for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
+    const index_t j = ij % k;
+    const double size = sq_norms[ij / k] + mean_norm[j];
+    const double sq = sq_distance_to_subspace(products + ij * (l + 1), shift + j * l, l, size);
+    sq_distances[ij] = sq;
+    keep[ij] = slack * size > tolerance * sq;
+  }
+}

@@ -1,0 +1,150 @@
+// What is done for pairs of a sample and a component: refinement, gradient, statistics. Pairs come sorted by component;
+// a block takes a tile of them, so that each value of W is read once for tile_rows samples.
+#include "device.cuh"
+#include "mfakit/statistics.hpp"
+
+// What the kernels read of a mixture.
+struct Component {
+  const double *mean, *whitened, *noise;
+  index_t d;
+  bool diagonal;
+
+  __device__ __forceinline__ Component(const double* means, const double* whitened_, const double* noises, index_t j,
+                                       index_t l, index_t width, index_t is_diagonal)
+      : mean(means + j * width),
+        whitened(whitened_ + j * l * width),
+        noise(noises + j * (is_diagonal ? width : 1)),
+        d(width),
+        diagonal(is_diagonal != 0) {}
+  __device__ __forceinline__ double variance(index_t c) const { return noise[diagonal ? c : 0]; }
+};
+
+// log_prob [m] and whitened_latent [m, l] of pairs; a block per tile. A warp takes one of the l rows of W, or the
+// squared lengths, for all samples of the tile. Shared: tile_rows (l + 1) values.
+extern "C" __global__ void refine(const Real* X, const index_t* rows, const index_t* tile_offsets,
+                                  const index_t* pair_offsets, const double* means, const double* whitened,
+                                  const double* latent_map, const double* noise, const double* log_norm, index_t k,
+                                  index_t l, index_t d, index_t diagonal, double* log_prob, double* whitened_latent) {
+  __shared__ Candidate scratch[most_warps];
+  MFA_DYNAMIC_SHARED(double, y);           // [T, l]
+  double* const size = y + tile_rows * l;  // [T]
+  const BlockTeam team = {scratch};
+  PairTile tile;
+  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, k, &tile)) return;
+  const Component q(means, whitened, noise, tile.component, l, d, diagonal);
+  const Real* x[tile_rows];
+  for (int t = 0; t < tile_rows; ++t) x[t] = X + rows[tile.lane(t)] * d;
+
+  for (index_t slot = warp_number(); slot <= l; slot += warps_of_block()) {
+    double s[tile_rows] = {};
+    const double* w = q.whitened + slot * d;
+    for (index_t c = lane_number(); c < d; c += warp_size) {
+      const double mean = q.mean[c], factor = slot < l ? w[c] : 0.0, inverse = diagonal ? 1.0 / q.noise[c] : 1.0;
+      for (int t = 0; t < tile_rows; ++t) {
+        const double r = double(x[t][c]) - mean;
+        s[t] += slot < l ? factor * r : r * r * inverse;
+      }
+    }
+    for (int t = 0; t < tile_rows; ++t) {
+      const double total = warp_sum(s[t]);
+      if (lane_number() == 0) {
+        if (slot < l) y[t * l + slot] = total;
+        if (slot == l) size[t] = diagonal ? total : total / q.noise[0];
+      }
+    }
+  }
+  __syncthreads();
+
+  double maha[tile_rows];
+  bool exact[tile_rows], all_exact = true;
+  for (int t = 0; t < tile_rows; ++t) {
+    maha[t] = size[t];
+    for (index_t a = 0; a < l; ++a) maha[t] -= y[t * l + a] * y[t * l + a];
+    exact[t] = size[t] <= largest_cancellation<Real>::value * maha[t];
+    all_exact = all_exact && exact[t];
+  }
+  if (!all_exact) {  // the same for all threads
+    double norm[tile_rows] = {};
+    for (index_t c = threadIdx.x; c < d; c += blockDim.x) {
+      double g[tile_rows] = {};
+      for (index_t a = 0; a < l; ++a) {
+        const double w = q.whitened[a * d + c];
+        for (int t = 0; t < tile_rows; ++t) g[t] += y[t * l + a] * w;
+      }
+      for (int t = 0; t < tile_rows; ++t) norm[t] += residual_term(double(x[t][c]) - q.mean[c], g[t], q.variance(c));
+    }
+    for (int t = 0; t < tile_rows; ++t) {
+      const double total = team.sum_of(norm[t]);
+      if (!exact[t]) maha[t] = total + latent_norm(latent_map + tile.component * l * l, y + t * l, l);
+    }
+  }
+  for (int t = 0; t < tile.rows; ++t) {
+    team.each(l, [&](index_t a) { whitened_latent[(tile.first + t) * l + a] = y[t * l + a]; });
+    if (threadIdx.x == 0) log_prob[tile.first + t] = log_norm[tile.component] - 0.5 * not_negative(maha[t]);
+  }
+}
+
+// out [n, d] += weights grad log N(x); a block per tile and share of the features. No row may be in two of the pairs of
+// one launch: the caller deals them out. Shared: tile_rows l values.
+extern "C" __global__ void accumulate_gradient(const Real* X, const index_t* rows, const index_t* tile_offsets,
+                                               const index_t* pair_offsets, const double* weights,
+                                               const double* whitened_latent, const double* means,
+                                               const double* whitened, const double* noise, index_t k, index_t l,
+                                               index_t d, index_t diagonal, Real* out) {
+  MFA_DYNAMIC_SHARED(double, y);  // [T, l]
+  PairTile tile;
+  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, k, &tile)) return;
+  const Component q(means, whitened, noise, tile.component, l, d, diagonal);
+  for (index_t i = threadIdx.x; i < tile_rows * l; i += blockDim.x) {
+    y[i] = whitened_latent[tile.lane(int(i / l)) * l + i % l];
+  }
+  __syncthreads();
+  index_t at[tile_rows];
+  double weight[tile_rows];
+  for (int t = 0; t < tile_rows; ++t) {
+    at[t] = rows[tile.lane(t)] * d;
+    weight[t] = weights[tile.lane(t)];
+  }
+  for (index_t c = index_t(blockIdx.y) * blockDim.x + threadIdx.x; c < d; c += index_t(gridDim.y) * blockDim.x) {
+    double g[tile_rows] = {};
+    for (index_t a = 0; a < l; ++a) {
+      const double w = q.whitened[a * d + c];
+      for (int t = 0; t < tile_rows; ++t) g[t] += y[t * l + a] * w;
+    }
+    for (int t = 0; t < tile_rows; ++t) {
+      if (t >= tile.rows) continue;
+      const double r = double(X[at[t] + c]) - q.mean[c];
+      out[at[t] + c] = Real(double(out[at[t] + c]) + weight[t] * gradient_at(r, g[t], q.variance(c)));
+    }
+  }
+}
+
+constexpr int factor_group = 8;  // factors that a thread sums at a time, in registers
+
+// Partial sums of the M-step: sum_x [S, k, d], sum_xz [S, k, l, d], sum_xx [S, k, d], segment s over its share of each
+// component's pairs; a thread per feature, in a grid (features, k, S).
+extern "C" __global__ void accumulate_statistics(const Real* X, const index_t* rows, const index_t* pair_offsets,
+                                                 const double* weights, const double* latents, const double* means,
+                                                 index_t k, index_t l, index_t d, double* sum_x, double* sum_xz,
+                                                 double* sum_xx) {
+  const index_t j = blockIdx.y, segments = gridDim.z, s = blockIdx.z;
+  const index_t first = pair_offsets[j], pairs = pair_offsets[j + 1] - first;
+  const index_t begin = first + pairs * s / segments, end = first + pairs * (s + 1) / segments;
+  for (index_t c = global_thread(); c < d; c += threads_of_grid()) {
+    const double mean = means[j * d + c];
+    for (index_t group = 0; group == 0 || group < l; group += factor_group) {
+      double x = 0.0, xx = 0.0, xz[factor_group] = {};
+      for (index_t p = begin; p < end; ++p) {
+        const double r = double(X[rows[p] * d + c]) - mean;
+        accumulate_pair(r, weights[p], latents + p * l + group, l - group, factor_group, &x, xz, &xx);
+      }
+      for (int a = 0; a < factor_group; ++a) {
+        if (group + a < l) sum_xz[((s * k + j) * l + group + a) * d + c] = xz[a];
+      }
+      if (group == 0) {
+        sum_x[(s * k + j) * d + c] = x;
+        sum_xx[(s * k + j) * d + c] = xx;
+      }
+    }
+  }
+}

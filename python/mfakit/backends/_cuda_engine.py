@@ -1,0 +1,265 @@
+"""The CUDA device as the kernels need it: compile, launch, multiply, copy. CuPy does each of these.
+
+The tests put an emulator in its place (`install`); nothing above this file knows the difference.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from .._errors import BackendUnavailable
+from . import _cuda_source
+
+__all__ = ["CupyEngine", "engine", "install", "why_missing"]
+
+_logger = logging.getLogger("mfakit")
+
+# The oldest architecture that CUDA 13 compiles for; CUDA 12 goes further back, but nothing here was tried there.
+OLDEST_CAPABILITY = 75
+# cublasComputeType_t. Named in full at every call, so that no global switch (CUPY_TF32, a math mode that another
+# library left on the handle) turns a float32 product into a TF32 one.
+COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
+CUDA_R_32F, CUDA_R_64F = 0, 1
+# Threads that copy rows into page-locked memory: one alone is slower than the bus.
+COPY_THREADS = 8
+
+
+class CupyEngine:
+    """One CUDA device through CuPy. Kernels are compiled at first use and kept by CuPy's cache on disk."""
+
+    def __init__(self, device: int) -> None:
+        import cupy
+
+        self.xp = cupy
+        self.device = device
+        self.pid = os.getpid()
+        self._modules: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+        self.out_of_memory: tuple[type[Exception], ...] = (cupy.cuda.memory.OutOfMemoryError,)
+        properties = cupy.cuda.runtime.getDeviceProperties(device)
+        self.name = properties["name"].decode()
+        self.multiprocessors = int(properties["multiProcessorCount"])
+        self.shared_bytes = int(properties["sharedMemPerBlockOptin"])
+        self.most_threads = 1024
+        self.capability = int(properties["major"]) * 10 + int(properties["minor"])
+        if self.capability < OLDEST_CAPABILITY:
+            raise BackendUnavailable(
+                f"cuda: {self.name} has compute capability {self.capability / 10}, and the kernels need "
+                f"{OLDEST_CAPABILITY / 10} or newer"
+            )
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Make this device the current one."""
+        context: AbstractContextManager[Any] = self.xp.cuda.Device(self.device)
+        return context
+
+    def asarray(self, array: Any) -> Any:
+        """A copy of a host array on the device."""
+        return self.xp.asarray(array)
+
+    def to_host(self, array: Any) -> Any:
+        """A copy on the host."""
+        return self.xp.asnumpy(array)
+
+    def free_bytes(self) -> int:
+        """Memory that a block may count on: what the driver has free and what CuPy's pool holds unused."""
+        free, _ = self.xp.cuda.runtime.memGetInfo()
+        return int(free + self.xp.get_default_memory_pool().free_bytes())
+
+    def launch(
+        self, family: str, kernel: str, grid: tuple[int, ...], threads: int, args: tuple[Any, ...], *,
+        real: str = "double", shared: int = 0, **values: int,
+    ) -> None:  # fmt: skip
+        """Start a kernel on the current stream. Integers go as 64 bits and floats as double; None is a null pointer."""
+        if min(grid) == 0:
+            return
+        function = self._function(family, kernel, real, tuple(sorted(values.items())))
+        if shared > 48 * 1024:  # beyond that a kernel must ask
+            function.max_dynamic_shared_size_bytes = shared
+        function((*grid, *(1,) * (3 - len(grid))), (threads, 1, 1), tuple(map(_argument, args)), shared_mem=shared)
+
+    def _function(self, family: str, kernel: str, real: str, values: tuple[tuple[str, int], ...]) -> Any:
+        key = (family, real, values)
+        with self._lock:
+            if key not in self._modules:
+                self._modules[key] = self._compile(family, _cuda_source.definitions(real, **dict(values)))
+        return self._modules[key].get_function(kernel)
+
+    def _compile(self, family: str, options: tuple[str, ...]) -> Any:
+        module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")
+        try:
+            module.compile()
+        except OSError as error:  # the cache cannot be written: compile for this process alone
+            _logger.info("kernel cache not writable (%s); kernels are compiled for this process only", error)
+            previous = os.environ.get("CUPY_CACHE_IN_MEMORY")
+            os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+            try:
+                module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")
+                module.compile()
+            finally:
+                if previous is None:
+                    del os.environ["CUPY_CACHE_IN_MEMORY"]
+                else:
+                    os.environ["CUPY_CACHE_IN_MEMORY"] = previous
+        return module
+
+    def matmul(self, A: Any, B: Any, out: Any, fast: bool) -> None:
+        """out [m, n] = A [m, k] · B [k, n] by cuBLAS; each operand C-contiguous or the transpose of such an array."""
+        from cupy_backends.cuda.libs import cublas
+
+        (m, k), n = A.shape, B.shape[1]
+        if 0 in (m, n, k):
+            out.fill(0)
+            return
+        double = out.dtype == np.float64
+        kind = CUDA_R_64F if double else CUDA_R_32F
+        compute = COMPUTE_64F if double else COMPUTE_32F_FAST_TF32 if fast else COMPUTE_32F
+        one, zero = np.ones(1, out.dtype), np.zeros(1, out.dtype)
+        # cuBLAS counts by columns: what it sees is outᵀ = Bᵀ Aᵀ.
+        (transposed_b, ldb), (transposed_a, lda) = _layout(B), _layout(A)
+        handle = self.xp.cuda.device.get_cublas_handle()
+        mode, pointers = cublas.getMathMode(handle), cublas.getPointerMode(handle)
+        cublas.setMathMode(handle, 0)  # CUBLAS_DEFAULT_MATH: float32 stays float32
+        cublas.setPointerMode(handle, 0)  # the host's
+        try:
+            cublas.gemmEx(
+                handle, transposed_b, transposed_a, n, m, k, one.ctypes.data, B.data.ptr, kind, ldb, A.data.ptr, kind,
+                lda, zero.ctypes.data, out.data.ptr, kind, n, compute, -1,
+            )  # fmt: skip
+        finally:
+            cublas.setMathMode(handle, mode)
+            cublas.setPointerMode(handle, pointers)
+
+    def uploader(self, shape: tuple[int, int], dtype: Any) -> Uploader:
+        """Copies of blocks of at most this shape, one ahead of the computation."""
+        return Uploader(self, shape, dtype)
+
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self.xp.cuda.get_current_stream().synchronize()
+
+
+def _argument(value: Any) -> Any:
+    if value is None:
+        return np.uintp(0)
+    if isinstance(value, bool | int | np.integer):
+        return np.int64(value)
+    return np.float64(value) if isinstance(value, float | np.floating) else value
+
+
+def _layout(M: Any) -> tuple[int, int]:
+    """(0 if rows are contiguous, 1 if columns are; leading dimension) of an operand."""
+    if M.flags.c_contiguous:
+        return 0, M.shape[1]
+    if not M.flags.f_contiguous:
+        raise ValueError("an operand of a device product must be contiguous by rows or by columns")
+    return 1, M.shape[0]
+
+
+class Uploader:
+    """Blocks of a host array on the device: page-locked buffers, a stream of their own, one block ahead."""
+
+    def __init__(self, engine: CupyEngine, shape: tuple[int, int], dtype: Any) -> None:
+        self._xp = engine.xp
+        self._stream = self._xp.cuda.Stream(non_blocking=True)
+        n_bytes = max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)
+        self._pinned = [
+            np.frombuffer(self._xp.cuda.alloc_pinned_memory(n_bytes), dtype, int(np.prod(shape))).reshape(shape)
+            for _ in range(2)
+        ]
+        self._device = [self._xp.empty(shape, dtype) for _ in range(2)]
+        self._copied = [self._xp.cuda.Event(disable_timing=True) for _ in range(2)]
+        self._used = [self._xp.cuda.Event(disable_timing=True) for _ in range(2)]
+        self._pool = ThreadPoolExecutor(min(COPY_THREADS, os.cpu_count() or 1), thread_name_prefix="mfakit-copy")
+        self._turn = 0
+
+    def start(self, block: np.ndarray[Any, Any]) -> int:
+        """Begin copying a block; returns its ticket. At most two may be open."""
+        turn, self._turn = self._turn, 1 - self._turn
+        self._copied[turn].synchronize()  # the buffer's last copy has left it
+        target, n = self._pinned[turn][: len(block)], len(block)
+        share = -(-n // COPY_THREADS)
+        parts = [slice(i, min(i + share, n)) for i in range(0, n, max(share, 1))]
+        list(self._pool.map(lambda part: np.copyto(target[part], block[part]), parts))
+        self._stream.wait_event(self._used[turn])  # the computation is done with what lies there
+        self._device[turn][:n].set(target, stream=self._stream)
+        self._copied[turn].record(self._stream)
+        return turn
+
+    def get(self, ticket: int, n: int) -> Any:
+        """The block on the device, for the current stream; :meth:`done` gives its place back."""
+        self._xp.cuda.get_current_stream().wait_event(self._copied[ticket])
+        return self._device[ticket][:n]
+
+    def done(self, ticket: int) -> None:
+        """What the current stream was given so far is the last to read this block."""
+        self._used[ticket].record(self._xp.cuda.get_current_stream())
+
+    def close(self) -> None:
+        """Wait for copies under way."""
+        self._stream.synchronize()
+        self._pool.shutdown()
+
+
+_engines: dict[int, Any] = {}
+_installed: Any = None
+_parent: int | None = None  # the process that first used CUDA
+
+
+def install(replacement: Any) -> None:
+    """Put another engine in the device's place, or None to take it away again; for tests."""
+    global _installed
+    _installed = replacement
+
+
+def why_missing() -> str | None:
+    """None if there is a CUDA device that can be used, else one sentence."""
+    if _installed is not None:
+        return None
+    try:
+        import cupy
+    except ImportError as error:
+        return (
+            f"CuPy is not installed; pip install 'mfakit[cuda13]' or 'mfakit[cuda12]', as the driver allows ({error})"
+        )
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        text = str(error)
+        if "InsufficientDriver" in text:
+            return "no NVIDIA driver, or one too old for the installed CuPy"
+        return "no CUDA device" if "NoDevice" in text else f"CUDA does not start: {text}"
+    return None if count else "no CUDA device"
+
+
+def engine(device: int | None = None) -> Any:
+    """The engine of a device, None being CuPy's current one.
+
+    Raises
+    ------
+    RuntimeError
+        In a process forked after CUDA was used, where it cannot work.
+    """
+    global _parent
+    if _installed is not None:
+        return _installed
+    if _parent is not None and _parent != os.getpid():
+        raise RuntimeError(
+            "CUDA was used before this process was forked and cannot work here; start processes with the 'spawn' "
+            "method (multiprocessing.set_start_method('spawn'))"
+        )
+    import cupy
+
+    if device is None:
+        device = int(cupy.cuda.runtime.getDevice())
+    _parent = os.getpid()
+    if device not in _engines:
+        _engines[device] = CupyEngine(device)
+    return _engines[device]

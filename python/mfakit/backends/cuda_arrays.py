@@ -1,0 +1,184 @@
+"""Where arrays live and who multiplies them: the CUDA device's part, CuPy and cuBLAS. See :mod:`~mfakit.backends.host`.
+
+Samples that lie on the host are streamed: a block is copied into page-locked memory and from there to the device, on a
+stream of its own, while the block before it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._cuda_engine import engine
+from .cuda_ops import THREADS, WARP, _grid, _real, _threads
+from .host import Host
+
+if TYPE_CHECKING:
+    from .._arrays import RowBlocks
+    from .._options import Options
+    from ..factors import Factors
+
+__all__ = ["Cuda", "DeviceFactors", "current"]
+
+# Share of the free memory that a block's buffers may take: the caller's own arrays grow, too.
+MEMORY_SHARE = 0.4
+# Tall enough for every product to run at its full rate; taller ones only wait longer for Ctrl-C.
+MOST_ROWS = 2**17
+# About half a second on the fastest device of today.
+BLOCK_FLOPS = 20 * 10**12
+
+
+class Cuda(Host):
+    """CuPy arrays on one device."""
+
+    is_device = True
+
+    def __init__(self, device_engine: Any) -> None:
+        self.engine = device_engine
+        self.xp = device_engine.xp
+        self.name = f"cuda:{device_engine.device}"
+        self.out_of_memory = device_engine.out_of_memory
+
+    def asarray(self, array: Any) -> Any:
+        """A host array's copy on the device; a device array is itself."""
+        return self.engine.asarray(array) if isinstance(array, np.ndarray) else array
+
+    def to_host(self, array: Any) -> Any:
+        """A copy on the host; waits for the device."""
+        return self.engine.to_host(array)
+
+    def matmul(self, A: Any, B: Any, out: Any, *, fast: bool = False) -> None:
+        """out = A · B; float32 in TF32 where `fast`, and never otherwise."""
+        self.engine.matmul(A, B, out, fast)
+
+    def factors(self, factors: Factors) -> DeviceFactors:
+        """The factors on this device, copied once and kept with them."""
+        key = ("device", self.name)
+        if key not in factors._panels:
+            factors._panels[key] = DeviceFactors(factors, self)
+        kept: DeviceFactors = factors._panels[key]
+        return kept
+
+    def plan_block(self, options: Options, n: int, d: int, columns: int, itemsize: int) -> int:
+        """Rows per block: what fits in a share of the free memory, at most MOST_ROWS."""
+        if options.block_rows is not None:
+            return int(max(1, min(options.block_rows, n)))
+        # X twice (the block computed and the one on its way), centred, the result; products, log-probabilities, marks.
+        row_bytes = itemsize * (4 * d + columns) + 24 * columns
+        by_memory = int(MEMORY_SHARE * self.engine.free_bytes()) // max(row_bytes, 1)
+        by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
+        return max(1, min(by_memory, max(by_flops, 1024), MOST_ROWS, n))
+
+    def blocks(self, X: RowBlocks, start: int, rows: int) -> Iterator[tuple[int, Any]]:
+        """Blocks of X on the device; those of a host array come one ahead, through page-locked memory."""
+        if X.device is not None or start >= len(X):
+            yield from super().blocks(X, start, rows)
+            return
+        uploader = self.engine.uploader((min(rows, len(X) - start), X.shape[1]), X.dtype)
+        try:
+            ticket = uploader.start(X.block(start, min(start + rows, len(X))))
+            for first in range(start, len(X), rows):
+                stop = min(first + rows, len(X))
+                block = uploader.get(ticket, stop - first)
+                if stop < len(X):
+                    following = uploader.start(X.block(stop, min(stop + rows, len(X))))
+                yield first, block
+                uploader.done(ticket)
+                if stop < len(X):
+                    ticket = following
+        finally:
+            uploader.close()
+
+    def store(self, out: Any, part: slice, values: Any) -> None:
+        """out[part] = values; to a host array by a copy that waits for the device."""
+        if isinstance(out, np.ndarray):
+            out[part] = self.to_host(values.astype(out.dtype, copy=False))
+        else:
+            out[part] = values
+
+    def empty_result(self, shape: tuple[int, ...], dtype: Any, X: RowBlocks) -> Any:
+        """On the device for samples that are there, else on the host."""
+        return np.empty(shape, dtype) if X.device is None else self.xp.empty(shape, dtype)
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Make this the current device."""
+        context: AbstractContextManager[Any] = self.engine.active()
+        return context
+
+    def candidates(self, arguments: tuple[Any, ...], n: int, k: int, l: int) -> tuple[Any, Any, Any]:
+        """What mixture_epilogue keeps, without an [n, k] array: rows and components [m], by row, and offsets [n + 1].
+
+        `arguments` are the operation's, from products to slack.
+        """
+        xp, real, threads = self.xp, _real(arguments[0]), _threads(THREADS)
+        threshold, count = xp.empty(n), xp.empty(n, np.int64)
+        grid = _grid(n, threads // WARP)
+        self.engine.launch(
+            "density", "count_candidates", grid, threads, (*arguments, n, k, l, threshold, count), real=real
+        )
+        offsets = xp.zeros(n + 1, np.int64)
+        offsets[1:] = xp.cumsum(count)
+        m = int(offsets[-1])
+        rows, components = xp.empty(m, np.int64), xp.empty(m, np.int64)
+        self.engine.launch(
+            "density", "list_candidates", grid, threads, (*arguments, n, k, l, threshold, offsets, rows, components),
+            real=real,
+        )  # fmt: skip
+        return rows, components, offsets
+
+    def log_sum_exp_candidates(self, values: Any, offsets: Any, out: Any) -> None:
+        """out [n] = log Σ exp over each row's candidates, values [m] in the order of :meth:`candidates`."""
+        n = len(out)
+        self.engine.launch(
+            "density", "log_sum_exp_candidates", _grid(n, _threads()), _threads(), (values, offsets, n, out)
+        )
+
+    def sample_points(
+        self, component: Any, z: Any, parameters: tuple[Any, Any, Any], key: int, with_noise: bool, out: Any
+    ) -> None:
+        """out [n, d] = μ + A z + √D η of each row's component; η from the counter-based stream `key`.
+
+        `parameters` are means [k, d], loadings [k, d, l] and noise [k, 1] or [k, d], float64.
+        """
+        means, loadings, noise = parameters
+        (n, d), l = out.shape, z.shape[1]
+        args = (component, z, means, loadings, noise, n, l, d, noise.shape[1] != 1, with_noise, key, 0, out)
+        items = n * ((d + 1) // 2)
+        self.engine.launch("sampling", "sample_points", _grid(items, _threads()), _threads(), args, real=_real(out))
+
+
+class DeviceFactors:
+    """:class:`~mfakit.factors.Factors` with its arrays on a device, each copied when it is first read."""
+
+    def __init__(self, host: Factors, arrays: Cuda) -> None:
+        self.host, self._arrays = host, arrays
+        self._copies: dict[Any, Any] = {}
+
+    def _copy(self, key: Any, make: Any) -> Any:
+        if key not in self._copies:
+            self._copies[key] = self._arrays.asarray(np.ascontiguousarray(make()))
+        return self._copies[key]
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.host, name)
+        return self._copy(name, lambda: value) if isinstance(value, np.ndarray) else value
+
+    def panel(self, dtype: Any) -> Any:
+        """P [d, k (l + 1)], see Factors.panel."""
+        return self._copy(("panel", np.dtype(dtype)), lambda: self.host._make_panel().astype(dtype))
+
+    def thin_panel(self, dtype: Any) -> Any:
+        """D⁻¹ᵀ [d, k], see Factors.thin_panel."""
+        return self._copy(("thin", np.dtype(dtype)), lambda: self.host.thin_panel(dtype))
+
+
+def current() -> Cuda:
+    """The arrays of CuPy's current device."""
+    device = engine()
+    if not hasattr(device, "arrays"):
+        device.arrays = Cuda(device)
+    arrays: Cuda = device.arrays
+    return arrays
