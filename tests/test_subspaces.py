@@ -12,6 +12,7 @@ from support import random_mfa
 import mfakit
 from mfakit import _reference, subspaces
 from mfakit.backends import BACKENDS, why_missing
+from mfakit.backends.host import HOST
 
 Array = NDArray[Any]
 
@@ -169,7 +170,7 @@ def pair() -> tuple[mfakit.MFA, mfakit.MFA]:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 5 by 5 pairs, so that no side is a multiple of them."""
-    monkeypatch.setattr(subspaces, "TILE_BYTES", 8 * 3 * 4 * 25)
+    monkeypatch.setattr(HOST, "tile_bytes", 8 * 3 * 4 * 25)
 
 
 def test_tiles_do_not_matter(backend: str, pair: tuple[mfakit.MFA, mfakit.MFA], request: pytest.FixtureRequest) -> None:
@@ -203,7 +204,7 @@ def test_reduce_smallest(backend: str, pair: tuple[mfakit.MFA, mfakit.MFA], coun
 
 @pytest.mark.parametrize("tile", [25, 10**9])
 def test_ties_come_in_order_whatever_the_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    monkeypatch.setattr(subspaces, "TILE_BYTES", 8 * 2 * 2 * tile)
+    monkeypatch.setattr(HOST, "tile_bytes", 8 * 2 * 2 * tile)
     mfa = mixture(np.repeat(np.eye(4), 3, axis=0), np.zeros((12, 4, 1)))  # distances are 0 and √2 only
     distances, pairs = mfakit.subspace_distances(mfa, mfa, reduce="smallest", n_smallest=50)
     np.testing.assert_allclose(distances, [0.0] * 36 + [np.sqrt(2)] * 14, atol=1e-12)

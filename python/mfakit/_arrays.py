@@ -11,11 +11,40 @@ import numpy as np
 
 from ._errors import BackendUnavailable
 
-__all__ = ["RowBlocks", "as_labels", "check_finite_rows", "is_torch", "wrap_like"]
+__all__ = [
+    "RowBlocks",
+    "array_module",
+    "as_labels",
+    "check_finite_rows",
+    "is_cupy",
+    "is_torch",
+    "to_numpy",
+    "wrap_like",
+]
 
 
 def is_torch(X: Any) -> bool:
     return type(X).__module__.split(".")[0] == "torch"
+
+
+def is_cupy(X: Any) -> bool:
+    return type(X).__module__.split(".")[0] == "cupy"
+
+
+def array_module(X: Any) -> Any:
+    """CuPy for its arrays, NumPy for everything else."""
+    if not is_cupy(X):
+        return np
+    from .backends._cuda_engine import engine
+
+    return engine(X.device.id).xp
+
+
+def to_numpy(X: Any) -> np.ndarray[Any, Any]:
+    """A small array of any container on the host."""
+    if is_cupy(X):
+        return np.asarray(X.get())
+    return np.asarray(X.detach().cpu() if is_torch(X) else X)
 
 
 def _is_sparse(X: Any) -> bool:
@@ -30,27 +59,41 @@ def _compute_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32)
 
 
-def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any]]:
+def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
     import torch
 
     if X.requires_grad:
         raise TypeError(f"{name} requires grad, which this function would silently drop; pass {name}.detach()")
-    if X.device.type != "cpu":
-        raise BackendUnavailable(f"{name} is on {X.device}, and this version has no cuda backend; pass {name}.cpu()")
+    if X.device.type not in ("cpu", "cuda"):
+        raise BackendUnavailable(f"{name} is on {X.device}, and there is no backend for it; pass {name}.cpu()")
     if X.layout != torch.strided:
         raise TypeError(f"{name} must be dense, got a {X.layout} tensor; pass {name}.to_dense()")
+    device = None if X.device.type == "cpu" else f"cuda:{X.device.index or 0}"
     if X.dtype == torch.bfloat16:
-        return X, np.dtype(np.float32)
+        return X, np.dtype(np.float32), device
     if X.dtype == torch.bool or X.dtype.is_complex:
         raise TypeError(f"{name} must be real numbers (float or integer), got dtype {X.dtype}; convert it first")
-    array = X.resolve_neg().numpy()
-    return array, _compute_dtype(array.dtype, name)
+    array = X.resolve_neg().numpy() if device is None else _device_view(X.resolve_neg(), name)
+    return array, _compute_dtype(array.dtype, name), device
 
 
-def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any]]:
+def _device_view(X: Any, name: str) -> Any:
+    """A CUDA tensor as a CuPy array on the same memory; DLPack makes CuPy's stream wait for torch's."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{name} is on {X.device}, and CuPy, which runs the kernels there, is missing: {error}"
+        ) from None
+    return cupy.from_dlpack(X)
+
+
+def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
     module = type(X).__module__.split(".")[0]
     if module == "cupy":
-        raise BackendUnavailable(f"{name} is a CuPy array, and this version has no cuda backend; pass {name}.get()")
+        if type(X).__name__ not in ("ndarray", "DeviceArray"):
+            raise TypeError(f"{name} must be a dense CuPy array, got {type(X).__name__}")
+        return X, _compute_dtype(X.dtype, name), f"cuda:{X.device.id}"
     if _is_sparse(X):
         raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray() or blocks of it")
     if module == "dask":
@@ -58,7 +101,7 @@ def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any]]:
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; pass {name}.filled(...) or use MFA.impute(X, mask)")
     array = np.asarray(X)
-    return array, _compute_dtype(array.dtype, name)
+    return array, _compute_dtype(array.dtype, name), None
 
 
 class RowBlocks:
@@ -67,7 +110,7 @@ class RowBlocks:
     Parameters
     ----------
     X : array-like, [n, d]
-        NumPy array in any layout, memory map, CPU torch tensor, or nested sequence.
+        NumPy array in any layout, memory map, torch tensor, CuPy array, or nested sequence.
     n_features : int or None
         The width that the model expects; None accepts any.
     name : str
@@ -79,6 +122,8 @@ class RowBlocks:
         (n, d).
     dtype : numpy.dtype
         The dtype that X is computed in and that results have: float32 or float64.
+    device : str or None
+        Where X lies: None for the host, else such as "cuda:0".
 
     Raises
     ------
@@ -89,7 +134,7 @@ class RowBlocks:
     """
 
     def __init__(self, X: Any, n_features: int | None = None, name: str = "X") -> None:
-        self._array, self.dtype = _from_torch(X, name) if is_torch(X) else _from_any(X, name)
+        self._array, self.dtype, self.device = _from_torch(X, name) if is_torch(X) else _from_any(X, name)
         self._torch_rows = is_torch(self._array)
         self.like = X
         self.name = name
@@ -104,44 +149,60 @@ class RowBlocks:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def block(self, start: int, stop: int, dtype: Any = None) -> np.ndarray[Any, Any]:
-        """Rows start:stop, C-contiguous, aligned, in native byte order; never to be written to."""
+    def block(self, start: int, stop: int, dtype: Any = None) -> Any:
+        """Rows start:stop where X lies, C-contiguous, aligned, in native byte order; never to be written to."""
         rows = self._array[start:stop]
         if self._torch_rows:
-            rows = rows.float().numpy()
-        block: np.ndarray[Any, Any] = np.require(
-            rows, dtype=self.dtype if dtype is None else dtype, requirements=["C", "A"]
-        )
-        return block
+            rows = rows.float()
+            rows = rows.numpy() if self.device is None else _device_view(rows, self.name)
+        dtype = self.dtype if dtype is None else dtype
+        if self.device is None:
+            return np.require(rows, dtype=dtype, requirements=["C", "A"])
+        return rows if rows.dtype == dtype and rows.flags.c_contiguous else rows.astype(dtype, order="C")
 
-    def take(self, rows: np.ndarray[Any, Any], dtype: Any = None) -> np.ndarray[Any, Any]:
-        """The rows of the given indices, as a new array."""
+    def take(self, rows: np.ndarray[Any, Any], dtype: Any = None) -> Any:
+        """The rows of the given indices (a host array) as a new array where X lies."""
+        dtype = self.dtype if dtype is None else dtype
         if self._torch_rows:
-            taken = self._array[rows.tolist()].float().numpy()
-            return np.asarray(taken, dtype=self.dtype if dtype is None else dtype)
-        return np.array(self._array[rows], dtype=self.dtype if dtype is None else dtype, order="C")
+            taken = self._array[rows.tolist()].float()
+            return (
+                np.asarray(taken.numpy(), dtype)
+                if self.device is None
+                else _device_view(taken, self.name).astype(dtype)
+            )
+        if self.device is None:
+            return np.array(self._array[rows], dtype=dtype, order="C")
+        return self._array[rows.tolist()].astype(dtype, order="C")
 
 
-def check_finite_rows(norms: np.ndarray[Any, Any], block: np.ndarray[Any, Any], start: int, name: str) -> None:
+def check_finite_rows(norms: Any, block: Any, start: int, name: str) -> None:
     """Raise for the first row of `block` with NaN or inf; `norms` [rows] are any sums that such a value spoils."""
-    for row in np.flatnonzero(~np.isfinite(norms)):
+    for row in np.flatnonzero(~np.isfinite(to_numpy(norms))):
         # A finite row may still overflow its norm, so the row itself decides.
-        if not np.isfinite(block[row]).all():
+        if not np.isfinite(to_numpy(block[int(row)])).all():
             raise ValueError(f"{name} has NaN or inf, first in row {start + row}; clean it or pass check_finite=False")
 
 
-def wrap_like(result: np.ndarray[Any, Any], like: Any) -> Any:
-    """The result in the container of `like`: a torch tensor for a torch tensor (sharing memory), else NumPy."""
-    if not is_torch(like):
-        return result
-    import torch
+def wrap_like(result: Any, like: Any) -> Any:
+    """The result in the container of `like`: a torch tensor for a torch tensor (sharing memory), CuPy for CuPy, else
+    NumPy; on the device of `like`.
+    """
+    if is_torch(like):
+        import torch
 
-    return torch.from_numpy(result)
+        if is_cupy(result):
+            return torch.from_dlpack(result)
+        return torch.from_numpy(result).to(like.device)
+    if is_cupy(like) and not is_cupy(result):
+        from .backends._cuda_engine import engine
+
+        return engine(like.device.id).asarray(result)
+    return result
 
 
 def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any, Any]:
     """Labels as int64 [n], each one of 0 .. n_classes - 1."""
-    labels = np.asarray(y.cpu() if is_torch(y) else y)
+    labels = to_numpy(y)
     if labels.shape != (n,):
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
     as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ._arrays import is_cupy
+
 __all__ = ["Options"]
 
 METHODS = ("auto", "dense", "residual")
-PRECISIONS = (None, "float32", "float64")
+PRECISIONS = (None, "float32", "float64", "fast")
 
 
 # Blocks below a thousand rows of 12,288 features run the product visibly below its rate; above, nothing more is gained.
@@ -27,18 +29,21 @@ class Options:
 
     Parameters
     ----------
-    backend : {"auto", "native", "numba", "numpy"}
-        Whose kernels run. "auto": native where it was compiled, else numba.
+    backend : {"auto", "native", "numba", "numpy", "cuda"}
+        Whose kernels run. "auto": cuda for arrays on a device, else native where it was compiled, else numba. "cuda"
+        with arrays on the host streams them through the device.
     method : {"auto", "dense", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
         "residual": every component from its residual, slow and exact. "auto" is "dense" but for gradients, which take
         whichever of the two is cheaper for the block.
-    precision : {None, "float32", "float64"}
-        What the product runs in; None is X's own dtype. The result has X's dtype all the same.
+    precision : {None, "float32", "float64", "fast"}
+        What the product runs in; None is X's own dtype. "fast": float32, and on a CUDA device its tensor cores' TF32;
+        what matters is recomputed from the residuals in float64, so that the answer keeps float32's bound. The result
+        has X's dtype all the same.
     check_finite : bool
         Refuse NaN and inf in X. False skips the check; then only the rows that have them become NaN.
     block_rows : int or None
-        Samples per block; None fits a block to the cache. Results do not depend on it.
+        Samples per block; None fits a block to the cache, or to a device's free memory. Results do not depend on it.
     n_threads : int or None
         Threads of our own kernels, default all that this process may use. Products use the threads of NumPy's BLAS.
     out : array or None
@@ -70,12 +75,32 @@ class Options:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 
-    def result(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        """The array that the result is written to: `out`, checked, or a new one."""
+    @property
+    def product(self) -> str | None:
+        """The dtype that products run in, None for X's."""
+        return "float32" if self.precision == "fast" else self.precision
+
+    @property
+    def fast(self) -> bool:
+        """Whether a float32 product may run in TF32."""
+        return self.precision == "fast"
+
+    def result(self, shape: tuple[int, ...], dtype: Any, X: Any = None) -> Any:
+        """The array that the result is written to: `out`, checked, or a new one where X lies (a RowBlocks)."""
+        device = None if X is None else X.device
         if self.out is None:
-            return np.empty(shape, dtype)
-        array = self.out if isinstance(self.out, np.ndarray) else np.asarray(self.out)
-        if array.shape != shape or array.dtype != dtype or not array.flags.writeable:
+            if device is None:
+                return np.empty(shape, dtype)
+            from .backends import get_arrays, get_backend
+
+            return get_arrays(get_backend(self.backend, device)).empty_result(shape, dtype, X)
+        on_device = is_cupy(self.out)
+        if on_device != (device is not None) or (on_device and f"cuda:{self.out.device.id}" != device):
+            place = f"cuda:{self.out.device.id}" if on_device else "the host"
+            raise ValueError(f"X is on {device or 'the host'} and out on {place}: they must be on the same device")
+        array = self.out if on_device or isinstance(self.out, np.ndarray) else np.asarray(self.out)
+        writeable = on_device or array.flags.writeable
+        if array.shape != shape or array.dtype != dtype or not writeable:
             raise ValueError(
                 f"out must be a writeable {np.dtype(dtype)} array of shape {shape}, got {array.dtype} {array.shape}"
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ._arrays import RowBlocks, as_labels, wrap_like
+from ._arrays import RowBlocks, array_module, as_labels, is_torch, to_numpy, wrap_like
 from ._options import Options
 from .mfa import MFA
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BayesClassifier"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's or, on a device, CuPy's
 
 
 class BayesClassifier:
@@ -108,18 +109,25 @@ class BayesClassifier:
         return f"BayesClassifier({', '.join(map(repr, self._mixtures))})"
 
     def class_log_prob(self, X: Any, **options: Any) -> Array:
-        """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats."""
+        """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
+        array, or a CuPy array for samples on a device.
+        """
+        from .density import Evaluator, over_blocks
+
         rows = RowBlocks(X, self.n_features)
         opts = Options(**options)
-        joint = np.empty((len(rows), self.n_classes))
+        for mixture in self._mixtures:
+            mixture.check_device(rows.device, opts.backend)
+        joint = replace(opts, out=None).result((len(rows), self.n_classes), np.float64, rows)
         with np.errstate(divide="ignore"):
             log_priors = np.log(self._priors)
+
         # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
-        step = min(opts.plan_block(m.n_features, m.factors.n_columns, rows.dtype.itemsize) for m in self._mixtures)
-        for start in range(0, len(rows), step):
-            block = rows.block(start, min(start + step, len(rows)))
+        def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
             for c, mixture in enumerate(self._mixtures):
-                joint[start : start + len(block), c] = _float64_log_prob(mixture, block, start, opts) + log_priors[c]
+                part[:, c] = evaluator.sibling(mixture.factors).log_prob(block, first, rows.name) + log_priors[c]
+
+        over_blocks(rows, max((m.factors for m in self._mixtures), key=lambda f: f.n_columns), opts, fill, joint)
         return joint
 
     def decision_function(self, X: Any, **options: Any) -> Any:
@@ -142,30 +150,37 @@ class BayesClassifier:
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
+        grads = [m.grad_log_prob(X, **options) for m in self._mixtures]
         if self.n_classes == 2:
-            grad0, grad1 = (m.grad_log_prob(X, **options) for m in self._mixtures)
-            return grad1 - grad0
-        grads = [np.asarray(m.grad_log_prob(X, **options)) for m in self._mixtures]
-        return wrap_like(np.stack(grads, axis=1), X)
+            return grads[1] - grads[0]
+        if is_torch(X):
+            import torch
+
+            return torch.stack(grads, dim=1)
+        return array_module(X).stack(grads, axis=1)
 
     def predict(self, X: Any, **options: Any) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         return wrap_like(self.class_log_prob(X, **options).argmax(axis=1), X)
 
+    def _log_proba(self, X: Any, options: dict[str, Any]) -> Array:
+        joint = self.class_log_prob(X, **options)
+        xp = array_module(joint)
+        top = joint.max(axis=1, keepdims=True)
+        impossible = xp.isinf(top) & (top < 0)
+        shifted = joint - xp.where(impossible, 0.0, top)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_proba = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        return xp.where(impossible, -np.log(self.n_classes), log_proba).astype(RowBlocks(X).dtype)
+
     def predict_log_proba(self, X: Any, **options: Any) -> Any:
         """log p(class | x), [n, C], nats."""
-        joint = self.class_log_prob(X, **options)
-        top = joint.max(axis=1, keepdims=True)
-        top = np.where(np.isneginf(top), 0.0, top)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_proba = joint - (top + np.log(np.exp(joint - top).sum(axis=1, keepdims=True)))
-        log_proba[np.isneginf(joint).all(axis=1)] = -np.log(self.n_classes)
-        return wrap_like(log_proba.astype(RowBlocks(X).dtype), X)
+        return wrap_like(self._log_proba(X, options), X)
 
     def predict_proba(self, X: Any, **options: Any) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
-        log_proba = np.asarray(self.predict_log_proba(X, **options))
-        return wrap_like(np.exp(log_proba), X)
+        log_proba = self._log_proba(X, options)
+        return wrap_like(array_module(log_proba).exp(log_proba), X)
 
     def score(self, X: Any, y: Any, **options: Any) -> float:
         """Share of samples whose predicted class is `y` [n].
@@ -175,11 +190,15 @@ class BayesClassifier:
         ValueError
             For labels that are not classes of this model, or no samples at all.
         """
-        predicted = np.asarray(self.predict(X, **options))
+        predicted = to_numpy(self.predict(X, **options))
         labels = as_labels(y, len(predicted), self.n_classes)
         if not len(labels):
             raise ValueError("score needs at least one sample")
         return float((predicted == labels).mean())
+
+    def to(self, device: str) -> BayesClassifier:
+        """The same classifier with its mixtures on a device; see :meth:`mfakit.MFA.to`."""
+        return BayesClassifier([m.to(device) for m in self._mixtures], self._priors, extras=self._extras)
 
     def sample(
         self, n: int, rng: Any = None, *, balanced: bool = False, noise: bool = True, dtype: Any = np.float32
@@ -283,18 +302,6 @@ class BayesClassifier:
         from .files import load_classifier
 
         return load_classifier(path)
-
-
-def _float64_log_prob(mixture: MFA, block: Array, start: int, opts: Options) -> Array:
-    """log p [n] of a block in float64 even where the block is float32: the refined value before it is rounded."""
-    from .backends import get_backend
-    from .density import Evaluator
-
-    rows = max(1, min(opts.plan_block(mixture.n_features, mixture.factors.n_columns, block.itemsize), len(block)))
-    evaluator = Evaluator(mixture.factors, get_backend(opts.backend), block.dtype, rows, opts)
-    total = np.empty(len(block))
-    evaluator.ops.log_sum_exp(evaluator(block, start).log_prob, total, evaluator.threads)
-    return total
 
 
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:

@@ -6,37 +6,42 @@ candidates that can matter (epilogue), those again from their residuals in float
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, check_finite_rows, wrap_like
 from ._options import Options
-from .backends import get_backend
+from .backends import get_arrays, get_backend
 from .factors import Factors
 
 if TYPE_CHECKING:
     from .mfa import MFA
 
-__all__ = ["Evaluator", "Scores", "component_log_prob", "grad_log_prob", "log_prob", "responsibilities"]
+__all__ = ["Evaluator", "Scores", "component_log_prob", "grad_log_prob", "log_prob", "over_blocks", "responsibilities"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's or, on a device, CuPy's
+
+_logger = logging.getLogger("mfakit")
 
 # Gradients go by pairs (each costs its residual) until a sample has so many candidates that the product back is
 # cheaper.
 MOST_PAIRS_PER_ROW = 8
 # Features per partial product with the squares.
 SQUARES_COLUMNS = 512
+# Half a unit in the last of TF32's 11 significant bits, of both factors of a term.
+TF32_ROUNDING = 2.0**-11
 
 
-def sorted_pairs(keep: Array) -> tuple[Array, Array]:
-    """Rows and components [m], int64, of the marked entries of keep [n, k], sorted by component."""
-    components, rows = np.nonzero(keep.T)
-    return np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(components, np.int64)
+def sorted_pairs(keep: Array, xp: Any = np) -> tuple[Array, Array]:
+    """Rows and components [m], int64, of the marked entries of keep [n, k], sorted by component; waits for a device."""
+    components, rows = xp.nonzero(keep.T)
+    return xp.ascontiguousarray(rows.astype(np.int64)), xp.ascontiguousarray(components.astype(np.int64))
 
 
 @dataclass
@@ -63,17 +68,25 @@ class Evaluator:
     """
 
     def __init__(self, factors: Factors, ops: ModuleType, dtype: Any, rows: int, options: Options) -> None:
-        self.factors, self.ops, self.options = factors, ops, options
+        self.arrays = get_arrays(ops)
+        self.xp = self.arrays.xp
+        self.factors, self.ops, self.options = self.arrays.factors(factors), ops, options
         self.threads = options.threads
-        self.dtype = np.dtype(options.precision or dtype)
+        self.dtype = np.dtype(options.product or dtype)
         self.rows = rows
-        self._buffers: dict[str, Array] = {}
+        self._buffers: dict[Any, Array] = {}
+
+    def sibling(self, factors: Factors) -> Evaluator:
+        """An evaluator of another mixture over the same features, with the same buffers: use one at a time."""
+        other = copy.copy(self)
+        other.factors = self.arrays.factors(factors)
+        return other
 
     def _buffer(self, name: str, shape: tuple[int, int], dtype: Any) -> Array:
         """The first `shape[0]` rows of a buffer that is allocated once; contiguous."""
-        key = f"{name}-{np.dtype(dtype)}"
+        key = (name, np.dtype(dtype), shape[1])
         if key not in self._buffers or len(self._buffers[key]) < shape[0]:
-            self._buffers[key] = np.empty((max(self.rows, shape[0]), *shape[1:]), dtype)
+            self._buffers[key] = self.xp.empty((max(self.rows, shape[0]), *shape[1:]), dtype)
         return self._buffers[key][: shape[0]]
 
     def center(self, X: Array, start: int = 0, name: str = "X") -> tuple[Array, Array]:
@@ -85,53 +98,94 @@ class Evaluator:
             norms = self._buffer("norms", (len(X), 1), np.float64)[:, 0]
             with np.errstate(over="ignore", invalid="ignore"):
                 self.ops.center_rows(block, self.factors.center, centered, norms, self.threads)
-            if self.options.check_finite:
+            finite = self.xp.isfinite(norms)
+            self._all_finite = bool(finite.all())
+            if self.options.check_finite and not self._all_finite:
                 check_finite_rows(norms, X, start, name)
-            finite = norms[np.isfinite(norms)]
-            if dtype == np.float64 or (finite.max(initial=0.0) ** 0.5 < self.factors.largest_safe_norm(dtype)):
+            if dtype == np.float64 or not len(X):
+                return centered, norms
+            largest = float(self.xp.where(finite, norms, 0.0).max())
+            if largest**0.5 < self.factors.largest_safe_norm(dtype):
                 return centered, norms
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
     def __call__(self, X: Array, start: int = 0, name: str = "X") -> Scores:
         """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages."""
-        factors, (n, d), (k, l, _) = self.factors, X.shape, self.factors.shape
+        n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name)
         log_prob = self._buffer("log_prob", (n, k), np.float64)
         if self.options.method == "residual":
             products = None
-            rows, components = sorted_pairs(np.ones((n, k), np.uint8))
+            rows, components = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
         else:
             keep = self._buffer("keep", (n, k), np.uint8)
-            products = self._product(centered, norms, d, log_prob, keep)
-            rows, components = sorted_pairs(keep)
-        refined = np.empty(len(rows))
-        latent = np.empty((len(rows), l))
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.ops.refine(
-                X, rows, components, factors.means, factors.whitened, factors.latent_map, factors.noise,
-                factors.log_norm, refined, latent, self.threads,
-            )  # fmt: skip
+            products, arguments = self._product(centered, norms)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.ops.mixture_epilogue(*arguments, log_prob, keep, self.threads)
+            rows, components = sorted_pairs(keep, self.xp)
+        refined, latent = self.refine(X, rows, components)
         log_prob[rows, components] = refined
-        for row in np.flatnonzero(np.isinf(norms)):  # ‖x - c‖² overflows float64: impossible, unless x itself is inf
-            log_prob[row] = -np.inf if np.isfinite(X[row]).all() else np.nan
+        for row, value in self._overflown(X, norms):
+            log_prob[row] = value
         return Scores(X, centered, products, log_prob, rows, components, latent)
 
-    def _product(self, centered: Array, norms: Array, d: int, log_prob: Array, keep: Array) -> Array:
-        factors, n, (k, l, _) = self.factors, len(centered), self.factors.shape
+    def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
+        """log p(x) [n]; on a device without an [n, k] array: only the candidates are listed, refined and summed."""
+        if not self.arrays.is_device or self.options.method == "residual":
+            total = self.xp.empty(len(X))
+            self.ops.log_sum_exp(self(X, start, name).log_prob, total, self.threads)
+            return total
+        (k, l, _), total = self.factors.shape, self.xp.empty(len(X))
+        centered, norms = self.center(X, start, name)
+        rows, components, offsets = self.arrays.candidates(self._product(centered, norms)[1], len(X), k, l)
+        order = self.xp.argsort(components * len(X) + rows)
+        values = self.xp.empty(len(rows))
+        values[order] = self.refine(X, rows[order], components[order])[0]
+        self.arrays.log_sum_exp_candidates(values, offsets, total)
+        for row, value in self._overflown(X, norms):
+            total[row] = value
+        return total
+
+    def refine(self, X: Array, rows: Array, components: Array) -> tuple[Array, Array]:
+        """Log-probabilities [m] and whitened latents [m, l] of pairs that are sorted by component."""
+        f = self.factors
+        refined, latent = self.xp.empty(len(rows)), self.xp.empty((len(rows), f.shape[1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.ops.refine(
+                X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, refined, latent,
+                self.threads,
+            )  # fmt: skip
+        return refined, latent
+
+    def _overflown(self, X: Array, norms: Array) -> list[tuple[int, float]]:
+        """Rows whose squared length is not finite, and their log-density: -inf where it overflows float64, and NaN
+        where x itself is NaN or inf.
+        """
+        if self._all_finite:
+            return []
+        xp = self.xp
+        rows = xp.nonzero(~xp.isfinite(norms))[0].tolist()
+        return [(row, -np.inf if bool(xp.isfinite(X[row]).all()) else np.nan) for row in rows]
+
+    def _product(self, centered: Array, norms: Array) -> tuple[Array, tuple[Any, ...]]:
+        """The block product, and the arguments of mixture_epilogue up to its outputs."""
+        factors, n, (k, l, d) = self.factors, len(centered), self.factors.shape
         dtype = centered.dtype
         products = self._buffer("products", (n, k * (l + 1)), dtype)
         quad = None
         # A NaN row (check_finite=False) or an overflow spoils its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
-            np.matmul(centered, factors.panel(dtype), out=products)
+            fast = self.options.fast and self.arrays.is_device and dtype == np.float32
+            self.arrays.matmul(centered, factors.panel(dtype), products, fast=fast)
             if not factors.is_isotropic:
                 quad = self._squares_product(centered)
-            slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
-            self.ops.mixture_epilogue(
-                products, quad, norms, factors.inv_noise, factors.shift, factors.mean_norm, factors.log_norm,
-                slack, log_prob, keep, self.threads,
-            )  # fmt: skip
-        return products
+        slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
+        if fast:  # both factors of every term rounded to 11 bits, by Cauchy and Schwarz
+            slack += 4.0 * TF32_ROUNDING * np.sqrt(l + 1)
+        arguments = (
+            products, quad, norms, factors.inv_noise, factors.shift, factors.mean_norm, factors.log_norm, float(slack),
+        )  # fmt: skip
+        return products, arguments
 
     def _squares_product(self, centered: Array) -> Array:
         """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block
@@ -140,15 +194,17 @@ class Evaluator:
         n, d = centered.shape
         thin = self.factors.thin_panel(centered.dtype)
         quad = self._buffer("quad", (n, thin.shape[1]), centered.dtype)
+        part = self.xp.empty_like(quad)
         quad[:] = 0
         for j in range(0, d, SQUARES_COLUMNS):
-            part = centered[:, j : j + SQUARES_COLUMNS]
-            quad += np.square(part) @ thin[j : j + SQUARES_COLUMNS]
+            squares = self.xp.square(centered[:, j : j + SQUARES_COLUMNS])
+            self.arrays.matmul(squares, thin[j : j + SQUARES_COLUMNS], part)
+            quad += part
         return quad
 
     def responsibilities(self, scores: Scores) -> tuple[Array, Array]:
         """p(component | x) [n, k] and log p(x) [n] of the block."""
-        log_total = np.empty(len(scores.log_prob))
+        log_total = self.xp.empty(len(scores.log_prob))
         self.ops.log_sum_exp(scores.log_prob, log_total, self.threads)
         resp = self._buffer("responsibilities", scores.log_prob.shape, np.float64)
         self.ops.softmax(scores.log_prob, log_total, resp, self.threads)
@@ -161,42 +217,81 @@ class Evaluator:
             self.options.method == "dense" or len(scores.rows) > MOST_PAIRS_PER_ROW * len(scores.X)
         )
         dtype = scores.centered.dtype if dense else scores.X.dtype
-        result = out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+        result = out if out.dtype == dtype and out.flags.c_contiguous else self.xp.empty(out.shape, dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             (self._gradient_by_product if dense else self._gradient_by_pairs)(scores, resp, result)
             if result is not out:
                 out[:] = result
 
     def _gradient_by_product(self, scores: Scores, resp: Array, out: Array) -> None:
-        factors = self.factors
-        weights = np.empty((len(resp), resp.shape[1] * (factors.shape[1] + 1)), out.dtype)
+        factors, xp = self.factors, self.xp
+        weights = xp.empty((len(resp), resp.shape[1] * (factors.shape[1] + 1)), out.dtype)
         self.ops.gradient_weights(scores.products, resp, factors.shift, weights, self.threads)
-        np.matmul(weights, factors.panel(weights.dtype).T, out=out)
-        out -= scores.centered * (resp @ (1.0 / factors.noise))
+        self.arrays.matmul(weights, factors.panel(weights.dtype).T, out)
+        spread = xp.empty((len(resp), factors.noise.shape[1]))
+        self.arrays.matmul(resp, 1.0 / factors.noise, spread)
+        out -= scores.centered * spread
 
     def _gradient_by_pairs(self, scores: Scores, resp: Array, out: Array) -> None:
-        factors = self.factors
-        out[:] = np.where(np.isnan(resp[:, :1]), np.nan, 0.0)  # a row with NaN has no candidates
+        factors, xp = self.factors, self.xp
+        out[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)  # a row with NaN has no candidates
         self.ops.accumulate_gradient(
             scores.X, scores.rows, scores.components, resp[scores.rows, scores.components], scores.whitened_latent,
             factors.means, factors.whitened, factors.noise, out, self.threads,
         )  # fmt: skip
 
 
+# What a block gives: filled in by (evaluator, block of X, number of its first row, its part of the result).
+Fill = Callable[[Evaluator, Array, int, Array], None]
+
+
+def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, out: Array) -> None:
+    """Fill out [n, ...] block by block, where X lies or, for host arrays on a device, streamed there and back.
+
+    A device out of memory gets blocks half as tall; the results do not depend on it.
+    """
+    ops = get_backend(options.backend, X.device)
+    arrays = get_arrays(ops)
+    dtype = np.dtype(options.product or X.dtype)
+    with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
+        rows = arrays.plan_block(options, len(X), X.shape[1], factors.n_columns, dtype.itemsize)
+        start = 0
+        while start < len(X):
+            try:
+                evaluator = Evaluator(factors, ops, dtype, rows, options)
+                for first, block in arrays.blocks(X, start, rows):
+                    start = first
+                    part = slice(first, first + len(block))
+                    target = arrays.target(out, part)
+                    fill(evaluator, block, first, target)
+                    arrays.store(out, part, target)
+                    start = part.stop
+            except arrays.out_of_memory:
+                if rows == 1:
+                    raise
+                rows = -(-rows // 2)
+                _logger.warning("%s is out of memory: going on with blocks of %d rows", arrays.name, rows)
+                del evaluator
+                arrays.release()
+
+
 def blocks(X: RowBlocks, factors: Factors, options: Options) -> Iterator[tuple[slice, Scores, Evaluator]]:
     """Scores of X block by block: (rows of the block, its scores, the evaluator)."""
-    dtype = np.dtype(options.precision or X.dtype)
-    rows = max(1, min(options.plan_block(X.shape[1], factors.n_columns, dtype.itemsize), len(X)))
-    evaluator = Evaluator(factors, get_backend(options.backend), dtype, rows, options)
-    for start in range(0, len(X), rows):
-        stop = min(start + rows, len(X))
-        yield slice(start, stop), evaluator(X.block(start, stop), start, X.name), evaluator
+    ops = get_backend(options.backend, X.device)
+    arrays, dtype = get_arrays(ops), np.dtype(options.product or X.dtype)
+    with arrays.active():
+        rows = arrays.plan_block(options, len(X), X.shape[1], factors.n_columns, dtype.itemsize)
+        evaluator = Evaluator(factors, ops, dtype, rows, options)
+        for first, block in arrays.blocks(X, 0, rows):
+            yield slice(first, first + len(block)), evaluator(block, first, X.name), evaluator
 
 
 def _open(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
     opts = Options(**options)
-    get_backend(opts.backend)  # a missing backend is an error for an empty X, too
-    return RowBlocks(X, mfa.n_features), opts
+    rows = RowBlocks(X, mfa.n_features)
+    get_backend(opts.backend, rows.device)  # a missing backend is an error for an empty X, too
+    mfa.check_device(rows.device, opts.backend)
+    return rows, opts
 
 
 def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
@@ -223,12 +318,12 @@ def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
         X that is not real numbers, or sparse.
     """
     rows, opts = _open(mfa, X, options)
-    out = opts.result((len(rows),), rows.dtype)
-    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
-        total = np.empty(len(scores.log_prob))
-        evaluator.ops.log_sum_exp(scores.log_prob, total, evaluator.threads)
-        with np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
-            out[part] = total
+    out = opts.result((len(rows),), rows.dtype, rows)
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator.log_prob(block, first, rows.name)
+
+    over_blocks(rows, mfa.factors, opts, fill, out)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -240,10 +335,12 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     :func:`log_prob`.
     """
     rows, opts = _open(mfa, X, options)
-    out = opts.result((len(rows), mfa.n_components), rows.dtype)
-    for part, scores, _ in blocks(rows, mfa.factors, opts):
-        with np.errstate(over="ignore"):
-            out[part] = scores.log_prob
+    out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator(block, first, rows.name).log_prob
+
+    over_blocks(rows, mfa.factors, opts, fill, out)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -253,9 +350,12 @@ def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
     A sample that no component explains (log p(x) = -inf) gets 1/k for each. Parameters and errors as :func:`log_prob`.
     """
     rows, opts = _open(mfa, X, options)
-    out = opts.result((len(rows), mfa.n_components), rows.dtype)
-    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
-        out[part] = evaluator.responsibilities(scores)[0]
+    out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator.responsibilities(evaluator(block, first, rows.name))[0]
+
+    over_blocks(rows, mfa.factors, opts, fill, out)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -266,7 +366,10 @@ def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     those, by the product back (``method="dense"`` forces it). Parameters and errors as :func:`log_prob`.
     """
     rows, opts = _open(mfa, X, options)
-    out = opts.result(rows.shape, rows.dtype)
-    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
-        evaluator.gradient(scores, out[part])
+    out = opts.result(rows.shape, rows.dtype, rows)
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        evaluator.gradient(evaluator(block, first, rows.name), part)
+
+    over_blocks(rows, mfa.factors, opts, fill, out)
     return wrap_like(out, rows.like) if opts.out is None else opts.out

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import RowBlocks, is_torch, wrap_like
+from ._arrays import RowBlocks, to_numpy, wrap_like
 from ._options import Options
 from .backends import get_backend
 from .density import Scores, blocks
@@ -21,10 +22,10 @@ __all__ = ["impute", "latent", "reconstruct"]
 Array = NDArray[Any]
 
 
-def _best_pairs(scores: Scores) -> tuple[Array, Array]:
+def _best_pairs(scores: Scores, xp: Any) -> tuple[Array, Array]:
     """Of each row, its most likely component [n] and the y [n, l] of that pair (the best is always refined)."""
     best = scores.log_prob.argmax(axis=1)
-    y = np.full((len(best), scores.whitened_latent.shape[1]), np.nan)
+    y = xp.full((len(best), scores.whitened_latent.shape[1]), np.nan)
     wins = best[scores.rows] == scores.components
     y[scores.rows[wins]] = scores.whitened_latent[wins]
     return best, y
@@ -55,14 +56,19 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Array, Any]:
     """
     opts = Options(**options)
     rows = RowBlocks(X, mfa.n_features)
-    factors = mfa.factors
-    mean = opts.result((len(rows), mfa.n_factors), rows.dtype)
-    component = np.empty(len(rows), np.int64)
-    for part, scores, _ in blocks(rows, factors, opts):
-        best, y = _best_pairs(scores)
-        component[part] = best
-        mean[part] = np.einsum("nab,nb->na", factors.latent_map[best], y)
-    covariance = factors.latent_map @ factors.latent_map.transpose(0, 2, 1)
+    mfa.check_device(rows.device, opts.backend)
+    mean = opts.result((len(rows), mfa.n_factors), rows.dtype, rows)
+    component = replace(opts, out=None).result((len(rows),), np.int64, rows)
+    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
+        arrays = evaluator.arrays
+        best, y = _best_pairs(scores, arrays.xp)
+        z = (evaluator.factors.latent_map[best] * y[:, None, :]).sum(axis=2)
+        for result, values in ((component, best), (mean, z)):
+            target = arrays.target(result, part)
+            target[:] = values
+            arrays.store(result, part, target)
+    latent_map = mfa.factors.latent_map
+    covariance = latent_map @ latent_map.transpose(0, 2, 1)
     return (wrap_like(mean, rows.like) if opts.out is None else opts.out), covariance, wrap_like(component, rows.like)
 
 
@@ -73,13 +79,16 @@ def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
     """
     opts = Options(**options)
     rows = RowBlocks(X, mfa.n_features)
-    out = opts.result(rows.shape, rows.dtype)
-    factors = mfa.factors
-    for part, scores, _ in blocks(rows, factors, opts):
-        best, y = _best_pairs(scores)
-        for j in np.unique(best):
-            group = np.flatnonzero(best == j)
-            out[part.start + group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
+    mfa.check_device(rows.device, opts.backend)
+    out = opts.result(rows.shape, rows.dtype, rows)
+    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
+        arrays, factors = evaluator.arrays, evaluator.factors
+        best, y = _best_pairs(scores, arrays.xp)
+        target = arrays.target(out, part)
+        for j in np.unique(arrays.to_host(best)).tolist():
+            group = arrays.xp.nonzero(best == j)[0]
+            target[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
+        arrays.store(out, part, target)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -109,20 +118,24 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
     Notes
     -----
     Rows with the same mask share one factorization of the observed features: O(k l² d_observed) per distinct mask.
+    Samples on a device are filled in on the host, and brought back.
     """
     opts = Options(**options)
-    get_backend(opts.backend)
     rows = RowBlocks(X, mfa.n_features)
-    mask = np.asarray(mask.cpu() if is_torch(mask) else mask)
+    get_backend(opts.backend, rows.device)
+    mfa.check_device(rows.device, opts.backend)
+    mask = to_numpy(mask)
     if mask.dtype != bool or mask.shape not in (rows.shape, rows.shape[1:]):
         raise ValueError(
             f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, "
             f"got {mask.dtype} {mask.shape}"
         )
-    out = opts.result(rows.shape, rows.dtype)
+    out = np.empty(rows.shape, rows.dtype) if rows.device is not None else opts.result(rows.shape, rows.dtype)
+    if rows.device is not None:
+        opts = replace(opts, backend="auto", out=None)
     step = opts.plan_block(mfa.n_features, mfa.factors.n_columns, 8)
     for start in range(0, len(rows), step):
-        block = rows.block(start, min(start + step, len(rows)))
+        block = to_numpy(rows.block(start, min(start + step, len(rows))))
         part = mask[start : start + step] if mask.ndim == 2 else np.broadcast_to(mask, block.shape)
         out[start : start + len(block)] = _impute_block(mfa, block, part, start, opts)
     return wrap_like(out, rows.like) if opts.out is None else opts.out

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import density, latent, sampling
-from ._arrays import is_torch
+from ._arrays import to_numpy
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class MFA:
     -----
     Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``,
     ``check_finite``, ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch
-    out; the dtype of a result is X's: float64 stays, everything else is float32.
+    out; CuPy in, CuPy out, computed there; the dtype of a result is X's: float64 stays, everything else is float32.
 
     References
     ----------
@@ -104,6 +104,47 @@ class MFA:
     def is_isotropic(self) -> bool:
         """Whether the noise is one variance per component rather than one per feature."""
         return self.noise_variance.ndim == 1
+
+    @property
+    def device(self) -> str | None:
+        """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments lie."""
+        return self.__dict__.get("_device")
+
+    def to(self, device: str) -> MFA:
+        """The same mixture on a device: "cuda", "cuda:1", or "cpu", which takes arguments from anywhere again.
+
+        On a device, :meth:`sample` returns CuPy arrays, and arguments that lie elsewhere are an error. The parameters
+        stay NumPy arrays; what the kernels read is copied to the device once. A model need not be moved to compute on
+        CuPy arrays.
+
+        Raises
+        ------
+        BackendUnavailable
+            Without a CUDA device.
+        ValueError
+            For another kind of device.
+        """
+        place: str | None = None
+        if device != "cpu":
+            kind, _, number = device.partition(":")
+            if kind != "cuda" or (number and not number.isdigit()):
+                raise ValueError(f'device must be "cpu", "cuda" or such as "cuda:1", got {device!r}')
+            from .backends import get_backend
+            from .backends._cuda_engine import engine
+
+            get_backend("cuda")
+            place = f"cuda:{engine(int(number) if number else None).device}"
+        moved = object.__new__(MFA)
+        moved.__dict__.update(self.__dict__, _device=place)
+        return moved
+
+    def check_device(self, device: str | None, backend: str, name: str = "X") -> None:
+        """Raise ValueError where the model was put on one device and an argument lies on another (None: the host)."""
+        if self.device is not None and device != self.device and not (device is None and backend == "cuda"):
+            raise ValueError(
+                f"{name} is on {device or 'the host'} and the model on {self.device}: move one of them, "
+                f'mfa.to("cpu") for a model that computes where {name} lies'
+            )
 
     @cached_property
     def factors(self) -> Factors:
@@ -186,7 +227,7 @@ class MFA:
 
 def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:
     """A contiguous private copy of a parameter, float64 or (where allowed and given) float32."""
-    array = np.asarray(value.detach().cpu() if is_torch(value) else value)
+    array = to_numpy(value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
     keep_single = smallest == np.float32 and array.dtype.kind == "f" and array.dtype.itemsize <= 4
@@ -212,7 +253,7 @@ def _weights(value: Any, k: int) -> Array:
 
 
 def _noise(value: Any, k: int, d: int) -> Array:
-    noise = np.asarray(value.detach().cpu() if is_torch(value) else value)
+    noise = to_numpy(value)
     noise = np.full(k, noise) if noise.ndim == 0 else noise
     noise = _parameter(noise, "noise_variance", noise.ndim)
     if noise.shape not in ((k,), (k, d)):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
-from .backends import get_backend
-from .density import Evaluator, sorted_pairs
+from .backends import get_arrays, get_backend
+from .density import Evaluator, over_blocks, sorted_pairs
 from .factors import Factors
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ Array = NDArray[Any]
 
 # Relative error of a squared distance above which it is recomputed from the residual, by the dtype of the product.
 DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
-# Bytes of one tile's product [k0, l0+1, k1, l1+1].
-TILE_BYTES = 64 * 2**20
 
 
 def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
@@ -59,14 +57,13 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     """
     opts = Options(**options)
     rows = RowBlocks(X, mfa.n_features)
-    out = opts.result((len(rows), mfa.n_components), rows.dtype)
-    factors = mfa.subspaces
-    dtype = np.dtype(opts.precision or rows.dtype)
-    size = max(1, min(opts.plan_block(rows.shape[1], factors.n_columns, dtype.itemsize), len(rows)))
-    evaluator = Evaluator(factors, get_backend(opts.backend), dtype, size, opts)
-    for start in range(0, len(rows), size):
-        block = rows.block(start, min(start + size, len(rows)))
-        out[start : start + len(block)] = np.sqrt(_sq_distances(evaluator, block, start, rows.name))
+    mfa.check_device(rows.device, opts.backend)
+    out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator.xp.sqrt(_sq_distances(evaluator, block, first, rows.name))
+
+    over_blocks(rows, mfa.subspaces, opts, fill, out)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -74,26 +71,21 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
     """Squared distances [n, k] of a block: by the product, and from the residual where the product cannot be
     trusted.
     """
-    factors, ops = evaluator.factors, evaluator.ops
-    k, _, d = factors.shape
+    factors, ops, xp = evaluator.factors, evaluator.ops, evaluator.xp
+    k, l, d = factors.shape
     centered, norms = evaluator.center(X, start, name)
     dtype = centered.dtype
-    sq = np.empty((len(X), k))
-    keep = np.empty((len(X), k), np.uint8)
+    sq, keep = xp.empty((len(X), k)), xp.empty((len(X), k), np.uint8)
+    products = xp.empty((len(X), k * (l + 1)), dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        products = np.matmul(centered, factors.panel(dtype))
+        evaluator.arrays.matmul(centered, factors.panel(dtype), products)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
         tolerance = 0.0 if evaluator.options.method == "residual" else DISTANCE_TOLERANCE[dtype.name]
         ops.point_distances(
             products, norms, factors.shift, factors.mean_norm, slack, tolerance, sq, keep, evaluator.threads
         )
-    rows, components = sorted_pairs(keep)
-    refined = np.empty(len(rows))
-    latent = np.empty((len(rows), factors.shape[1]))
-    ops.refine(
-        X, rows, components, factors.means, factors.whitened, factors.latent_map, factors.noise, factors.log_norm,
-        refined, latent, evaluator.threads,
-    )  # fmt: skip
+    rows, components = sorted_pairs(keep, xp)
+    refined, _ = evaluator.refine(X, rows, components)
     sq[rows, components] = -2.0 * refined  # log_norm = 0 and Z = 0: the "log-density" is -½ dist²
     return sq
 
@@ -161,22 +153,34 @@ def subspace_distances(
 
 
 def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> Iterator[tuple[slice, slice, Array]]:
-    """Squared distances tile by tile: (rows of side 0, rows of side 1, [k0, k1])."""
+    """Squared distances tile by tile: (rows of side 0, rows of side 1, [k0, k1] on the host)."""
+    arrays = get_arrays(ops)
+    xp = arrays.xp
     (k0, l0, _), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
     center = (side0.center + side1.center) / 2
-    edge = max(1, int((TILE_BYTES / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5))
-    for i in range(0, k0, edge):
-        left, shift0, norm0 = _panel_rows(side0, slice(i, min(i + edge, k0)), center)
-        for j in range(0, k1, edge):
-            right, shift1, norm1 = _panel_rows(side1, slice(j, min(j + edge, k1)), center)
-            products = (left @ right.T).reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
-            sq = np.empty((len(norm0), len(norm1)))
-            suspect = np.empty(sq.shape, np.uint8)
-            ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
-            for a, b in np.argwhere(suspect):
-                sq[a, b] = _by_qr(side0, i + a, side1, j + b)
-            yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), sq
+    edge = max(1, int((arrays.tile_bytes / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5))
+    with arrays.active():
+        keeps = 8 * k1 * (l1 + 1) * side1.shape[2] <= arrays.keep_bytes
+        rights: dict[int, tuple[Array, Array, Array]] = {}
+        for i in range(0, k0, edge):
+            left, shift0, norm0 = map(arrays.asarray, _panel_rows(side0, slice(i, min(i + edge, k0)), center))
+            for j in range(0, k1, edge):
+                right = rights.pop(j, None) or tuple(
+                    map(arrays.asarray, _panel_rows(side1, slice(j, min(j + edge, k1)), center))
+                )
+                if keeps:
+                    rights[j] = right
+                rows1, shift1, norm1 = right
+                products = xp.empty((len(left), len(rows1)))
+                arrays.matmul(left, rows1.T, products)
+                sq, suspect = xp.empty((len(norm0), len(norm1))), xp.empty((len(norm0), len(norm1)), np.uint8)
+                products = products.reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
+                ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
+                sq = arrays.to_host(sq)
+                for a, b in np.argwhere(arrays.to_host(suspect)):
+                    sq[a, b] = _by_qr(side0, i + a, side1, j + b)
+                yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), sq
 
 
 def _panel_rows(side: Factors, part: slice, center: Array) -> tuple[Array, Array, Array]:

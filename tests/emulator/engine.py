@@ -117,6 +117,9 @@ class EmulatedEngine:
     def free_bytes(self) -> int:
         return 2**28
 
+    def release(self) -> None:
+        self.uploads.append("release")
+
     def synchronize(self) -> None:
         pass
 

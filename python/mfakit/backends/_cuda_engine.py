@@ -73,6 +73,10 @@ class CupyEngine:
         free, _ = self.xp.cuda.runtime.memGetInfo()
         return int(free + self.xp.get_default_memory_pool().free_bytes())
 
+    def release(self) -> None:
+        """Give unused memory of CuPy's pool back to the device."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
     def launch(
         self, family: str, kernel: str, grid: tuple[int, ...], threads: int, args: tuple[Any, ...], *,
         real: str = "double", shared: int = 0, **values: int,

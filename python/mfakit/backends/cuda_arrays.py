@@ -35,6 +35,8 @@ class Cuda(Host):
     """CuPy arrays on one device."""
 
     is_device = True
+    tile_bytes = 2**30
+    keep_bytes = 2**33
 
     def __init__(self, device_engine: Any) -> None:
         self.engine = device_engine
@@ -72,32 +74,38 @@ class Cuda(Host):
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
         return max(1, min(by_memory, max(by_flops, 1024), MOST_ROWS, n))
 
-    def blocks(self, X: RowBlocks, start: int, rows: int) -> Iterator[tuple[int, Any]]:
+    def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
         """Blocks of X on the device; those of a host array come one ahead, through page-locked memory."""
-        if X.device is not None or start >= len(X):
-            yield from super().blocks(X, start, rows)
+        end = len(X) if end is None else end
+        if X.device is not None or start >= end:
+            yield from super().blocks(X, start, rows, end)
             return
-        uploader = self.engine.uploader((min(rows, len(X) - start), X.shape[1]), X.dtype)
+        uploader = self.engine.uploader((min(rows, end - start), X.shape[1]), X.dtype)
         try:
-            ticket = uploader.start(X.block(start, min(start + rows, len(X))))
-            for first in range(start, len(X), rows):
-                stop = min(first + rows, len(X))
+            ticket = uploader.start(X.block(start, min(start + rows, end)))
+            for first in range(start, end, rows):
+                stop = min(first + rows, end)
                 block = uploader.get(ticket, stop - first)
-                if stop < len(X):
-                    following = uploader.start(X.block(stop, min(stop + rows, len(X))))
+                following = uploader.start(X.block(stop, min(stop + rows, end))) if stop < end else None
                 yield first, block
                 uploader.done(ticket)
-                if stop < len(X):
-                    ticket = following
+                ticket = following
         finally:
             uploader.close()
 
-    def store(self, out: Any, part: slice, values: Any) -> None:
-        """out[part] = values; to a host array by a copy that waits for the device."""
+    def target(self, out: Any, part: slice) -> Any:
+        """out[part] itself, or an array of its shape on the device for a result that lies on the host."""
+        place = out[part]
+        return self.xp.empty(place.shape, place.dtype) if isinstance(out, np.ndarray) else place
+
+    def store(self, out: Any, part: slice, target: Any) -> None:
+        """To a result on the host by a copy that waits for the device."""
         if isinstance(out, np.ndarray):
-            out[part] = self.to_host(values.astype(out.dtype, copy=False))
-        else:
-            out[part] = values
+            out[part] = self.to_host(target)
+
+    def release(self) -> None:
+        """Give back what CuPy's pool keeps."""
+        self.engine.release()
 
     def empty_result(self, shape: tuple[int, ...], dtype: Any, X: RowBlocks) -> Any:
         """On the device for samples that are there, else on the host."""

@@ -26,6 +26,10 @@ class Host:
     xp: Any = np
     name = "host"
     is_device = False
+    # Of one tile's product [k0, l0+1, k1, l1+1] of pairs of subspaces.
+    tile_bytes = 64 * 2**20
+    # What may be kept between tiles rather than be sent again.
+    keep_bytes = 0
     # What running out of memory raises, where a smaller block may help.
     out_of_memory: tuple[type[Exception], ...] = ()
 
@@ -49,14 +53,21 @@ class Host:
         """Rows per block."""
         return max(1, min(options.plan_block(d, columns, itemsize), n))
 
-    def blocks(self, X: RowBlocks, start: int, rows: int) -> Iterator[tuple[int, Any]]:
-        """Blocks of X from row `start`, with the number of their first row."""
-        for first in range(start, len(X), rows):
-            yield first, X.block(first, min(first + rows, len(X)))
+    def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
+        """Blocks of X from row `start` to `end` (None: the last), with the number of their first row."""
+        end = len(X) if end is None else end
+        for first in range(start, end, rows):
+            yield first, X.block(first, min(first + rows, end))
 
-    def store(self, out: Any, part: slice, values: Any) -> None:
-        """out[part] = values, wherever either lies."""
-        out[part] = values
+    def target(self, out: Any, part: slice) -> Any:
+        """Where a block's results are computed: out[part] itself where it lies here."""
+        return out[part]
+
+    def store(self, out: Any, part: slice, target: Any) -> None:
+        """Bring a block's results home."""
+
+    def release(self) -> None:
+        """Give memory back that is kept for later."""
 
     def empty_result(self, shape: tuple[int, ...], dtype: Any, X: RowBlocks) -> Any:
         """A new result for X: where X lies."""

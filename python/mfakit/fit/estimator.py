@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._arrays import wrap_like
+from .._arrays import to_numpy, wrap_like
 from .._options import Options
 from ..mfa import MFA
 from .em import FitResult, fit_em
@@ -159,7 +159,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         Parameters
         ----------
         X : array-like, [n, d]
-            NumPy array in any layout, memory map, CPU torch tensor, DataFrame or nested sequence.
+            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence.
         y : ignored
         sample_weight : array-like, [n]
             2 counts a row twice, 0 leaves it out.
@@ -216,12 +216,12 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log p(x) of the rows, nats."""
-        return float(np.mean(np.asarray(self.score_samples(X), np.float64)))
+        return float(np.mean(to_numpy(self.score_samples(X)).astype(np.float64)))
 
     def predict(self, X: Any) -> Any:
         """The most likely component of each row, int64 [n]."""
         joint = self._checked(X).component_log_prob(X, **self._how())
-        return wrap_like(np.asarray(joint).argmax(axis=1), X)
+        return wrap_like(to_numpy(joint).argmax(axis=1), X)
 
     def predict_proba(self, X: Any) -> Any:
         """p(component | x), [n, k]; rows sum to 1."""
@@ -234,12 +234,12 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion on X; lower is better."""
-        rows = np.asarray(self.score_samples(X), np.float64)
+        rows = to_numpy(self.score_samples(X)).astype(np.float64)
         return float(-2.0 * rows.sum() + self._n_parameters() * np.log(len(rows)))
 
     def aic(self, X: Any) -> float:
         """Akaike information criterion on X; lower is better."""
-        return float(-2.0 * np.asarray(self.score_samples(X), np.float64).sum() + 2.0 * self._n_parameters())
+        return float(-2.0 * to_numpy(self.score_samples(X)).astype(np.float64).sum() + 2.0 * self._n_parameters())
 
     def _n_parameters(self) -> int:
         """Free parameters; a rotation of the factors changes nothing, which takes off l (l - 1) / 2 per component."""

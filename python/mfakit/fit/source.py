@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, is_torch
+from .._arrays import RowBlocks, to_numpy
 from .._options import Options
-from ..backends import get_backend
+from ..backends import get_arrays, get_backend
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +90,7 @@ class Source:
     def __init__(self, parts: Callable[[], Iterator[Part]], options: Options) -> None:
         self._open, self.options = parts, options
         self._rows_read: int | None = None
+        self._on_device = False
         self.survey = self._survey()
 
     @classmethod
@@ -142,12 +143,19 @@ class Source:
             if sums is None:
                 sums = _Sums(rows, weights, self.options)
             sums.add(rows, weights)
+            self._on_device |= rows.device is not None
         if sums is None:
             raise ValueError("X has no rows; fitting needs at least one sample")
         return sums.survey()
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the rows are computed on a device: because they lie there, or because the options say so."""
+        return self._on_device or self.options.backend == "cuda"
+
     def sample(self, rng: np.random.Generator, least: int) -> tuple[Array, Array | None]:
-        """A random sample of rows [m, d] in their order, and their weights [m]: the same rows whatever the container.
+        """A random sample of rows [m, d] in their order, and their weights [m], on the host: the same rows whatever the
+        container.
 
         All rows where they are few enough, else SAMPLE_ROWS, or SAMPLE_VALUES values but not below `least` rows.
         """
@@ -161,7 +169,7 @@ class Source:
             first += len(present)
             whole = len(local) == len(rows)
             block = rows.block(0, len(rows)) if whole else rows.take(present[local])
-            found.append((block, None if weights is None else weights[present[local]]))
+            found.append((to_numpy(block), None if weights is None else weights[present[local]]))
         return _joined(found)
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Array, Array | None]]:
@@ -173,15 +181,18 @@ class Source:
             order = present[torch.randperm(len(present), generator=generator, device="cpu").numpy()]
             for start in range(0, len(order), size):
                 batch = np.sort(order[start : start + size])  # a memory map is read front to back
-                yield rows.take(batch), None if weights is None else weights[batch]
+                yield to_numpy(rows.take(batch)), None if weights is None else weights[batch]
 
 
 class _Sums:
     """Sums around a provisional centre, in float64: count, weight, Σ w (x - c), Σ w ‖x - c‖²."""
 
     def __init__(self, rows: RowBlocks, weights: Array | None, options: Options) -> None:
-        self.ops, self.options, self.dtype = get_backend(options.backend), options, rows.dtype
-        first = rows.block(0, min(CENTER_ROWS, len(rows))).astype(np.float64)
+        # Rows on the host are summed there: that is one look at each, and a copy to a device costs more.
+        device = rows.device
+        self.ops = get_backend("auto" if device is None and options.backend == "cuda" else options.backend, device)
+        self.options, self.dtype = options, rows.dtype
+        first = to_numpy(rows.block(0, min(CENTER_ROWS, len(rows)))).astype(np.float64)
         if weights is not None and weights[: len(first)].any():
             first = first[weights[: len(first)] > 0]
         # NaN here is met again, and named, by add().
@@ -191,24 +202,27 @@ class _Sums:
         self.first_moment = np.zeros(rows.shape[1])
 
     def add(self, rows: RowBlocks, weights: Array | None) -> None:
-        step = self.options.plan_block(rows.shape[1], 1, rows.dtype.itemsize)
-        for start in range(0, len(rows), step):
-            block = rows.block(start, min(start + step, len(rows)))
-            w = np.ones(len(block)) if weights is None else weights[start : start + step]
-            centered, norms = np.empty_like(block), np.empty(len(block))
-            with np.errstate(over="ignore", invalid="ignore"):
-                self.ops.center_rows(block, self.center, centered, norms, self.options.threads)
-            self._check_finite(block, norms)
-            self.n_read += len(block)
-            self.n_rows += int(np.count_nonzero(w))
-            self.weight += float(w.sum())
-            with np.errstate(over="ignore", invalid="ignore"):
-                self.square += float(w @ norms)
-                self.first_moment += w.astype(block.dtype) @ centered
+        arrays = get_arrays(self.ops)
+        with arrays.active():
+            step, center = self.options.plan_block(rows.shape[1], 1, rows.dtype.itemsize), arrays.asarray(self.center)
+            for start in range(0, len(rows), step):
+                block = rows.block(start, min(start + step, len(rows)))
+                w = np.ones(len(block)) if weights is None else weights[start : start + step]
+                centered, norms = arrays.xp.empty_like(block), arrays.xp.empty(len(block))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self.ops.center_rows(block, center, centered, norms, self.options.threads)
+                sq = arrays.to_host(norms)
+                self._check_finite(block, sq)
+                self.n_read += len(block)
+                self.n_rows += int(np.count_nonzero(w))
+                self.weight += float(w.sum())
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self.square += float(w @ sq)
+                    self.first_moment += arrays.to_host(arrays.asarray(w.astype(block.dtype)) @ centered)
 
     def _check_finite(self, block: Array, norms: Array) -> None:
-        for row in np.flatnonzero(~np.isfinite(norms)):
-            if not np.isfinite(block[row]).all():
+        for row in np.flatnonzero(~np.isfinite(norms)).tolist():
+            if not np.isfinite(to_numpy(block[row])).all():
                 raise ValueError(
                     f"X has NaN or inf, first in row {self.n_read + row}; drop such rows or fill them before fitting"
                 )
@@ -243,7 +257,7 @@ def as_weights(sample_weight: Any, n: int) -> Array | None:
     """Weights as float64 [n], checked; None stays None."""
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight.cpu() if is_torch(sample_weight) else sample_weight)
+    weights = to_numpy(sample_weight)
     if weights.shape != (n,):
         raise ValueError(f"sample_weight must have one weight per row, shape ({n},), got {weights.shape}")
     if weights.dtype.kind not in "fiub":

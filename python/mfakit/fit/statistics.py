@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks
+from .._arrays import RowBlocks, to_numpy
 from .._options import Options
 from ..density import Evaluator, Scores, blocks
 from ..mfa import MFA
@@ -42,14 +42,15 @@ class WorstRows:
         """No rows yet."""
         return cls(np.empty(0), np.empty((0, d)), np.empty(0, np.int64))
 
-    def add(self, X: Array, log_total: Array, log_prob: Array, weights: Array | None) -> None:
-        """Consider the rows of a block: X [n, d] with log p [n], of which by component log_prob [n, k]."""
-        index = np.arange(len(X)) if weights is None else np.flatnonzero(weights > 0)
+    def add(self, scores: Scores, log_total: Array, weights: Array | None) -> None:
+        """Consider the rows of a block with log p [n] (on the host)."""
+        index = np.arange(len(log_total)) if weights is None else np.flatnonzero(weights > 0)
         if len(self.log_prob) == WORST_KEPT:
             index = index[log_total[index] < self.log_prob[-1]]
         index = index[np.argsort(log_total[index], kind="stable")[:WORST_KEPT]]
         if len(index):
-            self._keep(log_total[index], X[index].astype(np.float64), log_prob[index].argmax(axis=1))
+            rows, log_prob = (np.stack([to_numpy(a[i]) for i in index.tolist()]) for a in (scores.X, scores.log_prob))
+            self._keep(log_total[index], rows.astype(np.float64), log_prob.argmax(axis=1))
 
     def merge(self, other: WorstRows) -> None:
         """Consider the rows that another one kept."""
@@ -139,9 +140,11 @@ class Statistics:
         return self
 
     def add_block(self, scores: Scores, evaluator: Evaluator, sample_weight: Array | None = None) -> None:
-        """Add a block that was scored under `mfa`."""
-        share, log_total = _pair_responsibilities(scores)
-        self.worst.add(scores.X, log_total, scores.log_prob, sample_weight)
+        """Add a block that was scored under `mfa`; `sample_weight` is on the host."""
+        arrays = evaluator.arrays
+        share, log_total = _pair_responsibilities(scores, evaluator)
+        log_total = arrays.to_host(log_total)
+        self.worst.add(scores, log_total, sample_weight)
         if sample_weight is None:
             self.log_likelihood += float(log_total.sum())
             self.total_weight += len(log_total)
@@ -151,31 +154,38 @@ class Statistics:
             self.total_weight += float(sample_weight.sum())
         kept = share >= DROPPED / len(self.weight)
         if sample_weight is not None:
-            share = share * sample_weight[scores.rows]
+            share = share * arrays.asarray(sample_weight)[scores.rows]
             kept &= share > 0
         rows, components, latent, share = (
             (scores.rows, scores.components, scores.whitened_latent, share)
-            if kept.all()
+            if bool(kept.all())
             else (scores.rows[kept], scores.components[kept], scores.whitened_latent[kept], share[kept])
         )
-        z = self._add_latents(components, latent, share)
+        z = self._add_latents(components, latent, share, evaluator)
+        sums = (self.sum_x, self.sum_xz, self.sum_xx)
+        targets = tuple(evaluator.xp.zeros(part.shape) for part in sums) if arrays.is_device else sums
         evaluator.ops.accumulate_statistics(
-            scores.X, rows, components, share, z, evaluator.factors.means, self.sum_x, self.sum_xz, self.sum_xx,
-            evaluator.threads,
-        )  # fmt: skip
+            scores.X, rows, components, share, z, evaluator.factors.means, *targets, evaluator.threads
+        )
+        if arrays.is_device:
+            for part, target in zip(sums, targets, strict=True):
+                part += arrays.to_host(target)
 
-    def _add_latents(self, components: Array, latent: Array, share: Array) -> Array:
+    def _add_latents(self, components: Array, latent: Array, share: Array, evaluator: Evaluator) -> Array:
         """z = Z y [m, l] of the pairs, which are sorted by component, and the small sums."""
-        latent_map = self.mfa.factors.latent_map
-        z = np.empty_like(latent)
-        edges = np.searchsorted(components, np.arange(len(self.weight) + 1))
-        for j in np.flatnonzero(np.diff(edges)):
-            part = slice(edges[j], edges[j + 1])
-            np.matmul(latent[part], latent_map[j].T, out=z[part])
+        arrays, xp = evaluator.arrays, evaluator.xp
+        latent_map = evaluator.factors.latent_map
+        z = xp.empty_like(latent)
+        edges = arrays.to_host(xp.searchsorted(components, xp.arange(len(self.weight) + 1)))
+        found, small = np.flatnonzero(np.diff(edges)), []
+        for j in found.tolist():
+            part = slice(int(edges[j]), int(edges[j + 1]))
+            z[part] = latent[part] @ latent_map[j].T
             weighted = share[part, None] * z[part]
-            self.weight[j] += share[part].sum()
-            self.sum_z[j] += weighted.sum(axis=0)
-            self.sum_zz[j] += weighted.T @ z[part]
+            small.append((share[part].sum(), weighted.sum(axis=0), weighted.T @ z[part]))
+        for j, sums in zip(found, small, strict=True):  # after the loop, in which a device need not be waited for
+            for total, part in zip((self.weight, self.sum_z, self.sum_zz), sums, strict=True):
+                total[j] += arrays.to_host(part)
         return z
 
     def __iadd__(self, other: Statistics) -> Statistics:
@@ -195,13 +205,20 @@ class Statistics:
         return total
 
 
-def _pair_responsibilities(scores: Scores) -> tuple[Array, Array]:
+def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array, Array]:
     """p(component | x) [m] of the pairs that were refined, and log p(x) [n].
 
     What was not refined lies 40 nats below a row's best: summing over pairs instead of all n k entries is exact to
-    rounding, and cheap where each row has few candidates.
+    rounding, and cheap where each row has few candidates. A device sums all: it has the time, and no ordered sum by
+    index.
     """
-    n = len(scores.log_prob)
+    n, xp = len(scores.log_prob), evaluator.xp
+    if evaluator.arrays.is_device:
+        log_total = xp.empty(n)
+        evaluator.ops.log_sum_exp(scores.log_prob, log_total, evaluator.threads)
+        impossible = xp.isinf(log_total)
+        share = xp.exp(scores.log_prob - xp.where(impossible, 0.0, log_total)[:, None])[scores.rows, scores.components]
+        return share, log_total
     top = scores.log_prob.max(axis=1, initial=-np.inf)
     base = np.where(np.isfinite(top), top, 0.0)
     share = np.exp(scores.log_prob[scores.rows, scores.components] - base[scores.rows])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
 from .._options import Options
-from ..backends import get_backend
+from ..backends import get_arrays, get_backend
 from ..density import Evaluator
 from ..mfa import MFA
 from .source import Source
@@ -70,7 +70,7 @@ def expectation(mfa: MFA, source: Source) -> Statistics:
 
 def _count(mfa: MFA, source: Source) -> int:
     k, d, l = mfa.loadings.shape
-    threads = source.options.threads
+    threads = 1 if source.on_device else source.options.threads
     fits = threads * 8 * k * d * (l + 2) <= WORKER_BYTES
     worthwhile = source.survey.n_rows * d * k * (l + 1) >= WORKER_STEPS * threads
     return threads if fits and worthwhile else 1
@@ -87,16 +87,19 @@ class _Worker:
     def add(self, rows: RowBlocks, weights: Array | None, start: int, end: int) -> None:
         """Add rows start:end, block by block."""
         factors, options = self.stats.mfa.factors, self.options
-        step = options.plan_block(rows.shape[1], factors.n_columns, rows.dtype.itemsize)
-        step = max(1, min(step // self.count, end - start))
-        if self.evaluator is None or self.evaluator.dtype != rows.dtype:
-            self.evaluator = Evaluator(factors, get_backend(options.backend), rows.dtype, step, options)
-        for first in range(start, end, step):
-            if self.stop.is_set():
-                return
-            last = min(first + step, end)
-            scores = self.evaluator(rows.block(first, last), first, rows.name)
-            self.stats.add_block(scores, self.evaluator, None if weights is None else weights[first:last])
+        ops = get_backend(options.backend, rows.device)
+        arrays = get_arrays(ops)
+        with arrays.active():
+            step = arrays.plan_block(options, len(rows), rows.shape[1], factors.n_columns, rows.dtype.itemsize)
+            step = max(1, min(step // self.count, end - start))
+            if self.evaluator is None or self.evaluator.dtype != rows.dtype or self.evaluator.ops is not ops:
+                self.evaluator = Evaluator(factors, ops, rows.dtype, step, options)
+            for first, block in arrays.blocks(rows, start, step, end):
+                if self.stop.is_set():
+                    return
+                scores = self.evaluator(block, first, rows.name)
+                last = first + len(block)
+                self.stats.add_block(scores, self.evaluator, None if weights is None else weights[first:last])
 
 
 @cache
