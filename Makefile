@@ -48,7 +48,7 @@ sanitize: $(VENV)/.test ## the tests with the address and undefined-behaviour sa
 	rm -rf build/sanitize-site
 	$(PIP) install --quiet --no-deps --target build/sanitize-site \
 		-C cmake.define.MFAKIT_SANITIZE=ON -C cmake.build-type=RelWithDebInfo -C install.strip=false .
-	PYTHONPATH=build/sanitize-site ASAN_OPTIONS=detect_leaks=0 \
+	MFAKIT_SANITIZE=1 PYTHONPATH=build/sanitize-site ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest -m "not slow" --ignore=tests/test_packaging.py $(PYTEST_ARGS)
 

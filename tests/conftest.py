@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from emulator.engine import ORDERS, EmulatedEngine
 
 import mfakit
-from mfakit.backends import why_missing
+from mfakit.backends import _cuda_engine, why_missing
 
 
 def pytest_report_header() -> list[str]:
@@ -48,3 +51,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if reason is not None:
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulator's libraries are compiled to."""
+    return tmp_path_factory.mktemp("emulator")
+
+
+def _engine(kind: str, folder: Path) -> Iterator[Any]:
+    if kind == "device":
+        yield _cuda_engine.engine()
+        return
+    emulated = EmulatedEngine(folder, kind, sanitize="MFAKIT_SANITIZE" in os.environ)
+    _cuda_engine.install(emulated)
+    yield emulated
+    _cuda_engine.install(None)
+
+
+_device = pytest.param("device", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=[*ORDERS, _device])
+def cuda(request: pytest.FixtureRequest, kernel_folder: Path) -> Iterator[Any]:
+    """The engine of the CUDA backend in place for one test: a device's where there is one, and the emulator's with
+    threads in three orders.
+    """
+    yield from _engine(request.param, kernel_folder)
+
+
+@pytest.fixture(params=["permuted", _device])
+def device(request: pytest.FixtureRequest, kernel_folder: Path) -> Iterator[Any]:
+    """As `cuda`, with one order of threads: for tests of what stands above the kernels."""
+    yield from _engine(request.param, kernel_folder)

@@ -93,7 +93,7 @@ class Options:
                 return np.empty(shape, dtype)
             from .backends import get_arrays, get_backend
 
-            return get_arrays(get_backend(self.backend, device)).empty_result(shape, dtype, X)
+            return get_arrays(get_backend(self.backend, device), device).empty_result(shape, dtype, X)
         on_device = is_cupy(self.out)
         if on_device != (device is not None) or (on_device and f"cuda:{self.out.device.id}" != device):
             place = f"cuda:{self.out.device.id}" if on_device else "the host"

@@ -223,11 +223,14 @@ class BayesClassifier:
         else:
             y = generator.choice(self.n_classes, size=n, p=self._priors)
         y = y.astype(np.int64)
-        X = np.empty((n, self.n_features), dtype)
+        X = None
         for c, mixture in enumerate(self._mixtures):
             rows = np.flatnonzero(y == c)
-            X[rows] = mixture.sample(len(rows), rng=generator, noise=noise, dtype=dtype)[0]
-        return X, y
+            part = mixture.sample(len(rows), generator, noise, dtype)[0]
+            xp = array_module(part)
+            X = xp.empty((n, self.n_features), dtype) if X is None else X
+            X[xp.asarray(rows)] = part
+        return X, xp.asarray(y)
 
     def symmetric(self, sigma: float = 0.01, *, uniform_weights: bool = True) -> BayesClassifier:
         """The symmetric variant (appendix B.2): every component's noise is σ², so that the classes meet Theorem 2.

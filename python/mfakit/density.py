@@ -251,7 +251,7 @@ def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, ou
     A device out of memory gets blocks half as tall; the results do not depend on it.
     """
     ops = get_backend(options.backend, X.device)
-    arrays = get_arrays(ops)
+    arrays = get_arrays(ops, X.device)
     dtype = np.dtype(options.product or X.dtype)
     with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
         rows = arrays.plan_block(options, len(X), X.shape[1], factors.n_columns, dtype.itemsize)
@@ -278,7 +278,7 @@ def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, ou
 def blocks(X: RowBlocks, factors: Factors, options: Options) -> Iterator[tuple[slice, Scores, Evaluator]]:
     """Scores of X block by block: (rows of the block, its scores, the evaluator)."""
     ops = get_backend(options.backend, X.device)
-    arrays, dtype = get_arrays(ops), np.dtype(options.product or X.dtype)
+    arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
     with arrays.active():
         rows = arrays.plan_block(options, len(X), X.shape[1], factors.n_columns, dtype.itemsize)
         evaluator = Evaluator(factors, ops, dtype, rows, options)

@@ -37,7 +37,9 @@ def sample(
     -------
     X : [n, d]
     component : int64 [n]
-        Which component each sample came from.
+        Which component each sample came from. Both are CuPy arrays for a model on a device (:meth:`mfakit.MFA.to`):
+        components and factors are then those of the host, the noise is drawn on the device by a counter-based
+        generator from the same `rng`.
 
     Raises
     ------
@@ -52,6 +54,8 @@ def sample(
     d, l = mfa.n_features, mfa.n_factors
     component = generator.choice(mfa.n_components, size=n, p=mfa.weights).astype(np.int64)
     z = generator.standard_normal((n, l))
+    if mfa.device is not None:
+        return _on_device(mfa, component, z, int(generator.integers(2**63)), noise, dtype)
     X = np.empty((n, d), dtype)
     scale = np.sqrt(mfa.factors.noise)
     step = max(1, CHUNK_VALUES // d)
@@ -61,6 +65,20 @@ def sample(
         if noise:
             X[part] += generator.standard_normal((part.stop - start, d)) * scale[component[part]]
     return X, component
+
+
+def _on_device(mfa: MFA, component: Any, z: Any, key: int, noise: bool, dtype: Any) -> tuple[Any, Any]:
+    """The samples of these components and factors on the model's device, with noise from the stream `key`."""
+    from .backends import get_arrays, get_backend
+
+    arrays: Any = get_arrays(get_backend("cuda", mfa.device), mfa.device)
+    with arrays.active():
+        factors = arrays.factors(mfa.factors)
+        loadings = factors.keep("loadings", lambda: mfa.loadings.astype(np.float64))
+        X, component = arrays.xp.empty((len(z), mfa.n_features), dtype), arrays.asarray(component)
+        parameters = (factors.means, loadings, factors.noise)
+        arrays.sample_points(component, arrays.asarray(z), parameters, key, noise, X)
+        return X, component
 
 
 def _points(mfa: MFA, component: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:

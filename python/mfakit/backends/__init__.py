@@ -68,10 +68,10 @@ def get_backend(name: str = "auto", device: str | None = None) -> ModuleType:
     return import_module(f".{name}_ops", __name__)
 
 
-def get_arrays(ops: ModuleType) -> Host:
-    """Where a backend's arrays live, and who multiplies them: the host, or CuPy's current device."""
+def get_arrays(ops: ModuleType, device: str | None = None) -> Host:
+    """Where a backend's arrays live, and who multiplies them: the host, or a device (None: CuPy's current one)."""
     if not ops.__name__.endswith(".cuda_ops"):
         return HOST
     from .cuda_arrays import current
 
-    return current()
+    return current(device)

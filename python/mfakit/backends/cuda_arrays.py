@@ -109,7 +109,10 @@ class Cuda(Host):
 
     def empty_result(self, shape: tuple[int, ...], dtype: Any, X: RowBlocks) -> Any:
         """On the device for samples that are there, else on the host."""
-        return np.empty(shape, dtype) if X.device is None else self.xp.empty(shape, dtype)
+        if X.device is None:
+            return np.empty(shape, dtype)
+        with self.active():
+            return self.xp.empty(shape, dtype)
 
     def active(self) -> AbstractContextManager[Any]:
         """Make this the current device."""
@@ -165,28 +168,29 @@ class DeviceFactors:
         self.host, self._arrays = host, arrays
         self._copies: dict[Any, Any] = {}
 
-    def _copy(self, key: Any, make: Any) -> Any:
+    def keep(self, key: Any, make: Any) -> Any:
+        """The device's copy of what `make` returns, made at the first call with this key."""
         if key not in self._copies:
             self._copies[key] = self._arrays.asarray(np.ascontiguousarray(make()))
         return self._copies[key]
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.host, name)
-        return self._copy(name, lambda: value) if isinstance(value, np.ndarray) else value
+        return self.keep(name, lambda: value) if isinstance(value, np.ndarray) else value
 
     def panel(self, dtype: Any) -> Any:
         """P [d, k (l + 1)], see Factors.panel."""
-        return self._copy(("panel", np.dtype(dtype)), lambda: self.host._make_panel().astype(dtype))
+        return self.keep(("panel", np.dtype(dtype)), lambda: self.host._make_panel().astype(dtype))
 
     def thin_panel(self, dtype: Any) -> Any:
         """D⁻¹ᵀ [d, k], see Factors.thin_panel."""
-        return self._copy(("thin", np.dtype(dtype)), lambda: self.host.thin_panel(dtype))
+        return self.keep(("thin", np.dtype(dtype)), lambda: self.host.thin_panel(dtype))
 
 
-def current() -> Cuda:
-    """The arrays of CuPy's current device."""
-    device = engine()
-    if not hasattr(device, "arrays"):
-        device.arrays = Cuda(device)
-    arrays: Cuda = device.arrays
+def current(device: str | None = None) -> Cuda:
+    """The arrays of a device such as "cuda:0", None being CuPy's current one."""
+    chosen = engine(None if device is None else int(device.partition(":")[2]))
+    if not hasattr(chosen, "arrays"):
+        chosen.arrays = Cuda(chosen)
+    arrays: Cuda = chosen.arrays
     return arrays

@@ -202,7 +202,7 @@ class _Sums:
         self.first_moment = np.zeros(rows.shape[1])
 
     def add(self, rows: RowBlocks, weights: Array | None) -> None:
-        arrays = get_arrays(self.ops)
+        arrays = get_arrays(self.ops, rows.device)
         with arrays.active():
             step, center = self.options.plan_block(rows.shape[1], 1, rows.dtype.itemsize), arrays.asarray(self.center)
             for start in range(0, len(rows), step):

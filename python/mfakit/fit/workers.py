@@ -88,7 +88,7 @@ class _Worker:
         """Add rows start:end, block by block."""
         factors, options = self.stats.mfa.factors, self.options
         ops = get_backend(options.backend, rows.device)
-        arrays = get_arrays(ops)
+        arrays = get_arrays(ops, rows.device)
         with arrays.active():
             step = arrays.plan_block(options, len(rows), rows.shape[1], factors.n_columns, rows.dtype.itemsize)
             step = max(1, min(step // self.count, end - start))

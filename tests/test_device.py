@@ -1,0 +1,299 @@
+"""Arrays on a CUDA device: the same results as on the host, in the device's arrays; on a real one where there is one,
+and everywhere on the emulator, whose arrays are as strict about mixing with NumPy's as CuPy's are.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator.engine import EmulatedEngine, OutOfMemoryError
+from emulator.fake_cupy import DeviceArray
+from support import parameters, random_mfa, rtol
+
+import mfakit
+from mfakit import _reference
+from mfakit._arrays import is_cupy
+from mfakit.backends import _cuda_engine
+
+METHODS = ("log_prob", "component_log_prob", "responsibilities", "grad_log_prob")
+
+
+def _model(noise: str = "isotropic", dtype: Any = np.float64, n: int = 23) -> tuple[mfakit.MFA, Any]:
+    mfa = random_mfa(5, 37, 3, noise=noise, seed=4, spread=0.4)
+    return mfa, mfa.sample(n, rng=1, dtype=np.float64)[0].astype(dtype)
+
+
+def _close(got: Any, expected: Any, dtype: Any) -> None:
+    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
+    np.testing.assert_allclose(got, expected, rtol=rtol(dtype), atol=rtol(dtype) * scale)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", METHODS)
+def test_densities_on_the_device(device: Any, name: str, dtype: str, noise: str) -> None:
+    mfa, X = _model(noise, dtype)
+    got = getattr(mfa, name)(device.asarray(X))
+    assert is_cupy(got)
+    assert got.dtype == X.dtype
+    _close(device.to_host(got), getattr(mfa, name)(X), dtype)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("name", METHODS)
+def test_host_arrays_are_streamed(device: Any, name: str, noise: str) -> None:
+    mfa, X = _model(noise)
+    got = getattr(mfa, name)(X, backend="cuda", block_rows=5)
+    assert isinstance(got, np.ndarray)
+    _close(got, getattr(mfa, name)(X), "float64")
+    if isinstance(device, EmulatedEngine):  # one block ahead, never more, and every place given back
+        assert device.uploads[:3] == ["start 0", "start 1", "done 0"]
+        assert device.uploads[-2:] == ["done 0", "close"]
+
+
+def test_log_prob_never_holds_all_components(device: Any) -> None:
+    """The fused path lists candidates; the [n, k] epilogue does not run."""
+    mfa, X = _model()
+    if not isinstance(device, EmulatedEngine):
+        pytest.skip("the emulator counts launches")
+    mfa.log_prob(device.asarray(X))
+    names = [launch[0] for launch in device.launches]
+    assert "list_candidates" in names
+    assert "mixture_epilogue" not in names
+
+
+def test_precision_fast_keeps_the_bound_of_float32(device: Any) -> None:
+    mfa = random_mfa(6, 600, 4, sigma=0.01, seed=2, spread=0.05)
+    X = mfa.sample(20, rng=3)[0]
+    expected = _reference.log_prob(X.astype(np.float64), *parameters(mfa))
+    bound = 4 * np.finfo(np.float32).eps * np.abs(expected) + 1e-3
+    for precision in ("fast", None):
+        got = device.to_host(mfa.log_prob(device.asarray(X), precision=precision))
+        assert (np.abs(got - expected) <= bound).all()
+        gradient = device.to_host(mfa.grad_log_prob(device.asarray(X), precision=precision))
+        np.testing.assert_allclose(gradient, mfa.grad_log_prob(X), rtol=1e-4, atol=1e-4 * np.abs(gradient).max())
+    np.testing.assert_array_equal(mfa.log_prob(X, precision="fast"), mfa.log_prob(X, precision="float32"))
+
+
+def test_non_finite_rows(device: Any) -> None:
+    mfa, X = _model()
+    X[7, 3] = np.nan
+    with pytest.raises(ValueError, match="X has NaN or inf, first in row 7"):
+        mfa.log_prob(device.asarray(X))
+    got = device.to_host(mfa.log_prob(device.asarray(X), check_finite=False))
+    assert np.isnan(got).tolist() == (np.arange(len(X)) == 7).tolist()
+
+
+def test_empty_and_strided(device: Any) -> None:
+    mfa, X = _model()
+    assert mfa.log_prob(device.asarray(X[:0])).shape == (0,)
+    wide = device.asarray(np.repeat(X, 2, axis=1))
+    _close(device.to_host(mfa.log_prob(wide[::2, ::2])), mfa.log_prob(X[::2]), "float64")
+
+
+def test_out(device: Any) -> None:
+    mfa, X = _model()
+    out = device.xp.empty(len(X))
+    assert mfa.log_prob(device.asarray(X), out=out) is out
+    _close(device.to_host(out), mfa.log_prob(X), "float64")
+    with pytest.raises(ValueError, match="X is on cuda:0 and out on the host"):
+        mfa.log_prob(device.asarray(X), out=np.empty(len(X)))
+    with pytest.raises(ValueError, match="X is on the host and out on cuda:0"):
+        mfa.log_prob(X, out=out)
+
+
+def test_backends_of_the_host_refuse_device_arrays(device: Any) -> None:
+    mfa, X = _model()
+    with pytest.raises(ValueError, match=r"the array is on cuda:0 and backend='native' computes on the host"):
+        mfa.log_prob(device.asarray(X), backend="native")
+
+
+def test_a_model_on_a_device(device: Any) -> None:
+    mfa, X = _model()
+    there = mfa.to("cuda")
+    assert (there.device, mfa.device, there.to("cpu").device) == ("cuda:0", None, None)
+    _close(device.to_host(there.log_prob(device.asarray(X))), mfa.log_prob(X), "float64")
+    _close(there.log_prob(X, backend="cuda"), mfa.log_prob(X), "float64")
+    with pytest.raises(ValueError, match="X is on the host and the model on cuda:0"):
+        there.log_prob(X)
+    with pytest.raises(ValueError, match='device must be "cpu", "cuda"'):
+        mfa.to("tpu")
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_sampling(device: Any, noise: str) -> None:
+    mfa = random_mfa(2, 7, 2, noise=noise, seed=4)
+    there = mfa.to("cuda")
+    points, component = there.sample(40, rng=3, noise=False)
+    expected, expected_component = mfa.sample(40, rng=3, noise=False)
+    np.testing.assert_array_equal(device.to_host(component), expected_component)
+    np.testing.assert_allclose(device.to_host(points), expected, rtol=1e-5, atol=1e-6)
+    X, component = (device.to_host(a) for a in there.sample(3000, rng=5, dtype=np.float64))
+    again = device.to_host(there.sample(3000, rng=5, dtype=np.float64)[0])
+    assert X.tobytes() == again.tobytes()
+    clean = device.to_host(there.sample(3000, rng=5, noise=False, dtype=np.float64)[0])
+    eta = (X - clean) / np.sqrt(mfa.factors.noise)[component]
+    # 21,000 standard normals: means within 5 deviations, and no correlation between neighbours.
+    assert abs(eta.mean()) < 5 / eta.size**0.5
+    assert abs(eta.var() - 1) < 5 * (2 / eta.size) ** 0.5
+    assert np.abs(np.corrcoef(eta.T) - np.eye(7)).max() < 5 / len(eta) ** 0.5
+    assert abs((eta**4).mean() - 3) < 5 * (96 / eta.size) ** 0.5
+
+
+def test_bayes_classifier(device: Any) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(3, 20, 2, seed=s, spread=0.4) for s in (1, 2, 3)])
+    X, y = clf.sample(30, rng=0, dtype=np.float64)
+    there = device.asarray(X)
+    for name in ("decision_function", "predict", "predict_proba", "predict_log_proba", "decision_gradient"):
+        got = getattr(clf, name)(there)
+        assert is_cupy(got), name
+        _close(device.to_host(got), getattr(clf, name)(X), "float64")
+    assert clf.score(there, device.asarray(y)) == clf.score(X, y)
+    moved = clf.to("cuda")
+    samples, labels = moved.sample(10, rng=0)
+    assert is_cupy(samples)
+    assert is_cupy(labels)
+
+
+def test_subspaces(device: Any) -> None:
+    mfa0, mfa1 = random_mfa(4, 30, 3, seed=1), random_mfa(5, 30, 2, seed=2)
+    X = mfa0.sample(9, rng=0, dtype=np.float64)[0]
+    got = mfakit.point_subspace_distances(device.asarray(X), mfa0)
+    _close(device.to_host(got), mfakit.point_subspace_distances(X, mfa0), "float64")
+    _close(mfakit.subspace_distances(mfa0, mfa1, backend="cuda"), mfakit.subspace_distances(mfa0, mfa1), "float64")
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_fitting(device: Any, noise: str) -> None:
+    X = random_mfa(2, 12, 2, seed=6).sample(60, rng=1, dtype=np.float64)[0]
+    how: dict[str, Any] = {
+        "n_components": 2,
+        "n_factors": 2,
+        "noise": noise,
+        "random_state": 0,
+        "tol": 0,
+        "max_iter": 3,
+    }
+    with pytest.warns(match="EM has not converged"):
+        host = mfakit.MixtureOfFactorAnalyzers(**how).fit(X)
+    with pytest.warns(match="EM has not converged"):
+        there = mfakit.MixtureOfFactorAnalyzers(**how).fit(device.asarray(X))
+    with pytest.warns(match="EM has not converged"):
+        streamed = mfakit.MixtureOfFactorAnalyzers(**how, backend="cuda", block_rows=17).fit(X)
+    for est in (there, streamed):
+        np.testing.assert_allclose(est.history_["log_likelihood"], host.history_["log_likelihood"], rtol=1e-9)
+        np.testing.assert_allclose(est.mfa_.means, host.mfa_.means, rtol=1e-7, atol=1e-8)
+    assert is_cupy(there.score_samples(device.asarray(X)))
+    assert is_cupy(there.predict(device.asarray(X)))
+    assert there.score(device.asarray(X)) == pytest.approx(host.score(X), rel=1e-9)
+
+
+def test_latents(device: Any) -> None:
+    mfa, X = _model("diagonal")
+    mean, covariance, component = mfa.latent(device.asarray(X))
+    expected = mfa.latent(X)
+    _close(device.to_host(mean), expected[0], "float64")
+    _close(covariance, expected[1], "float64")
+    np.testing.assert_array_equal(device.to_host(component), expected[2])
+    _close(device.to_host(mfa.reconstruct(device.asarray(X))), mfa.reconstruct(X), "float64")
+    mask = np.arange(37) < 9
+    _close(device.to_host(mfa.impute(device.asarray(X), mask)), mfa.impute(X, mask), "float64")
+
+
+class TestEmulatedOnly:
+    """What no test can make a real device do."""
+
+    @pytest.fixture
+    def emulated(self, kernel_folder: Path) -> Any:
+        engine = EmulatedEngine(kernel_folder)
+        _cuda_engine.install(engine)
+        yield engine
+        _cuda_engine.install(None)
+
+    def test_out_of_memory_halves_the_block(self, emulated: Any, caplog: pytest.LogCaptureFixture) -> None:
+        mfa, X = _model()
+        emulated.fail_above_rows = 6
+        with caplog.at_level(logging.WARNING, "mfakit"):
+            got = mfa.log_prob(X, backend="cuda")
+        _close(got, mfa.log_prob(X), "float64")
+        assert [r.getMessage().split()[-2] for r in caplog.records] == ["12", "6"]
+
+    def test_out_of_memory_at_one_row_is_an_error(self, emulated: Any) -> None:
+        mfa, X = _model()
+        emulated.fail_above_rows = 0
+        with pytest.raises(OutOfMemoryError):
+            mfa.log_prob(X, backend="cuda")
+
+    def test_arrays_of_two_devices(self, emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        mfa, X = _model()
+        there = emulated.asarray(X)
+        moved = mfa.to("cuda")
+        second = type("Device", (), {"id": 1})()
+        monkeypatch.setattr(DeviceArray, "device", second)
+        with pytest.raises(ValueError, match="X is on cuda:1 and the model on cuda:0"):
+            moved.log_prob(there)
+
+    def test_a_missing_barrier_is_found(self, emulated: Any, tmp_path: Path) -> None:
+        """The emulator sees what a device may hide: without its barriers a block's sum is wrong in some order."""
+        from emulator import engine as module
+
+        from mfakit.backends import _cuda_source
+
+        source = _cuda_source.flatten("attack")
+        broken = source.replace(
+            "scratch[warp_number()].value = mine;\n    __syncthreads();", "scratch[warp_number()].value = mine;"
+        )
+        assert broken != source
+        results = set()
+        for order in module.ORDERS:
+            engine = EmulatedEngine(tmp_path, order)
+            original = _cuda_source.flatten
+            try:
+                _cuda_source.flatten = lambda family: broken  # type: ignore[assignment]
+                X, g = engine.asarray(np.zeros((1, 64))), engine.asarray(np.arange(1.0, 65.0)[None])
+                try:
+                    engine.launch("attack", "attack_step", (1,), 64, (X, g, 1.0, 1, 64))
+                    results.add(float(np.linalg.norm(X.get())).__round__(9))
+                except module.EmulatorError as error:
+                    results.add(str(error))
+            finally:
+                _cuda_source.flatten = original
+        assert results != {1.0}
+
+
+def test_without_a_device_it_says_what_is_missing() -> None:
+    reason = _cuda_engine.why_missing()
+    if reason is None:
+        pytest.skip("there is a device")
+    mfa, X = _model()
+    with pytest.raises(mfakit.BackendUnavailable, match=r"cuda: .*(CuPy|driver|device)"):
+        mfa.log_prob(X, backend="cuda")
+    with pytest.raises(mfakit.BackendUnavailable):
+        mfa.to("cuda")
+
+
+def _in_child(queue: Any) -> None:
+    try:
+        _cuda_engine.engine()
+    except Exception as error:
+        queue.put(f"{type(error).__name__}: {error}")
+    else:
+        queue.put("worked")
+
+
+def test_a_fork_after_cuda_asks_for_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda_engine, "_parent", os.getpid())
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(queue,))
+    child.start()
+    message = queue.get(timeout=30)
+    child.join()
+    assert message.startswith("RuntimeError: CUDA was used before this process was forked")
+    assert "spawn" in message
