@@ -61,6 +61,10 @@ def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _engine(kind: str, folder: Path) -> Iterator[Any]:
     if kind == "device":
+        if "MFAKIT_NO_POOL" in os.environ:  # under compute-sanitizer: each array an allocation of its own
+            import cupy
+
+            cupy.cuda.set_allocator(None)
         yield _cuda_engine.engine()
         return
     emulated = EmulatedEngine(folder, kind, sanitize="MFAKIT_SANITIZE" in os.environ)

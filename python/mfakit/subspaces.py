@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClosestPoints", "closest_points", "point_subspace_distances", "subspace_distances"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's or, on a device, CuPy's
 
 # Relative error of a squared distance above which it is recomputed from the residual, by the dtype of the product.
 DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}

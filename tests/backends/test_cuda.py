@@ -11,6 +11,8 @@ import pytest
 from backend_cases import CASES, SIZES, Model, assert_equal, combinations, run
 
 from mfakit.backends import cuda_ops, numpy_ops
+from mfakit.backends.cuda_arrays import current
+from mfakit.backends.host import HOST
 
 # The emulator switches fibers at every barrier; the cases' own sizes are small enough, but for this one.
 SMALL = {**SIZES, "usual": (21, 3, 70, 5)}
@@ -55,6 +57,28 @@ def test_more_candidates_of_a_row_than_a_tile(cuda: Any) -> None:
     expected = run(numpy_ops, "accumulate_gradient", model, case)
     got = run(cuda_ops, "accumulate_gradient", model, case, engine=cuda)
     assert_equal("accumulate_gradient", got, expected, case, d=30)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_candidates(cuda: Any, dtype: str, noise: str) -> None:
+    """The list of candidates is what mixture_epilogue keeps, and their sums are the rows'."""
+    model = Model((17, 40, 12, 2), dtype, noise, seed=6)
+    case = CASES["mixture_epilogue"](model)
+    case.arguments["slack"] = 0.02
+    arguments = tuple(case.arguments.values())
+    expected = HOST.candidates(arguments, 17, 40, 2)
+    assert 17 < len(expected[0]) < 17 * 40
+    there = tuple(cuda.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments)
+    arrays = current()
+    found = arrays.candidates(there, 17, 40, 2)
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(cuda.to_host(got), wanted)
+    values = model.rng.normal(size=len(expected[0]))
+    totals, out = np.empty(17), cuda.asarray(np.empty(17))
+    HOST.log_sum_exp_candidates(values, expected[2], totals)
+    arrays.log_sum_exp_candidates(cuda.asarray(values), found[2], out)
+    np.testing.assert_allclose(cuda.to_host(out), totals, rtol=1e-12)
 
 
 def test_walks_with_little_shared_memory(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,12 @@ class EmulatedEngine:
     def synchronize(self) -> None:
         pass
 
+    def used_bytes(self) -> int:
+        return 0
+
+    def upload_seconds(self, n_bytes: int, rounds: int) -> list[float]:
+        return [1e-3] * rounds
+
     def uploader(self, shape: tuple[int, int], dtype: Any) -> _Uploader:
         if self.fail_above_rows is not None and shape[0] > self.fail_above_rows:
             raise OutOfMemoryError(f"{shape} is too large")

@@ -17,7 +17,7 @@ import numpy as np
 from .._errors import BackendUnavailable
 from . import _cuda_source
 
-__all__ = ["CupyEngine", "engine", "install", "why_missing"]
+__all__ = ["CupyEngine", "devices", "engine", "install", "why_missing"]
 
 _logger = logging.getLogger("mfakit")
 
@@ -149,6 +149,26 @@ class CupyEngine:
         """Wait for the current stream."""
         self.xp.cuda.get_current_stream().synchronize()
 
+    def used_bytes(self) -> int:
+        """Device memory that CuPy holds, used or kept for later: since :meth:`release`, the most that was needed."""
+        return int(self.xp.get_default_memory_pool().total_bytes())
+
+    def event_seconds(self, action: Any) -> float:
+        """Time of an action on the current stream, by CUDA events."""
+        first, last = self.xp.cuda.Event(), self.xp.cuda.Event()
+        first.record()
+        action()
+        last.record()
+        last.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(first, last)) / 1e3
+
+    def upload_seconds(self, n_bytes: int, rounds: int) -> list[float]:
+        """Times of copying page-locked memory to the device."""
+        pinned = np.frombuffer(self.xp.cuda.alloc_pinned_memory(n_bytes), np.uint8, n_bytes)
+        target = self.xp.empty(n_bytes, np.uint8)
+        target.set(pinned)
+        return [self.event_seconds(lambda: target.set(pinned)) for _ in range(rounds)]
+
 
 def _argument(value: Any) -> Any:
     if value is None:
@@ -241,6 +261,25 @@ def why_missing() -> str | None:
             return "no NVIDIA driver, or one too old for the installed CuPy"
         return "no CUDA device" if "NoDevice" in text else f"CUDA does not start: {text}"
     return None if count else "no CUDA device"
+
+
+def devices() -> list[str]:
+    """A line for each CUDA device: name, compute capability, memory; and one for driver and runtime."""
+    if _installed is not None:
+        return [_installed.name]
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    lines = []
+    for number in range(runtime.getDeviceCount()):
+        found = runtime.getDeviceProperties(number)
+        memory = found["totalGlobalMem"] / 2**30
+        capability = f"{found['major']}.{found['minor']}"
+        lines.append(f"cuda:{number} {found['name'].decode()}, compute capability {capability}, {memory:.0f} GiB")
+    return [
+        *lines,
+        f"driver {runtime.driverGetVersion()}, runtime {runtime.runtimeGetVersion()}, CuPy {cupy.__version__}",
+    ]
 
 
 def engine(device: int | None = None) -> Any:

@@ -35,7 +35,13 @@ def run(args: argparse.Namespace) -> int:
         reason = why_missing(name)
         default = " (default)" if available()[0] == name else ""
         print(f"{name + ' backend':16s} {f'yes{default}{_build(name)}' if reason is None else f'no: {reason}'}")
-    print(f"{'cuda backend':16s} no: {why_missing('cuda')}")
+    reason = why_missing("cuda")
+    print(f"{'cuda backend':16s} {'yes' if reason is None else f'no: {reason}'}")
+    if reason is None:
+        from ..backends._cuda_engine import devices
+
+        for line in devices():
+            print(f"{'':16s} {line}")
     print(f"{'threads':16s} {Options().threads}")
     print(f"{'shipped pairs':16s} {', '.join(available_bayes_pairs()) or 'none'}")
     print(f"{'MFAKIT_DATA':16s} {os.environ.get('MFAKIT_DATA', 'not set')}")

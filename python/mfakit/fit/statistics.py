@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, to_numpy
 from .._options import Options
@@ -21,7 +20,7 @@ from .source import as_weights
 
 __all__ = ["Statistics", "WorstRows"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's; of a block on a device, CuPy's
 
 # Responsibilities below DROPPED / k are left out: together less than DROPPED of a sample.
 DROPPED = 1e-12
@@ -183,9 +182,11 @@ class Statistics:
             z[part] = latent[part] @ latent_map[j].T
             weighted = share[part, None] * z[part]
             small.append((share[part].sum(), weighted.sum(axis=0), weighted.T @ z[part]))
-        for j, sums in zip(found, small, strict=True):  # after the loop, in which a device need not be waited for
+        for component, sums in zip(
+            found, small, strict=True
+        ):  # after the loop, in which a device need not be waited for
             for total, part in zip((self.weight, self.sum_z, self.sum_zz), sums, strict=True):
-                total[j] += arrays.to_host(part)
+                total[component] += arrays.to_host(part)
         return z
 
     def __iadd__(self, other: Statistics) -> Statistics:
