@@ -19,8 +19,10 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
-    if name.endswith((".sgd", ".plots")):
-        pytest.importorskip("torch" if name.endswith("sgd") else "matplotlib")
+    needed = {".sgd": "torch", ".torch": "torch", ".plots": "matplotlib"}
+    for part, package in needed.items():
+        if name.endswith(part) or (part == ".plots" and part in name):
+            pytest.importorskip(package)
     if name.endswith("native_ops"):
         pytest.importorskip("mfakit._native")
     module = importlib.import_module(name)

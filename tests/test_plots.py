@@ -10,7 +10,11 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from mfakit import plots
+import mfakit
+from mfakit import plots, theory
+from mfakit.backends import why_missing
+
+compiled = pytest.mark.skipif(why_missing("native") is not None, reason=f"compiled: {why_missing('native')}")
 
 
 def texts(figure: Any) -> str:
@@ -150,6 +154,97 @@ def test_brackets_are_sorted_and_only_finite_ones_drawn(tmp_path: Path) -> None:
     assert "certified" in texts(figure)
     with pytest.raises(ValueError, match="no finite bracket"):
         plots.bracket_plot([0.0], [0.0], [np.nan])
+
+
+def images_16() -> mfakit.BayesClassifier:
+    """Two classes of 4 × 4 images, two components each, one factor."""
+    rng = np.random.default_rng(0)
+    return mfakit.BayesClassifier(
+        [mfakit.MFA([0.5, 0.5], rng.normal(size=(2, 16)), rng.normal(size=(2, 16, 1)), 0.01) for _ in range(2)]
+    )
+
+
+@compiled
+def test_the_widest_brackets_are_shown_beside_what_they_have_in_common(tmp_path: Path) -> None:
+    clf = images_16().symmetric(sigma=0.5)
+    X, y = clf.sample(40, rng=0, dtype=np.float64)
+    result = mfakit.attacks.minimal_perturbation(clf, X, y)
+    figure = plots.uncertified_plot(clf, X, result, m=3, title="wide")
+    images = [image for ax in figure.findobj(lambda a: hasattr(a, "images")) for image in ax.images]
+    assert len(images) == 9
+    causes = theory.explain_gaps(clf, result)
+    worst = causes.rows[np.argmax(causes.gap)]
+    np.testing.assert_allclose(images[0].get_array(), X[worst].reshape(4, 4))
+    difference = (result.x_adv - X)[worst].reshape(4, 4)
+    shown = np.asarray(images[6].get_array())
+    np.testing.assert_allclose(shown / np.abs(shown).max(), difference / np.abs(difference).max())
+    assert f"{result.lower[worst]:.2f} … {result.upper[worst]:.2f}" in texts(figure)
+    points = [c.get_offsets() for ax in figure.axes for c in ax.collections]
+    np.testing.assert_allclose(np.asarray(points[0])[:, 1], 100 * causes.gap)
+    np.testing.assert_allclose(np.asarray(points[1])[:, 0], causes.own_active)
+    assert drawn(figure, tmp_path / "u.png").std() > 0
+    with pytest.raises(ValueError, match="that were certified, 40, got 3"):
+        plots.uncertified_plot(clf, X[:3], result)
+
+
+@compiled
+def test_theorems_are_drawn_against_sigma_falling_to_the_right(tmp_path: Path) -> None:
+    clf = images_16()
+    sigmas = (0.1, 0.01)
+    one = theory.validate_theorem1([0.0] * 4, [1.0] * 4, n=10, sigmas=sigmas)
+    two = theory.validate_theorem2(clf, 10, sigmas=sigmas)
+    three = {o: theory.validate_theorem3(clf, 10, sigmas=sigmas, outliers=o, direction=5) for o in ("other", "both")}
+    figures = [plots.theorem1_plot(one), plots.theorem2_plot(two, title="two"), plots.theorem3_plot(three)]
+    for i, figure in enumerate(figures):
+        share, rows = figure.axes
+        left, right = share.get_xlim()
+        assert left > right > 0
+        np.testing.assert_allclose(share.lines[0].get_xdata(), sigmas)
+        assert [label.get_text() for label in rows.get_xticklabels()] == ["0.1", "0.01"]
+        assert drawn(figure, tmp_path / f"{i}.png").std() > 0
+    np.testing.assert_allclose(figures[1].axes[0].lines[0].get_ydata(), 100 * two.share_half_distance)
+    np.testing.assert_allclose(np.asarray(figures[1].axes[1].collections[0].get_offsets())[:, 1], two.ratio[0])
+    assert "two" in texts(figures[1])
+    assert "closed form" in texts(figures[2])
+    assert "mean limit, both" in texts(figures[2])
+    with pytest.raises(ValueError, match="at least one validation"):
+        plots.theorem3_plot({})
+
+
+def test_discrete_classes_show_samples_levels_and_shares(tmp_path: Path) -> None:
+    cases = {
+        "smooth": theory.check_lemma_a2(*theory.random_discrete_classes(20, rng=1)),
+        "narrow": theory.check_lemma_a2(*theory.random_discrete_classes(20, concentration=0.99999, rng=1)),
+    }
+    figure = plots.quantization_plot(cases, n_points=30, title="tables")
+    assert drawn(figure, tmp_path / "q.png").std() > 0
+    samples, levels, histogram = figure.axes[3:6]
+    assert samples.get_title() == "narrow"
+    assert len(np.asarray(samples.collections[0].get_offsets())) == 30
+    case = cases["narrow"]
+    np.testing.assert_array_equal(np.abs(levels.images[0].get_array()), case.levels.T)
+    assert histogram.patches[0].get_data()[0].sum() == pytest.approx(100)
+    assert f"class 0: {100 * case.one_level[0]:.0f}% one level away" in texts(figure)
+    flat = theory.check_lemma_a2([0.4, 0.6], [0.6, 0.4])
+    with pytest.raises(ValueError, match="two features"):
+        plots.quantization_plot({"flat": flat})
+
+
+def test_lemma_a2s_limit_is_drawn_to_the_right(tmp_path: Path) -> None:
+    found = theory.validate_lemma_a2(20, (0.9, 0.999), n=2)
+    figure = plots.lemma_a2_plot(found, title="lemma")
+    (ax,) = figure.axes
+    assert ax.xaxis_inverted()
+    assert drawn(figure, tmp_path / "l.png").std() > 0
+    means = [line for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(means[0].get_ydata(), 100 * found.one_level[1:, :, 0].mean(axis=1))
+    with pytest.raises(ValueError, match="no concentrations"):
+        plots.lemma_a2_plot(theory.validate_lemma_a2(20, (), n=1))
+
+
+def test_every_name_is_importable() -> None:
+    for name in plots.__all__:
+        assert getattr(plots, name) is not None
 
 
 def test_drawing_leaves_matplotlibs_settings_alone() -> None:

@@ -93,3 +93,20 @@ def test_asymmetric_radius_is_what_an_attack_finds() -> None:
 def test_check_needs_samples(n: int) -> None:
     with pytest.raises(ValueError, match="n must be positive"):
         theory.check_theorem2(lines(1.0), n=n)
+
+
+def test_what_certifies_loads_on_first_use_only() -> None:
+    """Attacks stand below this module: importing it must not import them."""
+    import subprocess
+    import sys
+
+    code = "import sys, mfakit.theory as t; print([m for m in sys.modules if m.startswith('mfakit.attacks')]); "
+    code += "print(*(callable(getattr(t, name)) for name in t.__all__))"
+    before, after = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split("\n")[:2]
+    assert before == "[]"
+    assert set(after.split()) == {"True"}
+    assert set(theory.__all__) <= set(dir(theory))
+    with pytest.raises(AttributeError, match=r"'mfakit\.theory' has no attribute 'theorem4'"):
+        _ = theory.theorem4

@@ -254,7 +254,7 @@ def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, ou
     arrays = get_arrays(ops, X.device)
     dtype = np.dtype(options.product or X.dtype)
     with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
-        rows = arrays.plan_block(options, len(X), X.shape[1], factors.n_columns, dtype.itemsize)
+        rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
         start = 0
         while start < len(X):
             try:
@@ -280,7 +280,7 @@ def blocks(X: RowBlocks, factors: Factors, options: Options) -> Iterator[tuple[s
     ops = get_backend(options.backend, X.device)
     arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
     with arrays.active():
-        rows = arrays.plan_block(options, len(X), X.shape[1], factors.n_columns, dtype.itemsize)
+        rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
         evaluator = Evaluator(factors, ops, dtype, rows, options)
         for first, block in arrays.blocks(X, 0, rows):
             yield slice(first, first + len(block)), evaluator(block, first, X.name), evaluator

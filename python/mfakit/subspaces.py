@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import RowBlocks, wrap_like
+from ._arrays import RowBlocks, array_module, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
 from .density import Evaluator, over_blocks, sorted_pairs
@@ -160,19 +160,14 @@ def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> I
     center = (side0.center + side1.center) / 2
     edge = max(1, int((arrays.tile_bytes / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5))
     with arrays.active():
-        keeps = 8 * k1 * (l1 + 1) * side1.shape[2] <= arrays.keep_bytes
-        rights: dict[int, tuple[Array, Array, Array]] = {}
+        # The device makes panels of what it holds; the host sends them tile by tile.
+        there0, there1 = arrays.side(side0), arrays.side(side1)
         for i in range(0, k0, edge):
-            left, shift0, norm0 = map(arrays.asarray, _panel_rows(side0, slice(i, min(i + edge, k0)), center))
+            left, shift0, norm0 = map(arrays.asarray, _panel_rows(there0, slice(i, min(i + edge, k0)), center))
             for j in range(0, k1, edge):
-                right = rights.pop(j, None) or tuple(
-                    map(arrays.asarray, _panel_rows(side1, slice(j, min(j + edge, k1)), center))
-                )
-                if keeps:
-                    rights[j] = right
-                rows1, shift1, norm1 = right
-                products = xp.empty((len(left), len(rows1)))
-                arrays.matmul(left, rows1.T, products)
+                right, shift1, norm1 = map(arrays.asarray, _panel_rows(there1, slice(j, min(j + edge, k1)), center))
+                products = xp.empty((len(left), len(right)))
+                arrays.matmul(left, right.T, products)
                 sq, suspect = xp.empty((len(norm0), len(norm1))), xp.empty((len(norm0), len(norm1)), np.uint8)
                 products = products.reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
                 ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
@@ -182,12 +177,16 @@ def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> I
                 yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), sq
 
 
-def _panel_rows(side: Factors, part: slice, center: Array) -> tuple[Array, Array, Array]:
-    """Rows [Qᵀ; μ - c] of the components in `part` [k (l+1), d], Qᵀ (μ - c) [k, l] and ‖μ - c‖² [k]."""
+def _panel_rows(side: Any, part: slice, center: Array) -> tuple[Array, Array, Array]:
+    """Rows [Qᵀ; μ - c] of the components in `part` [k (l+1), d], Qᵀ (μ - c) [k, l] and ‖μ - c‖² [k], where the factors
+    `side` lie.
+    """
     bases = side.whitened[part]
-    means = side.means[part] - center
-    rows = np.concatenate([bases, means[:, None]], axis=1).reshape(-1, means.shape[1])
-    return rows, np.ascontiguousarray(np.matmul(bases, means[:, :, None])[:, :, 0]), np.einsum("kd,kd->k", means, means)
+    xp = array_module(bases)
+    means = side.means[part] - xp.asarray(center)
+    rows = xp.concatenate([bases, means[:, None]], axis=1).reshape(-1, means.shape[1])
+    shift = xp.matmul(bases, means[:, :, None])[:, :, 0]
+    return rows, xp.ascontiguousarray(shift), xp.einsum("kd,kd->k", means, means)
 
 
 def _solve_pair(side0: Factors, i: int, side1: Factors, j: int) -> tuple[Array, Array, Array]:

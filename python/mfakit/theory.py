@@ -1,11 +1,12 @@
-"""Theorems 1 to 3 and Lemma A.1 as functions that return numbers: radii, and how far a model is from their
-assumptions.
+"""Theorems 1 to 3 and Lemmas A.1 and A.2 as functions that return numbers: radii, how far a model is from their
+assumptions, and what certified radii do as σ → 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,17 +16,72 @@ from .bayes import BayesClassifier
 from .mfa import MFA
 from .subspaces import closest_points, point_subspace_distances, subspace_distances
 
+if TYPE_CHECKING:
+    from .quantization import (
+        LemmaA2Check,
+        LemmaA2Validation,
+        check_lemma_a2,
+        concentrate_feature,
+        levels_to_boundary,
+        random_discrete_classes,
+        validate_lemma_a2,
+    )
+    from .theorems import (
+        GapCauses,
+        GapSweep,
+        Theorem1Validation,
+        Theorem2Validation,
+        Theorem3Validation,
+        explain_gaps,
+        sweep_gaps,
+        validate_theorem1,
+        validate_theorem2,
+        validate_theorem3,
+    )
+
 __all__ = [
+    "GapCauses",
+    "GapSweep",
+    "LemmaA2Check",
+    "LemmaA2Validation",
+    "Theorem1Validation",
     "Theorem2Check",
     "Theorem2Radius",
+    "Theorem2Validation",
+    "Theorem3Validation",
     "asymmetric_radius",
+    "check_lemma_a2",
     "check_theorem2",
+    "concentrate_feature",
+    "explain_gaps",
+    "levels_to_boundary",
     "own_and_other_distances",
+    "random_discrete_classes",
+    "sweep_gaps",
     "theorem1_radius",
     "theorem2_radius",
+    "validate_lemma_a2",
+    "validate_theorem1",
+    "validate_theorem2",
+    "validate_theorem3",
 ]
 
 Array = NDArray[Any]
+
+# Loaded on first use: the validations certify samples, and attacks stand below this module.
+_LATER = (".quantization", ".theorems")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in map(import_module, _LATER, (__package__, __package__)):
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def theorem1_radius(mean0: ArrayLike, mean1: ArrayLike) -> float:

@@ -27,6 +27,8 @@ __all__ = ["Cuda", "DeviceFactors", "current"]
 MEMORY_SHARE = 0.4
 # Tall enough for every product to run at its full rate; taller ones only wait longer for Ctrl-C.
 MOST_ROWS = 2**17
+# Of a block on its way to the device: page-locked memory takes long to get, and copies of this size run at full speed.
+STREAM_BYTES = 2**28
 # About half a second on the fastest device of today.
 BLOCK_FLOPS = 20 * 10**12
 
@@ -36,7 +38,6 @@ class Cuda(Host):
 
     is_device = True
     tile_bytes = 2**30
-    keep_bytes = 2**33
 
     def __init__(self, device_engine: Any) -> None:
         self.engine = device_engine
@@ -64,15 +65,23 @@ class Cuda(Host):
         kept: DeviceFactors = factors._panels[key]
         return kept
 
-    def plan_block(self, options: Options, n: int, d: int, columns: int, itemsize: int) -> int:
-        """Rows per block: what fits in a share of the free memory, at most MOST_ROWS."""
+    def side(self, factors: Factors) -> Any:
+        """The factors on this device where they take at most a quarter of its free memory, else on the host."""
+        return self.factors(factors) if 4 * factors.whitened.nbytes <= self.engine.free_bytes() else factors
+
+    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int) -> int:
+        """Rows per block: what fits in a share of the free memory, at most MOST_ROWS; of host arrays, in page-locked
+        buffers.
+        """
+        n, d = X.shape
         if options.block_rows is not None:
             return int(max(1, min(options.block_rows, n)))
         # X twice (the block computed and the one on its way), centred, the result; products, log-probabilities, marks.
         row_bytes = itemsize * (4 * d + columns) + 24 * columns
         by_memory = int(MEMORY_SHARE * self.engine.free_bytes()) // max(row_bytes, 1)
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
-        return max(1, min(by_memory, max(by_flops, 1024), MOST_ROWS, n))
+        by_way = MOST_ROWS if X.device is not None else max(STREAM_BYTES // max(X.dtype.itemsize * d, 1), 64)
+        return max(1, min(by_memory, max(by_flops, 1024), by_way, MOST_ROWS, n))
 
     def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
         """Blocks of X on the device; those of a host array come one ahead, through page-locked memory."""

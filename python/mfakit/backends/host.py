@@ -28,8 +28,6 @@ class Host:
     is_device = False
     # Of one tile's product [k0, l0+1, k1, l1+1] of pairs of subspaces.
     tile_bytes = 64 * 2**20
-    # What may be kept between tiles rather than be sent again.
-    keep_bytes = 0
     # What running out of memory raises, where a smaller block may help.
     out_of_memory: tuple[type[Exception], ...] = ()
 
@@ -45,13 +43,17 @@ class Host:
         """out = A · B; `fast` allows the device a cheaper precision, and means nothing here."""
         np.matmul(A, B, out=out)
 
+    def side(self, factors: Factors) -> Any:
+        """Subspaces whose panels are made here: on a device only where all of them fit."""
+        return factors
+
     def factors(self, factors: Factors) -> Any:
         """What the kernels read of a mixture, here."""
         return factors
 
-    def plan_block(self, options: Options, n: int, d: int, columns: int, itemsize: int) -> int:
-        """Rows per block."""
-        return max(1, min(options.plan_block(d, columns, itemsize), n))
+    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int) -> int:
+        """Rows per block of X for so many columns of the product."""
+        return max(1, min(options.plan_block(X.shape[1], columns, itemsize), len(X)))
 
     def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
         """Blocks of X from row `start` to `end` (None: the last), with the number of their first row."""

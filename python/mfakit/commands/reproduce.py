@@ -7,6 +7,9 @@ from typing import Any
 
 from ..experiments import EXPERIMENTS, load_experiment
 
+# Of an experiment's help, unless its module has its own.
+EXAMPLE = "--pairs mnist-06 --samples 100"
+
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command to the parser."""
@@ -18,13 +21,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     names = parser.add_subparsers(title="experiments", metavar="NAME", required=True)
     for name, about in EXPERIMENTS.items():
+        module = load_experiment(name)
         experiment = names.add_parser(
             name, help=about, description=about, formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=f"example:\n  mfakit reproduce {name} --pairs mnist-06 --samples 100",
+            epilog=f"example:\n  mfakit reproduce {name} {getattr(module, 'EXAMPLE', EXAMPLE)}",
         )  # fmt: skip
         experiment.add_argument("--no-progress", dest="progress", action="store_false", default=argparse.SUPPRESS,
                                 help="no progress bar")  # fmt: skip
-        load_experiment(name).add_arguments(experiment)
+        module.add_arguments(experiment)
         experiment.set_defaults(experiment=name)
     return parser
 

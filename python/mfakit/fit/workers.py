@@ -90,7 +90,7 @@ class _Worker:
         ops = get_backend(options.backend, rows.device)
         arrays = get_arrays(ops, rows.device)
         with arrays.active():
-            step = arrays.plan_block(options, len(rows), rows.shape[1], factors.n_columns, rows.dtype.itemsize)
+            step = arrays.plan_block(options, rows, factors.n_columns, rows.dtype.itemsize)
             step = max(1, min(step // self.count, end - start))
             if self.evaluator is None or self.evaluator.dtype != rows.dtype or self.evaluator.ops is not ops:
                 self.evaluator = Evaluator(factors, ops, rows.dtype, step, options)

@@ -1,0 +1,41 @@
+"""Pictures of samples, perturbations, distances and theorems as matplotlib figures; needs ``mfakit[plots]``.
+
+Every function returns a :class:`matplotlib.figure.Figure` that belongs to nobody: no window, no global state, safe in
+threads. Save it with ``figure.savefig(path)``.
+"""
+
+from __future__ import annotations
+
+from .certificates import bracket_plot, uncertified_plot
+from .common import BLACK, BLUE, COLORS, DPI, GREEN, PURPLE, STYLE, VERMILION
+from .histograms import PIXEL_THRESHOLD, distance_histogram, pixel_histogram
+from .images import image_shape, magnification, show_images
+from .panels import Perturbations, perturbation_panel
+from .quantization import lemma_a2_plot, quantization_plot
+from .theorems import theorem1_plot, theorem2_plot, theorem3_plot
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "COLORS",
+    "DPI",
+    "GREEN",
+    "PIXEL_THRESHOLD",
+    "PURPLE",
+    "STYLE",
+    "VERMILION",
+    "Perturbations",
+    "bracket_plot",
+    "distance_histogram",
+    "image_shape",
+    "lemma_a2_plot",
+    "magnification",
+    "perturbation_panel",
+    "pixel_histogram",
+    "quantization_plot",
+    "show_images",
+    "theorem1_plot",
+    "theorem2_plot",
+    "theorem3_plot",
+    "uncertified_plot",
+]

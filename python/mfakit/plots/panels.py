@@ -1,0 +1,164 @@
+"""Original, adversarial and difference images in blocks, with the histogram of all pixel changes (Figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .common import COLORS, new_figure, styled
+from .histograms import pixel_histogram
+from .images import as_images, draw_image, magnification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Perturbations", "perturbation_panel"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """One attack for :func:`perturbation_panel`: samples [m, d] that are shown, and where they were moved to.
+
+    Attributes
+    ----------
+    label : str
+        What was attacked, such as "symmetric".
+    X, x_adv : array, [m, d]
+    changes : array, optional
+        The changes of every pixel of every attacked sample, any shape, for the histogram; None: of those shown.
+    """
+
+    label: str
+    X: Array
+    x_adv: Array
+    changes: Array | None = None
+
+
+def perturbation_panel(
+    attacks: Sequence[Perturbations],
+    *,
+    shape: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    title: str | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
+    """Original, adversarial and magnified difference of some samples, and the histogram of all pixel changes (Figure
+    5).
+
+    Originals and adversarials share one scale; differences are on one symmetric scale after the factor that their
+    label states.
+
+    Parameters
+    ----------
+    attacks : sequence of Perturbations
+        A block of three rows each, from top to bottom.
+    shape : tuple of int, optional
+        (h, w) or (h, w, 3); None takes square images.
+    captions : sequence of str, optional
+        A line above each column.
+    title : str, optional
+    value_range : (low, high)
+        Black and white of the images.
+
+    Raises
+    ------
+    ValueError
+        For no attacks, unequal numbers of samples, or features that are no image.
+    """
+    blocks = [(as_images(a.X, shape, "X"), as_images(a.x_adv, shape, "x_adv")) for a in attacks]
+    m = len(blocks[0][0]) if blocks else 0
+    if not blocks or any(len(images) != m for block in blocks for images in block):
+        raise ValueError("attacks must hold at least one Perturbations, all with equally many samples")
+    sheet = _Sheet(m, blocks[0][0].shape[1:3], len(attacks), title, bool(captions))
+    limit = max(float(np.abs(_changes(a)).max()) for a in attacks)
+    with styled():
+        for i, (attack, (originals, adversarials)) in enumerate(zip(attacks, blocks, strict=True)):
+            _draw_block(sheet, i, attack.label, originals, adversarials, value_range, captions)
+            histogram = sheet.histogram(i)
+            pixel_histogram(
+                {attack.label: _changes(attack)}, ax=histogram, limit=limit, colors=COLORS[i % len(COLORS) :]
+            )
+    return sheet.figure
+
+
+def _changes(attack: Perturbations) -> Array:
+    return np.asarray(attack.x_adv, np.float64) - np.asarray(attack.X) if attack.changes is None else attack.changes
+
+
+class _Sheet:
+    """Where the parts of a panel go, in inches from the top left corner, so that images of all blocks line up."""
+
+    CELL, GAP, LABELS, BAR, HISTOGRAM, FOOT = 0.78, 0.07, 1.12, 1.2, 3.0, 0.5
+
+    def __init__(self, m: int, shape: tuple[int, ...], n_blocks: int, title: str | None, captions: bool) -> None:
+        self.m, self.cell_height = m, self.CELL * shape[0] / shape[1]
+        self.top = 0.4 if title else 0.05
+        self.head = 0.55 if captions else 0.4
+        self.images = 3 * (self.cell_height + self.GAP)
+        self.block = self.head + self.images + self.FOOT
+        self.left = self.LABELS + m * (self.CELL + self.GAP)
+        self.size = (self.left + self.BAR + self.HISTOGRAM + 0.15, self.top + n_blocks * self.block)
+        self.figure = new_figure(*self.size)
+        self.figure.set_layout_engine("none")
+        if title:
+            self.figure.text(0.12 / self.size[0], 1 - 0.2 / self.size[1], title, fontsize=12, va="center")
+
+    def place(self, left: float, top: float, width: float, height: float) -> Axes:
+        w, h = self.size
+        return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
+
+    def image(self, block: int, row: int, column: int) -> Axes:
+        top = self.top + block * self.block + self.head + row * (self.cell_height + self.GAP)
+        return self.place(self.LABELS + column * (self.CELL + self.GAP), top, self.CELL, self.cell_height)
+
+    def scale(self, block: int) -> Axes:
+        top = self.top + block * self.block + self.head + 2 * (self.cell_height + self.GAP)
+        return self.place(self.left + 0.04, top, 0.09, self.cell_height)
+
+    def histogram(self, block: int) -> Axes:
+        top = self.top + block * self.block + self.head
+        return self.place(self.left + self.BAR, top, self.HISTOGRAM, self.images - self.GAP)
+
+    def heading(self, block: int, text: str) -> None:
+        top = self.top + block * self.block + 0.15
+        self.figure.text(0.12 / self.size[0], 1 - top / self.size[1], text, fontsize=10, fontweight="bold", va="center")
+
+
+def _draw_block(
+    sheet: _Sheet,
+    block: int,
+    label: str,
+    originals: Array,
+    adversarials: Array,
+    value_range: tuple[float, float],
+    captions: Sequence[str] | None,
+) -> None:
+    """Three rows of images under a heading, ℓ2 below each column, and the scale of the differences."""
+    difference = adversarials - originals
+    factor = magnification(difference)
+    l2 = np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
+    sheet.heading(block, label)
+    for j in range(len(originals)):
+        axes = [sheet.image(block, row, j) for row in range(3)]
+        draw_image(axes[0], originals[j], value_range)
+        draw_image(axes[1], adversarials[j], value_range)
+        drawn = draw_image(axes[2], factor * difference[j], (-1.0, 1.0), "RdBu_r")
+        axes[2].set_xlabel(f"ℓ2 {l2[j]:.2f}", labelpad=3, fontsize=8)
+        if captions:
+            axes[0].set_title(captions[j], pad=3, fontsize=8)
+        if j == 0:
+            changed = f"difference × {factor}" + ("\n(grey: none)" if originals.ndim == 4 else "")
+            for name, ax in zip(("original", "adversarial", changed), axes, strict=True):
+                ax.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=5)
+    if originals.ndim == 3:
+        bar = sheet.figure.colorbar(drawn, cax=sheet.scale(block), ticks=[-1, 0, 1])
+        bar.ax.set_yticklabels([f"{1 / factor:+g}", "0", f"{-1 / factor:+g}"][::-1], fontsize=7)
+        bar.ax.tick_params(length=2, pad=2)
+        bar.outline.set_visible(False)
