@@ -20,7 +20,7 @@ extern "C" __global__ void pair_distances(const double* products, const double* 
   for (index_t ij = global_thread(); ij < k0 * k1; ij += threads_of_grid()) {
     const index_t i = ij / k1, j = ij % k1;
     const double* C = products + i * (l0 + 1) * ld + j * (l1 + 1);
-    sq_distances[ij] = sq_distance_of_pair(C, ld, l0, l1, shift0 + i * l0, norm0[i], shift1 + j * l1, norm1[j], work,
-                                           suspect + ij);
+    sq_distances[ij] =
+        sq_distance_of_pair(C, ld, l0, l1, shift0 + i * l0, norm0[i], shift1 + j * l1, norm1[j], work, suspect + ij);
   }
 }

@@ -213,7 +213,7 @@ def test_theorem2_is_the_limit() -> None:
 )
 def test_bad_input_says_what_is_wrong(clf: Any, X: Any, y: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        minimal_perturbation(clf, X, y)
+        minimal_perturbation(clf, X, y, path="factor")
 
 
 def test_an_attack_is_graded_against_the_truth() -> None:

@@ -118,6 +118,7 @@ struct Certificate {
   double lower, upper;
   index_t source, target, rival;
   index_t n_pairs, n_duals;
+  bool converged;  // every root search did; else the bracket is given as NaN
 };
 
 struct CertifyScratch {
@@ -285,6 +286,7 @@ MFAKIT_HD void refine_target(const Coordinates& q, const PairTable& table, const
       p.q0[i] = log_prob[t] + offset - log_prob[source] + log_prob_error(q, x.a, x.sq, t) +
                 log_prob_error(q, x.a, x.sq, source);
     }
+    p.radius = best.upper;
     set_up(q, x.a, x.sq, p);
     for (int tries = 0; tries < 200 && evaluate_dual(q, p, lambda).value == -infinity_(); ++tries) {
       for (int i = 0; i < p.m; ++i) lambda[i] *= tries < 8 ? 1.0 - 1e-8 : 0.9;  // inside the domain, from its edge
@@ -346,6 +348,7 @@ MFAKIT_HD void screen(const Coordinates& q, const PairTable& table, const Sample
       const double error = log_prob_error(q, x.a, x.sq, t) + log_prob_error(q, x.a, x.sq, best.source);
       const double q0 = log_prob[t] + s.offset[t] - log_prob[best.source] + error;
       const SecularRoot root = solve_secular(pair_quadric(q, table, x.a, x.sq, best.source, t, q0, s.pair));
+      best.converged = best.converged && root.converged;
       s.done[t] = 0;
       s.bound[t] = root.bound > 0.0 ? sqrt_(2.0 * root.bound) * (1.0 - bound_margin) : 0.0;
       ++best.n_pairs;
@@ -383,14 +386,16 @@ MFAKIT_HD void walk_across(const Coordinates& q, const Sample& x, double least, 
   u.along += p.alpha * x.sq;
   u.norm2 = not_negative(p.sq - x.sq - 2.0 * u.along);
   for (index_t i = 0; i < q.size(); ++i) u.a[i] -= x.a[i];
-  if (margin_at(q, x, u, 1.0, s) > 0.0) keep_if_nearer(q, u, 1.0, best, alpha, w);
+  // Where the walk ended the margin is all but 0, and made up of other roundings here: push until it is positive.
+  const double tau = push(q, x, u, 0.0, 1.0, s);
+  if (tau < infinity_()) keep_if_nearer(q, u, tau, best, alpha, w);
 }
 
 // The bracket of one rightly classified sample; alpha and w [C] of the perturbation that attains `upper` (infinite if
 // no point beyond the boundary was found).
 MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, const Sample& x, double* log_prob /*[K]*/,
                               double* alpha, double* w, CertifyScratch& s) {
-  Certificate best{0.0, infinity_(), -1, -1, -1, 0, 0};
+  Certificate best{0.0, infinity_(), -1, -1, -1, 0, 0, true};
   *alpha = 0.0;
   for (index_t i = 0; i < q.size(); ++i) w[i] = 0.0;
   decide(q, x.a, x.sq, s.decision);
@@ -424,6 +429,7 @@ MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, cons
     best.rival = rival_class(s.decision, q.n_classes, x.y);  // as decided near the best point, by the last polish
     best.target = s.decision.best[best.rival];
   }
+  if (!best.converged) best.lower = best.upper = infinity_() - infinity_();
   return best;
 }
 

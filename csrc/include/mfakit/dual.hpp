@@ -73,8 +73,9 @@ struct LocalProblem {
   index_t rank;  // r
   index_t d;     // features: space is larger than span E if r < d
   bool has_complement;
+  double radius;                                              // what is asked about delta is asked within this ball
   double kappa[most_sources];                                 // 1/s2_source - 1/s2_target
-  double q0[most_sources];                                    // at delta = 0, negative or not
+  double q0[most_sources];                                    // at delta = 0, negative or not; raised by set_up
   double inverse[most_sources + 1];                           // 1/s2
   double gram_perp[(most_sources + 1) * (most_sources + 1)];  // of the parts of e_j = v - m_j off E
   // Buffers, r <= R = l (most_sources + 1):
@@ -95,7 +96,11 @@ MFAKIT_HD index_t row_column(const Coordinates& q, const LocalProblem& p, index_
   return q.column(p.component[row / q.l]) + row % q.l;
 }
 
-// E by a pivoted Cholesky factorization of the rows' Gram matrix: shared directions drop out.
+// Below this squared length the Gram matrix does not say accurately where a direction points, and it is dropped.
+constexpr double shared_direction = 1e-4;
+
+// E by a pivoted Cholesky factorization of the rows' Gram matrix: shared directions drop out. Leaves in p.work the
+// squared length that each row has off E, 0 for those that make E.
 MFAKIT_HD void make_basis(const Coordinates& q, LocalProblem& p) {
   const index_t R = q.l * (p.m + 1);
   double* left = p.work;  // what is left of each row's squared length
@@ -110,7 +115,7 @@ MFAKIT_HD void make_basis(const Coordinates& q, LocalProblem& p) {
     for (index_t i = 1; i < R; ++i) {
       if (left[i] > left[best]) best = i;
     }
-    if (!(left[best] > 1e-10)) break;
+    if (!(left[best] > shared_direction)) break;
     const index_t k = p.rank++;
     const double length = sqrt_(left[best]);
     const double* gram = q.row(row_column(q, p, best));
@@ -123,6 +128,24 @@ MFAKIT_HD void make_basis(const Coordinates& q, LocalProblem& p) {
     }
     for (index_t a = 0; a <= k; ++a) left[p.pivot[a]] = 0.0;
   }
+}
+
+// How far log p_j may be, anywhere in the ball, from what it is with its rows cut to E: for a row u of gain g that
+// loses a part of length r it is 1/2 g (y^2 - y'^2) with |y - y'| <= r (|e_j off E| + radius). 0 where nothing is lost.
+MFAKIT_HD double dropped_nats(const Coordinates& q, const double* a, const LocalProblem& p, int j) {
+  const index_t l = q.l;
+  double sum = 0.0;
+  if (p.rank == l * (p.m + 1) || p.rank == p.d) return sum;
+  const double off = sqrt_(p.gram_perp[j * (most_sources + 1) + j]) + p.radius;
+  for (index_t f = 0; f < l; ++f) {
+    const double gain = q.gain[p.component[j] * l + f];
+    bool made = gain == 0.0;
+    for (index_t i = 0; i < p.rank; ++i) made = made || p.pivot[i] == j * l + f;
+    if (made) continue;
+    const double moved = sqrt_(not_negative(p.work[j * l + f]) + 1e-15) * off;  // 1e-15: the length's own rounding
+    sum += gain * moved * (fabs_(latent_at(q, a, p.component[j], f)) + p.radius + 0.5 * moved);
+  }
+  return sum;
 }
 
 // Everything of the problem that does not depend on lambda, at the point with inner products a and squared length sq.
@@ -152,6 +175,7 @@ MFAKIT_HD void set_up(const Coordinates& q, const double* a, double sq, LocalPro
       p.gram_perp[j * (most_sources + 1) + k] = j == k ? not_negative(dot) : dot;
     }
   }
+  for (int s = 0; s < p.m; ++s) p.q0[s] += 2.0 * (dropped_nats(q, a, p, 0) + dropped_nats(q, a, p, s + 1));
   for (int j = 0; j <= p.m; ++j) {  // K_j, and grad log p_j on E in the place of work
     const double* gain = q.gain + p.component[j] * l;
     double *K = p.K + j * R * R, *g = p.work + j * R;
@@ -159,7 +183,8 @@ MFAKIT_HD void set_up(const Coordinates& q, const double* a, double sq, LocalPro
     for (index_t i = 0; i < r * r; ++i) K[i] = 0.0;
     for (index_t f = 0; f < l; ++f) {
       const double* u = p.rows + (j * l + f) * R;
-      const double y = latent_at(q, a, p.component[j], f);
+      double y = 0.0;  // of the row cut to E
+      for (index_t i = 0; i < r; ++i) y += u[i] * p.e[j * R + i];
       for (index_t i = 0; i < r; ++i) {
         g[i] += gain[f] * y * u[i];
         for (index_t k = 0; k <= i; ++k) K[i * r + k] += gain[f] * u[i] * u[k];

@@ -10,7 +10,8 @@ component j.
 2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|,
    and, within a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the
    radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never
-   looked at again.
+   looked at again. Where c_t is loose, the general path cuts the range of log p_t/p_j in pieces and bounds log p_T on
+   each by a quadratic (:mod:`mfakit.attacks._general_targets`); the least of their bounds holds.
 3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
    a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
    variables (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
@@ -18,10 +19,16 @@ component j.
 
 The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
 point that is returned is verified to flip the decision in float64, and its norm is `upper`.
+
+Nothing here asks for isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
+any machine, through NumPy in d dimensions, where H is a diagonal plus few rows (:mod:`mfakit.attacks._general_dual`)
+and the ratios p_j/p_t over a ball are bounded by weak duality, too. Theorem 2 is the limit σ → 0 of these radii, where
+there is no density: that is what :func:`mfakit.subspace_distances` is for.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +39,11 @@ from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
 from .._options import Options
 from ..backends import why_missing
+from ..bayes import BayesClassifier
+from ._general_model import Components
 from .coordinates import FactorCoordinates, why_not
-from .pairs import PairTable
+from .general import GeneralSearch, RootSearchError
+from .pairs import PairTable, why_not_pairs
 from .result import AttackResult
 from .verify import as_result, push_until_flipped
 from .victims import Choice, MixtureVictim
@@ -43,8 +53,11 @@ __all__ = ["Grade", "MinimalResult", "grade", "minimal_perturbation"]
 
 Array = NDArray[Any]
 
-# Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits.
-BLOCK_ROWS = 256
+PATHS = ("auto", "factor", "general")
+# Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits. The general path takes
+# fewer, so that its progress shows.
+BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
+_logger = logging.getLogger("mfakit")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,21 +133,25 @@ def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
 
 
 def minimal_perturbation(
-    clf: Any, X: Any, y: Any = None, *, progress: bool | None = False, **options: Any
+    clf: Any, X: Any, y: Any = None, *, path: str = "auto", progress: bool | None = False, **options: Any
 ) -> MinimalResult:
     """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
 
     Parameters
     ----------
     clf : BayesClassifier
-        With isotropic noise.
+        Isotropic or diagonal noise, or both.
     X : array-like, [n, d]
     y : array-like [n], optional
         True classes; None takes the predicted ones.
+    path : {"auto", "factor", "general"}
+        "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
+        samples a second. "general": NumPy in the d features, for any noise; some to some tens of samples a second.
+        "auto": "factor" where it is possible.
     progress : bool or None
         A progress bar; None shows it on a terminal.
     **options
-        ``n_threads``, ``check_finite``; see :class:`mfakit._options.Options`. Computed in float64, natively.
+        ``backend``, ``n_threads``, ``check_finite``; see :class:`mfakit._options.Options`. Computed in float64.
 
     Returns
     -------
@@ -143,9 +160,12 @@ def minimal_perturbation(
     Raises
     ------
     ValueError
-        Noise that is diagonal, a model too large for its Gram matrix, NaN or inf in X, labels that are not classes.
+        ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix; anything but a
+        BayesClassifier, NaN or inf in X, labels that are not classes.
     BackendUnavailable
-        Without the compiled extension.
+        ``path="factor"`` without the compiled extension.
+    RootSearchError
+        A root search that does not converge, with its bracket (a RuntimeError; parameters of extreme scales).
 
     References
     ----------
@@ -161,49 +181,81 @@ def minimal_perturbation(
     >>> r.lower.round(6), r.upper.round(6)
     (array([1.]), array([1.]))
     """
-    reason = why_not(clf)
-    if reason is not None:
-        raise ValueError(f"minimal_perturbation needs an isotropic BayesClassifier: {reason}")
-    if why_missing("native") is not None:
-        raise BackendUnavailable(f"minimal_perturbation is compiled code: {why_missing('native')}")
+    path = _path(clf, path)
     opts = Options(**options)
     rows = RowBlocks(X, clf.n_features)
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
-    brackets = []
+    size = BLOCK_ROWS if path == "factor" else GENERAL_BLOCK_ROWS
+    brackets: list[tuple[Array, Array]] = []
     states, points = [], np.empty(rows.shape, rows.dtype)
-    victim = MixtureVictim(clf, BLOCK_ROWS, opts)
+    victim = MixtureVictim(clf, size, opts)
+    components = Components(clf) if path == "general" else None
     from tqdm import tqdm
 
     with tqdm(
         total=len(rows), unit="sample", disable=None if progress is None else not progress, desc="certify"
     ) as bar:
-        for start in range(0, len(rows), BLOCK_ROWS):
-            part = slice(start, min(start + BLOCK_ROWS, len(rows)))
+        for start in range(0, len(rows), size):
+            part = slice(start, min(start + size, len(rows)))
             block = rows.block(part.start, part.stop)
             if opts.check_finite:
                 check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
-            search = _Search(victim, block, None if labels is None else labels[part])
-            brackets.append(search.bracket(clf, opts.threads))
+            y_block = None if labels is None else labels[part]
+            search: FactorSearch | GeneralSearch
+            if components is None:
+                search = FactorSearch(victim, block, y_block)
+                brackets.append(search.bracket(clf, start, opts.threads))
+            else:
+                search = GeneralSearch(victim, block, y_block)
+                brackets.append(search.bracket(components, start))
             points[part] = push_until_flipped(victim, search, block, None)
             states.append(search.state)
             bar.update(len(block))
-    result = as_result(points, X, rows, states, {"attack": "minimal", "dtype": rows.dtype.name, "bounds": None})
+    settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
+    result = as_result(points, X, rows, states, settings)
     lower, n_pairs = (np.concatenate([b[i] for b in brackets] or [np.zeros(0)]) for i in (0, 1))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
+    upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(
         **result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs.astype(np.int64)
     )
 
 
-class _Search(DirectWalk):
+def _path(clf: Any, path: str) -> str:
+    """Which of the two paths to take; one that was asked for is never swapped."""
+    if path not in PATHS:
+        raise ValueError(f"path must be one of {PATHS}, got {path!r}")
+    if not isinstance(clf, BayesClassifier):
+        raise ValueError(
+            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier"
+        )
+    if path == "general":
+        return path
+    reason, missing = why_not(clf) or why_not_pairs(clf), why_missing("native")
+    if path == "factor" and reason is not None:
+        raise ValueError(f'path="factor" cannot be taken: {reason}; use path="general"')
+    if path == "factor" and missing is not None:
+        raise BackendUnavailable(f'path="factor" is compiled code: {missing}; use path="general"')
+    if reason is None and missing is None:
+        _logger.info("minimal_perturbation takes the factor path: isotropic noise and compiled code")
+        return "factor"
+    _logger.info("minimal_perturbation takes the general path: %s", reason or missing)
+    return "general"
+
+
+class FactorSearch(DirectWalk):
     """One block of samples; the kernel finds the bracket, and the base class's state is what the verification reads."""
 
-    def bracket(self, clf: Any, n_threads: int) -> tuple[Array, Array]:
-        """Lower bounds [n] and pairs examined [n]; leaves the points beyond the boundary in `here`."""
+    def bracket(self, clf: Any, start: int, n_threads: int) -> tuple[Array, Array]:
+        """Lower bounds [n] and pairs examined [n]; leaves the points beyond the boundary in `here`.
+
+        `start` is the number of the block's first sample, for messages.
+        """
         from .. import _native
 
         q, state = FactorCoordinates.of(clf), self.state
-        rows = np.flatnonzero(~state.already_wrong)
+        finite = np.isfinite(self.here).all(axis=1)
+        rows = np.flatnonzero(finite & ~state.already_wrong)
         a, sq = q.project(self.here[rows])
         alpha, w, found = np.zeros(len(rows)), np.zeros_like(a), np.zeros((len(rows), 2))
         reports = np.zeros((len(rows), 5), np.int64)
@@ -211,6 +263,12 @@ class _Search(DirectWalk):
             *q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, state.y[rows], a, sq, alpha, w,
             found, reports, n_threads,
         )  # fmt: skip
+        if np.isnan(found).any():
+            i = int(np.isnan(found).any(axis=1).argmax())
+            raise RootSearchError(
+                f"sample {start + rows[i]}: the search ended without a number, its bracket is {found[i].tolist()}; "
+                'look for parameters or samples of extreme scales, or use path="general"'
+            )
         reached = np.isfinite(found[:, 1])
         X = self.here[rows]
         self.here[rows] = np.where(reached[:, None], X + alpha[:, None] * (X - q.center) + w @ q.columns, X)
@@ -223,5 +281,6 @@ class _Search(DirectWalk):
         chosen.target = within_class(reports[:, 1], chosen.target_class, q.first)
         state.choice.put(rows, chosen)
         lower, pairs = np.zeros(len(self.here)), np.zeros(len(self.here))
+        lower[~finite] = np.nan
         lower[rows], pairs[rows] = found[:, 0], reports[:, 3]
         return lower, pairs

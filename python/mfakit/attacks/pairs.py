@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from .coordinates import FactorCoordinates
 
-__all__ = ["PairTable"]
+__all__ = ["PairTable", "why_not_pairs"]
 
 Array = NDArray[Any]
 
-# Squared length below which a direction of span{U_s, U_t} counts as shared: what is dropped changes H by less than
-# this.
-SHARED = 1e-10
+# Squared length below which a direction of span{U_s, U_t} counts as shared and is dropped: below it the Gram matrix
+# does not say accurately where it points.
+SHARED = 1e-4
+# Of a dropped direction that is shared exactly, no more than this is left.
+EXACT = 1e-12
 CHUNK = 4096
 
 
@@ -39,12 +41,16 @@ class PairTable:
         Eigenvalues for source s and target t, s < t.
     vectors : [P, 2l, 2l]
         Eigenvectors as rows of coefficients of [U_s; U_t]; orthonormal as vectors of d features.
+    lost : float
+        The longest part of a row of U that lies in dropped directions: up to EXACT where those are shared exactly, and
+        what is dropped is nothing; above, the table does not describe the classifier.
     """
 
     index: Array
     rank: Array
     values: Array
     vectors: Array
+    lost: float
 
     @classmethod
     def of(cls, q: FactorCoordinates) -> PairTable:
@@ -62,6 +68,7 @@ class PairTable:
         index = np.full((K, K), -1, np.int64)
         index[s, t] = index[t, s] = np.arange(len(s))
         rank = np.zeros(len(s), np.int64)
+        lost = 0.0
         values, vectors = np.zeros((len(s), 2 * l)), np.zeros((len(s), 2 * l, 2 * l))
         rows = np.arange(K * (l + 1)).reshape(K, l + 1)[:, :l]
         for start in range(0, len(s) if l else 0, CHUNK):
@@ -69,8 +76,12 @@ class PairTable:
             both = np.concatenate([rows[s[part]], rows[t[part]]], axis=1)
             gram = q.gram[both[:, :, None], both[:, None, :]]
             weight = np.concatenate([-q.gain[s[part]], q.gain[t[part]]], axis=1)
-            rank[part], values[part], vectors[part] = _eigenpairs(gram, weight)
-        return cls(index, rank, values, vectors)
+            rank[part], values[part], vectors[part], dropped = _eigenpairs(gram, weight)
+            for i in np.flatnonzero((dropped * (weight != 0)[:, None, :]).any(axis=(1, 2))):
+                # In d dimensions: the Gram matrix itself knows lengths to 1e-8 only.
+                parts = ((dropped[i] @ q.columns[both[i]]) ** 2).sum(axis=1) @ dropped[i] ** 2
+                lost = max(lost, float(np.sqrt(parts[weight[i] != 0].max())))
+        return cls(index, rank, values, vectors, lost)
 
     @property
     def kernel_arguments(self) -> tuple[Array, ...]:
@@ -78,9 +89,9 @@ class PairTable:
         return self.index, self.rank, self.values, self.vectors
 
 
-def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array]:
+def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array]:
     """Of Fᵀ diag(weight) F with F Fᵀ = gram [P, r, r]: rank [P], eigenvalues [P, r] and rows T [P, r, r], T F
-    orthonormal; the `rank` that count come first.
+    orthonormal, the `rank` that count first; and the eigenvectors of gram that were dropped as rows, others zero.
     """
     length, Q = np.linalg.eigh(gram)
     span = length > SHARED
@@ -94,4 +105,13 @@ def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array]:
     rank = span.sum(axis=1)
     counts = np.arange(values.shape[1]) < rank[:, None]  # dropped ones have the largest eigenvalues, hence come last
     T = np.swapaxes(V, 1, 2) @ (inverse[:, :, None] * np.swapaxes(Q, 1, 2))
-    return rank, np.where(counts, values, 0.0), np.where(counts[:, :, None], T, 0.0)
+    dropped = np.where(span[:, :, None], 0.0, np.swapaxes(Q, 1, 2))
+    return rank, np.where(counts, values, 0.0), np.where(counts[:, :, None], T, 0.0), dropped
+
+
+def why_not_pairs(clf: Any) -> str | None:
+    """None if a classifier with factor coordinates has a table of pairs that describes it, else one sentence."""
+    lost = PairTable.of(FactorCoordinates.of(clf)).lost
+    if lost <= EXACT:
+        return None
+    return f"two of its subspaces all but share a direction (to {lost:.1g}), which inner products do not resolve"

@@ -23,6 +23,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     add_classifier(parser)
     add_data(parser)
+    parser.add_argument(
+        "--path", choices=("auto", "factor", "general"), default="auto",
+        help="compiled code for isotropic noise (factor), NumPy for any noise (general), or whichever is possible",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help=".npz with lower, upper, x_adv, y")
     parser.add_argument("--json", type=Path, help="the table's numbers")
     parser.add_argument("--picture", type=Path, help=".png: brackets and the gradient attack, sorted")
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args.out, args.json, args.picture)
     clf = load_classifier(args)
     X, y = load_data(args, clf)
-    r = minimal_perturbation(clf, X, y, progress=args.progress)
+    r = minimal_perturbation(clf, X, y, path=args.path, progress=args.progress)
     attack = gradient_attack(clf, X, y, polish=True, progress=args.progress)
     rows, numbers = [], {}
     for name in ("all", *map(str, range(clf.n_classes))):
@@ -71,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace, r: Any, attack: Any, numbers: dict[str, Any]) -> None:
     if args.json is not None:
-        write_json(args.json, {"classifier": args.classifier, "variant": args.variant, "classes": numbers})
+        write_json(
+            args.json,
+            {"classifier": args.classifier, "variant": args.variant, "path": r.settings["path"], "classes": numbers},
+        )
     if args.out is not None:
         with replacing(args.out) as temporary, open(temporary, "wb") as file:
             np.savez(file, lower=r.lower, upper=r.upper, x_adv=np.asarray(r.x_adv), y=r.y)
