@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("imports", "density", "distances", "fit", "attack", "gpu")
+NAMES = ("imports", "density", "distances", "fit", "attack", "train", "gpu")
 
 
 def main(names: list[str]) -> int:

@@ -19,7 +19,7 @@ import mfakit
 from mfakit.backends import why_missing
 from mfakit.cli import main
 
-COMMANDS = ("reproduce", "fit", "sample", "attack", "certify", "distances", "info")
+COMMANDS = ("reproduce", "fit", "sample", "train", "attack", "certify", "distances", "bench", "info")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -268,3 +268,26 @@ def test_ctrl_c_is_status_130_and_one_line(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "mfakit: interrupted\n"
+
+
+def test_bench(quiet: Any, tmp_path: Path) -> None:
+    status, out, err = quiet("bench", "--size", "tiny", "--rounds", "1", "--json", "bench.json", "--no-progress")
+    assert (status, err) == (0, "")
+    assert "log_prob" in out
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {m["name"] for m in found["measurements"]} >= {"log_prob", "grad_log_prob", "subspace_distances"}
+    assert all(m["error"] <= 1e-4 and m["limit_seconds"] > 0 for m in found["measurements"])
+    status, _, err = quiet("bench", "--backend", "cuda", "--size", "tiny", "--no-progress")
+    assert status == 1
+    assert "cuda: " in err
+
+
+def test_bench_on_the_emulator(device: Any, quiet: Any) -> None:
+    from emulator.engine import EmulatedEngine
+
+    if not isinstance(device, EmulatedEngine):
+        pytest.skip("a device is measured by benchmarks/gpu.py")
+    status, out, _ = quiet("bench", "--backend", "cuda", "--size", "tiny", "--rounds", "1", "--no-progress")
+    assert status == 0
+    assert "log_prob, fast" in out
+    assert "log_prob, streamed" in out

@@ -19,7 +19,7 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
-    needed = {".sgd": "torch", ".torch": "torch", ".plots": "matplotlib"}
+    needed = dict.fromkeys((".sgd", ".torch", ".network", ".training", ".cnn", ".trades"), "torch") | {".plots": "matplotlib"}
     for part, package in needed.items():
         if name.endswith(part) or (part == ".plots" and part in name):
             pytest.importorskip(package)

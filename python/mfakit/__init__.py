@@ -15,11 +15,11 @@ from .mfa import MFA
 from .subspaces import point_subspace_distances, subspace_distances
 
 if TYPE_CHECKING:
-    from . import attacks, datasets, theory
+    from . import attacks, classifiers, datasets, theory, torch
     from .fit import MixtureOfFactorAnalyzers
 
 # Loaded on first use, so that `import mfakit` stays below 0.3 s: these import scikit-learn, torch or matplotlib.
-_LAZY_MODULES = ("attacks", "datasets", "experiments", "fit", "plots", "theory")
+_LAZY_MODULES = ("attacks", "classifiers", "datasets", "experiments", "fit", "plots", "theory", "torch")
 _LAZY_NAMES = {"MixtureOfFactorAnalyzers": "fit"}
 
 __all__ = [
@@ -29,10 +29,12 @@ __all__ = [
     "MixtureOfFactorAnalyzers",
     "__version__",
     "attacks",
+    "classifiers",
     "datasets",
     "point_subspace_distances",
     "subspace_distances",
     "theory",
+    "torch",
 ]
 
 

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import attack, certify, distances, fit, info, reproduce, sample
+from .commands import attack, bench, certify, distances, fit, info, reproduce, sample, train
 
 __all__ = ["main"]
 
-COMMANDS = (reproduce, fit, sample, attack, certify, distances, info)
+COMMANDS = (reproduce, fit, sample, train, attack, certify, distances, bench, info)
 EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "FORMAT_VERSION",
     "load_classifier",
     "load_mfa",
+    "read_kind",
     "read_tensors",
     "save_classifier",
     "save_mfa",
@@ -139,15 +140,43 @@ def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str,
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata, kind)
-            settings = json.loads(metadata.get("settings", "{}"))
-            if not isinstance(settings, dict):
-                raise TypeError(f"its settings are a {type(settings).__name__}, not an object")
+            settings = _parse_settings(metadata.get("settings", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118 (a handle)
-    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}") from None
+    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
 
 
-def _check_metadata(path: Path, metadata: dict[str, str], kind: str) -> None:
+def read_kind(path: PathLike) -> str:
+    """The kind of an mfakit file, such as "mfa" or "cnn", without its arrays; errors as :func:`load_mfa`."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+    _check_metadata(path, metadata, metadata.get("kind"))
+    return str(metadata.get("kind"))
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}")
+
+
+def _parse_settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested beyond the stack
+        raise TypeError(f"its settings are not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise TypeError(f"its settings are a {type(settings).__name__}, not an object")
+    return settings
+
+
+def _check_metadata(path: Path, metadata: dict[str, str], kind: str | None) -> None:
     if metadata.get("format") != "mfakit":
         raise ValueError(f"{path} is a safetensors file, but not one of mfakit's")
     if metadata.get("version") != str(FORMAT_VERSION):

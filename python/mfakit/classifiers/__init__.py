@@ -1,0 +1,68 @@
+"""The classifiers that the paper trains, with scikit-learn's interface: CNN, TRADES, linear and RBF SVM."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cnn import CNN
+    from .svm import RBFSVM, LinearSVM
+    from .trades import TRADES
+
+# Loaded on first use: the networks import torch, the SVMs scikit-learn's solver.
+_LAZY_NAMES = {"CNN": "cnn", "TRADES": "trades", "LinearSVM": "svm", "RBFSVM": "svm"}
+# The class that reads each kind of file.
+_KINDS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
+
+__all__ = ["CNN", "RBFSVM", "TRADES", "LinearSVM", "load"]
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """A fitted classifier of whatever kind the file holds; a Bayes classifier's file is read as well.
+
+    Parameters
+    ----------
+    path : path
+        Written by a classifier's ``save``.
+
+    Returns
+    -------
+    CNN, TRADES, LinearSVM, RBFSVM or BayesClassifier
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not a file of a classifier, cut short, tampered with, or of an unknown version.
+
+    Examples
+    --------
+    >>> import tempfile, mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     clf.save(f"{folder}/clf.safetensors")
+    ...     mfakit.classifiers.load(f"{folder}/clf.safetensors").n_features
+    784
+    """
+    from ..bayes import BayesClassifier
+    from ..files import read_kind
+
+    kind = read_kind(path)
+    if kind == "bayes-classifier":
+        return BayesClassifier.load(path)
+    if kind not in _KINDS:
+        raise ValueError(f"{path} holds a {kind}, not a classifier ({', '.join(_KINDS)}); load it with its own class")
+    return __getattr__(_KINDS[kind]).load(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_NAMES:
+        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
+    raise AttributeError(f"module 'mfakit.classifiers' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_NAMES})

@@ -1,0 +1,111 @@
+"""What the networks' estimators check at the door: constructor parameters, labels, samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import RowBlocks, check_finite_rows, is_torch
+
+__all__ = ["as_bounds", "as_classes", "as_generator", "check_block", "check_integers", "check_numbers", "encode_labels"]
+
+Array = NDArray[Any]
+
+
+def check_integers(parameters: dict[str, Any], least: int, most: int | None = None) -> None:
+    """Raise for a parameter that is no integer from `least` to `most`."""
+    for name, value in parameters.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if most is not None and value > most:
+            raise ValueError(f"{name} must be an integer of at most {most}, got {value!r}")
+
+
+def check_numbers(parameters: dict[str, Any], *, positive: bool, below: float = math.inf) -> None:
+    """Raise for a parameter that is no finite number of at least 0 (above 0 if `positive`) and below `below`."""
+    for name, value in parameters.items():
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not 0 <= value < below or (positive and value == 0):
+            kind = "positive" if positive else "non-negative"
+            limit = "finite" if below == math.inf else f"below {below:g}"
+            raise ValueError(f"{name} must be a {kind} number, {limit}, got {value!r}")
+
+
+def as_bounds(bounds: Any) -> tuple[float, float] | None:
+    """Bounds (low, high) as floats, or None."""
+    if bounds is None:
+        return None
+    try:
+        low, high = (float(b) for b in bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low < high:
+        raise ValueError(f"bounds must be None or two numbers (low, high) with low < high, got {bounds!r}")
+    return low, high
+
+
+def as_generator(random_state: Any) -> np.random.Generator:
+    """A generator from a seed, a generator, an old RandomState, or None for fresh entropy."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(0, 2**32, size=4, dtype=np.uint32))
+    return np.random.default_rng(random_state)
+
+
+def as_classes(labels: Array) -> Array:
+    """The distinct labels in order, int64 [C].
+
+    Raises
+    ------
+    ValueError
+        For labels that are not integers, or of one class only.
+    """
+    values = np.unique(labels)
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64) if values.dtype.kind in "iufb" else None
+    if whole is None or (whole != values).any():
+        raise ValueError(
+            f"y must hold integer class labels, got {values.dtype} values such as {values.tolist()[0]!r}; encode them "
+            f"as 0, 1, … first"
+        )
+    if len(whole) < 2:
+        raise ValueError(f"y has one class only, {', '.join(map(str, whole))}; a classifier needs two or more")
+    return whole
+
+
+def encode_labels(y: Any, n: int, name: str, classes: Array | None = None) -> tuple[Array, Array]:
+    """The classes [C] and each sample's index into them, int64 [n]; `classes` are given or found."""
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import assert_all_finite, column_or_1d
+
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+    labels = column_or_1d(y.detach().cpu().numpy() if is_torch(y) else y, warn=True)
+    if len(labels) != n:
+        raise ValueError(f"X and y must have one label per sample, got inconsistent numbers: {n} and {len(labels)}")
+    if classes is None:
+        if labels.dtype.kind == "f":
+            assert_all_finite(labels, input_name="y")
+        check_classification_targets(labels)
+        classes = as_classes(labels)
+    codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    unknown = classes[codes] != labels
+    if unknown.any():
+        raise ValueError(
+            f"y must hold the classes {', '.join(map(str, classes))}, got {labels[unknown][0]!r}; pass classes= if "
+            f"there are others"
+        )
+    return classes, codes
+
+
+def check_block(rows: RowBlocks, block: Array, start: int, dtype: Any = np.float32) -> None:
+    """Raise for NaN or inf in a block, and for values that `dtype`, which it will be computed in, cannot hold."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, rows.name)
+        narrowed = np.dtype(dtype).itemsize < block.dtype.itemsize
+        if narrowed and len(block) and np.abs(block).max() > np.finfo(dtype).max:
+            raise ValueError(
+                f"{rows.name} has values beyond {np.dtype(dtype)}, which the network computes in; scale it"
+            )

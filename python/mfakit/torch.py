@@ -1,0 +1,327 @@
+"""Torch modules: densities and Bayes classifiers with our kernels behind autograd, and support vector machines.
+
+Libraries that attack, explain or certify networks take these as any network. In a module
+
+- samples are [n, d], flattened height-width-channel as everywhere in mfakit; with ``image_shape=(height, width,
+  channels)`` also torch's channel-first images [n, C, H, W], which are rearranged;
+- a row with NaN or inf gives NaN, as in torch, and not an error, as in the functions on arrays;
+- nothing is trained, so a module is in evaluation mode from the start, and its parameters are buffers: ``.to(device)``,
+  ``state_dict`` and ``load_state_dict`` move, save and restore them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .bayes import BayesClassifier
+from .mfa import MFA
+
+__all__ = ["BayesClassifierModule", "MFAModule", "SVMModule"]
+
+LOGITS = ("log_likelihood", "scaled")
+PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+
+
+# Below so many numbers in a batch, waking threads costs more than they save.
+SMALL_BATCH = 2**19
+
+
+def _options(X: Tensor) -> dict[str, Any]:
+    return {"check_finite": False, "n_threads": 1 if X.numel() <= SMALL_BATCH else None}
+
+
+class _Gradient(torch.autograd.Function):
+    """∇ log p(x) [n, d]. Its own derivative, the Hessian, does not exist here, and asking for it is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, mfa: MFA) -> Any:
+        return mfa.grad_log_prob(X.detach(), **_options(X)).to(X.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            "mfakit's log-densities have first derivatives only, and a second one was asked for; do not differentiate "
+            "through a gradient of this module (create_graph=True followed by backward)"
+        )
+
+
+class _LogProb(torch.autograd.Function):
+    """log p(x) [n] by our kernels, and its gradient by our kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, mfa: MFA) -> Any:
+        ctx.mfa = mfa
+        ctx.save_for_backward(X)
+        return mfa.log_prob(X.detach(), **_options(X))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (X,) = ctx.saved_tensors
+        return grads[0].to(X.dtype)[:, None] * _Gradient.apply(X, ctx.mfa), None  # type: ignore[no-untyped-call]
+
+
+class _Rows(nn.Module):
+    """A module on rows of d features, or on images that are such rows."""
+
+    def __init__(self, n_features: int, image_shape: Sequence[int] | None) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.image_shape = _as_image_shape(image_shape, n_features)
+        self.eval()
+
+    def rows(self, X: Tensor) -> Tensor:
+        """X as [n, d]; images [n, C, H, W] become height-width-channel."""
+        if self.image_shape is not None and X.ndim == 4:
+            height, width, channels = self.image_shape
+            if tuple(X.shape[1:]) != (channels, height, width):
+                raise ValueError(f"images must be [n, {channels}, {height}, {width}], got {tuple(X.shape)}")
+            return X.permute(0, 2, 3, 1).reshape(len(X), -1)
+        if X.ndim != 2 or X.shape[1] != self.n_features:
+            hint = "" if self.image_shape is not None else "; for images [n, C, H, W] pass image_shape"
+            raise ValueError(f"X must be [n, {self.n_features}], got {tuple(X.shape)}{hint}")
+        return X
+
+
+class MFAModule(_Rows):
+    """log p(x) of a mixture as a torch module: X [n, d] → [n], nats, differentiable once in X.
+
+    Parameters
+    ----------
+    mfa : MFA
+    image_shape : (height, width, channels) or (height, width), optional
+        Accept images [n, C, H, W] as well, whose flattened form is height-width-channel.
+
+    Raises
+    ------
+    TypeError
+        For anything but an MFA.
+    ValueError
+        For an image shape of another size than d; in ``forward``, for X of another shape.
+    RuntimeError
+        When a second derivative is asked for.
+
+    Notes
+    -----
+    The result has X's dtype (float32 for half precision). Parameters keep their own: ``.float()`` and ``.half()`` do
+    not round them, because a log-density at σ = 0.01 needs their digits.
+
+    Examples
+    --------
+    >>> import numpy as np, torch, mfakit
+    >>> module = mfakit.torch.MFAModule(mfakit.MFA([1.0], np.zeros((1, 2)), np.zeros((1, 2, 1)), 0.5))
+    >>> X = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    >>> module(X).sum().backward()
+    >>> X.grad
+    tensor([[-2., -0.]])
+    """
+
+    def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
+        if not isinstance(mfa, MFA):
+            raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
+        super().__init__(mfa.n_features, image_shape)
+        for name in PARAMETERS:
+            self.register_buffer(name, torch.from_numpy(np.array(getattr(mfa, name))))
+        self.mfa = mfa
+
+    def forward(self, X: Tensor) -> Tensor:
+        """log p(x) [n]."""
+        log_prob: Tensor = _LogProb.apply(self.rows(X), self.mfa)  # type: ignore[no-untyped-call]
+        return log_prob
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        kept = {name: self.get_buffer(name) for name in PARAMETERS}
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            after = self.get_buffer(name)
+            if after.dtype != before.dtype:
+                setattr(self, name, before.to(after.device))
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.mfa = MFA(*(self.get_buffer(name).cpu().numpy() for name in PARAMETERS))
+
+
+class BayesClassifierModule(_Rows):
+    """The Bayes-optimal classifier as a network: X [n, d] → logits [n, C], differentiable once in X.
+
+    Parameters
+    ----------
+    clf : BayesClassifier
+    logits : {"log_likelihood", "scaled"}
+        "log_likelihood": log prior_c p_c(x), nats. At σ = 0.01 these differ by 1e4 to 1e5, and attacks that expect
+        logits of order one (a constant of 0.01, a cross-entropy that is not saturated, a mask of 1e4) fail on them.
+        "scaled": the same times 2σ², σ² the harmonic mean of all noise variances, hence differences of squared
+        distances, in squared data units. Either has the same decisions.
+    image_shape : (height, width, channels) or (height, width), optional
+        Accept images [n, C, H, W] as well.
+
+    Attributes
+    ----------
+    scale : float
+        What the log-likelihoods are multiplied by: 1 or 2σ².
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As :class:`MFAModule`.
+
+    References
+    ----------
+    Richardson & Weiss 2021, section 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np, torch, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
+    >>> net = mfakit.torch.BayesClassifierModule(mfakit.BayesClassifier(mixtures), logits="scaled")
+    >>> z = net(torch.tensor([[0.5, 0.0]]))
+    >>> (z[:, 1] - z[:, 0]).round(decimals=4)  # ‖x - μ₀‖² - ‖x - μ₁‖²
+    tensor([2.])
+    """
+
+    log_priors: Tensor
+
+    def __init__(
+        self, clf: BayesClassifier, logits: str = "log_likelihood", *, image_shape: Sequence[int] | None = None
+    ) -> None:
+        if not isinstance(clf, BayesClassifier):
+            raise TypeError(f"clf must be a BayesClassifier, got {type(clf).__name__}; for an SVM take SVMModule")
+        if logits not in LOGITS:
+            raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
+        super().__init__(clf.n_features, image_shape)
+        self.n_classes = clf.n_classes
+        self.logits = logits
+        self.mixtures = nn.ModuleList(MFAModule(m) for m in clf.mixtures)
+        with np.errstate(divide="ignore"):
+            self.register_buffer("log_priors", torch.from_numpy(np.log(clf.priors)))
+        self.eval()
+
+    @property
+    def scale(self) -> float:
+        """1, or 2σ² with the harmonic mean σ² of all noise variances: the tightest noise sets a logit's size."""
+        if self.logits == "log_likelihood":
+            return 1.0
+        noise = np.concatenate([m.mfa.noise_variance.ravel() for m in self.mixtures])
+        return float(2.0 / np.mean(1.0 / noise))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Logits [n, C]."""
+        X = self.rows(X)
+        log_likelihood = torch.stack([mixture(X) for mixture in self.mixtures], dim=1)
+        joint = log_likelihood + self.log_priors.to(log_likelihood)
+        return joint if self.logits == "log_likelihood" else self.scale * joint
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        before = self.log_priors
+        super()._apply(fn, recurse)
+        self.log_priors = before.to(self.log_priors.device)
+        return self
+
+
+class SVMModule(_Rows):
+    """A fitted support vector machine as a network: X [n, d] → logits [n, C], in torch's own operations.
+
+    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (linear only)
+    give the decision values. Column c is class ``classes_[c]``. Differentiable any number of times.
+
+    Parameters
+    ----------
+    svm : classifier
+        scikit-learn's SVC (two classes, linear or rbf kernel) or LinearSVC, or anything with the same attributes:
+        ``coef_`` and ``intercept_``, or ``support_vectors_``, ``dual_coef_``, ``intercept_`` and ``_gamma`` or
+        ``gamma_``.
+    image_shape : (height, width, channels) or (height, width), optional
+        Accept images [n, C, H, W] as well.
+
+    Raises
+    ------
+    TypeError
+        For a classifier that is not fitted or no such machine.
+    ValueError
+        Another kernel, more than two classes with a kernel, an image shape of another size than d; in ``forward``,
+        for X of another shape.
+
+    Notes
+    -----
+    Computed in the buffers' dtype, float64 unless ``.float()`` was called; the result has X's dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, torch, mfakit
+    >>> from sklearn.svm import SVC
+    >>> X, y = np.array([[-1.0, 0.0], [1.0, 0.0]]), [0, 1]
+    >>> mfakit.torch.SVMModule(SVC(kernel="linear").fit(X, y))(torch.from_numpy(X))
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]], dtype=torch.float64)
+    """
+
+    support_vectors: Tensor
+    coef: Tensor
+    intercept: Tensor
+    center: Tensor
+    gamma: Tensor
+
+    def __init__(self, svm: Any, *, image_shape: Sequence[int] | None = None) -> None:
+        kernel = getattr(svm, "kernel", "rbf" if hasattr(svm, "support_vectors_") else "linear")
+        if not hasattr(svm, "intercept_"):
+            raise TypeError(f"{type(svm).__name__} is not a fitted support vector machine: it has no intercept_")
+        if kernel not in ("linear", "rbf"):
+            raise ValueError(f"the kernel must be linear or rbf, got {kernel!r}")
+        linear = kernel == "linear"
+        coef = np.atleast_2d(_dense(svm.coef_ if linear else svm.dual_coef_))
+        vectors = np.zeros((0, coef.shape[1])) if linear else _dense(svm.support_vectors_)
+        intercept = np.atleast_1d(_dense(svm.intercept_))
+        n_classes = len(getattr(svm, "classes_", range(2)))
+        if n_classes > 2 and (not linear or len(coef) != n_classes):
+            raise ValueError(f"a machine of several pairwise ones ({n_classes} classes) is not supported; train two")
+        super().__init__(coef.shape[1] if linear else vectors.shape[1], image_shape)
+        self.kernel, self.n_classes = kernel, n_classes
+        # Centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits.
+        center = vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1])
+        gamma = 0.0 if linear else float(getattr(svm, "_gamma", None) or svm.gamma_)
+        for name, value in (
+            ("coef", coef), ("intercept", intercept), ("support_vectors", vectors - center), ("center", center),
+            ("gamma", gamma),
+        ):  # fmt: skip
+            self.register_buffer(name, torch.tensor(np.asarray(value, np.float64)))
+
+    def decision(self, X: Tensor) -> Tensor:
+        """Decision values, [n, 1] for two classes, [n, C] for more, in the buffers' dtype."""
+        X = self.rows(X).to(self.coef.dtype)
+        if self.kernel == "linear":
+            return X @ self.coef.T + self.intercept
+        X = X - self.center
+        norms = (self.support_vectors**2).sum(dim=1)
+        squares = (X**2).sum(dim=1, keepdim=True) + norms - 2.0 * X @ self.support_vectors.T
+        return torch.exp(-self.gamma * squares.clamp_min(0.0)) @ self.coef.T + self.intercept
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Logits [n, C] in X's dtype."""
+        f = self.decision(X)
+        return (f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)).to(X.dtype)
+
+
+def _dense(value: Any) -> Any:
+    """A plain float64 array of what may be sparse (a machine fitted on sparse data) or a torch tensor."""
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, np.float64)
+
+
+def _as_image_shape(shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int] | None:
+    if shape is None:
+        return None
+    full = (*shape, 1) if len(shape) == 2 else tuple(shape)
+    if len(full) != 3 or math.prod(full) != n_features:
+        raise ValueError(
+            f"image_shape must be (height, width, channels) with product {n_features}, the number of features, "
+            f"got {tuple(shape)}"
+        )
+    return int(full[0]), int(full[1]), int(full[2])
