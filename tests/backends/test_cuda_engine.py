@@ -1,0 +1,177 @@
+"""What the CUDA engine asks of CuPy and cuBLAS, against stand-ins that do as asked or fail as they do."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator.fake_cupy import DeviceArray, FakeCupy
+
+import mfakit
+from mfakit.backends import _cuda_engine
+from mfakit.backends._cuda_engine import CupyEngine
+
+
+def _matrix(pointer: int, rows: int, columns: int, leading: int, dtype: Any) -> Any:
+    """A column-major matrix in memory."""
+    kind = ctypes.c_double if dtype == np.float64 else ctypes.c_float
+    flat = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(kind)), shape=(leading * columns,))
+    return flat.reshape(columns, leading).T[:rows]
+
+
+class _Cublas(ModuleType):
+    """gemmEx as cuBLAS documents it, by columns; remembers how it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("cublas")
+        self.mode, self.pointers, self.calls = 3, 1, []  # as another library may have left them
+
+    def getMathMode(self, handle: int) -> int:
+        return self.mode
+
+    def setMathMode(self, handle: int, mode: int) -> None:
+        self.mode = mode
+
+    def getPointerMode(self, handle: int) -> int:
+        return self.pointers
+
+    def setPointerMode(self, handle: int, mode: int) -> None:
+        self.pointers = mode
+
+    def gemmEx(self, handle, transa, transb, m, n, k, alpha, A, a_type, lda, B, b_type, ldb, beta, C, c_type, ldc, compute, algo):  # fmt: skip  # noqa: E501 (cuBLAS's own list)
+        assert (self.mode, self.pointers) == (0, 0)
+        assert a_type == b_type == c_type
+        dtype = np.float64 if c_type == _cuda_engine.CUDA_R_64F else np.float32
+        left = _matrix(A, k, m, lda, dtype).T if transa else _matrix(A, m, k, lda, dtype)
+        right = _matrix(B, n, k, ldb, dtype).T if transb else _matrix(B, k, n, ldb, dtype)
+        scale = _matrix(alpha, 1, 1, 1, dtype)[0, 0]
+        assert _matrix(beta, 1, 1, 1, dtype)[0, 0] == 0
+        _matrix(C, m, n, ldc, dtype)[:] = scale * (left @ right)
+        self.calls.append(compute)
+
+
+@pytest.fixture
+def cublas(monkeypatch: pytest.MonkeyPatch) -> _Cublas:
+    fake = _Cublas()
+    names = ("cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["cupy_backends.cuda.libs"].cublas = fake  # type: ignore[attr-defined]
+    return fake
+
+
+def _engine(**xp: Any) -> CupyEngine:
+    engine = object.__new__(CupyEngine)
+    engine.xp = SimpleNamespace(**xp)
+    engine._modules, engine._lock = {}, threading.Lock()
+    return engine
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+def test_products(cublas: _Cublas, dtype: str, transposed: tuple[bool, bool]) -> None:
+    device = SimpleNamespace(get_cublas_handle=lambda: 1)
+    engine = _engine(cuda=SimpleNamespace(device=device))
+    rng = np.random.default_rng(0)
+    for m, k, n in ((3, 5, 4), (1, 5, 4), (3, 1, 4), (3, 5, 1), (1, 1, 1)):
+        A, B = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
+        left = DeviceArray(np.ascontiguousarray(A.T).T if transposed[0] else A)
+        right = DeviceArray(np.ascontiguousarray(B.T).T if transposed[1] else B)
+        out = DeviceArray(np.full((m, n), np.nan, dtype))
+        engine.matmul(left, right, out, False)
+        np.testing.assert_allclose(out.get(), A @ B, rtol=1e-5)
+    assert (cublas.mode, cublas.pointers) == (3, 1)  # as they were found
+
+
+def test_only_fast_products_may_round_to_tf32(cublas: _Cublas) -> None:
+    engine = _engine(cuda=SimpleNamespace(device=SimpleNamespace(get_cublas_handle=lambda: 1)))
+    for dtype, fast in (("float32", False), ("float32", True), ("float64", True)):
+        A, out = DeviceArray(np.ones((2, 2), dtype)), DeviceArray(np.empty((2, 2), dtype))
+        engine.matmul(A, A, out, fast)
+    assert cublas.calls == [_cuda_engine.COMPUTE_32F, _cuda_engine.COMPUTE_32F_FAST_TF32, _cuda_engine.COMPUTE_64F]
+
+
+def test_an_empty_product_is_zero(cublas: _Cublas) -> None:
+    out = DeviceArray(np.full((2, 3), np.nan))
+    _engine().matmul(DeviceArray(np.empty((2, 0))), DeviceArray(np.empty((0, 3))), out, False)
+    assert not out.get().any()
+    strided = DeviceArray(np.empty((4, 4))[::2, ::2])
+    with pytest.raises(ValueError, match="contiguous by rows or by columns"):
+        _cuda_engine._layout(strided)
+
+
+def test_an_unwritable_kernel_cache_still_works(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY", raising=False)
+    attempts = []
+
+    class RawModule:
+        def __init__(self, code: str, options: tuple[str, ...], backend: str) -> None:
+            assert "__global__ void refine" in code
+
+        def compile(self) -> None:
+            attempts.append(os.environ.get("CUPY_CACHE_IN_MEMORY"))
+            if attempts[-1] is None:
+                raise PermissionError(13, "Permission denied: '/root/.cupy'")
+
+    with caplog.at_level(logging.INFO, "mfakit"):
+        _engine(RawModule=RawModule)._compile("pairs", ("-std=c++17",))
+    assert attempts == [None, "1"]
+    assert "CUPY_CACHE_IN_MEMORY" not in os.environ
+    assert "compiled for this process only" in caplog.text
+
+
+def test_kernel_arguments_are_64_bits() -> None:
+    assert _cuda_engine._argument(True) == np.int64(1)
+    for value, kind in ((3, np.int64), (np.int32(3), np.int64), (0.5, np.float64), (None, np.uintp)):
+        assert type(_cuda_engine._argument(value)) is kind
+    array = FakeCupy().asarray(np.ones(2))
+    assert _cuda_engine._argument(array) is array
+
+
+class _RuntimeError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (_RuntimeError("cudaErrorInsufficientDriver: CUDA driver version"), "no NVIDIA driver, or one too old"),
+        (_RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected"), "no CUDA device"),
+        (_RuntimeError("cudaErrorUnknown: unknown error"), "CUDA does not start: cudaErrorUnknown"),
+        (0, "no CUDA device"),
+    ],
+)  # fmt: skip
+def test_what_is_missing(failure: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> int:
+        if isinstance(failure, Exception):
+            raise failure
+        return int(failure)
+
+    runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=_RuntimeError)
+    fake = ModuleType("cupy")
+    fake.cuda = SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    with pytest.raises(mfakit.BackendUnavailable, match=f"cuda: {sentence}"):
+        mfakit.MFA([1.0], np.zeros((1, 2)), np.zeros((1, 2, 0)), 1.0).log_prob(np.zeros((1, 2)), backend="cuda")
+
+
+def test_an_old_architecture_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = {
+        "name": b"GeForce GTX 1080", "major": 6, "minor": 1, "multiProcessorCount": 20,
+        "sharedMemPerBlockOptin": 49152,
+    }  # fmt: skip
+    fake = ModuleType("cupy")
+    fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+        runtime=SimpleNamespace(getDeviceProperties=lambda device: properties),
+        memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    with pytest.raises(mfakit.BackendUnavailable, match=r"GTX 1080 has compute capability 6.1, .* 7.5 or newer"):
+        CupyEngine(0)
