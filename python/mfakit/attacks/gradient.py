@@ -1,7 +1,8 @@
-"""The fixed-step gradient attack of appendix C.2, for any noise and any number of classes.
+"""The fixed-step gradient attack of appendix C.2, for any noise, any number of classes and any differentiable decision.
 
 From x repeat steps of fixed length along g = ∇ log p_t - ∇ log p_s, where s and t are the most likely components of the
-true class and of any other, chosen again at every step, until the whole mixture's decision flips.
+true class and of any other, chosen again at every step, until the whole mixture's decision flips. Of other classifiers
+g is the gradient of the best other class's decision less the true one's; of a linear one the way is one projection.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ import logging
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, as_labels, check_finite_rows
+from .._arrays import RowBlocks, check_finite_rows
 from .._options import Options
+from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
+from .machines import KernelVictim, LinearVictim, as_victim
 from .result import AttackResult
 from .verify import as_result, inside_bounds, push_until_flipped
-from .victims import MixtureVictim, as_victim
+from .victims import PROBES, GradientVictim, MixtureVictim
 from .walk import DirectWalk, FactorWalk, Steps
 
 __all__ = ["gradient_attack"]
 
+Array = NDArray[Any]
+
 TARGETS = ("rechosen", "frozen")
-PATHS = ("auto", "direct", "factor")
+PATHS = ("auto", "direct", "factor", "closed-form")
+DIRECTIONS = ("gradient", "log-ratio")
 _logger = logging.getLogger("mfakit")
 
 
@@ -36,6 +43,7 @@ def gradient_attack(
     polish: bool = False,
     targets: str = "rechosen",
     path: str = "auto",
+    direction: str = "gradient",
     bounds: tuple[float, float] | None = None,
     progress: bool | None = False,
     **options: Any,
@@ -45,11 +53,14 @@ def gradient_attack(
     Parameters
     ----------
     clf : BayesClassifier or classifier
-        Anything with ``decision_function`` and ``decision_gradient``; for a Bayes classifier the walk is between
-        components.
+        Anything with ``decision_function`` ([n], positive for the second class, or [n, C]) and ``decision_gradient``
+        ([n, d] or [n, C, d]): :class:`mfakit.classifiers.CNN`, ``LinearSVM``, ``RBFSVM``, ...; and of scikit-learn
+        whatever is linear (``coef_``) and an ``SVC(kernel="rbf")`` of two classes. For a Bayes classifier the walk is
+        between components.
     X : array-like, [n, d]
     y : array-like [n], optional
-        True classes; None takes the predicted ones. Samples that are already wrong are not attacked.
+        True classes, as values of ``clf.classes_`` (a Bayes classifier's are 0, 1, ...); None takes the predicted ones.
+        Samples that are already wrong are not attacked. The result's `y` and `y_adv` are indices into ``classes_``.
     step_size : float
         ℓ2 length η of a step, in data units.
     max_steps : int
@@ -57,10 +68,15 @@ def gradient_attack(
     polish : bool
         Bisect the last step, so that the norm does not depend on η.
     targets : {"rechosen", "frozen"}
-        Choose the two components again at every step, or keep those of the start.
-    path : {"auto", "direct", "factor"}
+        Choose the two components (of other classifiers: the other class) again at every step, or keep the first.
+    path : {"auto", "direct", "factor", "closed-form"}
         "direct": every step in the d features. "factor": in the span of the loadings and means, the same trajectory at
-        a hundredth of the cost, for isotropic Bayes classifiers without bounds. "auto": "factor" where it is possible.
+        a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": of linear classifiers
+        without bounds the exact smallest perturbation, in one step. "auto": the last two where they are possible.
+    direction : {"gradient", "log-ratio"}
+        "log-ratio" is for RBF machines: ∇ log Σ_{a>0} a K - ∇ log Σ_{a<0} |a| K, the step between the two densities
+        that the decision is the difference of. Where kernels vanish the plain gradient walks off to infinity and fails;
+        this one goes to the other class, and mostly by a shorter way.
     bounds : (low, high), optional
         Keep every coordinate of x within these; None clips nothing.
     progress : bool or None
@@ -71,7 +87,10 @@ def gradient_attack(
     Returns
     -------
     AttackResult
-        Success is verified again in float64 on the returned points.
+        Success is verified again on the returned points: in float64, but for models that compute in less, such as a
+        network on float32 samples, in what they compute in; it must exceed what rounding can do. A sample whose
+        gradient is zero, or underflows to zero far from every support vector, ends with the reason "no gradient"; one
+        whose decision is NaN with "NaN logits".
 
     Raises
     ------
@@ -95,16 +114,19 @@ def gradient_attack(
     """
     settings = {
         "attack": "gradient", "step_size": step_size, "max_steps": max_steps, "polish": polish, "targets": targets,
-        "bounds": bounds,
+        "direction": direction, "bounds": bounds,
     }  # fmt: skip
-    _check_settings(step_size, max_steps, targets, path)
+    _check_settings(step_size, max_steps, targets, path, direction)
     opts = Options(**options)
-    rows = RowBlocks(X, getattr(clf, "n_features", None))
+    rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
     size = max(1, min(opts.plan_block(rows.shape[1], _columns(clf), 8), len(rows)))
-    victim = as_victim(clf, size, opts)
-    labels = None if y is None else as_labels(y, len(rows), victim.n_classes)
-    coordinates = _coordinates(clf, path, bounds)
-    settings |= {"path": "direct" if coordinates is None else "factor", "dtype": rows.dtype.name}
+    victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio")
+    if direction == "log-ratio" and not isinstance(victim, KernelVictim):
+        raise ValueError(f'direction="log-ratio" is for RBF machines, got a {type(clf).__name__}; use "gradient"')
+    labels = None if y is None else victim.labels(y, len(rows))
+    taken = _path(clf, victim, path, bounds)
+    coordinates = FactorCoordinates.of(clf) if taken == "factor" else None
+    settings |= {"path": taken, "dtype": rows.dtype.name}
     steps = Steps(step_size, max_steps, targets == "frozen", polish, bounds)
     from tqdm import tqdm
 
@@ -117,31 +139,55 @@ def gradient_attack(
                 check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
             inside_bounds(block, bounds, start)
             y_block = None if labels is None else labels[start:stop]
-            if coordinates is not None and isinstance(victim, MixtureVictim):
-                walk: DirectWalk = FactorWalk(victim, block, y_block, coordinates)
-            else:
-                walk = DirectWalk(victim, block, y_block)
+            walk = _walk(victim, block, y_block, coordinates, taken)
             walk.run(steps)
-            points[start:stop] = push_until_flipped(victim, walk, block, bounds)
+            points[start:stop] = push_until_flipped(victim.strict(), walk, block, bounds)
             states.append(walk.state)
             bar.update(stop - start)
     return as_result(points, X, rows, states, settings)
 
 
-def _coordinates(clf: Any, path: str, bounds: tuple[float, float] | None) -> FactorCoordinates | None:
-    """The factor coordinates to walk in, or None for the direct path; a path that was asked for is never swapped."""
+def _probe(rows: RowBlocks) -> Array:
+    """Some samples to look at a classifier with; those with NaN are reported where all samples are checked."""
+    block = rows.block(0, min(PROBES, len(rows)))
+    return np.asarray(block[np.isfinite(block).all(axis=1)])
+
+
+def _path(
+    clf: Any, victim: MixtureVictim | GradientVictim, path: str, bounds: tuple[float, float] | None
+) -> str:  # fmt: skip
+    """The path to take: "direct", "factor" or "closed-form"; one that was asked for is never swapped."""
     if path == "direct":
-        return None
-    reason = "bounds clip single features" if bounds is not None else why_not(clf)
+        return path
+    linear = isinstance(victim, LinearVictim)
+    best = "closed-form" if linear or path == "closed-form" else "factor"
+    if path not in ("auto", best):
+        best, reason = path, why_not(clf)
+    elif bounds is not None:
+        reason = "bounds clip single features"
+    elif best == "closed-form":
+        reason = None if linear else f"{type(clf).__name__} is not linear"
+    else:
+        reason = why_not(clf)
     if reason is None:
-        return FactorCoordinates.of(clf)
-    if path == "factor":
-        raise ValueError(f'path="factor" cannot be taken: {reason}; use path="direct"')
+        return best
+    if path != "auto":
+        raise ValueError(f'path="{path}" cannot be taken: {reason}; use path="direct"')
     _logger.info("gradient_attack takes the direct path: %s", reason)
-    return None
+    return "direct"
 
 
-def _check_settings(step_size: float, max_steps: int, targets: str, path: str) -> None:
+def _walk(
+    victim: MixtureVictim | GradientVictim, X: Array, y: Array | None, coordinates: FactorCoordinates | None, path: str
+) -> DirectWalk:
+    if coordinates is not None and isinstance(victim, MixtureVictim):
+        return FactorWalk(victim, X, y, coordinates)
+    if path == "closed-form" and isinstance(victim, LinearVictim):
+        return ClosedForm(victim, X, y)
+    return DirectWalk(victim, X, y)
+
+
+def _check_settings(step_size: float, max_steps: int, targets: str, path: str, direction: str) -> None:
     if not (np.isfinite(step_size) and step_size > 0):
         raise ValueError(f"step_size must be a positive length, got {step_size!r}")
     if not isinstance(max_steps, int | np.integer) or max_steps < 1:
@@ -150,7 +196,12 @@ def _check_settings(step_size: float, max_steps: int, targets: str, path: str) -
         raise ValueError(f"targets must be one of {TARGETS}, got {targets!r}")
     if path not in PATHS:
         raise ValueError(f"path must be one of {PATHS}, got {path!r}")
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction must be one of {DIRECTIONS}, got {direction!r}")
 
 
 def _columns(clf: Any) -> int:
-    return max((m.factors.n_columns for m in getattr(clf, "mixtures", ())), default=1)
+    """Numbers per sample that a step needs beside the sample: components, support vectors, weights of all classes."""
+    mixtures = max((m.factors.n_columns for m in getattr(clf, "mixtures", ())), default=1)
+    support = getattr(getattr(clf, "support_vectors_", None), "shape", (1,))[0]
+    return max(mixtures, support, int(np.size(getattr(clf, "coef_", 1))))

@@ -1,7 +1,7 @@
 """What the gradient attack needs of a classifier: scores of the classes, and a direction to walk in.
 
 :class:`MixtureVictim` walks between components of a Bayes classifier (appendix C.2); :class:`GradientVictim` takes
-anything with ``decision_function`` and ``decision_gradient``.
+anything with ``decision_function`` and ``decision_gradient``. Linear and kernel machines are in machines.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import as_labels, is_torch
 from .._options import Options
 from ..backends import get_backend
 from ..bayes import BayesClassifier
 from ..density import Evaluator
 
-__all__ = ["Choice", "GradientVictim", "MixtureVictim", "as_victim"]
+__all__ = ["PROBES", "Choice", "GradientVictim", "MixtureVictim", "Strict"]
 
 Array = NDArray[Any]
+
+# Samples that a classifier is looked at with before an attack.
+PROBES = 8
 
 
 class Choice:
@@ -50,6 +54,14 @@ class MixtureVictim:
         self._evaluators = [Evaluator(m.factors, ops, np.float64, rows, options) for m in clf.mixtures]
         with np.errstate(divide="ignore"):
             self._log_priors = np.log(clf.priors)
+
+    def labels(self, y: Any, n: int) -> Array:
+        """Labels as classes 0 .. C - 1, int64 [n]."""
+        return as_labels(y, n, self.n_classes)
+
+    def strict(self) -> MixtureVictim:
+        """Itself: its scores are refined, and their size says what rounding does to them."""
+        return self
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
         """log prior_c p_c(x) [n, C], and the most likely component of the true class and of any other at x."""
@@ -103,18 +115,43 @@ class MixtureVictim:
 
 
 class GradientVictim:
-    """Anything with ``decision_function`` ([n] log-odds of class 1, or [n, C]) and ``decision_gradient``."""
+    """Anything with ``decision_function`` ([n], positive for the second class, or [n, C]) and ``decision_gradient``.
 
-    def __init__(self, clf: Any, options: Options) -> None:
+    It is called with samples in X's dtype, as its user will call it with what the attack returns.
+    """
+
+    def __init__(self, clf: Any, options: Options, sample: Array) -> None:
         self.clf, self.ops, self.threads = clf, get_backend(options.backend), options.threads
-        self.n_features = getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None)
+        self.dtype = sample.dtype
         classes = getattr(clf, "classes_", None)
-        self.n_classes = 2 if classes is None else len(classes)
+        self.classes = None if classes is None else np.asarray(classes)
+        self.n_classes = self._count(sample)
+        self.unit = self._unit(sample)
+
+    def labels(self, y: Any, n: int) -> Array:
+        """Labels, which are values of ``classes_`` where the classifier has that, as indices into it, int64 [n]."""
+        if self.classes is None:
+            return as_labels(y, n, self.n_classes)
+        labels = np.asarray(y.cpu() if is_torch(y) else y)
+        if labels.shape != (n,):
+            raise ValueError(f"y must have one label per sample, shape ({n},), got {labels.shape}")
+        index = {label: c for c, label in enumerate(self.classes.tolist())}
+        codes = np.array([index.get(label, -1) for label in labels.tolist()], np.int64)
+        if (codes < 0).any():
+            found = ", ".join(map(str, np.unique(labels[codes < 0])[:5]))
+            ordinary = np.array_equal(self.classes, np.arange(self.n_classes))
+            classes = f"0 to {self.n_classes - 1}" if ordinary else ", ".join(map(str, self.classes[:10]))
+            raise ValueError(f"y must hold the classes {classes} of this classifier, got values {found}")
+        return codes
+
+    def strict(self) -> Strict:
+        """The same with the true class raised by what rounding may do."""
+        return Strict(self)
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
         """Decision values as scores [n, C], and the best other class at x."""
-        decision = np.asarray(self.clf.decision_function(X), np.float64)
-        joint = np.stack([np.zeros(len(X)), decision], axis=1) if decision.ndim == 1 else decision
+        decision = self._decide(X)
+        joint = np.stack([np.zeros(len(X)), decision[:, 0]], axis=1) if decision.shape[1] == 1 else decision
         others = joint.copy()
         others[np.arange(len(X)), y] = -np.inf
         choice = Choice(len(X))
@@ -122,22 +159,80 @@ class GradientVictim:
         return joint, choice
 
     def direction(self, X: Array, y: Array, choice: Choice) -> Array:
-        """Gradient of the other class's score minus the true one's, [n, d]."""
-        gradient = np.asarray(self.clf.decision_gradient(X), np.float64)
+        """Gradient of the other class's score minus the true one's, [n, d], by a power of two so that its largest entry
+        is about 1: the square of 1e-200 is no length.
+        """
+        g = self._margin_gradient(X, y, choice)
+        with np.errstate(invalid="ignore"):
+            exponent = np.frexp(np.abs(g).max(axis=1, initial=0.0))[1]
+        return np.asarray(np.ldexp(g, -exponent[:, None]))
+
+    def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
+        """The same direction: where the margin grows, [n, d]."""
+        return self.direction(X, y, choice)
+
+    def rounding(self, X: Array, y: Array, joint: Array, choice: Choice) -> Array:
+        """How much of a margin may be rounding, [n]: what rounding x moves it by, and the sizes of the scores."""
+        slope = np.linalg.norm(self._margin_gradient(X, y, choice), axis=1)
+        size = slope * np.linalg.norm(X, axis=1) + np.abs(joint).max(axis=1)
+        return np.asarray(4 * np.sqrt(X.shape[1]) * self.unit * size)
+
+    def _decide(self, X: Array) -> Array:
+        """float64 [n, C], or [n, 1] for two classes."""
+        return self._checked(self.clf.decision_function(X.astype(self.dtype, copy=False)), len(X))
+
+    def _margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
+        gradient = _numpy(self.clf.decision_gradient(X.astype(self.dtype, copy=False)))
         if gradient.ndim == 2:
             return np.where(y == 0, 1.0, -1.0)[:, None] * gradient
         rows = np.arange(len(X))
         return np.asarray(gradient[rows, choice.target_class] - gradient[rows, y])
 
-    margin_gradient = direction
+    def _checked(self, decision: Any, n: int) -> Array:
+        values = _numpy(decision)
+        if values.shape == (n,) and self.n_classes == 2:
+            return values[:, None]
+        if values.shape != (n, self.n_classes) or self.n_classes < 2:
+            raise ValueError(
+                f"decision_function must return [{n}, {self.n_classes}], or [{n}] for two classes, got {values.shape}"
+            )
+        return values
+
+    def _count(self, sample: Array) -> int:
+        """C: of ``classes_``, else as the decisions have it."""
+        if self.classes is not None:
+            return len(self.classes)
+        values = _numpy(self.clf.decision_function(sample[:1])) if len(sample) else np.zeros(0)
+        return values.shape[1] if values.ndim == 2 else 2
+
+    def _unit(self, sample: Array) -> float:
+        """Half a unit in the last place of what the model computes in. For float64 samples that is seen by a change
+        which float32 does not hold.
+        """
+        if self.dtype == np.float32:
+            return 2.0**-24
+        x = sample[:PROBES].astype(np.float32).astype(np.float64)
+        if not len(x) or not np.isfinite(x).all():
+            return 2.0**-53
+        same = np.array_equal(self._decide(x), self._decide(x * (1 + 2.0**-40)))
+        return 2.0**-24 if same and (x != 0).any() else 2.0**-53
 
 
-def as_victim(clf: Any, rows: int, options: Options) -> MixtureVictim | GradientVictim:
-    """The view of a classifier that the attack walks on; blocks of at most `rows` samples."""
-    if isinstance(clf, BayesClassifier):
-        return MixtureVictim(clf, rows, options)
-    if callable(getattr(clf, "decision_function", None)) and callable(getattr(clf, "decision_gradient", None)):
-        return GradientVictim(clf, options)
-    raise TypeError(
-        f"{type(clf).__name__} cannot be attacked by gradient: it has no decision_function and decision_gradient"
-    )
+class Strict:
+    """A victim as polish and verification see it: at samples rounded to X's dtype, and with the true class higher by
+    what rounding may move the margin by, since the same point scored in another batch may differ in its last bits.
+    """
+
+    def __init__(self, victim: GradientVictim) -> None:
+        self.victim, self.margin_gradient = victim, victim.margin_gradient
+
+    def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
+        """Scores [n, C] and choices."""
+        X = X.astype(self.victim.dtype).astype(np.float64)
+        joint, choice = self.victim.scores(X, y)
+        joint[np.arange(len(y)), y] += self.victim.rounding(X, y, joint, choice)
+        return joint, choice
+
+
+def _numpy(values: Any) -> Array:
+    return np.asarray(values.detach().cpu() if is_torch(values) else values, np.float64)

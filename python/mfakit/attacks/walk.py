@@ -52,10 +52,11 @@ class DirectWalk:
         self.before = self.here.copy()
         n = len(X)
         joint, _ = victim.scores(self.here, np.zeros(n, np.int64) if y is None else y)
-        predicted = joint.argmax(axis=1)
+        predicted, undecided = joint.argmax(axis=1), np.isnan(joint).any(axis=1)
         labels = predicted if y is None else y
-        wrong = predicted != labels
+        wrong = (predicted != labels) | undecided
         reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
+        reason[undecided] = "NaN logits"
         self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
 
     def run(self, steps: Steps) -> None:
@@ -66,9 +67,11 @@ class DirectWalk:
                 break
             X, y = self.here[active], state.y[active]
             joint, choice = self.victim.scores(X, y)
-            done = joint.argmax(axis=1) != y
-            state.flipped[active[done]] = True
-            state.reason[active[done]] = "flipped"
+            undecided = np.isnan(joint).any(axis=1)
+            crossed = (joint.argmax(axis=1) != y) & ~undecided
+            state.flipped[active[crossed]] = True
+            state.reason[active[crossed]], state.reason[active[undecided]] = "flipped", "NaN logits"
+            done = crossed | undecided
             if step == steps.most:
                 break
             active, X, y, choice = active[~done], X[~done], y[~done], choice.take(~done)
@@ -98,10 +101,11 @@ class DirectWalk:
         rows = np.flatnonzero(self.state.flipped & (self.state.n_steps > 0))
         if not len(rows):
             return
-        y, low, high = self.state.y[rows], self.before[rows], self.here[rows]
+        y, low, high, victim = self.state.y[rows], self.before[rows], self.here[rows], self.victim.strict()
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
-            crossed = (self.victim.scores(middle, y)[0].argmax(axis=1) != y)[:, None]
+            joint = victim.scores(middle, y)[0]
+            crossed = ((joint.argmax(axis=1) != y) & ~np.isnan(joint).any(axis=1))[:, None]
             low, high = np.where(crossed, low, middle), np.where(crossed, middle, high)
         self.before[rows], self.here[rows] = low, high
 
