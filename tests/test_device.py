@@ -206,6 +206,55 @@ def test_latents(device: Any) -> None:
     _close(device.to_host(mfa.impute(device.asarray(X), mask)), mfa.impute(X, mask), "float64")
 
 
+@pytest.mark.parametrize("kind", ["symmetric", "own sigmas", "diagonal"])
+@pytest.mark.parametrize("path", ["factor", "direct"])
+def test_gradient_attack(device: Any, path: str, kind: str) -> None:
+    """The same steps between the same components, and the same points, wherever the samples lie."""
+    noise = "diagonal" if kind == "diagonal" else "isotropic"
+    clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, noise=noise, seed=s, spread=0.6) for s in (1, 2)])
+    clf = clf.symmetric(0.1) if kind == "symmetric" else clf
+    if kind == "diagonal" and path == "factor":
+        pytest.skip("factor coordinates are for isotropic noise")
+    X, y = clf.sample(7, rng=3, dtype=np.float64)
+    how: dict[str, Any] = {"step_size": 0.2, "max_steps": 60, "polish": True, "path": path}
+    expected = mfakit.attacks.gradient_attack(clf, X, y, **how)
+    assert expected.success.any()
+    there = mfakit.attacks.gradient_attack(clf, device.asarray(X), device.asarray(y), **how)
+    streamed = mfakit.attacks.gradient_attack(clf, X, y, **how, backend="cuda", block_rows=9)
+    assert is_cupy(there.x_adv)
+    assert isinstance(streamed.x_adv, np.ndarray)
+    for got in (there, streamed):
+        for name in ("success", "n_steps", "source", "target", "y_adv", "reason"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=name)
+        np.testing.assert_allclose(got.l2, expected.l2, rtol=1e-9)
+    np.testing.assert_allclose(device.to_host(there.x_adv), expected.x_adv, rtol=1e-9, atol=1e-9)
+
+
+def test_attacks_with_bounds_and_in_float32(device: Any) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(2, 10, 2, seed=s, spread=0.6) for s in (1, 2)]).symmetric(0.1)
+    X, y = clf.sample(6, rng=3)
+    limits = (float(X.min()), float(X.max()))
+    expected = mfakit.attacks.gradient_attack(clf, X, y, step_size=0.2, max_steps=60, bounds=limits)
+    got = mfakit.attacks.gradient_attack(clf, device.asarray(X), y, step_size=0.2, max_steps=60, bounds=limits)
+    assert got.x_adv.dtype == np.float32
+    np.testing.assert_array_equal(got.success, expected.success)
+    np.testing.assert_allclose(got.l2, expected.l2, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"X must lie within bounds \[0, 1\]"):
+        mfakit.attacks.gradient_attack(clf, device.asarray(X * 9), y, bounds=(0, 1))
+
+
+def test_what_computes_on_the_host_says_so(device: Any) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(2, 10, 2, seed=s) for s in (1, 2)])
+    X, y = clf.sample(6, rng=3)
+    with pytest.raises(mfakit.BackendUnavailable, match="computes on the host, and X is on cuda:0"):
+        mfakit.attacks.minimal_perturbation(clf, device.asarray(X), y)
+    from sklearn.linear_model import LogisticRegression
+
+    linear = LogisticRegression().fit(X, np.arange(6) % 2)
+    with pytest.raises(ValueError, match="a LogisticRegression is attacked on the host"):
+        mfakit.attacks.gradient_attack(linear, device.asarray(X))
+
+
 class TestEmulatedOnly:
     """What no test can make a real device do."""
 

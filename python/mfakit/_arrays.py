@@ -16,8 +16,10 @@ __all__ = [
     "array_module",
     "as_labels",
     "check_finite_rows",
+    "gather",
     "is_cupy",
     "is_torch",
+    "scatter",
     "to_numpy",
     "wrap_like",
 ]
@@ -38,6 +40,16 @@ def array_module(X: Any) -> Any:
     from .backends._cuda_engine import engine
 
     return engine(X.device.id).xp
+
+
+def gather(A: Any, rows: Any) -> Any:
+    """A[rows] for indices or a mask on the host, wherever A lies."""
+    return A[array_module(A).asarray(rows)] if is_cupy(A) else A[rows]
+
+
+def scatter(A: Any, rows: Any, values: Any) -> None:
+    """A[rows] = values for indices or a mask on the host; A and the values lie in one place."""
+    A[array_module(A).asarray(rows) if is_cupy(A) else rows] = values
 
 
 def to_numpy(X: Any) -> np.ndarray[Any, Any]:
@@ -191,7 +203,7 @@ def wrap_like(result: Any, like: Any) -> Any:
         import torch
 
         if is_cupy(result):
-            return torch.from_dlpack(result)
+            return torch.utils.dlpack.from_dlpack(result)
         return torch.from_numpy(result).to(like.device)
     if is_cupy(like) and not is_cupy(result):
         from .backends._cuda_engine import engine

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._arrays import array_module
+from ..backends.host import Host
 from ..bayes import BayesClassifier
 from ..factors import RANK_TOLERANCE
 
 __all__ = ["GRAM_BYTES", "FactorCoordinates", "gram_bytes", "why_not"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's or, on a device, CuPy's
 
 # The Gram matrix and its columns may take this much; set it higher where there is memory, see `gram_bytes`.
 GRAM_BYTES = 4 * 2**30
@@ -82,6 +83,16 @@ class FactorCoordinates:
         gain = singular**2 * spread / variance[:, None]
         return cls(np.asarray(center), flat, flat @ flat.T, variance, gain, spread, log_const, first.astype(np.int64))
 
+    def on(self, arrays: Host) -> FactorCoordinates:
+        """The same where a backend's arrays lie; a device's copy is made once."""
+        if not arrays.is_device:
+            return self
+        if arrays.name not in self.cache:
+            names = ("center", "columns", "gram", "variance", "gain", "spread", "log_const", "first")
+            self.cache[arrays.name] = FactorCoordinates(*(arrays.asarray(getattr(self, name)) for name in names))
+        there: FactorCoordinates = self.cache[arrays.name]
+        return there
+
     @property
     def kernel_arguments(self) -> tuple[Array, ...]:
         """gram, variance, gain, spread, log_const, first: how every kernel in these coordinates begins."""
@@ -90,13 +101,13 @@ class FactorCoordinates:
     def project(self, X: Array) -> tuple[Array, Array]:
         """Inner products [n, C] of X - center with the columns, and squared lengths [n]; X [n, d] float64."""
         V = X - self.center
-        return V @ self.columns.T, np.einsum("nd,nd->n", V, V)
+        return V @ self.columns.T, array_module(V).einsum("nd,nd->n", V, V)
 
     def points(self, X: Array, alpha: Array, w: Array) -> Array:
         """center + α (X - center) + w · columns, [n, d]."""
         P = w @ self.columns
         P += alpha[:, None] * (X - self.center)
-        return np.asarray(P + self.center)
+        return P + self.center
 
 
 def _spanning_rows(A: Array, width: int) -> tuple[Array, Array]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, check_finite_rows
+from .._arrays import RowBlocks, check_finite_rows, to_numpy
 from .._options import Options
+from ..backends import get_arrays, get_backend
 from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
 from .machines import KernelVictim, LinearVictim, as_victim
@@ -30,6 +31,8 @@ Array = NDArray[Any]
 TARGETS = ("rechosen", "frozen")
 PATHS = ("auto", "direct", "factor", "closed-form")
 DIRECTIONS = ("gradient", "log-ratio")
+# Arrays as large as the block that a walk on a device holds, beyond those that a density needs.
+DEVICE_COPIES = 3
 _logger = logging.getLogger("mfakit")
 
 
@@ -119,8 +122,11 @@ def gradient_attack(
     _check_settings(step_size, max_steps, targets, path, direction)
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
-    size = max(1, min(opts.plan_block(rows.shape[1], _columns(clf), 8), len(rows)))
-    victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio")
+    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
+    size = max(1, arrays.plan_block(opts, rows, _columns(clf), 8) // (DEVICE_COPIES if arrays.is_device else 1))
+    for mixture in getattr(clf, "mixtures", ()):
+        mixture.check_device(rows.device, opts.backend)
+    victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio", rows.device)
     if direction == "log-ratio" and not isinstance(victim, KernelVictim):
         raise ValueError(f'direction="log-ratio" is for RBF machines, got a {type(clf).__name__}; use "gradient"')
     labels = None if y is None else victim.labels(y, len(rows))
@@ -130,18 +136,20 @@ def gradient_attack(
     steps = Steps(step_size, max_steps, targets == "frozen", polish, bounds)
     from tqdm import tqdm
 
-    states, points = [], np.empty(rows.shape, rows.dtype)
-    with tqdm(total=len(rows), unit="sample", disable=None if progress is None else not progress, desc="attack") as bar:
+    states, points = [], arrays.empty_result(rows.shape, rows.dtype, rows)
+    hide = None if progress is None else not progress
+    with arrays.active(), tqdm(total=len(rows), unit="sample", disable=hide, desc="attack") as bar:
         for start in range(0, len(rows), size):
             stop = min(start + size, len(rows))
-            block = rows.block(start, stop)
+            block = arrays.asarray(rows.block(start, stop))
             if opts.check_finite:
                 check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
             inside_bounds(block, bounds, start)
             y_block = None if labels is None else labels[start:stop]
             walk = _walk(victim, block, y_block, coordinates, taken)
             walk.run(steps)
-            points[start:stop] = push_until_flipped(victim.strict(), walk, block, bounds)
+            there = push_until_flipped(victim.strict(), walk, block, bounds)
+            points[start:stop] = there if rows.device is not None else arrays.to_host(there)
             states.append(walk.state)
             bar.update(stop - start)
     return as_result(points, X, rows, states, settings)
@@ -149,7 +157,7 @@ def gradient_attack(
 
 def _probe(rows: RowBlocks) -> Array:
     """Some samples to look at a classifier with; those with NaN are reported where all samples are checked."""
-    block = rows.block(0, min(PROBES, len(rows)))
+    block = to_numpy(rows.block(0, min(PROBES, len(rows))))
     return np.asarray(block[np.isfinite(block).all(axis=1)])
 
 

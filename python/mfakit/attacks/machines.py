@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._options import Options
 from ..bayes import BayesClassifier
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelVictim", "LinearVictim", "as_victim"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's
 
 # A machine recognised by its attributes is believed where its own decisions agree this well.
 AGREEMENT = 1e-5
@@ -98,13 +97,18 @@ class KernelVictim(GradientVictim):
 
 
 def as_victim(
-    clf: Any, rows: int, options: Options, sample: Array, log_ratio: bool = False
+    clf: Any, rows: int, options: Options, sample: Array, log_ratio: bool = False, device: str | None = None
 ) -> MixtureVictim | GradientVictim:
     """The view of a classifier that the attack walks on; blocks of at most `rows` samples, of which `sample` [b, d] are
-    some, in the data's dtype.
+    some, in the data's dtype. `device`: where they lie, None for the host.
     """
     if isinstance(clf, BayesClassifier):
-        return MixtureVictim(clf, rows, options)
+        return MixtureVictim(clf, rows, options, device)
+    if device is not None or options.backend == "cuda":
+        raise ValueError(
+            f"a {type(clf).__name__} is attacked on the host, and X is on {device or 'the way to a device'}; pass "
+            "X.get() or X.cpu(), and a backend of the host"
+        )
     machine = _rbf_machine(clf, sample)
     if machine is not None:
         return KernelVictim(clf, options, sample, machine, log_ratio)

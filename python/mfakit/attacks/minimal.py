@@ -184,6 +184,8 @@ def minimal_perturbation(
     path = _path(clf, path)
     opts = Options(**options)
     rows = RowBlocks(X, clf.n_features)
+    if rows.device is not None:
+        raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
     size = BLOCK_ROWS if path == "factor" else GENERAL_BLOCK_ROWS
     brackets: list[tuple[Array, Array]] = []

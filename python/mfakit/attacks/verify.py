@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, wrap_like
+from .._arrays import RowBlocks, array_module, gather, scatter, to_numpy, wrap_like
 from .result import AttackResult
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_result", "inside_bounds", "push_until_flipped"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
 # Relative margin of a verified flip: some thousand roundings of the scores, and 1e-13 of a distance.
 SURE = 1e-12
@@ -28,11 +27,12 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
     low, high = bounds
     if not low < high:
         raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
-    outside = ((low > X) | (high < X)).any(axis=1)
+    outside = to_numpy(((low > X) | (high < X)).any(axis=1))
     if outside.any():
         row = int(outside.argmax())
+        found = to_numpy(X[row])
         raise ValueError(
-            f"X must lie within bounds [{low:g}, {high:g}], got values from {X[row].min():g} to {X[row].max():g} "
+            f"X must lie within bounds [{low:g}, {high:g}], got values from {found.min():g} to {found.max():g} "
             f"in row {start + row}; clip X or widen bounds"
         )
 
@@ -43,19 +43,22 @@ def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[fl
     """
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0
-    onward = np.zeros_like(walk.here)
+    xp = array_module(X)
+    onward = xp.zeros_like(walk.here)
     while len(rows) and push < 0.1:
-        there = walk.here[rows] + push * onward[rows]
+        there = gather(walk.here, rows) + push * gather(onward, rows)
         if bounds is not None:
-            there = np.clip(there, *bounds)
+            there = xp.clip(there, *bounds)
         rounded = there.astype(X.dtype)
         y = state.y[rows]
         joint, choice = victim.scores(rounded.astype(np.float64), y)
         decision, flips = _surely_flipped(joint, y)
-        points[rows[flips]], state.y_adv[rows[flips]] = rounded[flips], decision[flips]
+        scatter(points, rows[flips], gather(rounded, flips))
+        state.y_adv[rows[flips]] = decision[flips]
         rows = rows[~flips]
         if push == 0.0 and len(rows):
-            onward[rows] = _onward(victim, walk.here[rows], X[rows], state.y[rows], choice.take(~flips))
+            way = _onward(victim, gather(walk.here, rows), gather(X, rows), state.y[rows], choice.take(~flips))
+            scatter(onward, rows, way)
         push = max(2 * push, float(np.finfo(X.dtype).eps))
     state.flipped[rows] = False
     state.reason[rows] = "not verified"
@@ -66,12 +69,12 @@ def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
     """Steps [n, d] as long as the way so far, in the direction in which the other class gains; along the way itself
     where there is none.
     """
-    way = here - X
+    xp, way = array_module(here), here - X
     direction = victim.margin_gradient(here, y, choice)
-    norm = np.linalg.norm(direction, axis=1, keepdims=True)
-    sound = (norm > 0) & np.isfinite(norm)
-    unit = np.divide(direction, norm, out=np.zeros_like(direction), where=sound)
-    return np.where(sound, unit * np.linalg.norm(way, axis=1, keepdims=True), way)
+    norm = xp.linalg.norm(direction, axis=1, keepdims=True)
+    sound = (norm > 0) & xp.isfinite(norm)
+    unit = xp.where(sound, direction, 0.0) / xp.where(sound, norm, 1.0)
+    return xp.where(sound, unit * xp.linalg.norm(way, axis=1, keepdims=True), way)
 
 
 def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
@@ -92,7 +95,7 @@ def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], setti
     for start in range(0, len(success), step):
         part = slice(start, min(start + step, len(success)))
         change = points[part].astype(np.float64) - rows.block(part.start, part.stop, np.float64)
-        l2[part] = np.where(success[part], np.linalg.norm(change, axis=1), np.nan)
+        l2[part] = np.where(success[part], to_numpy(array_module(change).linalg.norm(change, axis=1)), np.nan)
 
     def gather(name: str, dtype: Any) -> Array:
         return np.concatenate([getattr(s, name) for s in states]) if states else np.zeros(0, dtype)

@@ -10,17 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .._arrays import as_labels, is_torch
+from .._arrays import as_labels, gather, is_torch, scatter
 from .._options import Options
-from ..backends import get_backend
+from ..backends import get_arrays, get_backend
 from ..bayes import BayesClassifier
 from ..density import Evaluator
 
 __all__ = ["PROBES", "Choice", "GradientVictim", "MixtureVictim", "Strict"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
 # Samples that a classifier is looked at with before an attack.
 PROBES = 8
@@ -46,8 +45,9 @@ class Choice:
 class MixtureVictim:
     """A Bayes classifier, in float64 whatever the data's dtype."""
 
-    def __init__(self, clf: BayesClassifier, rows: int, options: Options) -> None:
-        ops = get_backend(options.backend)
+    def __init__(self, clf: BayesClassifier, rows: int, options: Options, device: str | None = None) -> None:
+        ops = get_backend(options.backend, device)
+        self.arrays = get_arrays(ops, device)
         options = replace(options, check_finite=False)  # the door has checked X
         self.n_classes, self.n_features = clf.n_classes, clf.n_features
         self.ops, self.threads = ops, options.threads
@@ -71,11 +71,11 @@ class MixtureVictim:
         rows = np.arange(len(X))
         for c, evaluator in enumerate(self._evaluators):
             log_prob = evaluator(X).log_prob
-            total = np.empty(len(X))
+            total = self.arrays.xp.empty(len(X))
             self.ops.log_sum_exp(log_prob, total, self.threads)
-            joint[:, c] = total + self._log_priors[c]
-            best[:, c] = log_prob.argmax(axis=1)
-            height[:, c] = log_prob[rows, best[:, c]] + self._log_priors[c]
+            joint[:, c] = self.arrays.to_host(total) + self._log_priors[c]
+            best[:, c] = self.arrays.to_host(log_prob.argmax(axis=1))
+            height[:, c] = self.arrays.to_host(log_prob.max(axis=1)) + self._log_priors[c]
         height[rows, y] = -np.inf
         choice = Choice(len(X))
         choice.target_class = height.argmax(axis=1)
@@ -84,7 +84,7 @@ class MixtureVictim:
 
     def direction(self, X: Array, y: Array, choice: Choice) -> Array:
         """g = ∇ log p_t - ∇ log p_s at each sample, [n, d]."""
-        g = np.zeros_like(X)
+        g = self.arrays.xp.zeros_like(X)
         for c, evaluator in enumerate(self._evaluators):
             rows = np.concatenate([np.flatnonzero(y == c), np.flatnonzero(choice.target_class == c)])
             components = np.concatenate([choice.source[y == c], choice.target[choice.target_class == c]])
@@ -95,19 +95,20 @@ class MixtureVictim:
 
     def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
         """∇ of log p_c - log p_y of the whole classes, c the target's, [n, d]."""
-        g = np.zeros_like(X)
+        g = self.arrays.xp.zeros_like(X)
         for c, evaluator in enumerate(self._evaluators):
             for rows, sign in ((np.flatnonzero(y == c), -1.0), (np.flatnonzero(choice.target_class == c), 1.0)):
-                part = np.empty((len(rows), X.shape[1]))
-                evaluator.gradient(evaluator(X[rows]), part)
-                g[rows] += sign * part
+                part = self.arrays.xp.empty((len(rows), X.shape[1]))
+                evaluator.gradient(evaluator(gather(X, rows)), part)
+                scatter(g, rows, gather(g, rows) + sign * part)
         return g
 
     def _add_gradients(
         self, evaluator: Evaluator, X: Array, rows: Array, components: Array, signs: Array, g: Array
     ) -> None:
-        f = evaluator.factors
-        log_prob, y = np.empty(len(rows)), np.empty((len(rows), f.shape[1]))
+        f, xp = evaluator.factors, self.arrays.xp
+        rows, components, signs = map(self.arrays.asarray, (rows, components, signs))
+        log_prob, y = xp.empty(len(rows)), xp.empty((len(rows), f.shape[1]))
         self.ops.refine(
             X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, log_prob, y, self.threads
         )
@@ -202,8 +203,8 @@ class GradientVictim:
         """C: of ``classes_``, else as the decisions have it."""
         if self.classes is not None:
             return len(self.classes)
-        values = _numpy(self.clf.decision_function(sample[:1])) if len(sample) else np.zeros(0)
-        return values.shape[1] if values.ndim == 2 else 2
+        shape = _numpy(self.clf.decision_function(sample[:1])).shape if len(sample) else (0,)
+        return int(shape[1]) if len(shape) == 2 else 2
 
     def _unit(self, sample: Array) -> float:
         """Half a unit in the last place of what the model computes in. For float64 samples that is seen by a change

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import array_module, gather, scatter, to_numpy
 from ..backends.walk_ends import ENDS
 from .coordinates import FactorCoordinates
 from .victims import Choice, GradientVictim, MixtureVictim
@@ -65,7 +66,7 @@ class DirectWalk:
         for step in range(steps.most + 1):
             if not len(active):
                 break
-            X, y = self.here[active], state.y[active]
+            X, y = gather(self.here, active), state.y[active]
             joint, choice = self.victim.scores(X, y)
             undecided = np.isnan(joint).any(axis=1)
             crossed = (joint.argmax(axis=1) != y) & ~undecided
@@ -74,7 +75,7 @@ class DirectWalk:
             done = crossed | undecided
             if step == steps.most:
                 break
-            active, X, y, choice = active[~done], X[~done], y[~done], choice.take(~done)
+            active, X, y, choice = active[~done], gather(X, ~done), y[~done], choice.take(~done)
             if steps.frozen and step > 0:
                 choice = state.choice.take(active)
             state.choice.put(active, choice)
@@ -91,23 +92,31 @@ class DirectWalk:
         new = X.copy()
         self.victim.ops.attack_step(new, direction, steps.size, self.victim.threads)
         if steps.bounds is not None:
-            np.clip(new, *steps.bounds, out=new)
-        moved = (new != X).any(axis=1)
-        self.before[active], self.here[active] = X, new
-        return np.asarray(moved)
+            array_module(new).clip(new, *steps.bounds, out=new)
+        moved = to_numpy((new != X).any(axis=1))
+        scatter(self.before, active, X)
+        scatter(self.here, active, new)
+        return moved
 
     def _polish(self) -> None:
         """Bisect the last step of the flipped samples: `before` stays on this side, `here` on the other."""
         rows = np.flatnonzero(self.state.flipped & (self.state.n_steps > 0))
         if not len(rows):
             return
-        y, low, high, victim = self.state.y[rows], self.before[rows], self.here[rows], self.victim.strict()
+        y, low, high, victim = (
+            self.state.y[rows],
+            gather(self.before, rows),
+            gather(self.here, rows),
+            self.victim.strict(),
+        )
+        xp = array_module(low)
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             joint = victim.scores(middle, y)[0]
-            crossed = ((joint.argmax(axis=1) != y) & ~np.isnan(joint).any(axis=1))[:, None]
-            low, high = np.where(crossed, low, middle), np.where(crossed, middle, high)
-        self.before[rows], self.here[rows] = low, high
+            crossed = xp.asarray((joint.argmax(axis=1) != y) & ~np.isnan(joint).any(axis=1))[:, None]
+            low, high = xp.where(crossed, low, middle), xp.where(crossed, middle, high)
+        scatter(self.before, rows, low)
+        scatter(self.here, rows, high)
 
 
 class FactorWalk(DirectWalk):
@@ -121,24 +130,27 @@ class FactorWalk(DirectWalk):
 
     def run(self, steps: Steps) -> None:
         """Walk every sample to its end, one after the other."""
-        state, q = self.state, self.coordinates
+        state, arrays = self.state, self.victim.arrays
+        q, xp = self.coordinates.on(arrays), arrays.xp
         active = np.flatnonzero(~state.already_wrong)
-        a, sq = q.project(self.here[active])
-        w, alpha = np.zeros_like(a), np.ones(len(active))
-        reports = np.empty((len(active), 5), np.int64)
+        a, sq = q.project(gather(self.here, active))
+        w, alpha = xp.zeros_like(a), xp.ones(len(active))
+        reports = xp.empty((len(active), 5), np.int64)
         self.victim.ops.factor_walk(
-            *q.kernel_arguments, state.y[active], steps.size, steps.most, steps.frozen,
+            *q.kernel_arguments, arrays.asarray(state.y[active]), steps.size, steps.most, steps.frozen,
             BISECTIONS if steps.polish else 0, a, w, alpha, sq, reports, self.victim.threads,
         )  # fmt: skip
+        reports = arrays.to_host(reports)
         ends = np.array(ENDS)[reports[:, 0]]
         state.flipped[active], state.reason[active] = ends == "flipped", ends
         state.n_steps[active] = reports[:, 1]
         chosen = Choice(len(active))
         chosen.target_class = reports[:, 4]
-        chosen.source = within_class(reports[:, 2], state.y[active], q.first)
-        chosen.target = within_class(reports[:, 3], chosen.target_class, q.first)
+        first = self.coordinates.first
+        chosen.source = within_class(reports[:, 2], state.y[active], first)
+        chosen.target = within_class(reports[:, 3], chosen.target_class, first)
         state.choice.put(active, chosen)
-        self.here[active] = q.points(self.here[active], alpha, w)
+        scatter(self.here, active, q.points(gather(self.here, active), alpha, w))
 
 
 def within_class(component: Array, cls: Array, first: Array) -> Array:
