@@ -102,3 +102,22 @@ def test_what_has_no_factor_coordinates_says_why() -> None:
         gradient_attack(diagonal, X, y, path="factor")
     with pytest.raises(ValueError, match="bounds clip single features"):
         gradient_attack(symmetric(), np.zeros((1, 120)), path="factor", bounds=(-1, 1))
+
+
+def test_same_trajectory_on_images() -> None:
+    """At 64 x 64 x 3 features, on symmetric and asymmetric models."""
+    rng = np.random.default_rng(5)
+    d, k, l = 12_288, 6, 10
+    mixtures = [
+        mfakit.MFA(np.full(k, 1 / k), 0.5 + 0.05 * rng.normal(size=(k, d)), 0.05 * rng.normal(size=(k, d, l)), 1e-4)
+        for _ in range(2)
+    ]
+    sym = mfakit.BayesClassifier(mixtures)
+    for clf in (sym, sym.asymmetric()):
+        X, y = sym.sample(6, rng=1, dtype=np.float64)
+        direct, factor = (gradient_attack(clf, X, y, step_size=0.2, path=path) for path in ("direct", "factor"))
+        assert direct.success.all()
+        assert direct.n_steps.max() > 5
+        for name in ("success", "n_steps", "source", "target", "target_class", "reason", "y_adv"):
+            np.testing.assert_array_equal(getattr(direct, name), getattr(factor, name), err_msg=name)
+        np.testing.assert_allclose(factor.x_adv, direct.x_adv, rtol=0, atol=1e-9 * np.abs(direct.x_adv).max())

@@ -204,7 +204,7 @@ class GradientVictim:
         if self.classes is not None:
             return len(self.classes)
         shape = _numpy(self.clf.decision_function(sample[:1])).shape if len(sample) else (0,)
-        return int(shape[1]) if len(shape) == 2 else 2
+        return int(shape[-1]) if len(shape) == 2 else 2
 
     def _unit(self, sample: Array) -> float:
         """Half a unit in the last place of what the model computes in. For float64 samples that is seen by a change
