@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,21 @@ def test_what_computes_on_the_host_says_so(device: Any) -> None:
     linear = LogisticRegression().fit(X, np.arange(6) % 2)
     with pytest.raises(ValueError, match="a LogisticRegression is attacked on the host"):
         mfakit.attacks.gradient_attack(linear, device.asarray(X))
+
+
+def test_the_readmes_example(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.is_file():
+        pytest.skip("the README is not here")
+    block = readme.read_text("utf-8").split("## On a GPU")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.setitem(sys.modules, "cupy", device.xp)
+    mfa, X = _model(dtype=np.float32)
+    lines = [line for line in block.splitlines() if line.startswith("mfa.")]
+    assert len(lines) == 3
+    for line in lines:
+        names: dict[str, Any] = {"cupy": device.xp, "mfa": mfa, "X": X}
+        exec(f"result = {line}", names)
+        _close(device.to_host(names["result"]), mfa.log_prob(X), "float32")
 
 
 class TestEmulatedOnly:
