@@ -19,7 +19,9 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
-    needed = dict.fromkeys((".sgd", ".torch", ".network", ".training", ".cnn", ".trades"), "torch") | {".plots": "matplotlib"}
+    networks = (".sgd", ".torch", ".network", ".training", ".cnn", ".trades")
+    searches = (".carlini_wagner", "._cw_network", "._cw_search", "._cw_polish")
+    needed = {**dict.fromkeys(networks + searches, "torch"), ".plots": "matplotlib"}
     for part, package in needed.items():
         if name.endswith(part) or (part == ".plots" and part in name):
             pytest.importorskip(package)
@@ -39,6 +41,10 @@ def test_the_front_page_has_examples() -> None:
         mfakit.point_subspace_distances,
         mfakit.attacks.gradient_attack,
         mfakit.attacks.minimal_perturbation,
+        mfakit.attacks.carlini_wagner_l2,
+        mfakit.classifiers.CNN,
+        mfakit.classifiers.RBFSVM,
+        mfakit.torch.BayesClassifierModule,
         mfakit.datasets.load_bayes_pair,
     ]
     for thing in public:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -115,10 +115,10 @@ class MFAModule(_Rows):
     --------
     >>> import numpy as np, torch, mfakit
     >>> module = mfakit.torch.MFAModule(mfakit.MFA([1.0], np.zeros((1, 2)), np.zeros((1, 2, 1)), 0.5))
-    >>> X = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    >>> X = torch.tensor([[1.0, 0.5]], requires_grad=True)
     >>> module(X).sum().backward()
     >>> X.grad
-    tensor([[-2., -0.]])
+    tensor([[-2., -1.]])
     """
 
     def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
@@ -136,7 +136,7 @@ class MFAModule(_Rows):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         kept = {name: self.get_buffer(name) for name in PARAMETERS}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in kept.items():
             after = self.get_buffer(name)
             if after.dtype != before.dtype:
@@ -144,7 +144,7 @@ class MFAModule(_Rows):
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
         self.mfa = MFA(*(self.get_buffer(name).cpu().numpy() for name in PARAMETERS))
 
 
@@ -208,7 +208,7 @@ class BayesClassifierModule(_Rows):
         """1, or 2σ² with the harmonic mean σ² of all noise variances: the tightest noise sets a logit's size."""
         if self.logits == "log_likelihood":
             return 1.0
-        noise = np.concatenate([m.mfa.noise_variance.ravel() for m in self.mixtures])
+        noise = np.concatenate([cast(MFAModule, m).mfa.noise_variance.ravel() for m in self.mixtures])
         return float(2.0 / np.mean(1.0 / noise))
 
     def forward(self, X: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class BayesClassifierModule(_Rows):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = self.log_priors
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.log_priors = before.to(self.log_priors.device)
         return self
 

@@ -248,3 +248,13 @@ def test_bad_input_says_what_is_wrong(changes: dict[str, Any], error: type[Excep
     arguments: dict[str, Any] = {"clf": spheres(), "X": np.zeros((1, 5)), "y": [0]} | changes
     with pytest.raises(error, match=match):
         gradient_attack(**arguments)
+
+
+def test_a_class_of_prior_zero_does_not_stand_in_the_way() -> None:
+    """Its score is -inf, which once made every flip unsure."""
+    clf = mfakit.BayesClassifier([random_mfa(2, 8, 2, seed=s, spread=0.6) for s in (1, 2, 3)], [0.5, 0.5, 0.0])
+    X, y = clf.sample(10, rng=0, dtype=np.float64)
+    for path in ("factor", "direct"):
+        r = gradient_attack(clf, X, y, step_size=0.1, path=path)
+        assert r.success[~r.already_wrong].all()
+        assert (r.y_adv[r.success] != 2).all()

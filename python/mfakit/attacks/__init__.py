@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from .carlini_wagner import carlini_wagner_l2
+from .general import RootSearchError
 from .gradient import gradient_attack
 from .minimal import MinimalResult, minimal_perturbation
 from .result import AttackResult
 
-__all__ = ["AttackResult", "MinimalResult", "gradient_attack", "minimal_perturbation"]
+__all__ = [
+    "AttackResult",
+    "MinimalResult",
+    "RootSearchError",
+    "carlini_wagner_l2",
+    "gradient_attack",
+    "minimal_perturbation",
+]

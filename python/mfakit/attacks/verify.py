@@ -84,7 +84,8 @@ def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
     rows = np.arange(len(y))
     decision = joint.argmax(axis=1)
     margin = joint[rows, decision] - joint[rows, y]
-    return decision, margin > SURE * np.abs(joint).max(axis=1)
+    size = np.abs(np.where(np.isfinite(joint), joint, 0.0)).max(axis=1)  # -inf: a class that cannot be, exactly
+    return decision, margin > SURE * size
 
 
 def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], settings: dict[str, Any]) -> AttackResult:

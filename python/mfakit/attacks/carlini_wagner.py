@@ -1,0 +1,325 @@
+"""Carlini and Wagner's ℓ2 attack on any differentiable classifier, sample by sample.
+
+min ‖δ‖² + c · max(0, margin(x + δ) + confidence) by Adam, with a search over c. Constants, ends and best points belong
+to the samples and not to the batch, masks are -inf, the scale of the logits is measured and not assumed, and a success
+is verified on the array that is returned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import RowBlocks, as_labels, check_finite_rows, is_torch
+from .result import AttackResult
+from .verify import as_result, inside_bounds
+from .victims import Choice
+from .walk import State
+
+if TYPE_CHECKING:
+    from ._cw_network import Network
+    from ._cw_search import Settings
+
+__all__ = ["carlini_wagner_l2"]
+
+Array = NDArray[Any]
+
+# What preset="paper" fixes: the attack as the paper ran it (section 2.4), with nothing of ours.
+PAPER: dict[str, Any] = {
+    "max_iterations": 500, "binary_search_steps": 3, "learning_rate": 0.01, "initial_const": 0.01, "confidence": 0.0,
+    "rescue_searches": 0, "polish": False,
+}  # fmt: skip
+# Rows per look at the data's range.
+RANGE_ROWS = 4096
+
+
+def carlini_wagner_l2(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    max_iterations: int = 500,
+    binary_search_steps: int = 3,
+    learning_rate: float = 0.01,
+    initial_const: float | str = "auto",
+    confidence: float = 0.0,
+    bounds: tuple[float, float] | str | None = "data",
+    targets: Any = None,
+    rescue_searches: int = 8,
+    polish: bool = True,
+    preset: str | None = None,
+    batch_size: int = 128,
+    abort_early: bool = True,
+    progress: bool | None = False,
+    device: Any = None,
+) -> AttackResult:
+    """The smallest ℓ2 perturbation that Carlini and Wagner's attack finds, per sample.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or classifier
+        A module in evaluation mode that maps samples to logits [n, C], C ≥ 2; a :class:`mfakit.BayesClassifier` (by
+        :class:`mfakit.torch.BayesClassifierModule`, in float64); a classifier with a network in ``module_``; a fitted
+        support vector machine (by :class:`mfakit.torch.SVMModule`).
+    X : array-like, [n, d]
+        For a module also [n, ...], such as images [n, C, H, W], passed on in this shape.
+    y : array-like [n], optional
+        True classes, as columns of the logits; None takes the predicted ones. Samples that are already wrong are not
+        attacked.
+    max_iterations : int
+        Adam's steps in one search.
+    binary_search_steps : int
+        Searches per sample, each with its own constant c: ten times larger after a failure, until one has succeeded,
+        then bisected.
+    learning_rate : float
+        Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box.
+    initial_const : float or "auto"
+        The first c. "auto" measures the scale of the logits: per sample 4 margin / ‖∇margin‖², twice the constant at
+        which a linear model's loss has its minimum on the boundary.
+    confidence : float
+        How far the other logit must lead, in logits. The margin is kept in ``x_adv`` where rounding permits.
+    bounds : (low, high), None or "data"
+        Keep every feature within these, by tanh; None for no box; "data" is the range of X. The result's settings say
+        which bounds they were.
+    targets : array-like [n], optional
+        The classes to reach, each other than the true one; None for any other class.
+    rescue_searches : int
+        So many more searches, with c ten times larger each time, for samples that no search has fooled: margins may
+        become flatter by orders of magnitude on the way. Such a sample is bisected afterwards.
+    polish : bool
+        Cut and turn the best points onto the boundary, where Adam stops within a step of it. Never longer.
+    preset : {None, "paper"}
+        "paper": 500 iterations, 3 searches, learning rate 0.01, first constant 0.01 for all, no confidence, no rescue,
+        no polish. An argument that disagrees with it is an error.
+    batch_size : int
+        Samples at a time. No sample's result depends on it or on the others beyond the rounding of the model itself.
+    abort_early : bool
+        End a sample's search, after its first fifth, when 6% of its iterations did not lower its loss by 1e-4 of
+        itself. Rescue searches are not ended early.
+    progress : bool or None
+        A progress bar over the searches; None shows it on a terminal.
+    device : optional
+        Where to make the module of a classifier of mfakit; a module runs where it is.
+
+    Returns
+    -------
+    AttackResult
+        Verified on the returned points in the dtype in which the model runs (float64 for mfakit's own), with
+        differences that rounding could undo not counted. ``reason`` is "flipped", "already wrong", "max_steps", "no
+        gradient" (it vanishes at the sample), "NaN logits" or "not verified"; ``n_steps`` are Adam's steps in all
+        searches. With `targets`, success means that the decision is the target.
+
+    Raises
+    ------
+    TypeError
+        A model that is none of those.
+    ValueError
+        NaN or inf in X, inputs outside `bounds`, labels or targets that are no classes, a module in training mode, one
+        that returns a single logit or is not differentiable, an argument out of range.
+
+    Warns
+    -----
+    UserWarning
+        If the module gives two answers for one input.
+
+    References
+    ----------
+    Carlini & Wagner, Towards Evaluating the Robustness of Neural Networks, 2017, section VI; Richardson & Weiss 2021,
+    section 2.4.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)
+    >>> r = mfakit.attacks.carlini_wagner_l2(clf, np.array([[-1.0, 0.5]]), bounds=None)
+    >>> r.success, r.l2.round(6)
+    (array([ True]), array([1.]))
+    """
+    given: dict[str, Any] = {
+        "max_iterations": max_iterations, "binary_search_steps": binary_search_steps, "learning_rate": learning_rate,
+        "initial_const": initial_const, "confidence": confidence, "rescue_searches": rescue_searches, "polish": polish,
+    }  # fmt: skip
+    _apply_preset(given, preset)
+    _check(given, batch_size)
+    host, shape = _on_host(X)
+    import torch
+
+    from ._cw_network import Network, as_module
+    from ._cw_search import Settings
+
+    width = getattr(model, "n_features", None) or getattr(model, "n_features_in_", None)
+    rows = RowBlocks(host, width if len(shape) == 1 else None)
+    network = Network.of(as_module(model, device), shape, device)
+    box = _box(rows, bounds)
+    settings = {
+        "attack": "carlini_wagner_l2", **given, "preset": preset, "abort_early": abort_early,
+        "targeted": targets is not None, "bounds": box, "bounds_from": bounds if bounds == "data" else "argument",
+        "dtype": rows.dtype.name, "runs_in": str(network.dtype).removeprefix("torch."), "device": str(network.device),
+    }  # fmt: skip
+    search = Settings(
+        max_iterations, given["binary_search_steps"], given["rescue_searches"], given["learning_rate"],
+        None if given["initial_const"] == "auto" else given["initial_const"], given["confidence"], box, abort_early,
+        given["polish"], 2.0 if preset == "paper" else 10.0,
+    )  # fmt: skip
+    # What the caller may have switched off around us is on inside.
+    with torch.inference_mode(False):
+        states, points = _attack(network, rows, y, targets, search, batch_size, progress)
+    return _as_given(as_result(points, host, rows, states, settings), X)
+
+
+def _attack(
+    network: Network, rows: RowBlocks, y: Any, targets: Any, search: Settings, batch_size: int, progress: bool | None
+) -> tuple[list[State], Array]:
+    """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
+    from tqdm import tqdm
+
+    n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
+    # Without samples nothing says how many classes there are.
+    n_classes = network.probe(network.tensor(rows.block(0, min(n, batch_size)))) if n else 2
+    labels = None if y is None else as_labels(y, n, n_classes)
+    goals = None if targets is None else as_labels(targets, n, n_classes, "targets")
+    hidden = None if progress is None else not progress
+    with tqdm(total=n * search.searches, unit="search", disable=hidden, desc="CW") as bar:
+        for start in range(0, n, batch_size):
+            part = slice(start, min(start + batch_size, n))
+            block = _Block(network, rows.block(part.start, part.stop), search)
+            block.decide(None if labels is None else labels[part], None if goals is None else goals[part], start)
+            points[part] = block.search(lambda m: bar.update(min(m, bar.total - bar.n)))
+            states.append(block.state)
+        bar.update(bar.total - bar.n)
+    return states, points
+
+
+class _Block:
+    """One batch of samples X [n, d]."""
+
+    def __init__(self, network: Network, X: Array, settings: Settings) -> None:
+        self.network, self.X, self.settings = network, X, settings
+
+    def decide(self, y: Array | None, targets: Array | None, start: int) -> None:
+        """Score the samples: who is right, and hence attacked, and with what aim; `start` is for messages."""
+        import torch
+
+        from ._cw_network import Aim, size_of
+
+        with torch.no_grad():
+            z = self.network(self.network.tensor(self.X))
+        n, predicted, broken = len(z), z.argmax(dim=1).cpu().numpy(), z.isnan().any(dim=1).cpu().numpy()
+        self.targets, labels = targets, predicted if y is None else y
+        if targets is not None and (targets == labels).any():
+            row = int((targets == labels).argmax())
+            raise ValueError(
+                f"targets must differ from the true classes, but both are {targets[row]} in row {start + row}"
+            )
+        wrong = (predicted != labels) & ~broken
+        reason = np.where(wrong, "already wrong", np.where(broken, "NaN logits", "max_steps")).astype("<U16")
+        self.attacked = np.flatnonzero(~wrong & ~broken)
+        classes = torch.as_tensor(labels if targets is None else targets, device=z.device)
+        aim = Aim(classes, 1.0 if targets is None else -1.0, size_of(z))
+        self.aim = aim.take(torch.as_tensor(self.attacked, device=z.device))
+        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+
+    def search(self, progress: Any) -> Array:
+        """The points to return [n, d], searched, polished and verified."""
+        import torch
+
+        from ._cw_polish import polish, settle
+        from ._cw_search import Box, search
+
+        state, rows, network, settings = self.state, self.attacked, self.network, self.settings
+        x, aim = network.tensor(self.X[rows]), self.aim
+        found = search(network, x, aim, settings, progress)
+        won = torch.isfinite(found.squares) & ~found.spoilt
+        box, start = Box(settings.bounds), x[won]
+        # tanh returns samples only nearly; what it did not move comes back exactly.
+        changed = start + (found.points[won] - box.points(box.enter(start))[0])
+        if settings.bounds is not None:
+            changed = changed.clamp(*settings.bounds)
+        if settings.polish and len(changed):
+            changed = polish(network, start, changed, aim.take(won), settings.confidence, settings.bounds)
+        fooled, stuck, spoilt = (value.cpu().numpy() for value in (won, found.stuck, found.spoilt))
+        state.n_steps[rows] = found.n_steps.cpu().numpy()
+        state.reason[rows[stuck]], state.reason[rows[spoilt]] = "no gradient", "NaN logits"
+        rows = rows[fooled]
+        here = self.X[rows] + (changed.double() - start.double()).cpu().numpy()
+        points = self.X.copy()
+        points[rows], sure, decisions = settle(network, self.X[rows], here, aim.take(won), settings.bounds)
+        state.flipped[rows], state.reason[rows] = sure, np.where(sure, "flipped", "not verified")
+        state.y_adv[rows] = np.where(sure, decisions, state.y_adv[rows])
+        goals = state.y_adv if self.targets is None else self.targets
+        state.choice.target_class = np.where(state.flipped, goals, -1)
+        return points
+
+
+def _box(rows: RowBlocks, bounds: Any) -> tuple[float, float] | None:
+    """The bounds meant; every row of X is looked at, for NaN and for values outside."""
+    if isinstance(bounds, str) and bounds != "data":
+        raise ValueError(f'bounds must be (low, high), None or "data", got {bounds!r}')
+    box = None if bounds is None or bounds == "data" else (float(bounds[0]), float(bounds[1]))
+    low, high = np.inf, -np.inf
+    for start in range(0, len(rows), RANGE_ROWS):
+        block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
+        check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
+        inside_bounds(block, box, start)
+        low, high = min(low, float(block.min(initial=np.inf))), max(high, float(block.max(initial=-np.inf)))
+    if bounds != "data" or not len(rows):
+        return box
+    if not low < high:
+        raise ValueError(f'bounds="data" needs data with a range, and every value of X is {low:g}; pass (low, high)')
+    return low, high
+
+
+def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
+    """Put a preset's values in place of the defaults."""
+    if preset is None:
+        return
+    if preset != "paper":
+        raise ValueError(f"preset must be None or 'paper', got {preset!r}")
+    defaults: dict[str, Any] = carlini_wagner_l2.__kwdefaults__ or {}
+    for name, value in PAPER.items():
+        if given[name] != defaults[name] and given[name] != value:
+            raise ValueError(f"preset='paper' fixes {name} at {value}, got {given[name]!r}; leave one of the two out")
+        given[name] = value
+
+
+def _check(given: dict[str, Any], batch_size: int) -> None:
+    for name, least in (("max_iterations", 1), ("binary_search_steps", 1), ("rescue_searches", 0), ("batch_size", 1)):
+        value = batch_size if name == "batch_size" else given[name]
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    for name in ("learning_rate", "initial_const", "confidence"):
+        value = given[name]
+        if name == "initial_const" and value == "auto":
+            continue
+        if isinstance(value, str) or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
+            raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
+    """X as rows on the host, and the shape of a sample."""
+    if is_torch(X) and X.device.type != "cpu":
+        X = X.cpu()
+    elif type(X).__module__.split(".")[0] == "cupy":
+        X = X.get()
+    ndim = getattr(X, "ndim", None)
+    if ndim is None or ndim <= 2:
+        return X, tuple(np.shape(X)[1:]) if ndim is None else tuple(X.shape[1:])
+    return X.reshape(len(X), -1), tuple(X.shape[1:])
+
+
+def _as_given(result: AttackResult, X: Any) -> AttackResult:
+    """The result with x_adv in X's shape and place."""
+    x_adv = result.x_adv
+    if getattr(X, "ndim", 2) > 2:
+        x_adv = x_adv.reshape(X.shape)
+    if is_torch(X):
+        x_adv = x_adv.to(X.device)
+    elif type(X).__module__.split(".")[0] == "cupy":
+        import cupy
+
+        x_adv = cupy.asarray(x_adv)
+    return result if x_adv is result.x_adv else dataclasses.replace(result, x_adv=x_adv)
