@@ -260,7 +260,7 @@ def _noise(value: Any, k: int, d: int) -> Array:
         raise ValueError(f"noise_variance must be a number, [{k}] or [{k}, {d}], got shape {noise.shape}")
     if not (noise >= np.finfo(np.float64).tiny).all():
         raise ValueError(
-            f"noise_variance must be positive, got {noise.min():.3g}; the limit σ → 0, where Theorem 2 bounds the radius "
-            "by half the distance between subspaces, is what subspace_distances computes"
+            f"noise_variance must be positive, got {noise.min():.3g}; the limit σ → 0, where Theorem 2 bounds the "
+            "radius by half the distance between subspaces, is what subspace_distances computes"
         )
     return noise

@@ -1,6 +1,6 @@
-// Runs CUDA kernels on the CPU, one fiber per thread of a block, blocks one after the other. Fibers run until they meet a
-// barrier or a warp operation; forward, reverse or permuted, so that a missing barrier shows as a wrong result. What a
-// device would leave undefined (a barrier that some threads do not reach, a shuffle with a lane gone) is an error.
+// Runs CUDA kernels on the CPU, one fiber per thread of a block, blocks one after the other. Fibers run until they meet
+// a barrier or a warp operation; forward, reverse or permuted, so that a missing barrier shows as a wrong result. What
+// a device would leave undefined (a barrier that some threads do not reach, a shuffle with a lane gone) is an error.
 #pragma once
 #include <ucontext.h>
 
@@ -40,7 +40,7 @@ struct Fiber {
 struct Now {
   Dim3 thread, block, block_dim, grid_dim;
   char* dynamic_shared = nullptr;
-  unsigned number = 0;              // of the thread in its block
+  unsigned number = 0;  // of the thread in its block
   std::vector<Fiber> fibers;
   std::vector<uint64_t> exchanged;  // a slot per thread, for shuffles
   ucontext_t scheduler;
@@ -181,14 +181,15 @@ struct Caller<void(A...)> {
   }
 };
 
-inline int launch(void (*body)(void**), const unsigned* grid, unsigned threads, const uint64_t* part, size_t shared_bytes,
-                  void** args, int order, uint64_t seed) {
+inline int launch(void (*body)(void**), const unsigned* grid, unsigned threads, const uint64_t* part,
+                  size_t shared_bytes, void** args, int order, uint64_t seed) {
   now.body = body;
   now.args = args;
   now.block_dim = {threads, 1, 1};
   now.grid_dim = {grid[0], grid[1], grid[2]};
   try {
-    const uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2], first = part[0], last = part[1] < blocks ? part[1] : blocks;
+    const uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2], first = part[0],
+                   last = part[1] < blocks ? part[1] : blocks;
     for (unsigned b : ordered(unsigned(last - first), order, seed)) {
       const uint64_t number = first + b;
       now.block = {unsigned(number % grid[0]), unsigned(number / grid[0] % grid[1]),
