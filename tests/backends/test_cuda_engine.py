@@ -70,7 +70,7 @@ def cublas(monkeypatch: pytest.MonkeyPatch) -> _Cublas:
 def _engine(**xp: Any) -> CupyEngine:
     engine = object.__new__(CupyEngine)
     engine.xp = SimpleNamespace(**xp)
-    engine._modules, engine._lock = {}, threading.Lock()
+    engine._modules, engine._functions, engine._lock = {}, {}, threading.Lock()
     return engine
 
 

@@ -41,6 +41,7 @@ class CupyEngine:
         self.device = device
         self.pid = os.getpid()
         self._modules: dict[Any, Any] = {}
+        self._functions: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self.out_of_memory: tuple[type[Exception], ...] = (cupy.cuda.memory.OutOfMemoryError,)
         properties = cupy.cuda.runtime.getDeviceProperties(device)
@@ -94,7 +95,9 @@ class CupyEngine:
         with self._lock:
             if key not in self._modules:
                 self._modules[key] = self._compile(family, _cuda_source.definitions(real, **dict(values)))
-        return self._modules[key].get_function(kernel)
+            if (key, kernel) not in self._functions:
+                self._functions[key, kernel] = self._modules[key].get_function(kernel)
+        return self._functions[key, kernel]
 
     def _compile(self, family: str, options: tuple[str, ...]) -> Any:
         module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")
