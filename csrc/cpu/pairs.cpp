@@ -53,9 +53,7 @@ MFAKIT_HD void refine_body(const Real* const* x, const double* mean, const doubl
   }
   bool exact[tile_rows], all_exact = true;
   for (int t = 0; t < tile_rows; ++t) {
-    maha[t] = size[t];
-    for (index_t a = 0; a < l; ++a) maha[t] -= y[t * l + a] * y[t * l + a];
-    exact[t] = size[t] <= largest_cancellation<Real>::value * maha[t];
+    exact[t] = mahalanobis<Real>(size[t], y + t * l, l, &maha[t]);
     all_exact = all_exact && exact[t];
   }
   if (all_exact) return;

@@ -33,12 +33,7 @@ void factor_walk(const Coordinates& q, const index_t* y, const WalkSettings& set
       const WalkReport report = walk_one(q, y[i], settings, p, s);
       alpha[i] = p.alpha;
       sq[i] = p.sq;
-      index_t* out = reports + 5 * i;
-      out[0] = index_t(report.end);
-      out[1] = report.n_steps;
-      out[2] = report.source;
-      out[3] = report.target;
-      out[4] = report.rival;
+      write_report(report, reports + 5 * i);
     }
   });
 }

@@ -51,12 +51,7 @@ extern "C" __global__ void factor_walk(const double* gram, const double* varianc
     if (threadIdx.x == 0) {
       alpha[i] = p.alpha;
       sq[i] = p.sq;
-      index_t* out = reports + 5 * i;
-      out[0] = index_t(report.end);
-      out[1] = report.n_steps;
-      out[2] = report.source;
-      out[3] = report.target;
-      out[4] = report.rival;
+      write_report(report, reports + 5 * i);
     }
     team.sync();
   }

@@ -22,22 +22,27 @@ extern "C" __global__ void center_rows(const Real* X, const double* center, inde
 
 // One row of the block product and what its epilogue needs.
 struct CoarseRow {
-  const Real* y;     // [k (l+1)]
-  const Real* quad;  // [k], or null for isotropic noise
-  double sq_norm;
-  const double *inv_noise, *shift, *mean_norm, *log_norm;
+  const Real* products;  // [n, k (l+1)]
+  const Real* quad;      // [n, k], or null for isotropic noise
+  const double *sq_norms, *inv_noise, *shift, *mean_norm, *log_norm;
   double slack;
-  index_t l;
+  index_t k, l, i;
 
   // |xc|^2_{D^-1} for component j.
   __device__ __forceinline__ double weighted(index_t j) const {
-    return quad ? double(quad[j]) : sq_norm * inv_noise[j];
+    return quad ? double(quad[i * k + j]) : sq_norms[i] * inv_noise[j];
   }
   __device__ __forceinline__ double log_prob(index_t j) const {
-    return component_log_prob(y + j * (l + 1), shift + j * l, l, weighted(j), mean_norm[j], log_norm[j]);
+    return component_log_prob(products + (i * k + j) * (l + 1), shift + j * l, l, weighted(j), mean_norm[j],
+                              log_norm[j]);
   }
   // How far rounding may have moved it.
   __device__ __forceinline__ double error(index_t j) const { return slack * (weighted(j) + mean_norm[j]); }
+  // The least that the best component has for sure; what NaN says does not count.
+  __device__ __forceinline__ double sure(index_t j, double log_prob_j) const {
+    const double least = log_prob_j - error(j);
+    return least == least ? least : -infinity_();
+  }
 };
 
 // log_prob [n, k] and keep [n, k]; a warp per row.
@@ -47,20 +52,11 @@ extern "C" __global__ void mixture_epilogue(const Real* products, const Real* qu
                                             double* log_prob, unsigned char* keep) {
   const WarpTeam team;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products + i * k * (l + 1),
-                           quad ? quad + i * k : nullptr,
-                           sq_norms[i],
-                           inv_noise,
-                           shift,
-                           mean_norm,
-                           log_norm,
-                           slack,
-                           l};
+    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
     double* lp = log_prob + i * k;
     const double best = team.max(k, [&](index_t j) {
       lp[j] = row.log_prob(j);
-      const double sure = lp[j] - row.error(j);
-      return sure == sure ? sure : -infinity_();
+      return row.sure(j, lp[j]);
     });
     team.each(k, [&](index_t j) { keep[i * k + j] = lp[j] + row.error(j) >= best - cutoff_nats; });
   }
@@ -74,19 +70,8 @@ extern "C" __global__ void count_candidates(const Real* products, const Real* qu
                                             double* threshold, index_t* count) {
   const WarpTeam team;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products + i * k * (l + 1),
-                           quad ? quad + i * k : nullptr,
-                           sq_norms[i],
-                           inv_noise,
-                           shift,
-                           mean_norm,
-                           log_norm,
-                           slack,
-                           l};
-    const double best = team.max(k, [&](index_t j) {
-      const double sure = row.log_prob(j) - row.error(j);
-      return sure == sure ? sure : -infinity_();
-    });
+    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
+    const double best = team.max(k, [&](index_t j) { return row.sure(j, row.log_prob(j)); });
     const double found =
         team.sum(k, [&](index_t j) { return row.log_prob(j) + row.error(j) >= best - cutoff_nats ? 1.0 : 0.0; });
     if (lane_number() == 0) {
@@ -104,15 +89,7 @@ extern "C" __global__ void list_candidates(const Real* products, const Real* qua
                                            const double* threshold, const index_t* offsets, index_t* rows,
                                            index_t* components) {
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products + i * k * (l + 1),
-                           quad ? quad + i * k : nullptr,
-                           sq_norms[i],
-                           inv_noise,
-                           shift,
-                           mean_norm,
-                           log_norm,
-                           slack,
-                           l};
+    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
     index_t at = offsets[i];
     for (index_t first = 0; first < k; first += warp_size) {
       const index_t j = first + lane_number();

@@ -58,9 +58,7 @@ extern "C" __global__ void refine(const Real* X, const index_t* rows, const inde
   double maha[tile_rows];
   bool exact[tile_rows], all_exact = true;
   for (int t = 0; t < tile_rows; ++t) {
-    maha[t] = size[t];
-    for (index_t a = 0; a < l; ++a) maha[t] -= y[t * l + a] * y[t * l + a];
-    exact[t] = size[t] <= largest_cancellation<Real>::value * maha[t];
+    exact[t] = mahalanobis<Real>(size[t], y + t * l, l, &maha[t]);
     all_exact = all_exact && exact[t];
   }
   if (!all_exact) {  // the same for all threads

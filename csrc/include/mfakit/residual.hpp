@@ -107,6 +107,15 @@ struct largest_cancellation<float> {
   static constexpr double value = 1e6;
 };
 
+// maha = |r|^2_{D^-1} - |y|^2 from size = |r|^2_{D^-1} and y [l]; false if too many of its digits cancel, and it must
+// be summed from the residual.
+template <class Real>
+MFAKIT_HD bool mahalanobis(double size, const double* y /*[l]*/, index_t l, double* maha) {
+  *maha = size;
+  for (index_t a = 0; a < l; ++a) *maha -= y[a] * y[a];
+  return size <= largest_cancellation<Real>::value * *maha;
+}
+
 // grad log N(x) at one feature.
 MFAKIT_HD double gradient_at(double r, double g, double variance) { return g - r / variance; }
 

@@ -20,6 +20,14 @@ struct WalkReport {
   index_t n_steps, source, target, rival;  // components numbered over all classes; rival: the target's class
 };
 
+MFAKIT_HD void write_report(const WalkReport& report, index_t* out /*[5]*/) {
+  out[0] = index_t(report.end);
+  out[1] = report.n_steps;
+  out[2] = report.source;
+  out[3] = report.target;
+  out[4] = report.rival;
+}
+
 // Buffers of one walk: decision, combination (2 l + 2 entries) and the point one step before.
 struct WalkScratch {
   Decision decision;
