@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .certificates import bracket_plot, uncertified_plot
 from .common import BLACK, BLUE, COLORS, DPI, GREEN, PURPLE, STYLE, VERMILION
+from .comparison import comparison_panel
 from .histograms import PIXEL_THRESHOLD, distance_histogram, pixel_histogram
 from .images import image_shape, magnification, show_images
 from .panels import Perturbations, perturbation_panel
@@ -26,6 +27,7 @@ __all__ = [
     "VERMILION",
     "Perturbations",
     "bracket_plot",
+    "comparison_panel",
     "distance_histogram",
     "image_shape",
     "lemma_a2_plot",
