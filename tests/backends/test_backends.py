@@ -288,7 +288,7 @@ def _checking(ops: ModuleType, called: set[str]) -> SimpleNamespace:
 
         return call
 
-    return SimpleNamespace(**{name: checked(name) for name in TABLE})
+    return SimpleNamespace(__name__="checking", **{name: checked(name) for name in TABLE})
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
@@ -297,7 +297,7 @@ def test_the_driver_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, noise: s
     called: set[str] = set()
     checking = _checking(numpy_ops, called)
     for module in (density, subspaces):
-        monkeypatch.setattr(module, "get_backend", lambda _: checking)
+        monkeypatch.setattr(module, "get_backend", lambda *_: checking)
     mfa = random_mfa(5, 40, 3, noise=noise)
     X = mfa.sample(30, rng=0, dtype=dtype)[0]
     for layout in (X, np.asfortranarray(X), X[::-2], X.astype(X.dtype.newbyteorder())):
