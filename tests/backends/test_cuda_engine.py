@@ -118,7 +118,7 @@ def test_an_unwritable_kernel_cache_still_works(caplog: pytest.LogCaptureFixture
         def compile(self) -> None:
             attempts.append(os.environ.get("CUPY_CACHE_IN_MEMORY"))
             if attempts[-1] is None:
-                raise PermissionError(13, "Permission denied: '/root/.cupy'")
+                raise PermissionError(13, "Permission denied")
 
     with caplog.at_level(logging.INFO, "mfakit"):
         _engine(RawModule=RawModule)._compile("pairs", ("-std=c++17",))
