@@ -18,10 +18,12 @@ import mfakit
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, list[float]]:
+def interleaved(
+    candidates: dict[str, Callable[[], Any]], rounds: int = 5, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Seconds of each candidate, in turn within each round, after one warm-up: machines drift, ratios within a round
     less."""
-    for run in candidates.values():
+    for run in candidates.values() if warm_up else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
