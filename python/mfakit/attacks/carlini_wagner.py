@@ -146,7 +146,10 @@ def carlini_wagner_l2(
     _apply_preset(given, preset)
     _check(given, batch_size)
     host, shape = _on_host(X)
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f"carlini_wagner_l2 needs torch: pip install 'mfakit[torch]' ({error})") from None
 
     from ._cw_network import Network, as_module
     from ._cw_search import Settings
