@@ -20,7 +20,9 @@ from support import parameters, random_mfa, rtol
 import mfakit
 from mfakit import _reference
 from mfakit._arrays import is_cupy
+from mfakit._options import Options
 from mfakit.backends import _cuda_engine
+from mfakit.fit import Statistics
 
 METHODS = ("log_prob", "component_log_prob", "responsibilities", "grad_log_prob")
 
@@ -205,6 +207,10 @@ def test_latents(device: Any) -> None:
     _close(device.to_host(mfa.reconstruct(device.asarray(X))), mfa.reconstruct(X), "float64")
     mask = np.arange(37) < 9
     _close(device.to_host(mfa.impute(device.asarray(X), mask)), mfa.impute(X, mask), "float64")
+    _close(mfa.impute(X, mask, backend="cuda"), mfa.impute(X, mask), "float64")
+    out = device.asarray(np.zeros_like(X))
+    assert mfa.impute(device.asarray(X), mask, out=out) is out
+    _close(device.to_host(out), mfa.impute(X, mask), "float64")
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "own sigmas", "diagonal"])
@@ -288,6 +294,42 @@ class TestEmulatedOnly:
             got = mfa.log_prob(X, backend="cuda")
         _close(got, mfa.log_prob(X), "float64")
         assert [r.getMessage().split()[-2] for r in caplog.records] == ["12", "6"]
+
+    @pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack direct"])
+    def test_out_of_memory_anywhere(self, emulated: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
+        """At some launch: the block is done again in two halves, and nothing of it counts twice."""
+        mfa, X = _model("diagonal" if what == "statistics" else "isotropic", n=9)
+        clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, seed=s, spread=0.6) for s in (1, 2)])
+        Z, y = clf.sample(9, rng=3, dtype=np.float64)
+
+        def run(backend: str) -> tuple[Any, ...]:
+            if what == "statistics":
+                options = Options(backend=backend, block_rows=5)
+                s = Statistics.zeros(mfa).add(X, np.linspace(0.0, 1.0, len(X)), options)
+                worst = (s.worst.log_prob, s.worst.rows)
+                return (s.weight, s.sum_x, s.sum_xx, s.sum_z, s.sum_zz, s.sum_xz, s.log_likelihood, *worst)
+            if what.startswith("attack"):
+                path = what.split()[1]
+                r = mfakit.attacks.gradient_attack(
+                    clf, Z, y, step_size=0.2, max_steps=3, path=path, backend=backend, block_rows=9
+                )
+                return r.x_adv, r.success, r.n_steps, r.source
+            found = getattr(mfa, what)(X, backend=backend, block_rows=5)
+            return tuple(found) if isinstance(found, tuple) else (found,)
+
+        expected, number = run("auto"), 0
+        while True:
+            emulated.launches.clear()
+            emulated.fail_at_launch = number
+            with caplog.at_level(logging.WARNING, "mfakit"):
+                got = run("cuda")
+            if emulated.fail_at_launch is not None:
+                break
+            assert "is out of memory" in caplog.records[-1].getMessage()
+            for a, b in zip(got, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+            number += 1 + number // 4  # all of the first ones; later ones are alike
+        assert number >= 3
 
     def test_out_of_memory_at_one_row_is_an_error(self, emulated: Any) -> None:
         mfa, X = _model()

@@ -7,8 +7,7 @@ candidates that can matter (epilogue), those again from their residuals in float
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,12 @@ from .factors import Factors
 if TYPE_CHECKING:
     from .mfa import MFA
 
-__all__ = ["Evaluator", "Scores", "component_log_prob", "grad_log_prob", "log_prob", "over_blocks", "responsibilities"]
+__all__ = [
+    "Evaluator", "Scores", "component_log_prob", "each_block", "grad_log_prob", "log_prob", "over_blocks",
+    "responsibilities",
+]  # fmt: skip
 
 Array = Any  # NumPy's or, on a device, CuPy's
-
-_logger = logging.getLogger("mfakit")
 
 # Gradients go by pairs (each costs its residual) until a sample has so many candidates that the product back is
 # cheaper.
@@ -81,6 +81,11 @@ class Evaluator:
         other = copy.copy(self)
         other.factors = self.arrays.factors(factors)
         return other
+
+    def resize(self, rows: int) -> None:
+        """From now on for blocks of at most so many rows; the buffers are given up."""
+        self.rows = rows
+        self._buffers.clear()
 
     def _buffer(self, name: str, shape: tuple[int, int], dtype: Any) -> Array:
         """The first `shape[0]` rows of a buffer that is allocated once; contiguous."""
@@ -241,49 +246,33 @@ class Evaluator:
         )  # fmt: skip
 
 
-# What a block gives: filled in by (evaluator, block of X, number of its first row, its part of the result).
+# Of a block: (evaluator, block of X, number of its first row), and where a result is to be filled in, its part of that.
+Work = Callable[[Evaluator, Array, int], None]
 Fill = Callable[[Evaluator, Array, int, Array], None]
 
 
-def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, out: Array) -> None:
-    """Fill out [n, ...] block by block, where X lies or, for host arrays on a device, streamed there and back.
-
-    A device out of memory gets blocks half as tall; the results do not depend on it.
+def each_block(X: RowBlocks, factors: Factors, options: Options, work: Work) -> None:
+    """Do `work` on every block of X, where X lies or, for host arrays on a device, streamed there; see
+    Host.each_block.
     """
     ops = get_backend(options.backend, X.device)
-    arrays = get_arrays(ops, X.device)
-    dtype = np.dtype(options.product or X.dtype)
+    arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
     with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
         rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
-        start = 0
-        while start < len(X):
-            try:
-                evaluator = Evaluator(factors, ops, dtype, rows, options)
-                for first, block in arrays.blocks(X, start, rows):
-                    start = first
-                    part = slice(first, first + len(block))
-                    target = arrays.target(out, part)
-                    fill(evaluator, block, first, target)
-                    arrays.store(out, part, target)
-                    start = part.stop
-            except arrays.out_of_memory:
-                if rows == 1:
-                    raise
-                rows = -(-rows // 2)
-                _logger.warning("%s is out of memory: going on with blocks of %d rows", arrays.name, rows)
-                del evaluator
-                arrays.release()
-
-
-def blocks(X: RowBlocks, factors: Factors, options: Options) -> Iterator[tuple[slice, Scores, Evaluator]]:
-    """Scores of X block by block: (rows of the block, its scores, the evaluator)."""
-    ops = get_backend(options.backend, X.device)
-    arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
-    with arrays.active():
-        rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
         evaluator = Evaluator(factors, ops, dtype, rows, options)
-        for first, block in arrays.blocks(X, 0, rows):
-            yield slice(first, first + len(block)), evaluator(block, first, X.name), evaluator
+        arrays.each_block(X, rows, lambda block, first: work(evaluator, block, first), evaluator.resize)
+
+
+def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, out: Array) -> None:
+    """Fill out [n, ...] block by block; of host arrays on a device it comes back the same way."""
+
+    def work(evaluator: Evaluator, block: Array, first: int) -> None:
+        part = slice(first, first + len(block))
+        target = evaluator.arrays.target(out, part)
+        fill(evaluator, block, first, target)
+        evaluator.arrays.store(out, part, target)
+
+    each_block(X, factors, options, work)
 
 
 def _open(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:

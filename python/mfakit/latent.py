@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, to_numpy, wrap_like
 from ._options import Options
-from .backends import get_backend
-from .density import Scores, blocks
+from .backends import get_arrays, get_backend
+from .density import Evaluator, Scores, each_block, over_blocks
 from .factors import Factors, factorize
 
 if TYPE_CHECKING:
@@ -59,14 +59,17 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Array, Any]:
     mfa.check_device(rows.device, opts.backend)
     mean = opts.result((len(rows), mfa.n_factors), rows.dtype, rows)
     component = replace(opts, out=None).result((len(rows),), np.int64, rows)
-    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
-        arrays = evaluator.arrays
-        best, y = _best_pairs(scores, arrays.xp)
+
+    def work(evaluator: Evaluator, block: Array, first: int) -> None:
+        arrays, part = evaluator.arrays, slice(first, first + len(block))
+        best, y = _best_pairs(evaluator(block, first, rows.name), arrays.xp)
         z = (evaluator.factors.latent_map[best] * y[:, None, :]).sum(axis=2)
         for result, values in ((component, best), (mean, z)):
             target = arrays.target(result, part)
             target[:] = values
             arrays.store(result, part, target)
+
+    each_block(rows, mfa.factors, opts, work)
     latent_map = mfa.factors.latent_map
     covariance = latent_map @ latent_map.transpose(0, 2, 1)
     return (wrap_like(mean, rows.like) if opts.out is None else opts.out), covariance, wrap_like(component, rows.like)
@@ -81,14 +84,15 @@ def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
     rows = RowBlocks(X, mfa.n_features)
     mfa.check_device(rows.device, opts.backend)
     out = opts.result(rows.shape, rows.dtype, rows)
-    for part, scores, evaluator in blocks(rows, mfa.factors, opts):
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         arrays, factors = evaluator.arrays, evaluator.factors
-        best, y = _best_pairs(scores, arrays.xp)
-        target = arrays.target(out, part)
+        best, y = _best_pairs(evaluator(block, first, rows.name), arrays.xp)
         for j in np.unique(arrays.to_host(best)).tolist():
             group = arrays.xp.nonzero(best == j)[0]
-            target[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
-        arrays.store(out, part, target)
+            part[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
+
+    over_blocks(rows, mfa.factors, opts, fill, out)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -118,11 +122,11 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
     Notes
     -----
     Rows with the same mask share one factorization of the observed features: O(k l² d_observed) per distinct mask.
-    Samples on a device are filled in on the host, and brought back.
+    It is made on the host: samples on a device are brought there and back.
     """
     opts = Options(**options)
     rows = RowBlocks(X, mfa.n_features)
-    get_backend(opts.backend, rows.device)
+    ops = get_backend(opts.backend, rows.device)
     mfa.check_device(rows.device, opts.backend)
     mask = to_numpy(mask)
     if mask.dtype != bool or mask.shape not in (rows.shape, rows.shape[1:]):
@@ -130,14 +134,14 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
             f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, "
             f"got {mask.dtype} {mask.shape}"
         )
-    out = np.empty(rows.shape, rows.dtype) if rows.device is not None else opts.result(rows.shape, rows.dtype)
-    if rows.device is not None:
-        opts = replace(opts, backend="auto", out=None)
-    step = opts.plan_block(mfa.n_features, mfa.factors.n_columns, 8)
+    out, arrays = opts.result(rows.shape, rows.dtype, rows), get_arrays(ops, rows.device)
+    host = replace(opts, backend="auto", out=None) if arrays.is_device else opts
+    step = host.plan_block(mfa.n_features, mfa.factors.n_columns, 8)
     for start in range(0, len(rows), step):
         block = to_numpy(rows.block(start, min(start + step, len(rows))))
         part = mask[start : start + step] if mask.ndim == 2 else np.broadcast_to(mask, block.shape)
-        out[start : start + len(block)] = _impute_block(mfa, block, part, start, opts)
+        filled = _impute_block(mfa, block, part, start, host)
+        out[start : start + len(block)] = filled if isinstance(out, np.ndarray) else arrays.asarray(filled)
     return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
@@ -170,13 +174,16 @@ def _conditional_mean(mfa: MFA, X: Array, missing: Array, opts: Options) -> Arra
     rows = RowBlocks(np.ascontiguousarray(X[:, seen], np.float64))
     result = np.zeros((len(X), int(missing.sum())))
     options = Options(backend=opts.backend, n_threads=opts.n_threads, check_finite=opts.check_finite)
-    for part, scores, evaluator in blocks(rows, observed, options):
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        scores = evaluator(block, first, rows.name)
         resp, _ = evaluator.responsibilities(scores)
-        result[part][np.isnan(resp[:, 0])] = np.nan
+        part[np.isnan(resp[:, 0])] = np.nan
         for j in np.unique(scores.components):
             pair = scores.components == j
-            index = part.start + scores.rows[pair]
             z = scores.whitened_latent[pair] @ observed.latent_map[j].T
             guess = mfa.means[j, missing] + z @ mfa.loadings[j][missing].T.astype(np.float64)
-            result[index] += resp[scores.rows[pair], j][:, None] * guess
+            part[scores.rows[pair]] += resp[scores.rows[pair], j][:, None] * guess
+
+    over_blocks(rows, observed, options, fill, result)
     return result

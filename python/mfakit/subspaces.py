@@ -145,14 +145,15 @@ def subspace_distances(
 
     disable = None if progress is None else not progress
     with tqdm(total=shape[0] * shape[1], unit="pair", unit_scale=True, disable=disable, desc="distances") as bar:
-        for rows, columns, sq in _tiles(mfa0.subspaces, mfa1.subspaces, get_backend(opts.backend), opts.threads):
-            reducer.add(rows, columns, np.sqrt(sq))
-            bar.update(sq.size)
+        ops = get_backend(opts.backend)
+        for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, opts.threads):
+            reducer.add(rows, columns, distances)
+            bar.update(distances.size)
     return reducer.result()
 
 
 def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> Iterator[tuple[slice, slice, Array]]:
-    """Squared distances tile by tile: (rows of side 0, rows of side 1, [k0, k1] on the host)."""
+    """Distances tile by tile: (rows of side 0, rows of side 1, [k0, k1] on the host)."""
     arrays = get_arrays(ops)
     xp = arrays.xp
     (k0, l0, _), (k1, l1, _) = side0.shape, side1.shape
@@ -171,10 +172,11 @@ def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> I
                 sq, suspect = xp.empty((len(norm0), len(norm1))), xp.empty((len(norm0), len(norm1)), np.uint8)
                 products = products.reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
                 ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
-                sq = arrays.to_host(sq)
-                for a, b in np.argwhere(arrays.to_host(suspect)):
-                    sq[a, b] = _by_qr(side0, i + a, side1, j + b)
-                yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), sq
+                again = [arrays.to_host(index) for index in xp.nonzero(suspect)]
+                distances = arrays.to_host(xp.sqrt(sq))
+                for a, b in zip(*again, strict=True):
+                    distances[a, b] = _by_qr(side0, i + a, side1, j + b)
+                yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), distances
 
 
 def _panel_rows(side: Any, part: slice, center: Array) -> tuple[Array, Array, Array]:
@@ -199,10 +201,10 @@ def _solve_pair(side0: Factors, i: int, side1: Factors, j: int) -> tuple[Array, 
 
 
 def _by_qr(side0: Factors, i: int, side1: Factors, j: int) -> float:
-    """The squared distance of one pair by an orthogonal factorization of [Q_i Q_j]."""
+    """The distance of one pair by an orthogonal factorization of [Q_i Q_j]."""
     delta, a, b = _solve_pair(side0, i, side1, j)
     residual = delta + a @ side0.whitened[i] - b @ side1.whitened[j]
-    return float(residual @ residual)
+    return float(np.linalg.norm(residual))
 
 
 @dataclass(frozen=True)

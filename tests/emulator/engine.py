@@ -101,6 +101,7 @@ class EmulatedEngine:
         self.uploads: list[str] = []
         self.block_part: tuple[int, int] | None = None  # run only these blocks of a grid
         self.fail_above_rows: int | None = None  # an allocation of more rows of X is out of memory
+        self.fail_at_launch: int | None = None  # the launch of this number finds no memory, once
         self._libraries: dict[Any, ctypes.CDLL] = {}
         self._lock = threading.Lock()
         self._seed = 1
@@ -145,6 +146,9 @@ class EmulatedEngine:
         real: str = "double", shared: int = 0, **values: int,
     ) -> None:  # fmt: skip
         assert threads % 32 == 0
+        if self.fail_at_launch == len(self.launches):
+            self.fail_at_launch = None
+            raise OutOfMemoryError(f"no memory for {kernel}")
         assert min(grid) >= 0
         assert grid[0] < 2**31
         assert max(grid[1:], default=0) < 2**16

@@ -139,19 +139,20 @@ def gradient_attack(
     states, points = [], arrays.empty_result(rows.shape, rows.dtype, rows)
     hide = None if progress is None else not progress
     with arrays.active(), tqdm(total=len(rows), unit="sample", disable=hide, desc="attack") as bar:
-        for start in range(0, len(rows), size):
-            stop = min(start + size, len(rows))
-            block = arrays.asarray(rows.block(start, stop))
+
+        def attack(block: Array, first: int) -> None:
+            part = slice(first, first + len(block))
             if opts.check_finite:
-                check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
-            inside_bounds(block, bounds, start)
-            y_block = None if labels is None else labels[start:stop]
-            walk = _walk(victim, block, y_block, coordinates, taken)
+                check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
+            inside_bounds(block, bounds, first)
+            walk = _walk(victim, block, None if labels is None else labels[part], coordinates, taken)
             walk.run(steps)
             there = push_until_flipped(victim.strict(), walk, block, bounds)
-            points[start:stop] = there if rows.device is not None else arrays.to_host(there)
+            points[part] = there if rows.device is not None else arrays.to_host(there)
             states.append(walk.state)
-            bar.update(stop - start)
+            bar.update(len(block))
+
+        arrays.each_block(rows, size, attack, victim.resize)
     return as_result(points, X, rows, states, settings)
 
 

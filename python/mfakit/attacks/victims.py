@@ -59,6 +59,11 @@ class MixtureVictim:
         """Labels as classes 0 .. C - 1, int64 [n]."""
         return as_labels(y, n, self.n_classes)
 
+    def resize(self, rows: int) -> None:
+        """From now on for blocks of at most so many samples."""
+        for evaluator in self._evaluators:
+            evaluator.resize(rows)
+
     def strict(self) -> MixtureVictim:
         """Itself: its scores are refined, and their size says what rounding does to them."""
         return self
@@ -144,6 +149,9 @@ class GradientVictim:
             classes = f"0 to {self.n_classes - 1}" if ordinary else ", ".join(map(str, self.classes[:10]))
             raise ValueError(f"y must hold the classes {classes} of this classifier, got values {found}")
         return codes
+
+    def resize(self, rows: int) -> None:
+        """From now on for blocks of at most so many samples."""
 
     def strict(self) -> Strict:
         """The same with the true class raised by what rounding may do."""

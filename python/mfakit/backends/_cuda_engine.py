@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from .._errors import BackendUnavailable
 from . import _cuda_source
+from ._upload import Uploader
 
 __all__ = ["CupyEngine", "devices", "engine", "install", "why_missing"]
 
@@ -27,8 +27,6 @@ OLDEST_CAPABILITY = 75
 # library left on the handle) turns a float32 product into a TF32 one.
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 CUDA_R_32F, CUDA_R_64F = 0, 1
-# Threads that copy rows into page-locked memory: one alone is slower than the bus.
-COPY_THREADS = 8
 
 
 class CupyEngine:
@@ -146,7 +144,7 @@ class CupyEngine:
 
     def uploader(self, shape: tuple[int, int], dtype: Any) -> Uploader:
         """Copies of blocks of at most this shape, one ahead of the computation."""
-        return Uploader(self, shape, dtype)
+        return Uploader(self.xp, self.active, shape, dtype)
 
     def synchronize(self) -> None:
         """Wait for the current stream."""
@@ -188,51 +186,6 @@ def _layout(M: Any) -> tuple[int, int]:
     if not M.flags.f_contiguous:
         raise ValueError("an operand of a device product must be contiguous by rows or by columns")
     return 1, M.shape[0]
-
-
-class Uploader:
-    """Blocks of a host array on the device: page-locked buffers, a stream of their own, one block ahead."""
-
-    def __init__(self, engine: CupyEngine, shape: tuple[int, int], dtype: Any) -> None:
-        self._xp = engine.xp
-        self._stream = self._xp.cuda.Stream(non_blocking=True)
-        n_bytes = max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)
-        self._pinned = [
-            np.frombuffer(self._xp.cuda.alloc_pinned_memory(n_bytes), dtype, int(np.prod(shape))).reshape(shape)
-            for _ in range(2)
-        ]
-        self._device = [self._xp.empty(shape, dtype) for _ in range(2)]
-        self._copied = [self._xp.cuda.Event(disable_timing=True) for _ in range(2)]
-        self._used = [self._xp.cuda.Event(disable_timing=True) for _ in range(2)]
-        self._pool = ThreadPoolExecutor(min(COPY_THREADS, os.cpu_count() or 1), thread_name_prefix="mfakit-copy")
-        self._turn = 0
-
-    def start(self, block: np.ndarray[Any, Any]) -> int:
-        """Begin copying a block; returns its ticket. At most two may be open."""
-        turn, self._turn = self._turn, 1 - self._turn
-        self._copied[turn].synchronize()  # the buffer's last copy has left it
-        target, n = self._pinned[turn][: len(block)], len(block)
-        share = -(-n // COPY_THREADS)
-        parts = [slice(i, min(i + share, n)) for i in range(0, n, max(share, 1))]
-        list(self._pool.map(lambda part: np.copyto(target[part], block[part]), parts))
-        self._stream.wait_event(self._used[turn])  # the computation is done with what lies there
-        self._device[turn][:n].set(target, stream=self._stream)
-        self._copied[turn].record(self._stream)
-        return turn
-
-    def get(self, ticket: int, n: int) -> Any:
-        """The block on the device, for the current stream; :meth:`done` gives its place back."""
-        self._xp.cuda.get_current_stream().wait_event(self._copied[ticket])
-        return self._device[ticket][:n]
-
-    def done(self, ticket: int) -> None:
-        """What the current stream was given so far is the last to read this block."""
-        self._used[ticket].record(self._xp.cuda.get_current_stream())
-
-    def close(self) -> None:
-        """Wait for copies under way."""
-        self._stream.synchronize()
-        self._pool.shutdown()
 
 
 _engines: dict[int, Any] = {}

@@ -6,7 +6,8 @@ stream of its own, while the block before it is computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .._arrays import RowBlocks
     from .._options import Options
     from ..factors import Factors
+
+_logger = logging.getLogger("mfakit")
 
 __all__ = ["Cuda", "DeviceFactors", "current"]
 
@@ -101,6 +104,29 @@ class Cuda(Host):
                 ticket = following
         finally:
             uploader.close()
+
+    def each_block(
+        self, X: RowBlocks, rows: int, work: Callable[[Any, int], None], resize: Callable[[int], None],
+        start: int = 0, end: int | None = None,
+    ) -> None:  # fmt: skip
+        """See Host.each_block. Results do not depend on the height of blocks."""
+        end = len(X) if end is None else end
+        while start < end:
+            full = False
+            try:
+                for first, block in self.blocks(X, start, rows, end):
+                    start = first
+                    work(block, first)
+                    start = first + len(block)
+            except self.out_of_memory:
+                if rows == 1:
+                    raise
+                full = True
+            if full:  # here, where the error and the arrays of its frames are gone
+                rows = -(-rows // 2)
+                _logger.warning("%s is out of memory: going on with blocks of %d rows", self.name, rows)
+                resize(rows)
+                self.release()
 
     def target(self, out: Any, part: slice) -> Any:
         """out[part] itself, or an array of its shape on the device for a result that lies on the host."""

@@ -6,7 +6,7 @@ what differs between host and device beyond the array module is a method here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,6 @@ class Host:
     is_device = False
     # Of one tile's product [k0, l0+1, k1, l1+1] of pairs of subspaces.
     tile_bytes = 64 * 2**20
-    # What running out of memory raises, where a smaller block may help.
-    out_of_memory: tuple[type[Exception], ...] = ()
 
     def asarray(self, array: Any) -> Any:
         """The array here: on the host, itself."""
@@ -60,6 +58,18 @@ class Host:
         end = len(X) if end is None else end
         for first in range(start, end, rows):
             yield first, X.block(first, min(first + rows, end))
+
+    def each_block(
+        self, X: RowBlocks, rows: int, work: Callable[[Any, int], None], resize: Callable[[int], None],
+        start: int = 0, end: int | None = None,
+    ) -> None:  # fmt: skip
+        """``work(block, number of its first row)`` for the blocks of X from row `start` to `end`.
+
+        A device that is out of memory calls ``resize`` with half the height and goes on from the block at which it
+        happened: by then `work` must not have kept anything of it.
+        """
+        for first, block in self.blocks(X, start, rows, end):
+            work(block, first)
 
     def target(self, out: Any, part: slice) -> Any:
         """Where a block's results are computed: out[part] itself where it lies here."""

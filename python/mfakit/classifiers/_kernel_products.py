@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows
+from .._interrupt import interruptible
 from .._options import Options
 
 __all__ = ["KEEP_BYTES", "RBFMachine", "centered_gram", "data_mean", "squared_distances"]
@@ -23,8 +24,8 @@ Array = NDArray[Any]
 
 # Centred float64 support vectors are kept up to this size, and converted block by block at every use beyond it.
 KEEP_BYTES = 2**30
-# Either side of a tile of the kernel matrix: tall enough for the product's rate, done in a fraction of a second.
-TILE_BYTES = 2**26
+# Either side of a tile of the kernel matrix, in float64: every side is converted once per tile, so few large tiles.
+TILE_BYTES, TILE_ROWS = 2**28, 4096
 # Rounding of a sum of kernel values, in units of the last place: some √m for m support vectors.
 ROUNDINGS = 128 * float(np.finfo(np.float64).eps)
 
@@ -51,17 +52,31 @@ def centered_gram(rows: RowBlocks, center: Array, options: Options) -> Array:
     n, d = rows.shape
     _check_memory(n)
     gram = np.empty((n, n))
-    step = options.block_rows or max(16, min(1024, TILE_BYTES // (8 * d)))
+    step = options.block_rows or max(16, min(TILE_ROWS, TILE_BYTES // (8 * d)))
+    step = -(-n // -(-n // step))  # of equal height
+    buffers = [np.empty((step, d)) for _ in range(1 if step == n else 2)]
+
+    def centered(start: int, buffer: Array) -> Array:
+        block = rows.block(start, min(start + step, n))
+        result: Array = np.subtract(block, center, out=buffer[: len(block)])
+        return result
+
     for start in range(0, n, step):
-        block = rows.block(start, min(start + step, n)) - center
+        side = centered(start, buffers[0])
         for first in range(0, start + 1, step):
-            other = block if first == start else rows.block(first, first + step) - center
-            tile = block @ other.T
-            gram[start : start + len(block), first : first + len(other)] = tile
-            gram[first : first + len(other), start : start + len(block)] = tile.T
+            other = side if first == start else centered(first, buffers[1])
+            tile = gram[start : start + len(side), first : first + len(other)]
+            interruptible(_product, side, other.T, tile)
+            if first != start:
+                gram[first : first + len(other), start : start + len(side)] = tile.T
     if not np.isfinite(np.diagonal(gram)).all():
         raise ValueError(f"{rows.name} is too large for squared lengths in float64; scale {rows.name} down")
     return gram
+
+
+def _product(A: Array, B: Array, out: Array) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # a thread has its own; what overflows is refused at the end
+        np.matmul(A, B, out=out)
 
 
 def squared_distances(gram: Array, center: Array) -> tuple[Array, float]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._interrupt import interruptible
 
 __all__ = ["Penalty", "Solution", "solve"]
 
@@ -44,14 +44,7 @@ def solve(kernel: Array, codes: Array, n_classes: int, penalty: Penalty) -> Solu
     n_classes : int
     penalty : Penalty
     """
-    if threading.current_thread() is not threading.main_thread():
-        return _solve(kernel, codes, n_classes, penalty)
-    # libsvm hears no Ctrl-C; waiting for a thread of its own does, and leaves it to come to its end unheeded.
-    pool = ThreadPoolExecutor(1)
-    try:
-        return pool.submit(_solve, kernel, codes, n_classes, penalty).result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    return interruptible(_solve, kernel, codes, n_classes, penalty)
 
 
 def _solve(kernel: Array, codes: Array, n_classes: int, penalty: Penalty) -> Solution:

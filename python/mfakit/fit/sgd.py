@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..density import blocks
+from ..density import Evaluator, over_blocks
 from ..mfa import MFA
 from .em import FitResult, progress_bar
 from .source import Source
@@ -171,9 +171,13 @@ def _step(model: _Model, optimizer: Any, X: Array, weights: Array | None, mean_w
 
 def _mean_log_likelihood(mfa: MFA, source: Source) -> float:
     """Weighted mean log p(x) over the source, by the package's own kernels."""
+
+    def fill(evaluator: Evaluator, block: Any, first: int, part: Any) -> None:
+        part[:] = evaluator.log_prob(block, first)
+
     total = 0.0
     for rows, weights in source.parts():
-        for part, scores, evaluator in blocks(rows, mfa.factors, source.options):
-            log_p = evaluator.responsibilities(scores)[1]
-            total += float(log_p.sum()) if weights is None else float(weights[part] @ log_p)
+        log_p = np.empty(len(rows))
+        over_blocks(rows, mfa.factors, source.options, fill, log_p)
+        total += float(log_p.sum()) if weights is None else float(weights @ log_p)
     return total / source.survey.total_weight

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._arrays import RowBlocks, to_numpy
 from .._options import Options
-from ..density import Evaluator, Scores, blocks
+from ..density import Evaluator, Scores, each_block
 from ..mfa import MFA
 from .source import as_weights
 
@@ -134,23 +134,20 @@ class Statistics:
         """
         rows = X if isinstance(X, RowBlocks) else RowBlocks(X, self.mfa.n_features)
         weights = as_weights(sample_weight, len(rows))
-        for part, scores, evaluator in blocks(rows, self.mfa.factors, options or Options()):
-            self.add_block(scores, evaluator, None if weights is None else weights[part])
+
+        def work(evaluator: Evaluator, block: Array, first: int) -> None:
+            part = slice(first, first + len(block))
+            self.add_block(evaluator(block, first, rows.name), evaluator, None if weights is None else weights[part])
+
+        each_block(rows, self.mfa.factors, options or Options(), work)
         return self
 
     def add_block(self, scores: Scores, evaluator: Evaluator, sample_weight: Array | None = None) -> None:
-        """Add a block that was scored under `mfa`; `sample_weight` is on the host."""
+        """Add a block that was scored under `mfa`; `sample_weight` is on the host. A device that is out of memory
+        raises before anything is added.
+        """
         arrays = evaluator.arrays
         share, log_total = _pair_responsibilities(scores, evaluator)
-        log_total = arrays.to_host(log_total)
-        self.worst.add(scores, log_total, sample_weight)
-        if sample_weight is None:
-            self.log_likelihood += float(log_total.sum())
-            self.total_weight += len(log_total)
-        else:
-            present = sample_weight > 0  # 0 · -inf would be NaN
-            self.log_likelihood += float(sample_weight[present] @ log_total[present])
-            self.total_weight += float(sample_weight.sum())
         kept = share >= DROPPED / len(self.weight)
         if sample_weight is not None:
             share = share * arrays.asarray(sample_weight)[scores.rows]
@@ -160,7 +157,7 @@ class Statistics:
             if bool(kept.all())
             else (scores.rows[kept], scores.components[kept], scores.whitened_latent[kept], share[kept])
         )
-        z = self._add_latents(components, latent, share, evaluator)
+        z, small = self._latents(components, latent, share, evaluator)
         sums = (self.sum_x, self.sum_xz, self.sum_xx)
         targets = tuple(evaluator.xp.zeros(part.shape) for part in sums) if arrays.is_device else sums
         evaluator.ops.accumulate_statistics(
@@ -169,25 +166,36 @@ class Statistics:
         if arrays.is_device:
             for part, target in zip(sums, targets, strict=True):
                 part += arrays.to_host(target)
+        for component, found in small:
+            for total, value in zip((self.weight, self.sum_z, self.sum_zz), found, strict=True):
+                total[component] += arrays.to_host(value)
+        log_total = arrays.to_host(log_total)
+        self.worst.add(scores, log_total, sample_weight)
+        if sample_weight is None:
+            self.log_likelihood += float(log_total.sum())
+            self.total_weight += len(log_total)
+        else:
+            present = sample_weight > 0  # 0 · -inf would be NaN
+            self.log_likelihood += float(sample_weight[present] @ log_total[present])
+            self.total_weight += float(sample_weight.sum())
 
-    def _add_latents(self, components: Array, latent: Array, share: Array, evaluator: Evaluator) -> Array:
-        """z = Z y [m, l] of the pairs, which are sorted by component, and the small sums."""
+    def _latents(
+        self, components: Array, latent: Array, share: Array, evaluator: Evaluator
+    ) -> tuple[Array, list[tuple[int, tuple[Array, Array, Array]]]]:
+        """z = Z y [m, l] of the pairs, which are sorted by component, and of each component that has any Σ R, Σ R z and
+        Σ R z zᵀ; a device is waited for once.
+        """
         arrays, xp = evaluator.arrays, evaluator.xp
         latent_map = evaluator.factors.latent_map
         z = xp.empty_like(latent)
         edges = arrays.to_host(xp.searchsorted(components, xp.arange(len(self.weight) + 1)))
-        found, small = np.flatnonzero(np.diff(edges)), []
-        for j in found.tolist():
+        small = []
+        for j in np.flatnonzero(np.diff(edges)).tolist():
             part = slice(int(edges[j]), int(edges[j + 1]))
             z[part] = latent[part] @ latent_map[j].T
             weighted = share[part, None] * z[part]
-            small.append((share[part].sum(), weighted.sum(axis=0), weighted.T @ z[part]))
-        for component, sums in zip(
-            found, small, strict=True
-        ):  # after the loop, in which a device need not be waited for
-            for total, part in zip((self.weight, self.sum_z, self.sum_zz), sums, strict=True):
-                total[component] += arrays.to_host(part)
-        return z
+            small.append((j, (share[part].sum(), weighted.sum(axis=0), weighted.T @ z[part])))
+        return z, small
 
     def __iadd__(self, other: Statistics) -> Statistics:
         if other.mfa is not self.mfa and not _same(self.mfa, other.mfa):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -94,12 +94,15 @@ class _Worker:
             step = max(1, min(step // self.count, end - start))
             if self.evaluator is None or self.evaluator.dtype != rows.dtype or self.evaluator.ops is not ops:
                 self.evaluator = Evaluator(factors, ops, rows.dtype, step, options)
-            for first, block in arrays.blocks(rows, start, step, end):
+            evaluator = self.evaluator
+
+            def work(block: Any, first: int) -> None:
                 if self.stop.is_set():
-                    return
-                scores = self.evaluator(block, first, rows.name)
-                last = first + len(block)
-                self.stats.add_block(scores, self.evaluator, None if weights is None else weights[first:last])
+                    raise CancelledError
+                scores, part = evaluator(block, first, rows.name), slice(first, first + len(block))
+                self.stats.add_block(scores, evaluator, None if weights is None else weights[part])
+
+            arrays.each_block(rows, step, work, evaluator.resize, start, end)
 
 
 @cache
