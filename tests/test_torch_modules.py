@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC, LinearSVC
 from support import parameters, random_mfa, rtol
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import mfakit
 from mfakit import _reference as reference
@@ -142,6 +143,25 @@ def test_a_row_with_nan_is_nan_and_the_others_are_not() -> None:
     assert z.isnan().any(dim=1).tolist() == [False, False, True, False, False, False]
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_small_batches_leave_the_cores_to_torch(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of a product spin when it is done; a small one has none, and others have theirs back after it."""
+    seen = []
+
+    def blas_threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    original = mfakit.MFA.log_prob
+    monkeypatch.setattr(mfakit.MFA, "log_prob", lambda *a, **k: seen.append(blas_threads()) or original(*a, **k))
+    monkeypatch.setattr(mfakit.torch, "SMALL_PRODUCT", 2**27 if small else 0)
+    clf = classifier()
+    with threadpool_limits(2, "blas"):
+        BayesClassifierModule(clf)(torch.zeros(4, clf.n_features))
+        after = blas_threads()
+    assert after == {2}
+    assert seen == [{1 if small else 2}] * clf.n_classes
+
+
 @pytest.mark.parametrize("which", range(5))
 def test_svm_module_is_the_decision_function(which: int) -> None:
     svm = svms()[which]
@@ -157,6 +177,18 @@ def test_svm_module_is_the_decision_function(which: int) -> None:
     rows = torch.from_numpy(X[:3]).requires_grad_()
     assert torch.autograd.gradcheck(SVMModule(svm), rows)
     assert torch.autograd.gradgradcheck(SVMModule(svm), rows)
+
+
+@pytest.mark.parametrize("cls", [mfakit.classifiers.LinearSVM, mfakit.classifiers.RBFSVM])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_svm_module_of_our_machines(cls: Any, n_classes: int) -> None:
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % n_classes
+    X = rng.normal(size=(60, 5)) + 2 * np.eye(5)[y]
+    svm = cls(gamma=0.2).fit(X, y) if cls is mfakit.classifiers.RBFSVM else cls().fit(X, y)
+    z, f = SVMModule(svm)(torch.from_numpy(X)), svm.decision_function(X)
+    expected = f if n_classes > 2 else np.stack([-f / 2, f / 2], axis=1)
+    np.testing.assert_allclose(z, expected, rtol=1e-9, atol=1e-9)
 
 
 class LikeOurs:
@@ -189,7 +221,8 @@ def test_bad_input_says_what_is_wrong() -> None:
         SVMModule(SVC())
     with pytest.raises(ValueError, match="linear or rbf, got 'poly'"):
         SVMModule(SVC(kernel="poly").fit(X, y))
-    with pytest.raises(ValueError, match="3 classes"):
-        SVMModule(SVC().fit(X, y))
+    for kernel in ("rbf", "linear"):  # the latter has as many machines as classes, between pairs of them
+        with pytest.raises(ValueError, match="SVC decides between its 3 classes pair by pair"):
+            SVMModule(SVC(kernel=kernel).fit(X, y))
     with pytest.raises(ValueError, match=r"X must be \[n, 12\], got \(2, 4\)"):
         BayesClassifierModule(classifier())(torch.zeros(2, 4))

@@ -16,6 +16,7 @@ __all__ = [
     "array_module",
     "as_labels",
     "check_finite_rows",
+    "class_indices",
     "gather",
     "is_cupy",
     "is_torch",
@@ -222,3 +223,22 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
         found = ", ".join(map(str, np.unique(labels)[:5]))
         raise ValueError(f"{name} must hold the classes 0 to {n_classes - 1} of this classifier, got values {found}")
     return as_int
+
+
+def class_indices(
+    y: Any, classes: np.ndarray[Any, Any] | None, n: int, n_classes: int, name: str = "y"
+) -> np.ndarray[Any, Any]:
+    """Labels, which are values of `classes`, as indices into it, int64 [n]; without classes as :func:`as_labels`."""
+    if classes is None:
+        return as_labels(y, n, n_classes, name)
+    labels = to_numpy(y)
+    if labels.shape != (n,):
+        raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
+    index = {label: c for c, label in enumerate(classes.tolist())}
+    codes = np.array([index.get(label, -1) for label in labels.tolist()], np.int64)
+    if (codes < 0).any():
+        found = ", ".join(map(str, np.unique(labels[codes < 0])[:5]))
+        ordinary = np.array_equal(classes, np.arange(n_classes))
+        names = f"0 to {n_classes - 1}" if ordinary else ", ".join(map(str, classes[:10]))
+        raise ValueError(f"{name} must hold the classes {names} of this classifier, got values {found}")
+    return codes

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._threads import single_threaded_products
 from .bayes import BayesClassifier
 from .mfa import MFA
 
@@ -28,12 +30,19 @@ LOGITS = ("log_likelihood", "scaled")
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 
 
-# Below so many numbers in a batch, waking threads costs more than they save.
+# Below so many numbers in a batch, waking threads costs more than they save;
 SMALL_BATCH = 2**19
+# and below so many multiplications the threads of our product, which go on spinning, cost torch more than they save: an
+# attack on 100 digits took five times longer.
+SMALL_PRODUCT = 2**27
 
 
-def _options(X: Tensor) -> dict[str, Any]:
-    return {"check_finite": False, "n_threads": 1 if X.numel() <= SMALL_BATCH else None}
+def _evaluate(method: str, X: Tensor, mfa: MFA) -> Any:
+    """A method of the mixture on a batch, with as many threads as it is worth."""
+    n_threads = 1 if X.numel() <= SMALL_BATCH else None
+    small = X.device.type == "cpu" and X.numel() * mfa.factors.n_columns <= SMALL_PRODUCT
+    with single_threaded_products() if small else nullcontext():
+        return getattr(mfa, method)(X.detach(), check_finite=False, n_threads=n_threads)
 
 
 class _Gradient(torch.autograd.Function):
@@ -41,7 +50,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, X: Tensor, mfa: MFA) -> Any:
-        return mfa.grad_log_prob(X.detach(), **_options(X)).to(X.dtype)
+        return _evaluate("grad_log_prob", X, mfa).to(X.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -58,7 +67,7 @@ class _LogProb(torch.autograd.Function):
     def forward(ctx: Any, X: Tensor, mfa: MFA) -> Any:
         ctx.mfa = mfa
         ctx.save_for_backward(X)
-        return mfa.log_prob(X.detach(), **_options(X))
+        return _evaluate("log_prob", X, mfa)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -228,13 +237,15 @@ class BayesClassifierModule(_Rows):
 class SVMModule(_Rows):
     """A fitted support vector machine as a network: X [n, d] → logits [n, C], in torch's own operations.
 
-    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (linear only)
-    give the decision values. Column c is class ``classes_[c]``. Differentiable any number of times.
+    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (one machine for
+    each class against the rest) give the decision values. Column c is class ``classes_[c]``. Differentiable any number
+    of times.
 
     Parameters
     ----------
     svm : classifier
-        scikit-learn's SVC (two classes, linear or rbf kernel) or LinearSVC, or anything with the same attributes:
+        :class:`mfakit.classifiers.LinearSVM` or ``RBFSVM``; scikit-learn's SVC (two classes, linear or rbf kernel) or
+        LinearSVC; or anything with the same attributes:
         ``coef_`` and ``intercept_``, or ``support_vectors_``, ``dual_coef_``, ``intercept_`` and ``_gamma`` or
         ``gamma_``.
     image_shape : (height, width, channels) or (height, width), optional
@@ -245,8 +256,8 @@ class SVMModule(_Rows):
     TypeError
         For a classifier that is not fitted or no such machine.
     ValueError
-        Another kernel, more than two classes with a kernel, an image shape of another size than d; in ``forward``,
-        for X of another shape.
+        Another kernel, several pairwise machines (an SVC of more than two classes), an image shape of another size
+        than d; in ``forward``, for X of another shape.
 
     Notes
     -----
@@ -279,8 +290,13 @@ class SVMModule(_Rows):
         vectors = np.zeros((0, coef.shape[1])) if linear else _dense(svm.support_vectors_)
         intercept = np.atleast_1d(_dense(svm.intercept_))
         n_classes = len(getattr(svm, "classes_", range(2)))
-        if n_classes > 2 and (not linear or len(coef) != n_classes):
-            raise ValueError(f"a machine of several pairwise ones ({n_classes} classes) is not supported; train two")
+        # An SVC of three classes has three pairwise machines: only the shape of its dual coefficients tells.
+        one_each = len(coef) == len(intercept) == n_classes == getattr(svm, "dual_coef_", coef).shape[0]
+        if n_classes > 2 and not one_each:
+            raise ValueError(
+                f"{type(svm).__name__} decides between its {n_classes} classes pair by pair, which is not supported; "
+                "take mfakit.classifiers.RBFSVM, or one machine for each class against the rest"
+            )
         super().__init__(coef.shape[1] if linear else vectors.shape[1], image_shape)
         self.kernel, self.n_classes = kernel, n_classes
         # Centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits.

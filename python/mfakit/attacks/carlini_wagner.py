@@ -8,12 +8,12 @@ is verified on the array that is returned.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, as_labels, check_finite_rows, is_torch
+from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
 from .result import AttackResult
 from .verify import as_result, inside_bounds
 from .victims import Choice
@@ -67,8 +67,9 @@ def carlini_wagner_l2(
     X : array-like, [n, d]
         For a module also [n, ...], such as images [n, C, H, W], passed on in this shape.
     y : array-like [n], optional
-        True classes, as columns of the logits; None takes the predicted ones. Samples that are already wrong are not
-        attacked.
+        True classes: of a module columns of its logits, of a classifier values of its ``classes_``, as everywhere.
+        None takes the predicted ones. Samples that are already wrong are not attacked. The result's `y` and `y_adv`
+        are columns, indices into ``classes_``.
     max_iterations : int
         Adam's steps in one search.
     binary_search_steps : int
@@ -85,7 +86,7 @@ def carlini_wagner_l2(
         Keep every feature within these, by tanh; None for no box; "data" is the range of X. The result's settings say
         which bounds they were.
     targets : array-like [n], optional
-        The classes to reach, each other than the true one; None for any other class.
+        The classes to reach, in the terms of `y`, each other than the true one; None for any other class.
     rescue_searches : int
         So many more searches, with c ten times larger each time, for samples that no search has fooled: margins may
         become flatter by orders of magnitude on the way. Such a sample is bisected afterwards.
@@ -170,12 +171,38 @@ def carlini_wagner_l2(
     )  # fmt: skip
     # What the caller may have switched off around us is on inside.
     with torch.inference_mode(False):
-        states, points = _attack(network, rows, y, targets, search, batch_size, progress)
+        states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
     return _as_given(as_result(points, host, rows, states, settings), X)
 
 
+class _Labels(NamedTuple):
+    """True classes and targets as they were given, and what they are values of."""
+
+    y: Any
+    targets: Any
+    classes: Array | None
+
+    def columns(self, n: int, n_classes: int) -> tuple[Array | None, Array | None]:
+        """Both as columns of the logits, int64 [n], or None."""
+        if self.classes is not None and len(self.classes) != n_classes and n:
+            raise ValueError(f"the model returns {n_classes} logits for its {len(self.classes)} classes_")
+        pairs = ((self.y, "y"), (self.targets, "targets"))
+        y, targets = (
+            None if value is None else class_indices(value, self.classes, n, n_classes, name) for value, name in pairs
+        )
+        return y, targets
+
+
+def _classes(model: Any) -> Array | None:
+    """The labels of a classifier's columns; None for a module, whose columns have no names."""
+    if callable(getattr(model, "forward", None)):
+        return None
+    classes = getattr(model, "classes_", None)
+    return None if classes is None else np.asarray(classes)
+
+
 def _attack(
-    network: Network, rows: RowBlocks, y: Any, targets: Any, search: Settings, batch_size: int, progress: bool | None
+    network: Network, rows: RowBlocks, given: _Labels, search: Settings, batch_size: int, progress: bool | None
 ) -> tuple[list[State], Array]:
     """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
     from tqdm import tqdm
@@ -183,8 +210,7 @@ def _attack(
     n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
     # Without samples nothing says how many classes there are.
     n_classes = network.probe(network.tensor(rows.block(0, min(n, batch_size)))) if n else 2
-    labels = None if y is None else as_labels(y, n, n_classes)
-    goals = None if targets is None else as_labels(targets, n, n_classes, "targets")
+    labels, goals = given.columns(n, n_classes)
     hidden = None if progress is None else not progress
     with tqdm(total=n * search.searches, unit="search", disable=hidden, desc="CW") as bar:
         for start in range(0, n, batch_size):

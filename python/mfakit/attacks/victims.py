@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import as_labels, gather, is_torch, scatter
+from .._arrays import as_labels, class_indices, gather, is_torch, scatter
 from .._options import Options
 from ..backends import get_arrays, get_backend
 from ..bayes import BayesClassifier
@@ -136,19 +136,7 @@ class GradientVictim:
 
     def labels(self, y: Any, n: int) -> Array:
         """Labels, which are values of ``classes_`` where the classifier has that, as indices into it, int64 [n]."""
-        if self.classes is None:
-            return as_labels(y, n, self.n_classes)
-        labels = np.asarray(y.cpu() if is_torch(y) else y)
-        if labels.shape != (n,):
-            raise ValueError(f"y must have one label per sample, shape ({n},), got {labels.shape}")
-        index = {label: c for c, label in enumerate(self.classes.tolist())}
-        codes = np.array([index.get(label, -1) for label in labels.tolist()], np.int64)
-        if (codes < 0).any():
-            found = ", ".join(map(str, np.unique(labels[codes < 0])[:5]))
-            ordinary = np.array_equal(self.classes, np.arange(self.n_classes))
-            classes = f"0 to {self.n_classes - 1}" if ordinary else ", ".join(map(str, self.classes[:10]))
-            raise ValueError(f"y must hold the classes {classes} of this classifier, got values {found}")
-        return codes
+        return class_indices(y, self.classes, n, self.n_classes)
 
     def resize(self, rows: int) -> None:
         """From now on for blocks of at most so many samples."""

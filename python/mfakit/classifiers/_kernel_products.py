@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows
-from .._interrupt import interruptible
 from .._options import Options
+from .._threads import interruptible
 
 __all__ = ["KEEP_BYTES", "RBFMachine", "centered_gram", "data_mean", "squared_distances"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._interrupt import interruptible
+from .._threads import interruptible
 
 __all__ = ["Penalty", "Solution", "solve"]
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.method == "cw":
         from ..attacks import carlini_wagner_l2
 
-        r = carlini_wagner_l2(clf, X, _columns(clf, y), progress=args.progress, **options)
+        r = carlini_wagner_l2(clf, X, y, progress=args.progress, **options)
     else:
         from ..attacks import gradient_attack
 
@@ -124,18 +124,6 @@ def _classifier_and_data(args: argparse.Namespace) -> tuple[Any, NDArray[Any], A
             return clf, *read_samples(args.data), None
     clf = load_classifier(args)
     return clf, *load_data(args, clf), args.variant
-
-
-def _columns(clf: Any, y: Any) -> Any:
-    """Labels as indices into the classes, which is what CW-L2 takes."""
-    if y is None:
-        return None
-    labels = np.asarray(y)
-    columns = np.minimum(np.searchsorted(clf.classes_, labels), len(clf.classes_) - 1)
-    if labels.ndim == 1 and not (clf.classes_[columns] == labels).all():
-        wrong = labels[clf.classes_[columns] != labels][0]
-        raise ValueError(f"y must hold the classes {', '.join(map(str, clf.classes_))}, got {wrong}")
-    return columns
 
 
 def _table(r: Any, classes: NDArray[Any]) -> Table:

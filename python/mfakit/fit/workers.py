@@ -8,18 +8,15 @@ milliseconds after it is done, on the cores that the kernels then need (an EM st
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
 from .._options import Options
+from .._threads import single_threaded_products
 from ..backends import get_arrays, get_backend
 from ..density import Evaluator
 from ..mfa import MFA
@@ -49,7 +46,7 @@ def expectation(mfa: MFA, source: Source) -> Statistics:
         for rows, weights in source.parts():
             workers[0].add(rows, weights, 0, len(rows))
         return workers[0].stats
-    with _single_threaded_products(), ThreadPoolExecutor(count) as pool:
+    with single_threaded_products(), ThreadPoolExecutor(count) as pool:
         mfa.factors.panel(source.survey.dtype)  # made once, here, and not by each thread
         try:
             for rows, weights in source.parts():
@@ -103,27 +100,3 @@ class _Worker:
                 self.stats.add_block(scores, evaluator, None if weights is None else weights[part])
 
             arrays.each_block(rows, step, work, evaluator.resize, start, end)
-
-
-@cache
-def _libraries() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    np.matmul(np.eye(2), np.eye(2))  # the library is loaded before it is looked for
-    return ThreadpoolController()
-
-
-_limited = threading.Lock()
-
-
-@contextmanager
-def _single_threaded_products() -> Iterator[None]:
-    """Matrix products in one thread each; the setting is the process's, so another pass may have made it already."""
-    if not _limited.acquire(blocking=False):
-        yield
-        return
-    try:
-        with _libraries().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        _limited.release()

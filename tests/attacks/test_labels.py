@@ -1,0 +1,59 @@
+"""True classes and targets mean the same in every attack: values of a classifier's classes_."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from mfakit.attacks import carlini_wagner_l2, gradient_attack
+from mfakit.classifiers import RBFSVM, LinearSVM
+
+NAMES = {"words": np.array(["cat", "dog", "owl"]), "numbers": np.array([3, 7, 20]), "usual": np.arange(3)}
+
+
+def _samples(n_classes: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    codes = np.arange(60) % n_classes
+    return rng.normal(size=(60, 4)) / 4 + np.eye(4)[codes], codes
+
+
+@pytest.mark.parametrize("names", sorted(NAMES))
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("make", [LinearSVM, lambda: RBFSVM(gamma=0.1)])
+def test_labels_are_values_of_classes(make: Any, n_classes: int, names: str) -> None:
+    X, codes = _samples(n_classes)
+    y = NAMES[names][codes]
+    svm = make().fit(X, y)
+    attacked = slice(0, 6)
+    found = [
+        carlini_wagner_l2(svm, X[attacked], y[attacked], bounds=None),
+        gradient_attack(svm, X[attacked], y[attacked], polish=True, step_size=0.02),
+    ]
+    right = svm.predict(X[attacked]) == y[attacked]
+    for r in found:
+        np.testing.assert_array_equal(r.y, codes[attacked])
+        np.testing.assert_array_equal(r.already_wrong, ~right)
+        np.testing.assert_array_equal(svm.classes_[r.y_adv], svm.predict(r.x_adv))
+    both = found[0].success & found[1].success
+    assert both[right].all()
+    np.testing.assert_allclose(found[0].l2[both], found[1].l2[both], rtol=0.05)
+    targets = svm.classes_[(codes[attacked] + 1) % n_classes]
+    r = carlini_wagner_l2(svm, X[attacked], y[attacked], targets=targets, bounds=None)
+    assert (svm.predict(r.x_adv[r.success]) == targets[r.success]).all()
+    assert r.success[right].all()
+
+
+def test_unknown_labels_are_named() -> None:
+    X, codes = _samples(2)
+    svm = LinearSVM().fit(X, NAMES["words"][codes])
+    for attack in (carlini_wagner_l2, gradient_attack):
+        with pytest.raises(ValueError, match="y must hold the classes cat, dog of this classifier, got values emu"):
+            attack(svm, X[:2], ["cat", "emu"])
+        with pytest.raises(ValueError, match=r"one label per sample, shape \(2,\), got \(1,\)"):
+            attack(svm, X[:2], ["cat"])
+    with pytest.raises(ValueError, match="targets must hold the classes cat, dog"):
+        carlini_wagner_l2(svm, X[:2], ["cat", "dog"], targets=["owl", "cat"])
