@@ -11,7 +11,7 @@ import pytest
 from emulator.engine import ORDERS, EmulatedEngine
 
 import mfakit
-from mfakit.backends import _cuda_engine, why_missing
+from mfakit.backends import BACKENDS, _cuda_engine, why_missing
 
 
 def pytest_report_header() -> list[str]:
@@ -51,6 +51,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if reason is not None:
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend by name; one that is missing here skips its tests."""
+    reason = why_missing(request.param)
+    if reason is not None:
+        pytest.skip(f"{request.param}: {reason}")
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["isotropic", "diagonal"])
+def noise(request: pytest.FixtureRequest) -> str:
+    """Each kind of noise."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the command line in this process, in an empty folder; returns (exit status, stdout, stderr)."""
+    from mfakit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # argparse
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the tests share: random models, and the one rule for tolerances."""
+"""What the tests share: random models, labelled samples, and the one rule for tolerances."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def random_mfa(
         rng.normal(size=(k, d, l)),
         sigma**2 * rng.uniform(0.5, 2.0, shape),
     )
+
+
+def blobs(n: int = 120, d: int = 6, n_classes: int = 2, dtype: Any = np.float64) -> tuple[Array, Array]:
+    """Normal samples around a corner of its own for each class, and the classes in turn."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % n_classes
+    return (rng.normal(size=(n, d)) + 2 * np.eye(n_classes, d)[y]).astype(dtype), y
 
 
 def parameters(mfa: mfakit.MFA) -> tuple[Array, Array, Array, Array]:

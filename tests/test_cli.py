@@ -18,7 +18,6 @@ from support import random_mfa
 
 import mfakit
 from mfakit.backends import why_missing
-from mfakit.cli import main
 
 COMMANDS = ("reproduce", "fit", "sample", "train", "attack", "certify", "distances", "bench", "info")
 
@@ -28,21 +27,6 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-m", "mfakit", *arguments], capture_output=True, text=True, check=False, timeout=120, cwd=cwd
     )
-
-
-@pytest.fixture
-def quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run in this process, in an empty folder; returns (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = main(list(arguments))
-        except SystemExit as stop:  # argparse
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,28 +12,12 @@ from support import parameters, random_mfa, rtol
 
 import mfakit
 from mfakit import _reference, sampling
-from mfakit.backends import BACKENDS, why_missing
 
 Array = NDArray[Any]
 
 REAL_DTYPES = ["float32", "float64"]
 # A false alarm once in 10^9 runs of a test, were its seed not fixed; split over the values that it looks at.
 FALSE_ALARM = 1e-9
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    reason = why_missing(request.param)
-    if reason is not None:
-        pytest.skip(f"{request.param}: {reason}")
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=["isotropic", "diagonal"])
-def noise(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
 
 
 def between(mfa: mfakit.MFA, n: int = 12) -> Array:

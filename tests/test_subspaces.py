@@ -11,19 +11,9 @@ from support import random_mfa
 
 import mfakit
 from mfakit import _reference, subspaces
-from mfakit.backends import BACKENDS, why_missing
 from mfakit.backends.host import HOST
 
 Array = NDArray[Any]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    reason = why_missing(request.param)
-    if reason is not None:
-        pytest.skip(f"{request.param}: {reason}")
-    name: str = request.param
-    return name
 
 
 def mixture(means: Any, loadings: Any) -> mfakit.MFA:

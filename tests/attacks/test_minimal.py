@@ -7,33 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from minimal_cases import log_odds, spheres
 from scipy.optimize import minimize
-from support import parameters, random_mfa
+from support import random_mfa
 
 import mfakit
-from mfakit import _reference as reference
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.backends import why_missing
 
 pytestmark = pytest.mark.skipif(why_missing("native") is not None, reason=f"compiled: {why_missing('native')}")
 
 
-def spheres(means: Any, sigmas: Any = (0.1, 0.1)) -> mfakit.BayesClassifier:
-    means = np.asarray(means, float)
-    return mfakit.BayesClassifier(
-        [mfakit.MFA([1.0], m[None], np.zeros((1, len(m), 0)), s**2) for m, s in zip(means, sigmas, strict=True)]
-    )
-
-
 def single_pair(seed: int, sigmas: tuple[float, float] = (0.3, 0.3), d: int = 8, l: int = 2) -> mfakit.BayesClassifier:
     """One Gaussian per class, where the bracket is a point."""
     mixtures = [random_mfa(k=1, d=d, l=l, seed=2 * seed + c, spread=1.0) for c in range(2)]
     return mfakit.BayesClassifier([m.replace(noise_variance=s**2) for m, s in zip(mixtures, sigmas, strict=True)])
-
-
-def log_odds(clf: mfakit.BayesClassifier, x: np.ndarray, y: int) -> float:
-    logs = [reference.log_prob(x[None], *parameters(m))[0] for m in clf.mixtures]
-    return float(logs[1 - y] - logs[y])
 
 
 def independent_radius(clf: mfakit.BayesClassifier, x: np.ndarray, y: int, starts: list[np.ndarray]) -> float:

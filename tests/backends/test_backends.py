@@ -211,12 +211,17 @@ def _score(mfa: mfakit.MFA, X: Array, backend: str) -> list[Array]:
     ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_many_python_threads_on_one_model(backend: str) -> None:
+def _scored(backend: str) -> tuple[mfakit.MFA, Array, list[Array]]:
+    """A model, samples of it and their scores in this thread; skips where the backend is missing."""
     _backend(backend)
     mfa = random_mfa(6, 300, 4, sigma=0.1, seed=1)
     X = mfa.sample(500, rng=0)[0]
-    expected = _score(mfa, X, backend)
+    return mfa, X, _score(mfa, X, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_many_python_threads_on_one_model(backend: str) -> None:
+    mfa, X, expected = _scored(backend)
     shared = mfa.replace()  # its factors are not computed yet: the threads meet there, too
     barrier = threading.Barrier(8)
 
@@ -238,10 +243,7 @@ def _send_score(connection: Any, mfa: mfakit.MFA, X: Array, backend: str) -> Non
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_fork_after_use_does_not_hang(backend: str) -> None:
-    _backend(backend)
-    mfa = random_mfa(6, 300, 4, sigma=0.1, seed=1)
-    X = mfa.sample(500, rng=0)[0]
-    expected = _score(mfa, X, backend)
+    mfa, X, expected = _scored(backend)
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_send_score, args=(sender, mfa, X, backend))

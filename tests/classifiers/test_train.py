@@ -10,26 +10,10 @@ import numpy as np
 import pytest
 
 import mfakit
-from mfakit.cli import main
 
 pytest.importorskip("torch")
 
 TINY = ("--width", "2", "--depth", "3", "--epochs", "1", "--device", "cpu")
-
-
-@pytest.fixture
-def quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run in this process, in an empty folder; returns (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = main(list(arguments))
-        except SystemExit as stop:  # argparse
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def cells(out: str) -> dict[tuple[str, str], list[str]]:

@@ -22,12 +22,6 @@ from mfakit.fit import MixtureOfFactorAnalyzers, Source, initial_mfa, source
 Array = NDArray[Any]
 
 
-@pytest.fixture(params=["isotropic", "diagonal"])
-def noise(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
-
-
 def data(n: int = 90, d: int = 6, dtype: Any = np.float64) -> Array:
     """Samples of three groups that overlap: a few steps of EM are not enough."""
     return random_mfa(3, d, 2, spread=0.7, sigma=0.6).sample(n, rng=0, dtype=dtype)[0]

@@ -24,12 +24,6 @@ NAMES = ("weight", "sum_x", "sum_xx", "sum_z", "sum_zz", "sum_xz")
 SHAPES = [(3, 7, 2), (1, 5, 1), (2, 1, 1), (3, 4, 4), (2, 6, 0)]
 
 
-@pytest.fixture(params=["isotropic", "diagonal"])
-def noise(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
-
-
 def case(k: int, d: int, l: int, noise: str, n: int = 60) -> tuple[mfakit.MFA, Array, Array]:
     """A model that does not fit its data, so that a step moves everything, and weights."""
     X = random_mfa(k, d, l, noise=noise, seed=1, spread=0.7).sample(n, rng=2, dtype=np.float64)[0]

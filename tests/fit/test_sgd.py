@@ -22,12 +22,6 @@ Array = NDArray[Any]
 Estimator = mfakit.MixtureOfFactorAnalyzers
 
 
-@pytest.fixture(params=["isotropic", "diagonal"])
-def noise(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
-
-
 def tensors(mfa: mfakit.MFA) -> list[Any]:
     noise = mfa.noise_variance.reshape(mfa.n_components, -1)
     arrays = (np.log(mfa.weights) + 3.0, mfa.means, mfa.loadings, noise)

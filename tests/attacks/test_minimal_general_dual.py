@@ -1,0 +1,78 @@
+"""The dual that the general path maximises: its algebra against dense matrices, and weak duality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from minimal_cases import diagonal_classifier, general
+
+from mfakit.attacks import _general_roots
+from mfakit.attacks._general_dual import Curvature, Lagrangian
+from mfakit.attacks._general_model import Components, Sample
+from mfakit.attacks.general import RootSearchError
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_definiteness_and_solves_against_the_dense_matrix(seed: int) -> None:
+    """Diagonals with negative, vanishing and tiny entries: the count agrees with the eigenvalues."""
+    rng = np.random.default_rng(seed)
+    d, r = 12, 5
+    e = rng.uniform(0.2, 3.0, d)
+    e[: seed % 4] *= -rng.choice([0.01, 0.3, 1.0], seed % 4)
+    e[4] *= rng.choice([1.0, 1e-6, 0.0, -1e-9])
+    sign = rng.choice([-1.0, 1.0], r)
+    V = rng.normal(size=(r, d)) * np.where(sign > 0, 3.0, 0.2)[:, None]
+    P = np.diag(e) + V.T @ (sign[:, None] * V)
+    smallest = np.linalg.eigvalsh(P)[0]
+    found = Curvature.factor(e, np.abs(e) + 1.0, V, sign)
+    assert (found is not None) == (smallest > 0), smallest
+    if found is not None:
+        b = rng.normal(size=(2, d))
+        x, left = found.solve(b)
+        np.testing.assert_allclose(x, np.linalg.solve(P, b.T).T, rtol=1e-9, atol=1e-9 * np.abs(x).max())
+        assert np.abs(left).max() < 1e-10
+
+
+def test_definiteness_is_met_with_every_kind_of_answer() -> None:
+    """The cases above are no use if all are definite, or none."""
+    answers = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        e = rng.uniform(0.2, 3.0, 12)
+        e[0] = -0.1
+        V = rng.normal(size=(2, 12)) * rng.choice([0.01, 5.0])
+        answers.append(Curvature.factor(e, np.abs(e) + 1.0, V, np.ones(2)) is not None)
+    assert 5 < sum(answers) < 25
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_multiplier_is_a_lower_bound(seed: int) -> None:
+    """Weak duality: no point with log p_t + c ≥ log Σ p_s lies within the radius that a random λ proves."""
+    clf = diagonal_classifier(seed, k=3, d=4)
+    rng = np.random.default_rng(seed)
+    x = clf.mixtures[0].means[0] + 0.1 * rng.normal(size=4)
+    components = Components(clf)
+    sample = Sample(components, x)
+    L = Lagrangian(sample, [4], np.ones(1), 0.3, [0, 1, 2])
+    U = rng.normal(size=(4000, 4)) * 10.0 ** rng.uniform(-2, 1, (4000, 1))
+    own, other = (m.component_log_prob(x + U, method="residual") for m in clf.mixtures)
+    flips = other[:, 1] + 0.3 >= np.logaddexp.reduce(own, axis=1)
+    nearest = np.linalg.norm(U[flips], axis=1).min()
+    bounds = []
+    for _ in range(300):
+        lam = rng.dirichlet(np.ones(3)) * 10.0 ** rng.uniform(-5, 1)
+        dual = L.evaluate(lam)
+        if dual is not None:
+            bounds.append(L.bound(dual))
+            assert bounds[-1] <= nearest
+    best = _general_roots.maximise(L, np.array([0.98, 0.01, 0.01]))
+    assert max(bounds) <= best.radius * (1 + 1e-9)
+    assert 0.0 < best.radius <= nearest
+
+
+def test_a_root_search_that_does_not_end_is_an_error_with_its_bracket(monkeypatch: pytest.MonkeyPatch) -> None:
+    clf = diagonal_classifier(0, k=1)
+    X, y = clf.sample(3, rng=0, dtype=np.float64)
+    monkeypatch.setattr(_general_roots, "MOST_STEPS", 2)
+    with pytest.raises(RootSearchError, match=r"sample \d: .* did not close its bracket: after 2 steps .* between"):
+        general(clf, X, y)
