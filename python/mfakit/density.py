@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .mfa import MFA
 
 __all__ = [
-    "Evaluator", "Scores", "component_log_prob", "each_block", "grad_log_prob", "log_prob", "over_blocks",
-    "responsibilities",
+    "Evaluator", "Scores", "component_log_prob", "each_block", "grad_log_prob", "log_prob", "open_rows",
+    "over_blocks", "per_sample", "responsibilities",
 ]  # fmt: skip
 
 Array = Any  # NumPy's or, on a device, CuPy's
@@ -275,12 +275,21 @@ def over_blocks(X: RowBlocks, factors: Factors, options: Options, fill: Fill, ou
     each_block(X, factors, options, work)
 
 
-def _open(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
+def open_rows(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
+    """X and the options as a public function is given them, checked against the model."""
     opts = Options(**options)
     rows = RowBlocks(X, mfa.n_features)
     get_backend(opts.backend, rows.device)  # a missing backend is an error for an empty X, too
     mfa.check_device(rows.device, opts.backend)
     return rows, opts
+
+
+def per_sample(mfa: MFA, X: Any, options: dict[str, Any], tail: tuple[int, ...], fill: Fill) -> Any:
+    """What `fill` makes of each sample of X: [n, *tail], in X's dtype and container, or in ``out``."""
+    rows, opts = open_rows(mfa, X, options)
+    out = opts.result((len(rows), *tail), rows.dtype, rows)
+    over_blocks(rows, mfa.factors, opts, fill, out)
+    return wrap_like(out, rows.like) if opts.out is None else opts.out
 
 
 def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
@@ -306,14 +315,11 @@ def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     TypeError
         X that is not real numbers, or sparse.
     """
-    rows, opts = _open(mfa, X, options)
-    out = opts.result((len(rows),), rows.dtype, rows)
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        part[:] = evaluator.log_prob(block, first, rows.name)
+        part[:] = evaluator.log_prob(block, first)
 
-    over_blocks(rows, mfa.factors, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    return per_sample(mfa, X, options, (), fill)
 
 
 def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
@@ -323,14 +329,11 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere). Parameters and errors as
     :func:`log_prob`.
     """
-    rows, opts = _open(mfa, X, options)
-    out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        part[:] = evaluator(block, first, rows.name).log_prob
+        part[:] = evaluator(block, first).log_prob
 
-    over_blocks(rows, mfa.factors, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
 
 def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
@@ -338,14 +341,11 @@ def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
 
     A sample that no component explains (log p(x) = -inf) gets 1/k for each. Parameters and errors as :func:`log_prob`.
     """
-    rows, opts = _open(mfa, X, options)
-    out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        part[:] = evaluator.responsibilities(evaluator(block, first, rows.name))[0]
+        part[:] = evaluator.responsibilities(evaluator(block, first))[0]
 
-    over_blocks(rows, mfa.factors, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
 
 def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
@@ -354,11 +354,8 @@ def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     By pairs of a sample and a component that matters to it, from the residual in float64; where samples have many of
     those, by the product back (``method="dense"`` forces it). Parameters and errors as :func:`log_prob`.
     """
-    rows, opts = _open(mfa, X, options)
-    out = opts.result(rows.shape, rows.dtype, rows)
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        evaluator.gradient(evaluator(block, first, rows.name), part)
+        evaluator.gradient(evaluator(block, first), part)
 
-    over_blocks(rows, mfa.factors, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    return per_sample(mfa, X, options, (mfa.n_features,), fill)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,23 +132,20 @@ def _umask() -> int:
 
 def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays and settings of a file of this kind; errors as :func:`load_mfa`."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_metadata(path, metadata, kind)
-            settings = _parse_settings(metadata.get("settings", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118 (a handle)
-    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
+    with _opened(path, kind) as (file, metadata):
+        settings = _parse_settings(metadata.get("settings", "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118 (a handle)
 
 
 def read_kind(path: PathLike) -> str:
     """The kind of an mfakit file, such as "mfa" or "cnn", without its arrays; errors as :func:`load_mfa`."""
+    with _opened(path) as (_, metadata):
+        return str(metadata.get("kind"))
+
+
+@contextlib.contextmanager
+def _opened(path: PathLike, kind: str | None = None) -> Iterator[tuple[Any, dict[str, str]]]:
+    """An mfakit file and its metadata; of this kind, or of any."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -156,14 +154,10 @@ def read_kind(path: PathLike) -> str:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
-    _check_metadata(path, metadata, metadata.get("kind"))
-    return str(metadata.get("kind"))
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}")
+            _check_metadata(path, metadata, metadata.get("kind") if kind is None else kind)
+            yield file, metadata
+    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}") from None
 
 
 def _parse_settings(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ._arrays import RowBlocks, to_numpy, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
-from .density import Evaluator, Scores, each_block, over_blocks
+from .density import Evaluator, Scores, each_block, open_rows, over_blocks, per_sample
 from .factors import Factors, factorize
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Array, Any]:
     ValueError, TypeError
         As :func:`mfakit.density.log_prob`.
     """
-    opts = Options(**options)
-    rows = RowBlocks(X, mfa.n_features)
-    mfa.check_device(rows.device, opts.backend)
+    rows, opts = open_rows(mfa, X, options)
     mean = opts.result((len(rows), mfa.n_factors), rows.dtype, rows)
     component = replace(opts, out=None).result((len(rows),), np.int64, rows)
 
@@ -80,20 +78,15 @@ def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
 
     Parameters and errors as :func:`latent`.
     """
-    opts = Options(**options)
-    rows = RowBlocks(X, mfa.n_features)
-    mfa.check_device(rows.device, opts.backend)
-    out = opts.result(rows.shape, rows.dtype, rows)
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         arrays, factors = evaluator.arrays, evaluator.factors
-        best, y = _best_pairs(evaluator(block, first, rows.name), arrays.xp)
+        best, y = _best_pairs(evaluator(block, first), arrays.xp)
         for j in np.unique(arrays.to_host(best)).tolist():
             group = arrays.xp.nonzero(best == j)[0]
             part[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
 
-    over_blocks(rows, mfa.factors, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    return per_sample(mfa, X, options, (mfa.n_features,), fill)
 
 
 def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
@@ -124,17 +117,15 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
     Rows with the same mask share one factorization of the observed features: O(k l² d_observed) per distinct mask.
     It is made on the host: samples on a device are brought there and back.
     """
-    opts = Options(**options)
-    rows = RowBlocks(X, mfa.n_features)
-    ops = get_backend(opts.backend, rows.device)
-    mfa.check_device(rows.device, opts.backend)
+    rows, opts = open_rows(mfa, X, options)
     mask = to_numpy(mask)
     if mask.dtype != bool or mask.shape not in (rows.shape, rows.shape[1:]):
         raise ValueError(
             f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, "
             f"got {mask.dtype} {mask.shape}"
         )
-    out, arrays = opts.result(rows.shape, rows.dtype, rows), get_arrays(ops, rows.device)
+    out = opts.result(rows.shape, rows.dtype, rows)
+    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
     host = replace(opts, backend="auto", out=None) if arrays.is_device else opts
     step = host.plan_block(mfa.n_features, mfa.factors.n_columns, 8)
     for start in range(0, len(rows), step):

@@ -11,7 +11,7 @@ import numpy as np
 from ._arrays import RowBlocks, array_module, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
-from .density import Evaluator, over_blocks, sorted_pairs
+from .density import Evaluator, open_rows, over_blocks, sorted_pairs
 from .factors import Factors
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     >>> mfakit.point_subspace_distances(np.array([[7.0, 3.0, 4.0]]), mfa)
     array([[5.]])
     """
-    opts = Options(**options)
-    rows = RowBlocks(X, mfa.n_features)
-    mfa.check_device(rows.device, opts.backend)
+    rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:

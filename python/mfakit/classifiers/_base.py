@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._arrays import RowBlocks, is_torch, wrap_like
+from .._arrays import RowBlocks, wrap_like
+from .._estimators import accuracy, check_input
 from .._options import Options
 from ._batches import Batch, Stream, as_rows, shuffled_batches, writeable
 from ._checks import as_generator, check_block, check_integers, check_numbers, encode_labels
@@ -199,11 +199,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             For no samples, or another number of labels.
         """
-        predicted = np.asarray(self.predict(X))
-        if not len(predicted):
-            raise ValueError("score needs at least one sample")
-        labels = np.asarray(y.cpu() if is_torch(y) else y)
-        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
+        return accuracy(self.predict(X), y, sample_weight)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network, its classes and the constructor's arguments to a safetensors file; all but where and how
@@ -290,13 +286,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = layout.n_features
 
     def _checked(self, X: Any) -> RowBlocks:
-        check_is_fitted(self)
-        shape = tuple(getattr(X, "shape", ()))
-        if len(shape) == 1:
-            raise ValueError(
-                f"X must be [n, {self.n_features_in_}], got shape {shape}. Reshape your data: X[None, :] is one sample"
-            )
-        validate_data(self, X, reset=False, skip_check_array=True)
+        check_input(self, X)
         return RowBlocks(X, self.n_features_in_)
 
     def _evaluate(

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from .._arrays import RowBlocks, check_finite_rows, is_torch, wrap_like
+from .._estimators import accuracy, check_input
 from .._options import Options
 from ._checks import check_integers, check_numbers
 from ._kernel_products import data_mean
@@ -127,12 +128,7 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             For no samples, or another number of labels.
         """
-        from sklearn.metrics import accuracy_score
-
-        predicted = np.asarray(self.predict(X))
-        if not len(predicted):
-            raise ValueError("score needs at least one sample")
-        return float(accuracy_score(np.asarray(y.cpu() if is_torch(y) else y), predicted, sample_weight=sample_weight))
+        return accuracy(self.predict(X), y, sample_weight)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write support vectors, coefficients, classes and the constructor's arguments to a safetensors file."""
@@ -194,13 +190,7 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return values
 
     def _checked(self, X: Any) -> RowBlocks:
-        check_is_fitted(self)
-        shape = tuple(getattr(X, "shape", ()))
-        if len(shape) == 1:
-            raise ValueError(
-                f"X must be [n, {self.n_features_in_}], got shape {shape}. Reshape your data: X[None, :] is one sample"
-            )
-        validate_data(self, X, reset=False, skip_check_array=True)
+        check_input(self, X)
         return RowBlocks(X, self.n_features_in_)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import report
+from ._shared import have_matplotlib
 from ._table1_units import CLASSIFIERS, CW_AUTO, LABELS, PairNumbers, UnitNumbers
 from ._units import versions
 
@@ -109,7 +110,10 @@ class Table1Report:
         )
         for unit in (u for u in self.results[0].units if u.classifier == "cnn"):
             size = unit.training
-            notes += f" CNN: width {size['width']}, depth {size['depth']}, {size['epochs']} epochs."
+            notes += (
+                f" CNN: width {size['width']}, depth {size['depth']}, {size['epochs']} epochs, label smoothing "
+                f"{size['label_smoothing']:g}."
+            )
         if any(u.classifier == "rbf-svm" for r in self.results for u in r.units):
             notes += " " + self._about_rbf()
         return f"{notes} In order of mean ℓ2 under the attack that fools most samples: {'; '.join(self.orders)}."
@@ -191,9 +195,7 @@ def draw_pair(name: str, X: Array, y: Array, points: dict[str, dict[str, Array]]
     """Draw some samples of a pair, where each classifier's attack of Table 1 moved them, and by how much (Figures 8
     and 18); False without matplotlib.
     """
-    try:
-        import matplotlib  # noqa: F401 (asked only whether it is there)
-    except ImportError:
+    if not have_matplotlib():
         return False
     from ..plots import DPI, Perturbations, comparison_panel
 

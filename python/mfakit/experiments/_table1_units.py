@@ -261,7 +261,7 @@ def _learned(clf: Any) -> dict[str, Any]:
         found["gamma"] = clf.gamma_
     if hasattr(clf, "module_"):
         found["n_weights"] = sum(p.numel() for p in clf.module_.parameters())
-        found |= {name: getattr(clf, name) for name in ("width", "depth", "epochs")}
+        found |= {name: getattr(clf, name) for name in ("width", "depth", "epochs", "label_smoothing")}
     return found
 
 

@@ -22,7 +22,7 @@ from .. import report, theory
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
 from ..backends import why_missing
 from ..bayes import BayesClassifier
-from ..datasets import available_bayes_pairs, load_bayes_pair
+from ._shared import have_matplotlib, prepare
 
 __all__ = ["BayesReport", "PairResult", "run"]
 
@@ -172,15 +172,7 @@ def run(
     """
     from tqdm import tqdm
 
-    if n < 1:
-        raise ValueError(f"n must be at least 1 sample per class, got {n}")
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed}")
-    names = list(pairs) if pairs else available_bayes_pairs()
-    bases = {name: load_bayes_pair(name) for name in names}
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    names, bases, folder = prepare(pairs, n, seed, out)
     results: list[PairResult] = []
     distances: dict[str, dict[str, Array]] = {}
     disable = None if progress is None else not progress
@@ -271,7 +263,7 @@ def _outlier_accuracy(clf: BayesClassifier, n: int, rng: np.random.Generator) ->
 
 
 def _draw_panel(units: list[_Unit], path: Path) -> None:
-    if _no_matplotlib():
+    if not have_matplotlib():
         return
     from ..plots import Perturbations, perturbation_panel
 
@@ -291,7 +283,7 @@ def _draw_panel(units: list[_Unit], path: Path) -> None:
 
 
 def _draw_distances(distances: dict[str, dict[str, Array]], smallest: dict[str, float], path: Path) -> None:
-    if _no_matplotlib():
+    if not have_matplotlib():
         return
     from matplotlib.figure import Figure
 
@@ -302,14 +294,6 @@ def _draw_distances(distances: dict[str, dict[str, Array]], smallest: dict[str, 
         distance_histogram(values, marks={"min d": 2 * smallest[name]}, title=f"{name}, symmetric", ax=ax)
     with report.replacing(path) as temporary:
         figure.savefig(temporary, dpi=160)
-
-
-def _no_matplotlib() -> bool:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return True
-    return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -335,7 +319,7 @@ def run_command(args: argparse.Namespace) -> int:
     import textwrap
 
     print(textwrap.fill(found.notes, 100))
-    print(f"\nwritten: {args.out}/bayes.json, bayes.md" + ("" if _no_matplotlib() else " and pictures (.png)"))
-    if _no_matplotlib():
+    print(f"\nwritten: {args.out}/bayes.json, bayes.md" + (" and pictures (.png)" if have_matplotlib() else ""))
+    if not have_matplotlib():
         print("pictures need matplotlib: pip install mfakit[plots]")
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import report, theory
+from ._shared import have_matplotlib
 
 if TYPE_CHECKING:  # theory loads them when tables are checked: `mfakit --help` need not
     from ..quantization import LemmaA2Check, LemmaA2Validation
@@ -107,9 +108,7 @@ def _write(found: QuantizationReport, folder: Path) -> None:
         folder / "quantization.json",
         {"sweep": found.sweep, "cases": cases, "settings": found.settings, "environment": found.environment},
     )
-    try:
-        import matplotlib  # noqa: F401 (asked only whether it is there)
-    except ImportError:
+    if not have_matplotlib():
         return
     from .. import plots
 

@@ -201,7 +201,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cw-all", action="store_true", help="CW-L2 on all classifiers beside (appendix C.2)")
     parser.add_argument("--clip", action="store_true", help="clip samples to [0, 1] and attack within it")
     for flag, kind, text in (("width", int, "channels of the first layers"), ("depth", int, "convolutions"),
-                             ("epochs", int, "passes over the training samples")):  # fmt: skip
+                             ("epochs", int, "passes over the training samples"),
+                             ("label-smoothing", float, "share of every label that goes to the other class")):  # fmt: skip
         parser.add_argument(f"--{flag}", type=kind, help=f"of the CNN: {text} (default: the class's)")
     gamma = parser.add_mutually_exclusive_group()
     gamma.add_argument("--gamma", type=float, help="of the RBF SVM (default: the largest that is accurate)")
@@ -227,7 +228,7 @@ def run_command(args: argparse.Namespace) -> int:
         n_train = dict.fromkeys(CLASSIFIERS, args.training_samples)
     if args.quick:
         n_train["rbf-svm"] = min(QUICK_RBF, n_train.get("rbf-svm", QUICK_RBF))
-    cnn = {name: getattr(args, name) for name in ("width", "depth", "epochs")}
+    cnn = {name: getattr(args, name) for name in ("width", "depth", "epochs", "label_smoothing")}
     rbf = {"gamma": args.gamma, "accuracy_threshold": args.gamma_threshold}
     parameters = {
         name: {key: value for key, value in given.items() if value is not None}

@@ -18,7 +18,7 @@ import numpy as np
 from .. import report, theory
 from ..attacks import minimal_perturbation
 from ..bayes import BayesClassifier
-from ..datasets import available_bayes_pairs, load_bayes_pair
+from ._shared import have_matplotlib, prepare
 
 if TYPE_CHECKING:  # theory loads them when a theorem is validated: `mfakit --help` need not
     from ..theorems import GapSweep, Theorem1Validation, Theorem2Validation, Theorem3Validation
@@ -148,15 +148,7 @@ def run(
     ValueError
         For a pair that is not shipped, n < 1, or sigmas that do not fall.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1 sample per class, got {n}")
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed}")
-    names = list(pairs) if pairs else available_bayes_pairs()
-    bases = {name: load_bayes_pair(name) for name in names}
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    names, bases, folder = prepare(pairs, n, seed, out)
     results = []
     for name, base in bases.items():
         settings: dict[str, Any] = {"n": n, "rng": [seed, *name.encode()]}
@@ -191,9 +183,7 @@ def _validate(
 
 
 def _draw(result: PairTheorems, base: BayesClassifier, n: int, seed: int, folder: Path) -> None:
-    try:
-        import matplotlib  # noqa: F401 (asked only whether it is there)
-    except ImportError:
+    if not have_matplotlib():
         return
     from .. import plots
 

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._arrays import to_numpy, wrap_like
+from .._estimators import check_input
 from .._options import Options
 from ..mfa import MFA
 from .em import FitResult, fit_em
@@ -308,13 +309,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         return self.mfa_.replace(noise_variance=np.maximum(self.mfa_.noise_variance, floor))
 
     def _checked(self, X: Any) -> MFA:
-        check_is_fitted(self)
-        shape = tuple(getattr(X, "shape", ()))
-        if len(shape) == 1:
-            raise ValueError(
-                f"X must be [n, {self.n_features_in_}], got shape {shape}. Reshape your data: X[None, :] is one sample"
-            )
-        validate_data(self, X, reset=False, skip_check_array=True)
+        check_input(self, X)
         return self.mfa_
 
     def _how(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .common import COLORS, new_figure, styled
 from .histograms import PIXEL_THRESHOLD, pixel_histogram
 from .images import as_images, draw_image, magnification
-from .panels import Perturbations
+from .panels import Perturbations, draw_scale, name_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ def comparison_panel(
             if captions:
                 ax.set_title(captions[j], pad=3, fontsize=8)
             if j == 0:
-                _name(ax, "original")
+                name_row(ax, "original")
         for i, (attack, points, change) in enumerate(zip(attacks, moved, differences, strict=True)):
             sheet.say(0.12, sheet.block_top(i) - 0.2, attack.label, fontsize=10, fontweight="bold")
             _draw_rows(sheet, i, points, change, factor, value_range)
@@ -119,10 +119,6 @@ class _Sheet:
         self.figure.text(left / self.size[0], 1 - top / self.size[1], text, va="center", **options)
 
 
-def _name(ax: Axes, text: str) -> None:
-    ax.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=5)
-
-
 def _draw_rows(
     sheet: _Sheet, block: int, points: Array, change: Array, factor: int, value_range: tuple[float, float]
 ) -> None:
@@ -136,16 +132,11 @@ def _draw_rows(
         drawn = draw_image(lower, shown, (0.0, 1.0) if points.ndim == 4 else (-1.0, 1.0), "RdBu_r")
         lower.set_xlabel(f"ℓ2 {l2[j]:.2f}" if l2[j] > 0 else "not fooled", labelpad=3, fontsize=8)
         if j == 0:
-            _name(upper, "adversarial")
-            _name(lower, f"difference × {factor}" + colour)
+            name_row(upper, "adversarial")
+            name_row(lower, f"difference × {factor}" + colour)
     if points.ndim == 3:
         top = sheet.block_top(block) + sheet.height + GAP
-        bar = sheet.figure.colorbar(
-            drawn, cax=sheet.place(sheet.left + 0.04, top, 0.09, sheet.height), ticks=[-1, 0, 1]
-        )
-        bar.ax.set_yticklabels([f"{-1 / factor:+g}", "0", f"{1 / factor:+g}"], fontsize=7)
-        bar.ax.tick_params(length=2, pad=2)
-        bar.outline.set_visible(False)
+        draw_scale(sheet.place(sheet.left + 0.04, top, 0.09, sheet.height), drawn, factor)
 
 
 def _draw_histograms(sheet: _Sheet, attacks: Sequence[Perturbations]) -> None:

@@ -16,8 +16,9 @@ from .images import as_images, draw_image, magnification
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-__all__ = ["Perturbations", "perturbation_panel"]
+__all__ = ["Perturbations", "draw_scale", "name_row", "perturbation_panel"]
 
 Array = NDArray[Any]
 
@@ -156,9 +157,19 @@ def _draw_block(
         if j == 0:
             changed = f"difference × {factor}" + ("\n(grey: none)" if originals.ndim == 4 else "")
             for name, ax in zip(("original", "adversarial", changed), axes, strict=True):
-                ax.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=5)
+                name_row(ax, name)
     if originals.ndim == 3:
-        bar = sheet.figure.colorbar(drawn, cax=sheet.scale(block), ticks=[-1, 0, 1])
-        bar.ax.set_yticklabels([f"{1 / factor:+g}", "0", f"{-1 / factor:+g}"][::-1], fontsize=7)
-        bar.ax.tick_params(length=2, pad=2)
-        bar.outline.set_visible(False)
+        draw_scale(sheet.scale(block), drawn, factor)
+
+
+def name_row(ax: Axes, text: str) -> None:
+    """What a row of images shows, to the left of its first."""
+    ax.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=5)
+
+
+def draw_scale(ax: Axes, drawn: AxesImage, factor: int) -> None:
+    """The scale of differences that were drawn magnified, from -1 to 1."""
+    bar = ax.figure.colorbar(drawn, cax=ax, ticks=[-1, 0, 1])
+    bar.ax.set_yticklabels([f"{-1 / factor:+g}", "0", f"{1 / factor:+g}"], fontsize=7)
+    bar.ax.tick_params(length=2, pad=2)
+    bar.outline.set_visible(False)

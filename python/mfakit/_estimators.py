@@ -1,0 +1,32 @@
+"""What our scikit-learn estimators share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._arrays import is_torch
+
+__all__ = ["accuracy", "check_input"]
+
+
+def check_input(estimator: Any, X: Any) -> None:
+    """Raise unless the estimator is fitted and X [n, d] has the features that it was fitted to."""
+    check_is_fitted(estimator)
+    shape = tuple(getattr(X, "shape", ()))
+    if len(shape) == 1:
+        d = estimator.n_features_in_
+        raise ValueError(f"X must be [n, {d}], got shape {shape}. Reshape your data: X[None, :] is one sample")
+    validate_data(estimator, X, reset=False, skip_check_array=True)
+
+
+def accuracy(predicted: Any, y: Any, sample_weight: Any = None) -> float:
+    """Share of the predicted labels [n] that are those of `y` [n]; n must not be 0."""
+    from sklearn.metrics import accuracy_score
+
+    if not len(predicted):
+        raise ValueError("score needs at least one sample")
+    labels = np.asarray(y.cpu() if is_torch(y) else y)
+    return float(accuracy_score(labels, np.asarray(predicted), sample_weight=sample_weight))

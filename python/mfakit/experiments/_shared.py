@@ -1,0 +1,36 @@
+"""What the experiments on shipped pairs share: what they are given, and the pictures that they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..bayes import BayesClassifier
+from ..datasets import available_bayes_pairs, load_bayes_pair
+
+__all__ = ["have_matplotlib", "prepare"]
+
+
+def prepare(
+    pairs: Sequence[str] | None, n: int, seed: int, out: str | Path | None
+) -> tuple[list[str], dict[str, BayesClassifier], Path | None]:
+    """The pairs' names (None: all that are shipped), the pairs, and the folder to write to, made if need be."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1 sample per class, got {n}")
+    if seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed}")
+    names = list(pairs) if pairs else available_bayes_pairs()
+    bases = {name: load_bayes_pair(name) for name in names}
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return names, bases, folder
+
+
+def have_matplotlib() -> bool:
+    """Whether pictures can be drawn; without matplotlib an experiment leaves them out."""
+    try:
+        import matplotlib  # noqa: F401 (asked only whether it is there)
+    except ImportError:
+        return False
+    return True
