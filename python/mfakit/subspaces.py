@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import RowBlocks, array_module, wrap_like
+from ._arrays import array_module, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
 from .density import Evaluator, open_rows, over_blocks, sorted_pairs

@@ -202,7 +202,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", action="store_true", help="clip samples to [0, 1] and attack within it")
     for flag, kind, text in (("width", int, "channels of the first layers"), ("depth", int, "convolutions"),
                              ("epochs", int, "passes over the training samples"),
-                             ("label-smoothing", float, "share of every label that goes to the other class")):  # fmt: skip
+                             ("label-smoothing", float, "share of a label that goes to the other class")):  # fmt: skip
         parser.add_argument(f"--{flag}", type=kind, help=f"of the CNN: {text} (default: the class's)")
     gamma = parser.add_mutually_exclusive_group()
     gamma.add_argument("--gamma", type=float, help="of the RBF SVM (default: the largest that is accurate)")
