@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,19 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["interruptible", "single_threaded_products"]
+__all__ = ["forked", "interruptible", "single_threaded_products"]
+
+_PROCESS = os.getpid()
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def forked() -> bool:
+    """Whether this is a child of the process that imported mfakit: libgomp's workers, which torch computes with, do not
+    survive a fork, and who asks for several would wait for them forever.
+    """
+    return os.getpid() != _PROCESS
 
 
 def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -20,14 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._threads import single_threaded_products
+from ._threads import forked, single_threaded_products
 from .bayes import BayesClassifier
 from .mfa import MFA
 
-__all__ = ["BayesClassifierModule", "MFAModule", "SVMModule"]
+__all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
 
 LOGITS = ("log_likelihood", "scaled")
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+
+
+def one_thread_after_fork() -> None:
+    """Let torch compute in one thread in a forked child, where it would hang in several."""
+    if forked() and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 # Below so many numbers in a batch, waking threads costs more than they save;
@@ -86,6 +92,7 @@ class _Rows(nn.Module):
 
     def rows(self, X: Tensor) -> Tensor:
         """X as [n, d]; images [n, C, H, W] become height-width-channel."""
+        one_thread_after_fork()
         if self.image_shape is not None and X.ndim == 4:
             height, width, channels = self.image_shape
             if tuple(X.shape[1:]) != (channels, height, width):
@@ -135,7 +142,7 @@ class MFAModule(_Rows):
             raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
         super().__init__(mfa.n_features, image_shape)
         for name in PARAMETERS:
-            self.register_buffer(name, torch.from_numpy(np.array(getattr(mfa, name))))
+            self.register_buffer(name, _buffer(getattr(mfa, name)))
         self.mfa = mfa
 
     def forward(self, X: Tensor) -> Tensor:
@@ -152,8 +159,12 @@ class MFAModule(_Rows):
                 setattr(self, name, before.to(after.device))
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        found = [state_dict.get(prefix + name) for name in PARAMETERS]
+        if all(isinstance(value, Tensor) and value.shape == self.get_buffer(n).shape
+               for n, value in zip(PARAMETERS, found, strict=True)):  # fmt: skip
+            MFA(*(value.cpu().numpy() for value in found))  # what is no mixture is refused before anything is copied
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.mfa = MFA(*(self.get_buffer(name).cpu().numpy() for name in PARAMETERS))
 
 
@@ -209,7 +220,7 @@ class BayesClassifierModule(_Rows):
         self.logits = logits
         self.mixtures = nn.ModuleList(MFAModule(m) for m in clf.mixtures)
         with np.errstate(divide="ignore"):
-            self.register_buffer("log_priors", torch.from_numpy(np.log(clf.priors)))
+            self.register_buffer("log_priors", _buffer(np.log(clf.priors)))
         self.eval()
 
     @property
@@ -289,6 +300,9 @@ class SVMModule(_Rows):
         coef = np.atleast_2d(_dense(svm.coef_ if linear else svm.dual_coef_))
         vectors = np.zeros((0, coef.shape[1])) if linear else _dense(svm.support_vectors_)
         intercept = np.atleast_1d(_dense(svm.intercept_))
+        about = getattr(svm, "center_", None) if linear else None
+        if about is not None:  # ours is trained about the data's mean, and far from the origin w·x cancels
+            intercept = np.atleast_1d(_dense(svm.offset_))
         n_classes = len(getattr(svm, "classes_", range(2)))
         # An SVC of three classes has three pairwise machines: only the shape of its dual coefficients tells.
         one_each = len(coef) == len(intercept) == n_classes == getattr(svm, "dual_coef_", coef).shape[0]
@@ -300,20 +314,21 @@ class SVMModule(_Rows):
         super().__init__(coef.shape[1] if linear else vectors.shape[1], image_shape)
         self.kernel, self.n_classes = kernel, n_classes
         # Centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits.
-        center = vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1])
+        center = (
+            vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1]) if about is None else _dense(about)
+        )
         gamma = 0.0 if linear else float(getattr(svm, "_gamma", None) or svm.gamma_)
         for name, value in (
             ("coef", coef), ("intercept", intercept), ("support_vectors", vectors - center), ("center", center),
             ("gamma", gamma),
         ):  # fmt: skip
-            self.register_buffer(name, torch.tensor(np.asarray(value, np.float64)))
+            self.register_buffer(name, _buffer(np.asarray(value, np.float64)))
 
     def decision(self, X: Tensor) -> Tensor:
         """Decision values, [n, 1] for two classes, [n, C] for more, in the buffers' dtype."""
-        X = self.rows(X).to(self.coef.dtype)
+        X = self.rows(X).to(self.coef.dtype) - self.center
         if self.kernel == "linear":
             return X @ self.coef.T + self.intercept
-        X = X - self.center
         norms = (self.support_vectors**2).sum(dim=1)
         squares = (X**2).sum(dim=1, keepdim=True) + norms - 2.0 * X @ self.support_vectors.T
         return torch.exp(-self.gamma * squares.clamp_min(0.0)) @ self.coef.T + self.intercept
@@ -322,6 +337,12 @@ class SVMModule(_Rows):
         """Logits [n, C] in X's dtype."""
         f = self.decision(X)
         return (f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)).to(X.dtype)
+
+
+def _buffer(values: Any) -> Tensor:
+    """A tensor of its own that gradients can be taken through, whatever mode the caller is in."""
+    with torch.inference_mode(False):
+        return torch.tensor(np.asarray(values))
 
 
 def _dense(value: Any) -> Any:

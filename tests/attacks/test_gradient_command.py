@@ -75,3 +75,21 @@ def test_bad_usage_of_the_command_is_one_line(command: Any, arguments: tuple[str
     assert (status, out) == (1, "")
     assert match in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("--variant", "asymmetric", "--sigma", "5"),
+            "--variant, --sigma: linear.safetensors is a LinearSVM and is attacked on --data",
+        ),
+        (("--samples", "3", "--seed", "4"), "--samples, --seed: linear.safetensors is"),
+        (("--out", "."), "is a folder; give the name of a file in it"),
+        (("--json", "missing/a.json"), "no folder missing to write a.json to"),
+    ],
+)
+def test_nothing_that_is_asked_is_ignored(command: Any, arguments: tuple[str, ...], sentence: str) -> None:
+    status, out, err = command("linear.safetensors", "--data", "linear.npz", *arguments)
+    assert (status, out) == (1, "")
+    assert sentence in err

@@ -34,6 +34,10 @@ BAD_FITS = {
     "divergence": (
         lambda X, y: CNN(**{**TINY, "learning_rate": 1e30, "epochs": 9}).fit(X, y), "training diverged: the loss is"
     ),
+    "divergence in the last step": (
+        lambda X, y: CNN(width=16, depth=6, epochs=1, batch_size=200, learning_rate=1e10, device="cpu").fit(X, y),
+        "training diverged: the last step made logits",
+    ),
     "width": (lambda X, y: CNN(width=0).fit(X, y), "width must be an integer of at least 1, got 0"),
     "absurd width": (lambda X, y: CNN(width=10**9).fit(X, y), "make a network of .* parameters"),
     "depth": (lambda X, y: CNN(depth=10**9).fit(X, y), "depth must be an integer of at most 1000"),

@@ -110,3 +110,21 @@ def test_a_failed_fit_leaves_the_machine_as_it_was() -> None:
     with pytest.raises(ValueError, match="all 9 rows"):
         svm.fit(np.ones((9, 5)), [0, 1, 0] * 3)
     np.testing.assert_array_equal(svm.decision_function(X), before)
+
+
+def test_what_never_ends_is_ended() -> None:
+    """Classes that overlap, at a scale where C is nothing: libsvm without a limit does not come back."""
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = rng.normal(size=(40, 4))
+    X[:, 0] += 2 * y
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        svm = LinearSVM(max_iter=10_000).fit(X * 1e6, y)
+    assert np.isfinite(svm.coef_).all()
+    assert LinearSVM().max_iter == RBFSVM().max_iter == 10_000_000
+
+
+def test_squares_that_underflow() -> None:
+    X, y = data()
+    with pytest.raises(ValueError, match="squared lengths of the centred rows of X underflow; scale X up"):
+        LinearSVM().fit(X * 1e-200, y)

@@ -161,8 +161,8 @@ def test_streams(samples: tuple[Array, Array]) -> None:
         ({"step_size": -1.0}, "step_size must be a positive number"),
         ({"beta": -1}, "beta must be a non-negative number"),
         ({"beta": np.inf}, "beta must be a non-negative number"),
-        ({"bounds": (1, 0)}, r"bounds must be None or two numbers \(low, high\)"),
-        ({"bounds": 3}, "bounds must be None or two numbers"),
+        ({"bounds": (1, 0)}, r"bounds must be \(low, high\)"),
+        ({"bounds": 3}, "bounds must be"),
         ({"bounds": (0, 1)}, r"X must be within bounds=\(0.0, 1.0\), got values from -"),
     ],
 )

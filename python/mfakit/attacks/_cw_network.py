@@ -109,16 +109,26 @@ class Network:
         size = torch.maximum(size_of(z), aim.size.to(z.dtype))
         return aim.margins(z)[0] + (16.0 * torch.finfo(z.dtype).eps + SURE) * size, z.argmax(dim=1)
 
+    def proven_margin(self, x: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
+        """:meth:`sure_margin` with what rounding x and the layers may move it by as well: a negative one stays so in
+        any batch, and in a model of the same weights in a wider dtype.
+        """
+        margin, decision = self.sure_margin(x, aim)
+        _, gradient = self.descend(x, aim, torch.ones(len(x), dtype=x.dtype, device=x.device), None)
+        slope = gradient.double().norm(dim=1) * x.double().norm(dim=1)
+        unit = 0.5 * torch.finfo(x.dtype).eps
+        return margin + (4.0 * math.sqrt(x.shape[1]) * unit * slope).to(margin), decision
+
     def descend(self, x: Tensor, aim: Aim, weight: Tensor, hinge: float | None) -> tuple[Tensor, Tensor]:
-        """Margins [m], and the gradient [m, d] of Σ weight · margin over the samples whose margin exceeds -hinge (all
-        for None).
+        """Margins [m], and the gradient [m, d] of Σ weight · margin over the samples whose margin is not below -hinge
+        (all for None).
         """
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             z = self(x)
         margin, rival = aim.margins(z.detach())
         if hinge is not None:
-            weight = weight * (margin + hinge > 0)
+            weight = weight * (margin + hinge >= 0)  # a sample on the boundary is not over it
         (gradient,) = torch.autograd.grad(z, x, aim.seeds(z.detach(), rival, weight))
         return margin.to(x.dtype), gradient
 

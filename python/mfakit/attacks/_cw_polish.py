@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._cw_network import Aim, Network
+from .verify import least_length
 
 __all__ = ["polish", "settle"]
 
@@ -119,7 +120,7 @@ def settle(
         there = here[rows] + push * onward[rows]
         rounded = (there if bounds is None else np.clip(there, *bounds)).astype(X.dtype)
         left = torch.as_tensor(rows, device=network.device)
-        margin, decision = network.sure_margin(network.tensor(rounded), aim.take(left))
+        margin, decision = network.proven_margin(network.tensor(rounded), aim.take(left))
         met = (margin < 0).cpu().numpy()
         points[rows[met]], sure[rows[met]] = rounded[met], True
         decisions[rows[met]] = decision.cpu().numpy()[met]
@@ -131,12 +132,15 @@ def settle(
 
 
 def _onward(network: Network, here: Array, X: Array, aim: Aim) -> Array:
-    """Steps [m, d] as long as the way so far, down the margin; along the way itself where that has no gradient."""
+    """Steps [m, d] down the margin, as long as the way so far or as what X's dtype resolves; along the way itself where
+    the margin has no gradient.
+    """
     way = here - X
+    length = np.maximum(np.linalg.norm(way, axis=1, keepdims=True), least_length(X))
     x = network.tensor(here)
     _, gradient = network.descend(x, aim, torch.ones(len(x), dtype=x.dtype, device=x.device), None)
     down = -gradient.double().cpu().numpy()
     norm = np.linalg.norm(down, axis=1, keepdims=True)
     sound = (norm > 0) & np.isfinite(norm)
     unit = np.divide(down, norm, out=np.zeros_like(down), where=sound)
-    return np.asarray(np.where(sound, unit * np.linalg.norm(way, axis=1, keepdims=True), way))
+    return np.asarray(np.where(sound, unit * length, way))

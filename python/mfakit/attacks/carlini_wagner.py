@@ -8,6 +8,7 @@ is verified on the array that is returned.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
 from .result import AttackResult
-from .verify import as_result, inside_bounds
+from .verify import as_bounds, as_result, inside_bounds
 from .victims import Choice
 from .walk import State
 
@@ -152,13 +153,19 @@ def carlini_wagner_l2(
     except ImportError as error:
         raise ImportError(f"carlini_wagner_l2 needs torch: pip install 'mfakit[torch]' ({error})") from None
 
+    from ..classifiers.network import as_device
+    from ..torch import one_thread_after_fork
     from ._cw_network import Network, as_module
     from ._cw_search import Settings
 
+    one_thread_after_fork()
     width = getattr(model, "n_features", None) or getattr(model, "n_features_in_", None)
     rows = RowBlocks(host, width if len(shape) == 1 else None)
-    network = Network.of(as_module(model, device), shape, device)
-    box = _box(rows, bounds)
+    with torch.inference_mode(False):  # what the caller may have switched off around us is on inside
+        if device is not None and not isinstance(model, torch.nn.Module):
+            device = as_device(device)
+        network = Network.of(as_module(model, device), shape, device)
+    box = _box(rows, bounds, float(torch.finfo(network.dtype).max) ** 0.4)
     settings = {
         "attack": "carlini_wagner_l2", **given, "preset": preset, "abort_early": abort_early,
         "targeted": targets is not None, "bounds": box, "bounds_from": bounds if bounds == "data" else "argument",
@@ -169,7 +176,6 @@ def carlini_wagner_l2(
         None if given["initial_const"] == "auto" else given["initial_const"], given["confidence"], box, abort_early,
         given["polish"], 2.0 if preset == "paper" else 10.0,
     )  # fmt: skip
-    # What the caller may have switched off around us is on inside.
     with torch.inference_mode(False):
         states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
     return _as_given(as_result(points, host, rows, states, settings), X)
@@ -244,9 +250,9 @@ class _Block:
             raise ValueError(
                 f"targets must differ from the true classes, but both are {targets[row]} in row {start + row}"
             )
-        wrong = (predicted != labels) & ~broken
-        reason = np.where(wrong, "already wrong", np.where(broken, "NaN logits", "max_steps")).astype("<U16")
-        self.attacked = np.flatnonzero(~wrong & ~broken)
+        wrong = (predicted != labels) | broken
+        reason = np.where(broken, "NaN logits", np.where(wrong, "already wrong", "max_steps")).astype("<U16")
+        self.attacked = np.flatnonzero(~wrong)
         classes = torch.as_tensor(labels if targets is None else targets, device=z.device)
         aim = Aim(classes, 1.0 if targets is None else -1.0, size_of(z))
         self.aim = aim.take(torch.as_tensor(self.attacked, device=z.device))
@@ -284,11 +290,19 @@ class _Block:
         return points
 
 
-def _box(rows: RowBlocks, bounds: Any) -> tuple[float, float] | None:
-    """The bounds meant; every row of X is looked at, for NaN and for values outside."""
+def _box(rows: RowBlocks, bounds: Any, widest: float) -> tuple[float, float] | None:
+    """The bounds meant; every row of X is looked at, for NaN and for values outside. A box's half must not exceed
+    `widest`, whose square the model's dtype holds.
+    """
     if isinstance(bounds, str) and bounds != "data":
         raise ValueError(f'bounds must be (low, high), None or "data", got {bounds!r}')
-    box = None if bounds is None or bounds == "data" else (float(bounds[0]), float(bounds[1]))
+    box = None if isinstance(bounds, str) else as_bounds(bounds)
+    if box == (-math.inf, math.inf):
+        box = bounds = None
+    if box is not None and not box[1] - box[0] < widest:
+        raise ValueError(
+            f"bounds must be finite and not wider than {widest:.0e} for this model, got {bounds!r}; None sets none"
+        )
     low, high = np.inf, -np.inf
     for start in range(0, len(rows), RANGE_ROWS):
         block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
@@ -324,7 +338,8 @@ def _check(given: dict[str, Any], batch_size: int) -> None:
         value = given[name]
         if name == "initial_const" and value == "auto":
             continue
-        if isinstance(value, str) or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
             raise ValueError(f"{name} must be a positive number, got {value!r}")
 
 
@@ -337,7 +352,8 @@ def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
     ndim = getattr(X, "ndim", None)
     if ndim is None or ndim <= 2:
         return X, tuple(np.shape(X)[1:]) if ndim is None else tuple(X.shape[1:])
-    return X.reshape(len(X), -1), tuple(X.shape[1:])
+    shape = tuple(X.shape[1:])
+    return X.reshape(len(X), math.prod(shape)), shape
 
 
 def _as_given(result: AttackResult, X: Any) -> AttackResult:

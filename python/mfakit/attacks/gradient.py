@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from .._arrays import RowBlocks, check_finite_rows, to_numpy
 from .._options import Options
 from ..backends import get_arrays, get_backend
+from ..backends.host import Host
 from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
 from .machines import KernelVictim, LinearVictim, as_victim
 from .result import AttackResult
-from .verify import as_result, inside_bounds, push_until_flipped
+from .verify import as_bounds, as_result, inside_bounds, push_until_flipped
 from .victims import PROBES, GradientVictim, MixtureVictim
 from .walk import DirectWalk, FactorWalk, Steps
 
@@ -115,14 +116,24 @@ def gradient_attack(
     >>> r.success, r.l2.round(6)
     (array([ True]), array([1.]))
     """
+    _check_settings(step_size, max_steps, targets, path, direction)
     settings = {
         "attack": "gradient", "step_size": step_size, "max_steps": max_steps, "polish": polish, "targets": targets,
-        "direction": direction, "bounds": bounds,
+        "direction": direction, "bounds": as_bounds(bounds), "path": path,
     }  # fmt: skip
-    _check_settings(step_size, max_steps, targets, path, direction)
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
     arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
+    with arrays.active():
+        return _attack(clf, X, y, rows, arrays, opts, settings, progress)
+
+
+def _attack(
+    clf: Any, X: Any, y: Any, rows: RowBlocks, arrays: Host, opts: Options, settings: dict[str, Any],
+    progress: bool | None,
+) -> AttackResult:  # fmt: skip
+    """The attack with checked settings, on the device that is the current one."""
+    bounds, direction = settings["bounds"], settings["direction"]
     size = max(1, arrays.plan_block(opts, rows, _columns(clf), 8) // (DEVICE_COPIES if arrays.is_device else 1))
     for mixture in getattr(clf, "mixtures", ()):
         mixture.check_device(rows.device, opts.backend)
@@ -130,15 +141,17 @@ def gradient_attack(
     if direction == "log-ratio" and not isinstance(victim, KernelVictim):
         raise ValueError(f'direction="log-ratio" is for RBF machines, got a {type(clf).__name__}; use "gradient"')
     labels = None if y is None else victim.labels(y, len(rows))
-    taken = _path(clf, victim, path, bounds)
+    taken = _path(clf, victim, settings["path"], bounds)
     coordinates = FactorCoordinates.of(clf) if taken == "factor" else None
     settings |= {"path": taken, "dtype": rows.dtype.name}
-    steps = Steps(step_size, max_steps, targets == "frozen", polish, bounds)
+    steps = Steps(
+        settings["step_size"], settings["max_steps"], settings["targets"] == "frozen", settings["polish"], bounds
+    )
     from tqdm import tqdm
 
     states, points = [], arrays.empty_result(rows.shape, rows.dtype, rows)
     hide = None if progress is None else not progress
-    with arrays.active(), tqdm(total=len(rows), unit="sample", disable=hide, desc="attack") as bar:
+    with tqdm(total=len(rows), unit="sample", disable=hide, desc="attack") as bar:
 
         def attack(block: Array, first: int) -> None:
             part = slice(first, first + len(block))

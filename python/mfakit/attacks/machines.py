@@ -151,6 +151,8 @@ def _linear_parts(clf: Any, sample: Array) -> tuple[Array, Array] | None:
         return None
     if not callable(getattr(clf, "decision_function", None)) or len(W) != (1 if len(classes) == 2 else len(classes)):
         return None
+    if len(classes) > 2 and np.shape(getattr(clf, "dual_coef_", W))[0] != len(W):
+        return None  # pairwise machines, of which three classes have three
     b = np.broadcast_to(np.asarray(b, W.dtype), len(W))
     x = sample[:PROBES].astype(np.float64)
     if not len(x):

@@ -12,12 +12,35 @@ from .result import AttackResult
 if TYPE_CHECKING:
     from .walk import DirectWalk, State
 
-__all__ = ["as_result", "inside_bounds", "push_until_flipped"]
+__all__ = ["as_bounds", "as_result", "inside_bounds", "least_length", "push_until_flipped"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
 # Relative margin of a verified flip: some thousand roundings of the scores, and 1e-13 of a distance.
 SURE = 1e-12
+# The least length of a push, in units of X's rounding or of that margin.
+PUSHED_UNITS = 1e3
+
+
+def as_bounds(bounds: Any) -> tuple[float, float] | None:
+    """Bounds (low, high) as floats, or None."""
+    if bounds is None:
+        return None
+    try:
+        low, high = (float(value) for value in bounds)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not low < high:
+        raise ValueError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
+    return low, high
+
+
+def least_length(X: Array) -> Array:
+    """Lengths [n, 1] that X's dtype resolves at each sample [n, d] with room to spare: a point on the boundary has no
+    way behind it, and still has to be pushed over.
+    """
+    norm = array_module(X).linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
+    return PUSHED_UNITS * max(float(np.finfo(X.dtype).eps), SURE) * norm
 
 
 def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> None:
@@ -25,8 +48,6 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
     if bounds is None:
         return
     low, high = bounds
-    if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
     outside = to_numpy(((low > X) | (high < X)).any(axis=1))
     if outside.any():
         row = int(outside.argmax())
@@ -66,15 +87,16 @@ def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[fl
 
 
 def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
-    """Steps [n, d] as long as the way so far, in the direction in which the other class gains; along the way itself
-    where there is none.
+    """Steps [n, d] in the direction in which the other class gains, as long as the way so far or as what X's dtype
+    resolves; along the way itself where there is none.
     """
     xp, way = array_module(here), here - X
     direction = victim.margin_gradient(here, y, choice)
     norm = xp.linalg.norm(direction, axis=1, keepdims=True)
     sound = (norm > 0) & xp.isfinite(norm)
     unit = xp.where(sound, direction, 0.0) / xp.where(sound, norm, 1.0)
-    return xp.where(sound, unit * xp.linalg.norm(way, axis=1, keepdims=True), way)
+    length = xp.maximum(xp.linalg.norm(way, axis=1, keepdims=True), least_length(X))
+    return xp.where(sound, unit * length, way)
 
 
 def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:

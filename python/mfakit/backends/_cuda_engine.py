@@ -27,6 +27,8 @@ OLDEST_CAPABILITY = 75
 # library left on the handle) turns a float32 product into a TF32 one.
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 CUDA_R_32F, CUDA_R_64F = 0, 1
+# A kernel that needs more shared memory than 48 KiB must ask for it; what it declares itself counts as well.
+UNASKED_SHARED_BYTES = 47 * 1024
 
 
 class CupyEngine:
@@ -73,8 +75,9 @@ class CupyEngine:
         return int(free + self.xp.get_default_memory_pool().free_bytes())
 
     def release(self) -> None:
-        """Give unused memory of CuPy's pool back to the device."""
+        """Give unused memory of CuPy's pools back to the device and the host."""
         self.xp.get_default_memory_pool().free_all_blocks()
+        self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def launch(
         self, family: str, kernel: str, grid: tuple[int, ...], threads: int, args: tuple[Any, ...], *,
@@ -84,7 +87,7 @@ class CupyEngine:
         if min(grid) == 0:
             return
         function = self._function(family, kernel, real, tuple(sorted(values.items())))
-        if shared > 48 * 1024:  # beyond that a kernel must ask
+        if shared > UNASKED_SHARED_BYTES:
             function.max_dynamic_shared_size_bytes = shared
         function((*grid, *(1,) * (3 - len(grid))), (threads, 1, 1), tuple(map(_argument, args)), shared_mem=shared)
 

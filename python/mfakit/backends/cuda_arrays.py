@@ -29,7 +29,7 @@ __all__ = ["Cuda", "DeviceFactors", "current"]
 # Share of the free memory that a block's buffers may take: the caller's own arrays grow, too.
 MEMORY_SHARE = 0.4
 # Tall enough for every product to run at its full rate; taller ones only wait longer for Ctrl-C.
-MOST_ROWS = 2**17
+MOST_ROWS = 2**20
 # Of a block on its way to the device: page-locked memory takes long to get, and copies of this size run at full speed.
 STREAM_BYTES = 2**28
 # About half a second on the fastest device of today.
@@ -119,6 +119,7 @@ class Cuda(Host):
                     work(block, first)
                     start = first + len(block)
             except self.out_of_memory:
+                block = None
                 if rows == 1:
                     raise
                 full = True

@@ -300,11 +300,13 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         rows, n_classes = self._checked(X), len(self.classes_)
         dtype = np.dtype(options.precision or rows.dtype)
-        network = self.module_ if dtype == np.float32 else copy.deepcopy(self.module_).double()
+        network = self.module_
         step = options.block_rows or network.layout.rows_at_once(passes * max(1, n_classes - 1), dtype.itemsize)
         result = np.empty((len(rows), *(() if n_classes == 2 else (n_classes,)), *tail), rows.dtype)
         device = network.output.weight.device
         with settled(device, self.n_threads):
+            if dtype != np.float32:
+                network = copy.deepcopy(network).double()
             for start in range(0, len(rows), step):
                 block = rows.block(start, min(start + step, len(rows)))
                 if options.check_finite:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, is_torch
 
-__all__ = ["as_bounds", "as_classes", "as_generator", "check_block", "check_integers", "check_numbers", "encode_labels"]
+__all__ = ["as_classes", "as_generator", "check_block", "check_integers", "check_numbers", "encode_labels"]
 
 Array = NDArray[Any]
 
@@ -32,19 +32,6 @@ def check_numbers(parameters: dict[str, Any], *, positive: bool, below: float = 
             kind = "positive" if positive else "non-negative"
             limit = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(f"{name} must be a {kind} number, {limit}, got {value!r}")
-
-
-def as_bounds(bounds: Any) -> tuple[float, float] | None:
-    """Bounds (low, high) as floats, or None."""
-    if bounds is None:
-        return None
-    try:
-        low, high = (float(b) for b in bounds)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not low < high:
-        raise ValueError(f"bounds must be None or two numbers (low, high) with low < high, got {bounds!r}")
-    return low, high
 
 
 def as_generator(random_state: Any) -> np.random.Generator:

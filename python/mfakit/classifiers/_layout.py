@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, NamedTuple
 
 __all__ = ["Layer", "Layout", "as_image_shape"]
@@ -139,12 +140,12 @@ def as_image_shape(image_shape: Any, d: int) -> tuple[int, int, int]:
             f"channels)"
         )
     shape = tuple(image_shape) if isinstance(image_shape, tuple | list) else ()
-    whole = all(isinstance(s, int) and not isinstance(s, bool) and (s > 0 or s == -1) for s in shape)
+    whole = all(isinstance(s, Integral) and not isinstance(s, bool) and (int(s) > 0 or s == -1) for s in shape)
     if len(shape) != 3 or not whole or shape.count(-1) > 1:
         raise ValueError(
             f"image_shape must be (height, width, channels), of which one may be -1, or None, got {image_shape!r}"
         )
-    known = 1
+    shape, known = tuple(map(int, shape)), 1
     for s in shape:
         known *= abs(s)
     if known != d if -1 not in shape else (d == 0 or d % known != 0):

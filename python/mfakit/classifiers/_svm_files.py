@@ -40,7 +40,7 @@ def save_svm(clf: KernelSVM, path: PathLike) -> None:
     tensors = {"support": clf.support_, "support_vectors": clf.support_vectors_, "dual": clf.dual_coef_}
     tensors["n_iter"] = clf.n_iter_.astype(np.int64)
     if hasattr(clf, "coef_"):
-        tensors |= {"weights": clf.coef_, "center": clf.center_, "offset": clf._offset}
+        tensors |= {"weights": clf.coef_, "center": clf.center_, "offset": clf.offset_}
     else:
         tensors["intercept"], settings["gamma"] = clf.intercept_, clf.gamma_
     if hasattr(clf, "gamma_path_"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,12 +16,12 @@ from torch import nn
 from torch.nn.functional import leaky_relu_
 
 from .._errors import BackendUnavailable
+from .._threads import forked
 from ._layout import Layout
 
 __all__ = ["Network", "as_device", "settled"]
 
 Array = NDArray[Any]
-_PROCESS = os.getpid()
 
 
 class Network(nn.Module):
@@ -115,8 +114,7 @@ def settled(device: torch.device, n_threads: int | None = None) -> Iterator[None
     MemoryError
         Where torch could not allocate; as one sentence instead of torch's RuntimeError.
     """
-    # libgomp's workers do not survive a fork: a child that asked for several threads would wait for them forever.
-    threads = n_threads if os.getpid() == _PROCESS else 1
+    threads = 1 if forked() else n_threads
     try:
         with (
             _held(device.type), _threads(threads), torch.inference_mode(False), torch.enable_grad(),

@@ -23,6 +23,8 @@ __all__ = ["RBFSVM", "LinearSVM"]
 Array = NDArray[Any]
 
 GAMMAS = ("largest-accurate", "scale")
+# libsvm's own least limit.
+MOST_ITERATIONS = 10_000_000
 
 
 class LinearSVM(KernelSVM):
@@ -35,7 +37,8 @@ class LinearSVM(KernelSVM):
     tol : float
         Where the solver stops, in units of the decision.
     max_iter : int
-        Its most iterations; -1 sets no limit.
+        Its most iterations, beyond which it stops with a warning; -1 sets no limit. Classes that overlap in data of
+        large scale (C counts in its units) take very many.
     block_rows, n_threads
         How to compute; see :class:`mfakit._options.Options`.
 
@@ -47,7 +50,9 @@ class LinearSVM(KernelSVM):
     intercept_ : float64 [1 or C]
         b.
     center_ : float64 [d]
-        The training data's mean, about which decisions are computed.
+        The training data's mean, about which decisions are computed:
+    offset_ : float64 [1 or C]
+        b + w·center_.
     support_ : int64 [m]
         Rows of the training data that support the margin.
     support_vectors_ : [m, d]
@@ -77,13 +82,14 @@ class LinearSVM(KernelSVM):
 
     coef_: Array
     center_: Array
+    offset_: Array
 
     def __init__(
         self,
         C: float = 1.0,
         *,
         tol: float = 1e-3,
-        max_iter: int = -1,
+        max_iter: int = MOST_ITERATIONS,
         block_rows: int | None = None,
         n_threads: int | None = None,
     ) -> None:
@@ -95,6 +101,8 @@ class LinearSVM(KernelSVM):
 
     def _train(self, rows: RowBlocks, codes: Array, n_classes: int, center: Array) -> tuple[Solution, dict[str, Any]]:
         gram = centered_gram(rows, center, self._options())
+        if not np.diagonal(gram).max() > 0:
+            raise ValueError("the squared lengths of the centred rows of X underflow; scale X up")
         # libsvm holds the kernel in float32. Scaled by a power of two it fits, and the same steps solve C / scale.
         scale = 2.0 ** -np.frexp(max(np.diagonal(gram).max(), np.finfo(np.float64).tiny))[1]
         gram *= scale
@@ -111,11 +119,11 @@ class LinearSVM(KernelSVM):
         self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
         self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
         self.n_iter_ = solution.n_iter
-        self.center_, self.coef_, self._offset = learned["center"], learned["weights"], solution.intercept
-        self.intercept_ = self._offset - self.coef_ @ self.center_
+        self.center_, self.coef_, self.offset_ = learned["center"], learned["weights"], solution.intercept
+        self.intercept_ = self.offset_ - self.coef_ @ self.center_
 
     def _values(self, X: Array) -> Array:
-        return np.asarray((X - self.center_) @ self.coef_.T + self._offset)
+        return np.asarray((X - self.center_) @ self.coef_.T + self.offset_)
 
     def _gradients(self, X: Array) -> Array:
         return np.broadcast_to(self.coef_, (len(X), *self.coef_.shape))
@@ -143,7 +151,8 @@ class RBFSVM(KernelSVM):
     tol : float
         Where the solver stops, in units of the decision.
     max_iter : int
-        Its most iterations; -1 sets no limit.
+        Its most iterations, beyond which it stops with a warning; -1 sets no limit. Classes that overlap in data of
+        large scale (C counts in its units) take very many.
     random_state : int, numpy.random.RandomState, numpy.random.Generator or None
         Of the split.
     block_rows, n_threads
@@ -196,7 +205,7 @@ class RBFSVM(KernelSVM):
         gammas: Sequence[float] | None = None,
         n_attacked: int = 20,
         tol: float = 1e-3,
-        max_iter: int = -1,
+        max_iter: int = MOST_ITERATIONS,
         random_state: Any = None,
         block_rows: int | None = None,
         n_threads: int | None = None,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..attacks.verify import as_bounds
 from ._base import NetworkClassifier
-from ._checks import as_bounds, check_integers, check_numbers
+from ._checks import check_integers, check_numbers
 
 if TYPE_CHECKING:
     import torch

@@ -100,6 +100,12 @@ def train(
                 bar.set_postfix_str(f"loss {history['loss'][-1]:.4f}", refresh=False)
                 sums = _Sums()
             bar.update()
+    with torch.no_grad():  # what the last step did no loss has seen
+        last = network(torch.from_numpy(X[:rows_at_once]).to(network.output.weight.device))
+    if not torch.isfinite(last).all():
+        raise ValueError(
+            "training diverged: the last step made logits that are not finite; lower learning_rate or scale X"
+        )
     return history
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..mfa import MFA
 
 __all__ = [
+    "FRESH",
+    "VARIANT",
     "add_classifier",
     "add_data",
     "check_outputs",
@@ -23,10 +26,15 @@ __all__ = [
     "load_data",
     "load_mixture",
     "read_samples",
+    "refuse",
     "seed",
 ]
 
 Array = NDArray[Any]
+
+# Defaults of the options that say which pair, and which fresh samples.
+VARIANT: dict[str, Any] = {"variant": "symmetric", "sigma": 0.01}
+FRESH: dict[str, Any] = {"samples": 200, "seed": 0}
 
 
 def add_classifier(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +72,23 @@ def seed(text: str) -> int:
 
 
 def check_outputs(*paths: Path | None) -> None:
-    """Raise, before any work, for a file whose folder does not exist."""
+    """Raise, before any work, for a file that cannot be written."""
     for path in paths:
-        if path is not None and not path.parent.is_dir():
+        if path is None:
+            continue
+        if not path.parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to; make it first")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; give the name of a file in it")
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(f"the folder {path.parent} cannot be written to")
+
+
+def refuse(args: argparse.Namespace, defaults: dict[str, Any], why: str) -> None:
+    """Raise for options that mean nothing here and were given other than their defaults, rather than ignore them."""
+    given = [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(args, name) != default]
+    if given:
+        raise ValueError(f"{', '.join(given)}: {why}; leave it out")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +103,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Array | None]:
     """X [n, d] and y [n] or None of :func:`add_data`'s arguments; fresh samples come from the main components."""
     if args.data is not None:
+        refuse(args, FRESH, "--data has its own samples")
         return read_samples(args.data)
     if args.samples < 1:
         raise ValueError(f"--samples must be at least 1, got {args.samples}")

@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..report import Table, number, percent, replacing, write_json
-from ._common import add_classifier, add_data, check_outputs, load_classifier, load_data, read_samples
+from ._common import (
+    FRESH,
+    VARIANT,
+    add_classifier,
+    add_data,
+    check_outputs,
+    load_classifier,
+    load_data,
+    read_samples,
+    refuse,
+)  # fmt: skip
 
 # Options of one method only: flag, parameter, type, help.
 GRADIENT = (
@@ -121,6 +131,9 @@ def _classifier_and_data(args: argparse.Namespace) -> tuple[Any, NDArray[Any], A
                     f"{args.classifier} is a {type(clf).__name__}, which has no samples of its own; give --data, such "
                     f"as what mfakit sample writes"
                 )
+            refuse(
+                args, VARIANT | FRESH, f"{args.classifier} is a {type(clf).__name__} and is attacked on --data as it is"
+            )
             return clf, *read_samples(args.data), None
     clf = load_classifier(args)
     return clf, *load_data(args, clf), args.variant

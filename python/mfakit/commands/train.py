@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..report import Table, number, percent, write_json
-from ._common import Array, check_outputs, load_classifier, read_samples, seed
+from ._common import VARIANT, Array, check_outputs, load_classifier, read_samples, refuse, seed
 
 MODELS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
 # Without test data every fifth sample of a file is held out.
@@ -143,6 +143,7 @@ def _from_file(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Arra
     """Train on an .npz; the samples to report on, by name."""
     if args.samples is not None or args.steps is not None:
         raise ValueError("--samples and --steps draw from a pair; training from a file takes all of its samples")
+    refuse(args, VARIANT | {"test_samples": 1000}, "a file has its own samples")
     X, y = _labelled(Path(args.classifier))
     if args.test_data is not None:
         train, test = (X, y), _labelled(args.test_data)
