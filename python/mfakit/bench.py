@@ -241,8 +241,8 @@ def _cases(bench: _Bench) -> list[Case]:
     """(name, items, unit, flops, bytes, which limit, what is timed, its error)."""
     n, d, k, l = bench.size
     mfa, other = _model(bench.size, 0), _model(bench.size, 1)
-    X_host = mfa.sample(n, rng=1)[0]
-    X = bench.arrays.asarray(X_host)
+    X = (mfa.to("cuda") if bench.arrays.is_device else mfa).sample(n, rng=1)[0]
+    X_host = bench.arrays.to_host(X)
     few = X_host[:: max(n // 16, 1)][:16]
     there, how = bench.arrays.asarray(few), {"backend": bench.backend}
     columns, x_bytes = k * (l + 1), X_host.nbytes

@@ -104,15 +104,23 @@ class Evaluator:
             with np.errstate(over="ignore", invalid="ignore"):
                 self.ops.center_rows(block, self.factors.center, centered, norms, self.threads)
             finite = self.xp.isfinite(norms)
-            self._all_finite = bool(finite.all())
+            largest, self._all_finite = self._extremes(norms, finite)
             if self.options.check_finite and not self._all_finite:
                 check_finite_rows(norms, X, start, name)
             if dtype == np.float64 or not len(X):
                 return centered, norms
-            largest = float(self.xp.where(finite, norms, 0.0).max())
             if largest**0.5 < self.factors.largest_safe_norm(dtype):
                 return centered, norms
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
+
+    def _extremes(self, norms: Array, finite: Array) -> tuple[float, bool]:
+        """The largest finite entry of norms [n], and whether all are finite; a device is waited for once."""
+        if not len(norms):
+            return 0.0, True
+        found = self.xp.empty(2)
+        found[0], found[1] = self.xp.where(finite, norms, 0.0).max(), finite.all()
+        largest, all_finite = self.arrays.to_host(found).tolist()
+        return largest, bool(all_finite)
 
     def __call__(self, X: Array, start: int = 0, name: str = "X") -> Scores:
         """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages."""

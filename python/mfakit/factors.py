@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._threads import single_threaded_products
+
 __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
 
 Array = NDArray[Any]
@@ -160,7 +162,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
                 f"component {j}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance above "
                 f"{noise[j].min():.3g} or rescale the data"
             )
-        U, S, Vt = np.linalg.svd(scaled, full_matrices=False) if l else (scaled, np.empty(0), np.empty((0, 0)))
+        U, S, Vt = thin_svd(scaled) if l else (scaled, np.empty(0), np.empty((0, 0)))
         # d < l leaves fewer singular vectors than factors: the rest of W stays zero.
         rank = len(S)
         gain = 1.0 / np.hypot(1.0, S)
@@ -172,6 +174,15 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
         log_norm = np.log(np.asarray(weights, np.float64)) - 0.5 * (d * np.log(2 * np.pi) + log_det)
     center = np.asarray(weights, np.float64) @ means
     return Factors(center, means, whitened, latent_map, noise, log_norm)
+
+
+def thin_svd(A: Array) -> tuple[Array, Array, Array]:
+    """U [d, r], S [r] and Vᵀ [r, l] of A [d, l]. In one thread: a tall matrix is no faster in several, and where others
+    compute beside us it takes many times longer.
+    """
+    with single_threaded_products():
+        U, S, Vt = np.linalg.svd(A, full_matrices=False)
+    return U, S, Vt
 
 
 def _latent_map(Vt: Array, gain: Array, l: int) -> Array:
@@ -190,7 +201,7 @@ def orthonormal_bases(loadings: Array) -> Array:
     bases = np.zeros((k, l, d))
     for j in range(k):
         if l:
-            U, S, _ = np.linalg.svd(np.asarray(loadings[j], np.float64), full_matrices=False)
+            U, S, _ = thin_svd(np.asarray(loadings[j], np.float64))
             rank = int((RANK_TOLERANCE * S[0] < S).sum())
             bases[j, :rank] = U.T[:rank]
     return bases

@@ -175,3 +175,15 @@ def test_an_old_architecture_is_refused_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "cupy", fake)
     with pytest.raises(mfakit.BackendUnavailable, match=r"GTX 1080 has compute capability 6.1, .* 7.5 or newer"):
         CupyEngine(0)
+
+
+def test_missing_headers_are_said_in_one_sentence() -> None:
+    class RawModule:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def compile(self) -> None:
+            raise RuntimeError("Failed to find CUDA headers")
+
+    with pytest.raises(mfakit.BackendUnavailable, match="CuPy finds no CUDA headers to compile with; pip install"):
+        _engine(RawModule=RawModule)._compile("pairs", ())

@@ -104,6 +104,12 @@ class CupyEngine:
         module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")
         try:
             module.compile()
+        except RuntimeError as error:  # CuPy's own, whose wheels leave the toolkit's headers to another package
+            if "CUDA headers" not in str(error):
+                raise
+            raise BackendUnavailable(
+                "cuda: CuPy finds no CUDA headers to compile with; pip install 'cupy-cuda13x[ctk]', or 12x as installed"
+            ) from error
         except OSError as error:  # the cache cannot be written: compile for this process alone
             _logger.info("kernel cache not writable (%s); kernels are compiled for this process only", error)
             previous = os.environ.get("CUPY_CACHE_IN_MEMORY")
