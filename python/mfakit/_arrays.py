@@ -5,6 +5,7 @@ Nothing here copies X whole: a block is a view where the layout allows it and a 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "gather",
     "is_cupy",
     "is_torch",
+    "on_device_of",
     "scatter",
     "to_numpy",
     "wrap_like",
@@ -186,6 +188,16 @@ class RowBlocks:
         if self.device is None:
             return np.array(self._array[rows], dtype=dtype, order="C")
         return self._array[rows.tolist()].astype(dtype, order="C")
+
+
+def on_device_of(array: Any) -> AbstractContextManager[Any]:
+    """Makes the device that an array lies on the current one: CuPy's operators run on that, not on the array's own."""
+    if not is_cupy(array):
+        return nullcontext()
+    from .backends._cuda_engine import engine
+
+    context: AbstractContextManager[Any] = engine(array.device.id).active()
+    return context
 
 
 def check_finite_rows(norms: Any, block: Any, start: int, name: str) -> None:

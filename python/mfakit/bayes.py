@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import RowBlocks, array_module, as_labels, is_torch, to_numpy, wrap_like
+from ._arrays import RowBlocks, array_module, as_labels, is_torch, on_device_of, to_numpy, wrap_like
 from ._options import Options
 from .mfa import MFA
 
@@ -145,33 +145,35 @@ class BayesClassifier:
             As :func:`mfakit.density.log_prob`.
         """
         joint = self.class_log_prob(X, **options)
-        scores = joint[:, 1] - joint[:, 0] if self.n_classes == 2 else joint
-        return wrap_like(scores.astype(RowBlocks(X).dtype), X)
+        with on_device_of(joint):
+            scores = joint[:, 1] - joint[:, 0] if self.n_classes == 2 else joint
+            return wrap_like(scores.astype(RowBlocks(X).dtype), X)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
         grads = [m.grad_log_prob(X, **options) for m in self._mixtures]
-        if self.n_classes == 2:
-            return grads[1] - grads[0]
         if is_torch(X):
             import torch
 
-            return torch.stack(grads, dim=1)
-        return array_module(X).stack(grads, axis=1)
+            return grads[1] - grads[0] if self.n_classes == 2 else torch.stack(grads, dim=1)
+        with on_device_of(grads[0]):
+            return grads[1] - grads[0] if self.n_classes == 2 else array_module(X).stack(grads, axis=1)
 
     def predict(self, X: Any, **options: Any) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
-        return wrap_like(self.class_log_prob(X, **options).argmax(axis=1), X)
+        joint = self.class_log_prob(X, **options)
+        with on_device_of(joint):
+            return wrap_like(joint.argmax(axis=1), X)
 
     def _log_proba(self, X: Any, options: dict[str, Any]) -> Array:
         joint = self.class_log_prob(X, **options)
         xp = array_module(joint)
-        top = joint.max(axis=1, keepdims=True)
-        impossible = xp.isinf(top) & (top < 0)
-        shifted = joint - xp.where(impossible, 0.0, top)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with on_device_of(joint), np.errstate(divide="ignore", invalid="ignore"):
+            top = joint.max(axis=1, keepdims=True)
+            impossible = xp.isinf(top) & (top < 0)
+            shifted = joint - xp.where(impossible, 0.0, top)
             log_proba = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-        return xp.where(impossible, -np.log(self.n_classes), log_proba).astype(RowBlocks(X).dtype)
+            return xp.where(impossible, -np.log(self.n_classes), log_proba).astype(RowBlocks(X).dtype)
 
     def predict_log_proba(self, X: Any, **options: Any) -> Any:
         """log p(class | x), [n, C], nats."""
@@ -180,7 +182,8 @@ class BayesClassifier:
     def predict_proba(self, X: Any, **options: Any) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
         log_proba = self._log_proba(X, options)
-        return wrap_like(array_module(log_proba).exp(log_proba), X)
+        with on_device_of(log_proba):
+            return wrap_like(array_module(log_proba).exp(log_proba), X)
 
     def score(self, X: Any, y: Any, **options: Any) -> float:
         """Share of samples whose predicted class is `y` [n].
@@ -228,9 +231,11 @@ class BayesClassifier:
             rows = np.flatnonzero(y == c)
             part = mixture.sample(len(rows), generator, noise, dtype)[0]
             xp = array_module(part)
-            X = xp.empty((n, self.n_features), dtype) if X is None else X
-            X[xp.asarray(rows)] = part
-        return X, xp.asarray(y)
+            with on_device_of(part):
+                X = xp.empty((n, self.n_features), dtype) if X is None else X
+                X[xp.asarray(rows)] = part
+        with on_device_of(X):
+            return X, xp.asarray(y)
 
     def symmetric(self, sigma: float = 0.01, *, uniform_weights: bool = True) -> BayesClassifier:
         """The symmetric variant (appendix B.2): every component's noise is σ², so that the classes meet Theorem 2.
