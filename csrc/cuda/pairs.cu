@@ -19,12 +19,63 @@ struct Component {
   __device__ __forceinline__ double variance(index_t c) const { return noise[diagonal ? c : 0]; }
 };
 
-// log_prob [m] and whitened_latent [m, l] of pairs; a block per tile. A warp takes one of the l rows of W, or the
-// squared lengths, for all samples of the tile. Shared: tile_rows (l + 1) values.
-extern "C" __global__ void refine(const Real* X, const index_t* rows, const index_t* tile_offsets,
-                                  const index_t* pair_offsets, const double* means, const double* whitened,
-                                  const double* latent_map, const double* noise, const double* log_norm, index_t k,
-                                  index_t l, index_t d, index_t diagonal, double* log_prob, double* whitened_latent) {
+// Sums over the features that refinement takes of each sample, x - mean = r: in slot 0 |r|^2_{D^-1} (isotropic: |r|^2),
+// in slot a + 1 row a of W times r. A warp makes slot_group of them at a time, so that r is computed once for all.
+constexpr int slot_group = 3;
+constexpr int refine_threads = 256;  // most of a block; the host launches no more
+
+// s [slot_group][T] over the features of this lane, slots first, first + 1, ..; those beyond l are not to be used.
+__device__ __forceinline__ void sum_slots(const Component& q, const Real* const* x, index_t first, index_t l,
+                                          double (*s)[tile_rows]) {
+  const double* w[slot_group];  // where a slot has no row, anything that can be read
+  for (int i = 0; i < slot_group; ++i) {
+    const index_t row = first + i - 1;
+    w[i] = row >= 0 && row < l ? q.whitened + row * q.d : q.mean;
+  }
+#pragma unroll 2
+  for (index_t c = lane_number(); c < q.d; c += warp_size) {
+    const double mean = q.mean[c], inverse = first == 0 && q.diagonal ? 1.0 / q.noise[c] : 1.0;
+    double factor[slot_group];
+    for (int i = 0; i < slot_group; ++i) factor[i] = w[i][c];
+    for (int t = 0; t < tile_rows; ++t) {
+      const double r = double(x[t][c]) - mean;
+      s[0][t] += r * (first == 0 ? r * inverse : factor[0]);
+      for (int i = 1; i < slot_group; ++i) s[i][t] += r * factor[i];
+    }
+  }
+}
+
+// y [T, l] = W r and size [T] = |r|^2_{D^-1} of a tile, by a block.
+__device__ __forceinline__ void project_tile(const Component& q, const Real* const* x, index_t l, double* y,
+                                             double* size) {
+  for (index_t first = warp_number() * slot_group; first <= l; first += warps_of_block() * slot_group) {
+    double s[slot_group][tile_rows] = {};
+    sum_slots(q, x, first, l, s);
+    for (int i = 0; i < slot_group; ++i) {
+      const index_t slot = first + i;
+      if (slot > l) break;  // the same for all lanes
+      for (int t = 0; t < tile_rows; ++t) {
+        const double total = warp_sum(s[i][t]);
+        if (lane_number() != 0) continue;
+        if (slot == 0) {
+          size[t] = q.diagonal ? total : total / q.noise[0];
+        } else {
+          y[t * l + slot - 1] = total;
+        }
+      }
+    }
+  }
+}
+
+// log_prob [m] and whitened_latent [m, l] of pairs; a block per tile, its warps share the slots. Shared: tile_rows
+// (l + 1) values.
+extern "C" __global__ void refine(const Real* __restrict__ X, const index_t* __restrict__ rows,
+                                  const index_t* __restrict__ tile_offsets, const index_t* __restrict__ pair_offsets,
+                                  const double* __restrict__ means, const double* __restrict__ whitened,
+                                  const double* __restrict__ latent_map, const double* __restrict__ noise,
+                                  const double* __restrict__ log_norm, index_t k, index_t l, index_t d,
+                                  index_t diagonal, double* __restrict__ log_prob,
+                                  double* __restrict__ whitened_latent) {
   __shared__ Candidate scratch[most_warps];
   MFA_DYNAMIC_SHARED(double, y);           // [T, l]
   double* const size = y + tile_rows * l;  // [T]
@@ -34,25 +85,7 @@ extern "C" __global__ void refine(const Real* X, const index_t* rows, const inde
   const Component q(means, whitened, noise, tile.component, l, d, diagonal);
   const Real* x[tile_rows];
   for (int t = 0; t < tile_rows; ++t) x[t] = X + rows[tile.lane(t)] * d;
-
-  for (index_t slot = warp_number(); slot <= l; slot += warps_of_block()) {
-    double s[tile_rows] = {};
-    const double* w = q.whitened + slot * d;
-    for (index_t c = lane_number(); c < d; c += warp_size) {
-      const double mean = q.mean[c], factor = slot < l ? w[c] : 0.0, inverse = diagonal ? 1.0 / q.noise[c] : 1.0;
-      for (int t = 0; t < tile_rows; ++t) {
-        const double r = double(x[t][c]) - mean;
-        s[t] += slot < l ? factor * r : r * r * inverse;
-      }
-    }
-    for (int t = 0; t < tile_rows; ++t) {
-      const double total = warp_sum(s[t]);
-      if (lane_number() == 0) {
-        if (slot < l) y[t * l + slot] = total;
-        if (slot == l) size[t] = diagonal ? total : total / q.noise[0];
-      }
-    }
-  }
+  project_tile(q, x, l, y, size);
   __syncthreads();
 
   double maha[tile_rows];
@@ -82,13 +115,17 @@ extern "C" __global__ void refine(const Real* X, const index_t* rows, const inde
   }
 }
 
+// Declared once more with its bounds, because the host finds a kernel by the name that follows `void` where it is
+// defined.
+extern "C" __global__ __launch_bounds__(refine_threads) decltype(refine) refine;
+
 // out [n, d] += weights grad log N(x); a block per tile and share of the features. No row may be in two of the pairs of
 // one launch: the caller deals them out. Shared: tile_rows l values.
-extern "C" __global__ void accumulate_gradient(const Real* X, const index_t* rows, const index_t* tile_offsets,
-                                               const index_t* pair_offsets, const double* weights,
-                                               const double* whitened_latent, const double* means,
-                                               const double* whitened, const double* noise, index_t k, index_t l,
-                                               index_t d, index_t diagonal, Real* out) {
+extern "C" __global__ void accumulate_gradient(
+    const Real* __restrict__ X, const index_t* __restrict__ rows, const index_t* __restrict__ tile_offsets,
+    const index_t* __restrict__ pair_offsets, const double* __restrict__ weights,
+    const double* __restrict__ whitened_latent, const double* __restrict__ means, const double* __restrict__ whitened,
+    const double* __restrict__ noise, index_t k, index_t l, index_t d, index_t diagonal, Real* __restrict__ out) {
   MFA_DYNAMIC_SHARED(double, y);  // [T, l]
   PairTile tile;
   if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, k, &tile)) return;
@@ -109,10 +146,13 @@ extern "C" __global__ void accumulate_gradient(const Real* X, const index_t* row
       const double w = q.whitened[a * d + c];
       for (int t = 0; t < tile_rows; ++t) g[t] += y[t * l + a] * w;
     }
+    double sum[tile_rows];  // all are read before one is written, so that no read waits for a write
     for (int t = 0; t < tile_rows; ++t) {
-      if (t >= tile.rows) continue;
       const double r = double(X[at[t] + c]) - q.mean[c];
-      out[at[t] + c] = Real(double(out[at[t] + c]) + weight[t] * gradient_at(r, g[t], q.variance(c)));
+      sum[t] = double(out[at[t] + c]) + weight[t] * gradient_at(r, g[t], q.variance(c));
+    }
+    for (int t = 0; t < tile_rows; ++t) {
+      if (t < tile.rows) out[at[t] + c] = Real(sum[t]);
     }
   }
 }
@@ -121,10 +161,12 @@ constexpr int factor_group = 8;  // factors that a thread sums at a time, in reg
 
 // Partial sums of the M-step: sum_x [S, k, d], sum_xz [S, k, l, d], sum_xx [S, k, d], segment s over its share of each
 // component's pairs; a thread per feature, in a grid (features, k, S).
-extern "C" __global__ void accumulate_statistics(const Real* X, const index_t* rows, const index_t* pair_offsets,
-                                                 const double* weights, const double* latents, const double* means,
-                                                 index_t k, index_t l, index_t d, double* sum_x, double* sum_xz,
-                                                 double* sum_xx) {
+extern "C" __global__ void accumulate_statistics(const Real* __restrict__ X, const index_t* __restrict__ rows,
+                                                 const index_t* __restrict__ pair_offsets,
+                                                 const double* __restrict__ weights, const double* __restrict__ latents,
+                                                 const double* __restrict__ means, index_t k, index_t l, index_t d,
+                                                 double* __restrict__ sum_x, double* __restrict__ sum_xz,
+                                                 double* __restrict__ sum_xx) {
   const index_t j = blockIdx.y, segments = gridDim.z, s = blockIdx.z;
   const index_t first = pair_offsets[j], pairs = pair_offsets[j + 1] - first;
   const index_t begin = first + pairs * s / segments, end = first + pairs * (s + 1) / segments;

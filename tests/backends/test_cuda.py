@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend_cases import CASES, SIZES, Model, assert_equal, combinations, run
+from backend_cases import CASES, SIZES, Case, Model, assert_equal, combinations, run
 
 from mfakit.backends import cuda_ops, numpy_ops
 from mfakit.backends.cuda_arrays import current
@@ -40,6 +40,22 @@ def test_equal_bits_twice(cuda: Any, operation: str, dtype: str, noise: str) -> 
     first, second = (run(cuda_ops, operation, model, case, engine=cuda) for _ in range(2))
     for name, value in first.items():
         assert value.tobytes() == second[name].tobytes(), name
+
+
+@pytest.mark.parametrize("threads", [64, 256])
+@pytest.mark.parametrize("l", [0, 1, 2, 3, 16, 25])
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_refinement_of_few_and_many_factors(
+    cuda: Any, dtype: str, noise: str, l: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums dealt out to warps: fewer than the warps, a remainder, and (16 by 2 warps, 25 by 8) more than one round."""
+    monkeypatch.setattr(cuda, "most_threads", threads)
+    model = Model((5, 2, 67, l), dtype, noise, seed=7)
+    case = CASES["refine"](model)
+    expected = run(numpy_ops, "refine", model, case)
+    got = run(cuda_ops, "refine", model, case, engine=cuda)
+    assert_equal("refine", got, expected, case, d=67)
 
 
 def test_more_candidates_of_a_row_than_a_tile(cuda: Any) -> None:
@@ -97,5 +113,88 @@ def test_pairs_with_many_factors_work_in_global_memory(cuda: Any, monkeypatch: p
     expected = run(numpy_ops, "pair_distances", model, case)
     monkeypatch.setattr(cuda_ops, "MOST_LOCAL_VALUES", 8)
     monkeypatch.setattr(cuda_ops, "GLOBAL_WORKERS", 64)
+    for most in (cuda_ops.MOST_FACTORS_IN_REGISTERS, 3):  # with four factors, those or all pairs
+        monkeypatch.setattr(cuda_ops, "MOST_FACTORS_IN_REGISTERS", most)
+        got = run(cuda_ops, "pair_distances", model, case, engine=cuda)
+        assert_equal("pair_distances", got, expected, case, d=40)
+
+
+def _orthonormal(rng: np.random.Generator, d: int, l: int) -> Any:
+    return np.linalg.qr(rng.normal(size=(d, l)))[0].T
+
+
+def _special_pairs(l0: int, l1: int) -> tuple[Case, Any]:
+    """Pairs [2, 8] of subspaces with l0 and l1 directions, and which of side 1 hold one that is (nearly) shared with
+    the first of side 0. Its second has a zero row, as of dependent loadings.
+    """
+    rng, d = np.random.default_rng(10 * l0 + l1), 40
+    Q0 = np.stack([_orthonormal(rng, d, l0) for _ in range(2)])
+    Q0[1, -1:] = 0.0
+    means0, m = rng.normal(size=(2, d)), min(l0, l1)
+    Q1 = np.stack([_orthonormal(rng, d, l1) for _ in range(8)])
+    means1 = rng.normal(size=(8, d))
+    away = rng.normal(size=(l1 + 2, d))
+    away = np.linalg.qr((away - away @ Q0[0].T @ Q0[0]).T)[0].T  # at right angles with the first of side 0
+    # One direction at such a sine, or two; all that there are, on one spot or apart.
+    for j, (n, sine) in enumerate([(1, 0.0), (1, 0.9e-2), (2, 1.1e-2), (m, 0.0), (m, 0.0)]):
+        tilted = np.sqrt(1.0 - sine**2) * Q0[0, : min(n, m)] + sine * away[: min(n, m)]
+        Q1[j] = np.linalg.qr(np.concatenate([tilted, away[2 : 2 + l1]])[:l1].T)[0].T
+    means1[3] = means0[0]
+    means1[5] = means0[0] + rng.normal(size=l0) @ Q0[0] + rng.normal(size=l1) @ Q1[5] + 1e-5 * away[1]  # nearly touches
+    Q1[6, -2:] = 0.0
+    Q1[7] = 0.0
+    rows0, rows1 = (np.concatenate([Q, mean[:, None]], axis=1) for Q, mean in ((Q0, means0), (Q1, means1)))
+    shift0, shift1 = np.einsum("kld,kd->kl", Q0, means0), np.einsum("kld,kd->kl", Q1, means1)
+    norm0, norm1 = (means0**2).sum(axis=1), (means1**2).sum(axis=1)
+    arguments = {
+        "products": np.einsum("iad,jbd->iajb", rows0, rows1), "shift0": shift0, "norm0": norm0, "shift1": shift1,
+        "norm1": norm1,
+    }  # fmt: skip
+    near = np.array([1, 1, 0, 1, 1, 0, 0, 0], bool) if m else np.zeros(8, bool)
+    return Case(arguments, 1e4 * float(norm0.max() + norm1.max())), near
+
+
+PAIR_FACTORS = [(l, l) for l in (0, 1, 6, 10, 12, 13)] + [(0, 3), (3, 0), (10, 6), (6, 10), (13, 12), (12, 13)]
+
+
+@pytest.mark.parametrize(("l0", "l1"), PAIR_FACTORS)
+def test_special_pairs(cuda: Any, l0: int, l1: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal subspaces, shared and nearly shared directions, near touches, dependent loadings, more factors than fit."""
+    case, near = _special_pairs(l0, l1)
+    model = Model((8, 2, 40, l0), "float64", "isotropic", seed=1)  # its shape alone counts
+    expected = run(numpy_ops, "pair_distances", model, case)
+    launched: list[str] = []
+    launch = cuda.launch
+
+    def noted(family: str, kernel: str, *args: Any, **values: Any) -> None:
+        launched.append(kernel)
+        launch(family, kernel, *args, **values)
+
+    monkeypatch.setattr(cuda, "launch", noted)
     got = run(cuda_ops, "pair_distances", model, case, engine=cuda)
     assert_equal("pair_distances", got, expected, case, d=40)
+    touching = np.isin(np.arange(8), (3, 5))
+    np.testing.assert_array_equal(got["suspect"][0], near | touching)
+    assert not got["suspect"][:, 6:].any()
+    assert launched == ["pairs_in_registers"] * (l1 <= 12) + ["pair_distances"]
+
+
+@pytest.mark.parametrize("l", [6, 12])
+def test_few_pairs_are_left_to_eigenvectors(cuda: Any, l: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first launch alone settles what has no sine near zero, and marks the others for the second."""
+    case, near = _special_pairs(l, l)
+    model = Model((8, 2, 40, l), "float64", "isotropic", seed=1)
+    expected = run(numpy_ops, "pair_distances", model, case)
+    launch = cuda.launch
+
+    def first_alone(family: str, kernel: str, *args: Any, **values: Any) -> None:
+        if kernel == "pairs_in_registers":
+            launch(family, kernel, *args, **values)
+
+    monkeypatch.setattr(cuda, "launch", first_alone)
+    got = run(cuda_ops, "pair_distances", model, case, engine=cuda)
+    left = got["suspect"] == 2
+    np.testing.assert_array_equal(left[0], near | (np.arange(8) == 2))  # two sines of 1.1e-2 are no proof
+    assert not left[1].any()
+    for name in ("suspect", "sq_distances"):
+        np.testing.assert_allclose(got[name][~left], expected[name][~left], rtol=1e-9, atol=1e-9)

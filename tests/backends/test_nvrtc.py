@@ -7,14 +7,18 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from backend_cases import CASES, Model, run
+from emulator.engine import EmulatedEngine
 
-from mfakit.backends import _cuda_source
+from mfakit.backends import TABLE, _cuda_engine, _cuda_source, cuda_ops
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 # (l0, l1) decide the one size that is known at compilation, of (d, k, l) = (784, 50, 6) and (12,288, 200, 10).
 FACTORS = (6, 10)
+REGISTERS = 65536  # of a block, on all of these architectures; a thread gets a multiple of 8
 
 
 def _library() -> Path | None:
@@ -34,8 +38,8 @@ def _nvrtc() -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _compile(source: str, options: list[str]) -> tuple[bytes, str]:
-    """Machine code and the compiler's log; fails the test where it does not compile."""
+def _compile(source: str, options: list[str], result: str = "CUBIN") -> tuple[bytes, str]:
+    """Machine code (or "PTX") and the compiler's log; fails the test where it does not compile."""
     nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"mfakit.cu", 0, None, None) == 0
     try:
@@ -45,16 +49,61 @@ def _compile(source: str, options: list[str]) -> tuple[bytes, str]:
         log = ctypes.create_string_buffer(size.value)
         nvrtc.nvrtcGetProgramLog(program, log)
         assert status == 0, log.value.decode()
-        assert nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
-        cubin = ctypes.create_string_buffer(size.value)
-        assert nvrtc.nvrtcGetCUBIN(program, cubin) == 0
-        return cubin.raw, log.value.decode()
+        assert nvrtc[f"nvrtcGet{result}Size"](program, ctypes.byref(size)) == 0
+        code = ctypes.create_string_buffer(size.value)
+        assert nvrtc[f"nvrtcGet{result}"](program, code) == 0
+        return code.raw, log.value.decode()
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 def _pair_work(l: int) -> int:
-    return -(-(2 * l * l + 3 * l + 1) // 32) * 32
+    return -(-(2 * l * l + 2 * l + 1) // 32) * 32
+
+
+class _Recorder(EmulatedEngine):
+    """Takes any number of threads, notes the most of each kernel, and runs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), threads=1024)
+        self.most: dict[str, int] = {}
+
+    def launch(self, family: str, kernel: str, grid: Any, threads: int, args: Any, **rest: Any) -> None:
+        self.most[kernel] = max(self.most.get(kernel, 0), threads)
+
+
+@cache
+def _launched() -> dict[str, int]:
+    """The most threads of a block that the operations launch each kernel with, with few factors and many."""
+    recorder = _Recorder()
+    _cuda_engine.install(recorder)
+    try:
+        for operation in TABLE:
+            for l in (0, 10, 40):
+                model = Model((5, 3, 90, l), "float64", "isotropic", seed=1)
+                run(cuda_ops, operation, model, CASES[operation](model), engine=recorder)
+    finally:
+        _cuda_engine.install(None)
+    return recorder.most
+
+
+def _most_threads(kernel: str) -> int:
+    """Of a block of the kernel; those that no operation of the table launches may have as many as any."""
+    return _launched().get(kernel, cuda_ops.THREADS)
+
+
+def _registers(log: str) -> dict[str, int]:
+    """Of a thread, by kernel."""
+    pattern = r"Compiling entry function '(\w+)'(?:(?!Compiling).)*?Used (\d+) registers"
+    return {name: int(used) for name, used in re.findall(pattern, log, re.DOTALL)}
+
+
+def _fits(registers: int, threads: int) -> bool:
+    return -(-registers // 8) * 8 * threads <= REGISTERS
+
+
+def _pair_sizes(l: int) -> dict[str, int]:
+    return {"MFA_PAIR_WORK": _pair_work(l), "MFA_L1": l}
 
 
 # Pairs of subspaces and the attack's state are float64 whatever the samples are.
@@ -69,7 +118,7 @@ VARIANTS = [
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_compiles_without_spills(architecture: int, family: str, real: str) -> None:
     for l in FACTORS if family == "subspace" else FACTORS[:1]:
-        sizes = {"MFA_PAIR_WORK": _pair_work(l)} if family == "subspace" else {}
+        sizes = _pair_sizes(l) if family == "subspace" else {}
         options = [
             *_cuda_source.definitions(real, **sizes),
             f"-arch=sm_{architecture}",
@@ -82,10 +131,48 @@ def test_compiles_without_spills(architecture: int, family: str, real: str) -> N
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", log)]
         assert len(spills) >= 2 * len(_cuda_source.kernel_names(family)), log
         assert not any(spills), log
+        registers = _registers(log)
+        assert set(registers) == set(_cuda_source.kernel_names(family))
+        for name, used in registers.items():
+            assert _fits(used, _most_threads(name)), f"{name}: {used} registers of {_most_threads(name)} threads"
+
+
+@pytest.mark.parametrize(("family", "real"), VARIANTS)
+def test_no_launch_exceeds_the_bounds_of_its_kernel(family: str, real: str) -> None:
+    sizes = _pair_sizes(FACTORS[0]) if family == "subspace" else {}
+    options = [*_cuda_source.definitions(real, **sizes), "-arch=sm_90"]
+    ptx = _compile(_cuda_source.flatten(family), options, "PTX")[0].decode()
+    bounds = dict(re.findall(r"\.entry (\w+)\([^)]*\)\s*(?:\.maxntid (\d+))?", ptx))
+    assert set(bounds) == set(_cuda_source.kernel_names(family))
+    assert ("refine" in bounds) == (family == "pairs")
+    assert bounds.get("refine", "256") == str(cuda_ops.THREADS)
+    for name, most in bounds.items():
+        assert _most_threads(name) <= int(most or cuda_ops.THREADS), name
+
+
+def test_a_block_too_large_would_be_seen() -> None:
+    """What refinement once asked for: 152 registers and 16 warps."""
+    assert not _fits(152, 512)
+    assert _fits(128, 512)
+    assert not _fits(129, 512)
+    log = "Compiling entry function 'a' for 'sm_90'\n0 bytes spill\nUsed 9 registers, used 1 barriers\n"
+    assert _registers(log + log.replace("'a'", "'b'").replace("9 r", "10 r")) == {"a": 9, "b": 10}
+    assert _launched()["refine"] == cuda_ops.THREADS  # with 40 factors a block is as large as it gets
+
+
+@pytest.mark.parametrize(("l", "fits"), [(10, True), (cuda_ops.MOST_FACTORS_IN_REGISTERS, True), (16, False)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pairs_in_registers_have_no_local_memory(architecture: int, l: int, fits: bool) -> None:
+    """Up to the most factors that cuda_ops launches it with; many more could not, and that is seen here."""
+    options = [*_cuda_source.definitions("double", **_pair_sizes(l)), f"-arch=sm_{architecture}"]
+    _, log = _compile(_cuda_source.flatten("subspace"), [*options, "--ptxas-options=-v"])
+    stack = re.search(r"properties for pairs_in_registers\n.* (\d+) bytes stack frame", log)
+    assert stack is not None, log
+    assert (int(stack[1]) == 0) == fits, log
 
 
 def test_a_spill_would_be_seen() -> None:
-    """With 24 registers for a kernel that needs over 100 the compiler reports spills, and the test above would fail."""
+    """With 24 registers for kernels that need 60 to 100 the compiler reports spills, and the test above would fail."""
     options = [*_cuda_source.definitions("double"), "-arch=sm_90", "--maxrregcount=24", "--ptxas-options=-v"]
     _, log = _compile(_cuda_source.flatten("pairs"), options)
     assert any(int(n) for n in re.findall(r"(\d+) bytes spill", log))

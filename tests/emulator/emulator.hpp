@@ -20,6 +20,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __shared__ static
 #define MFA_DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<type*>(emu::now.dynamic_shared)
 

@@ -3,6 +3,11 @@
 
 #include "mixture.hpp"
 
+// Before loops over factors that a kernel with sizes known at compilation unrolls, to hold a pair in registers.
+#ifndef MFAKIT_UNROLL
+#define MFAKIT_UNROLL
+#endif
+
 namespace mfakit {
 
 // |x-mu|^2 - |Q^T (x-mu)|^2 from y [l+1] = xc . [Q columns, m]; `size` = |xc|^2 + |m|^2 is what cancels.
@@ -50,32 +55,40 @@ MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t 
 }
 
 // v^T S^-1 v by Cholesky where S [l, l] is far from singular: returns false, and leaves S alone, unless its smallest
-// eigenvalue is proven to be at least `least` by 1 / trace(S^-1). L [l, l] and x [l] are work.
+// eigenvalue is proven to be at least `least` by 1 / trace(S^-1). Reads and writes lower triangles; L [l, l], with its
+// diagonal inverted, and x [l] are work.
 MFAKIT_HD bool quadratic_by_cholesky(const double* S, const double* v, index_t l, double least, double* L, double* x,
                                      double* result) {
   double sum = 0.0, trace = 0.0;
+  MFAKIT_UNROLL
   for (index_t i = 0; i < l; ++i) {
+    MFAKIT_UNROLL
     for (index_t j = 0; j <= i; ++j) {
       double t = S[i * l + j];
+      MFAKIT_UNROLL
       for (index_t k = 0; k < j; ++k) t -= L[i * l + k] * L[j * l + k];
       if (i > j) {
-        L[i * l + j] = t / L[j * l + j];
+        L[i * l + j] = t * L[j * l + j];
       } else if (t > least) {  // a pivot is at least the smallest eigenvalue
-        L[i * l + i] = sqrt_(t);
+        L[i * l + i] = 1.0 / sqrt_(t);
       } else {
         return false;
       }
     }
     double t = v[i];
+    MFAKIT_UNROLL
     for (index_t k = 0; k < i; ++k) t -= L[i * l + k] * x[k];
-    x[i] = t / L[i * l + i];
+    x[i] = t * L[i * l + i];
     sum += x[i] * x[i];
   }
+  MFAKIT_UNROLL
   for (index_t c = 0; c < l; ++c) {  // trace(S^-1) = |L^-1|^2, column by column
+    MFAKIT_UNROLL
     for (index_t i = c; i < l; ++i) {
       double t = i == c ? 1.0 : 0.0;
+      MFAKIT_UNROLL
       for (index_t k = c; k < i; ++k) t -= L[i * l + k] * x[k];
-      x[i] = t / L[i * l + i];
+      x[i] = t * L[i * l + i];
       trace += x[i] * x[i];
     }
   }
@@ -84,47 +97,78 @@ MFAKIT_HD bool quadratic_by_cholesky(const double* S, const double* v, index_t l
   return true;
 }
 
+// The marks of a pair: its distance is what it is, is to be recomputed by QR, or needs the eigenvectors of S.
+constexpr unsigned char settled = 0, to_be_recomputed = 1, undecided = 2;
+
+// A sine below 1e-2 is taken for zero: inner products hardly tell it from that of a shared direction.
+constexpr double least_sq_sine = 1e-4;
+
+MFAKIT_HD unsigned char mark_of_pair(double sq, double size, bool shared) {
+  return shared || sq < 1e-6 * size ? to_be_recomputed : settled;
+}
+
+// sq_distance_of_pair, whose arguments these are, where all sines are far from zero. Otherwise the mark is `undecided`,
+// the result is |Delta|^2 - |u0|^2, and work holds S [l1, l1] (its lower triangle), as much free space, and v [l1].
+MFAKIT_HD double sq_distance_by_cholesky(const double* C, index_t ld, index_t l0, index_t l1,
+                                         const double* shift0 /*[l0]*/, double norm0, const double* shift1 /*[l1]*/,
+                                         double norm1, double* work, unsigned char* mark) {
+  double *S = work, *L = S + l1 * l1, *v = L + l1 * l1, *x = v + l1;
+  const double size = norm0 + norm1;
+  double sq = size - 2.0 * C[l0 * ld + l1];
+  MFAKIT_UNROLL
+  for (index_t b = 0; b < l1; ++b) {
+    v[b] = C[l0 * ld + b] - shift1[b];
+    MFAKIT_UNROLL
+    for (index_t c = 0; c <= b; ++c) S[b * l1 + c] = b == c ? 1.0 : 0.0;
+  }
+  for (index_t a = 0; a < l0; ++a) {  // each inner product is read once, in the order in which they lie
+    const double* g = C + a * ld;
+    const double u0 = shift0[a] - g[l1];
+    sq -= u0 * u0;
+    MFAKIT_UNROLL
+    for (index_t b = 0; b < l1; ++b) {
+      v[b] -= g[b] * u0;
+      MFAKIT_UNROLL
+      for (index_t c = 0; c <= b; ++c) S[b * l1 + c] -= g[b] * g[c];
+    }
+  }
+  double gone = 0.0;
+  if (!quadratic_by_cholesky(S, v, l1, least_sq_sine, L, x, &gone)) {
+    *mark = undecided;
+    return sq;
+  }
+  sq = not_negative(sq - gone);
+  *mark = mark_of_pair(sq, size, false);
+  return sq;
+}
+
 // d^2 = |Delta|^2 - |u0|^2 - v^T S^-1 v with Delta = mu0 - mu1, u = Q^T Delta, G = Q0^T Q1, v = u1 - G^T u0 and
 // S = I - G^T G, whose eigenvalues are the squared sines of the principal angles. C holds the pair's inner products
 // [l0+1, l1+1] of rows [Q^T; mu], with row stride `ld`. `suspect` marks a pair to be recomputed by QR: the smallest
-// sine below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + l0 + 2 l1 values.
+// sine below 1e-2, or a distance below 1e-3 of what cancels. work: 2 l1^2 + 2 l1 values.
 MFAKIT_HD double sq_distance_of_pair(const double* C, index_t ld, index_t l0, index_t l1, const double* shift0 /*[l0]*/,
                                      double norm0, const double* shift1 /*[l1]*/, double norm1, double* work,
                                      unsigned char* suspect) {
-  double *S = work, *V = S + l1 * l1, *u0 = V + l1 * l1, *v = u0 + l0, *x = v + l1;
-  const double size = norm0 + norm1;
-  double sq = size - 2.0 * C[l0 * ld + l1];
-  for (index_t a = 0; a < l0; ++a) {
-    u0[a] = shift0[a] - C[a * ld + l1];
-    sq -= u0[a] * u0[a];
-  }
-  for (index_t b = 0; b < l1; ++b) {
-    v[b] = C[l0 * ld + b] - shift1[b];
-    for (index_t a = 0; a < l0; ++a) v[b] -= C[a * ld + b] * u0[a];
-    for (index_t c = 0; c < l1; ++c) {
-      double dot = 0.0;
-      for (index_t a = 0; a < l0; ++a) dot += C[a * ld + b] * C[a * ld + c];
-      S[b * l1 + c] = (b == c ? 1.0 : 0.0) - dot;
-    }
-  }
+  double sq = sq_distance_by_cholesky(C, ld, l0, l1, shift0, norm0, shift1, norm1, work, suspect);
+  if (*suspect != undecided) return sq;
+  double *S = work, *V = S + l1 * l1;
+  const double* v = V + l1 * l1;
+  for (index_t b = 0; b < l1; ++b)
+    for (index_t c = 0; c < b; ++c) S[c * l1 + b] = S[b * l1 + c];
+  jacobi_eigen(S, V, l1);
   bool shared = false;
-  double gone = 0.0;
-  if (!quadratic_by_cholesky(S, v, l1, 1e-4, V, x, &gone)) {
-    jacobi_eigen(S, V, l1);
-    for (index_t b = 0; b < l1; ++b) {
-      const double sine = S[b * l1 + b];
-      if (sine < 1e-4) {
-        shared = true;
-        continue;
-      }
-      double along = 0.0;
-      for (index_t c = 0; c < l1; ++c) along += V[c * l1 + b] * v[c];
-      gone += along * along / sine;
+  for (index_t b = 0; b < l1; ++b) {
+    const double sq_sine = S[b * l1 + b];
+    if (sq_sine < least_sq_sine) {
+      shared = true;
+      continue;
     }
+    double along = 0.0;
+    for (index_t c = 0; c < l1; ++c) along += V[c * l1 + b] * v[c];
+    sq -= along * along / sq_sine;
   }
-  sq -= gone;
   sq = not_negative(sq);
-  *suspect = shared || sq < 1e-6 * size;
+  *suspect = mark_of_pair(sq, norm0 + norm1, shared);
   return sq;
 }
 

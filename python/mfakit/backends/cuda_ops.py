@@ -18,12 +18,15 @@ __all__ = list(TABLE)
 Array = Any  # CuPy's
 
 WARP = 32
-THREADS = 256
+THREADS = 256  # the most that any block has: 65,536 registers, 255 at most per thread
 TILE_ROWS = 4  # tile_rows of csrc/include/mfakit/residual.hpp
+SLOT_GROUP = 3  # slot_group of csrc/cuda/pairs.cu
 MOST_BLOCKS = 2**31 - 1
 # A thread's local array for a pair of subspaces, up to this many values; beyond it, in global memory by fewer threads.
 MOST_LOCAL_VALUES = 1024
 GLOBAL_WORKERS = 2**14
+# Pairs with up to this many factors on side 1 fit the registers of a thread: 12 take 228 of 255.
+MOST_FACTORS_IN_REGISTERS = 12
 # Partial sums of the M-step may take this much.
 PARTIAL_BYTES = 256 * 2**20
 
@@ -33,7 +36,7 @@ def _real(array: Array) -> str:
 
 
 def _threads(wanted: int = THREADS) -> int:
-    return int(min(wanted, engine().most_threads))
+    return int(min(wanted, THREADS, engine().most_threads))
 
 
 def _grid(items: int, per_block: int) -> tuple[int]:
@@ -98,8 +101,13 @@ def refine(
         X, rows, tile_offsets, pair_offsets, means, whitened, latent_map, noise, log_norm, k, l, d,
         noise.shape[1] != 1, log_prob, whitened_latent,
     )  # fmt: skip
-    threads = _threads(WARP * min(max(l + 1, 4), 16))
-    engine().launch("pairs", "refine", (tiles,), threads, args, real=_real(X), shared=8 * TILE_ROWS * (l + 1))
+    shared = 8 * TILE_ROWS * (l + 1)
+    engine().launch("pairs", "refine", (tiles,), _refine_threads(l), args, real=_real(X), shared=shared)
+
+
+def _refine_threads(l: int) -> int:
+    """A warp for each group of the l + 1 sums, but two at least and no more than a block has: then warps loop."""
+    return _threads(WARP * max(2, -(-(l + 1) // SLOT_GROUP)))
 
 
 def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
@@ -197,16 +205,24 @@ def pair_distances(
     suspect: Array,
     n_threads: int = 1,
 ) -> None:
-    """See numpy_ops.pair_distances."""
+    """See numpy_ops.pair_distances. With few factors, in registers, and a second launch for what needs eigenvectors."""
     (k0, l0), (k1, l1) = shift0.shape, shift1.shape
-    values = 2 * l1 * l1 + l0 + 2 * l1 + 1
+    values = 2 * l1 * l1 + 2 * l1 + 1
     threads, blocks = _threads(128), _grid(k0 * k1, _threads(128))
-    local, work = -(-values // WARP) * WARP, None
+    in_registers = l1 <= MOST_FACTORS_IN_REGISTERS
+    sizes = {"MFA_PAIR_WORK": -(-values // WARP) * WARP if values <= MOST_LOCAL_VALUES else 1}
+    if in_registers:
+        sizes["MFA_L1"] = l1
+        few = (products, shift0, norm0, shift1, norm1, k0, l0, k1, sq_distances, suspect)
+        engine().launch("subspace", "pairs_in_registers", blocks, threads, few, **sizes)
+    work = None
     if values > MOST_LOCAL_VALUES:
         blocks = (min(blocks[0], -(-GLOBAL_WORKERS // threads)),)
-        local, work = 1, engine().xp.empty(blocks[0] * threads * values)
-    args = (products, shift0, norm0, shift1, norm1, k0, l0, k1, l1, sq_distances, suspect, work, values)
-    engine().launch("subspace", "pair_distances", blocks, threads, args, MFA_PAIR_WORK=local)
+        work = engine().xp.empty(blocks[0] * threads * values)
+    args = (
+        products, shift0, norm0, shift1, norm1, k0, l0, k1, l1, sq_distances, suspect, work, values, in_registers,
+    )  # fmt: skip
+    engine().launch("subspace", "pair_distances", blocks, threads, args, **sizes)
 
 
 def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1) -> None:
