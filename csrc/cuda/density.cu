@@ -4,8 +4,8 @@
 #include "mfakit/subspace.hpp"
 
 // out [n, d] = X - center, sq_norms [n]; a block per row.
-extern "C" __global__ void center_rows(const Real* X, const double* center, index_t n, index_t d, Real* out,
-                                       double* sq_norms) {
+extern "C" __global__ void center_rows(const Real* __restrict__ X, const double* __restrict__ center, index_t n,
+                                       index_t d, Real* __restrict__ out, double* __restrict__ sq_norms) {
   __shared__ Candidate scratch[most_warps];
   const BlockTeam team = {scratch};
   for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
@@ -62,43 +62,45 @@ extern "C" __global__ void mixture_epilogue(const Real* products, const Real* qu
   }
 }
 
-// What mixture_epilogue keeps, without its [n, k] arrays: threshold [n] and count [n] of the candidates; a warp per
-// row.
-extern "C" __global__ void count_candidates(const Real* products, const Real* quad, const double* sq_norms,
-                                            const double* inv_noise, const double* shift, const double* mean_norm,
-                                            const double* log_norm, double slack, index_t n, index_t k, index_t l,
-                                            double* threshold, index_t* count) {
+// What mixture_epilogue keeps, without its [n, k] arrays: a bit for each component of a row, marks [n, ceil(k / 32)],
+// and count [n] of them; a warp per row. Who is a candidate is decided here, once: the same sum in another kernel may
+// be rounded otherwise.
+extern "C" __global__ void mark_candidates(const Real* __restrict__ products, const Real* __restrict__ quad,
+                                           const double* __restrict__ sq_norms, const double* __restrict__ inv_noise,
+                                           const double* __restrict__ shift, const double* __restrict__ mean_norm,
+                                           const double* __restrict__ log_norm, double slack, index_t n, index_t k,
+                                           index_t l, unsigned* __restrict__ marks, index_t* __restrict__ count) {
   const WarpTeam team;
+  const index_t words = (k + warp_size - 1) / warp_size;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
     const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
     const double best = team.max(k, [&](index_t j) { return row.sure(j, row.log_prob(j)); });
-    const double found =
-        team.sum(k, [&](index_t j) { return row.log_prob(j) + row.error(j) >= best - cutoff_nats ? 1.0 : 0.0; });
-    if (lane_number() == 0) {
-      threshold[i] = best - cutoff_nats;
-      count[i] = index_t(found);
+    index_t found = 0;
+    for (index_t word = 0; word < words; ++word) {
+      const index_t j = word * warp_size + lane_number();
+      const bool kept = j < k && row.log_prob(j) + row.error(j) >= best - cutoff_nats;
+      const unsigned votes = __ballot_sync(full_warp, kept);
+      if (lane_number() == 0) marks[i * words + word] = votes;
+      found += __popc(votes);
     }
+    if (lane_number() == 0) count[i] = found;
   }
 }
 
-// The candidates themselves, rows and components [m], row by row from offsets [n+1] and by component within; a warp per
-// row.
-extern "C" __global__ void list_candidates(const Real* products, const Real* quad, const double* sq_norms,
-                                           const double* inv_noise, const double* shift, const double* mean_norm,
-                                           const double* log_norm, double slack, index_t n, index_t k, index_t l,
-                                           const double* threshold, const index_t* offsets, index_t* rows,
-                                           index_t* components) {
+// The marked components themselves, rows and components [m], row by row from offsets [n+1] and by component within; a
+// warp per row.
+extern "C" __global__ void list_candidates(const unsigned* __restrict__ marks, const index_t* __restrict__ offsets,
+                                           index_t n, index_t k, index_t* __restrict__ rows,
+                                           index_t* __restrict__ components) {
+  const index_t words = (k + warp_size - 1) / warp_size;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
     index_t at = offsets[i];
-    for (index_t first = 0; first < k; first += warp_size) {
-      const index_t j = first + lane_number();
-      const bool kept = j < k && row.log_prob(j) + row.error(j) >= threshold[i];
-      const unsigned votes = __ballot_sync(full_warp, kept);
-      if (kept) {
+    for (index_t word = 0; word < words; ++word) {
+      const unsigned votes = marks[i * words + word];
+      if (votes >> lane_number() & 1u) {
         const index_t place = at + __popc(votes & ((1u << lane_number()) - 1u));
         rows[place] = i;
-        components[place] = j;
+        components[place] = word * warp_size + lane_number();
       }
       at += __popc(votes);
     }

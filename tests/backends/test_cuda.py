@@ -77,17 +77,20 @@ def test_more_candidates_of_a_row_than_a_tile(cuda: Any) -> None:
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_candidates(cuda: Any, dtype: str, noise: str) -> None:
-    """The list of candidates is what mixture_epilogue keeps, and their sums are the rows'."""
-    model = Model((17, 40, 12, 2), dtype, noise, seed=6)
+@pytest.mark.parametrize(("k", "slack"), [(1, 0.02), (31, 0.02), (32, 0.02), (33, 0.02), (40, 1e9), (70, 0.0)])
+def test_candidates(cuda: Any, k: int, slack: float, dtype: str, noise: str) -> None:
+    """The list of candidates is what mixture_epilogue keeps, and their sums are the rows'; a row of NaN has none."""
+    model = Model((17, k, 12, 2), dtype, noise, seed=6)
     case = CASES["mixture_epilogue"](model)
-    case.arguments["slack"] = 0.02
+    case.arguments["slack"] = slack
+    case.arguments["products"][5] = np.nan
     arguments = tuple(case.arguments.values())
-    expected = HOST.candidates(arguments, 17, 40, 2)
-    assert 17 < len(expected[0]) < 17 * 40
+    expected = HOST.candidates(arguments, 17, k, 2)
+    assert 5 not in expected[0]
+    assert len(expected[0]) == 16 * k if slack > 1 else 16 <= len(expected[0]) <= 16 * k
     there = tuple(cuda.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments)
     arrays = current()
-    found = arrays.candidates(there, 17, 40, 2)
+    found = arrays.candidates(there, 17, k, 2)
     for got, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(cuda.to_host(got), wanted)
     values = model.rng.normal(size=len(expected[0]))

@@ -161,18 +161,15 @@ class Cuda(Host):
         `arguments` are the operation's, from products to slack.
         """
         xp, real, threads = self.xp, _real(arguments[0]), _threads(THREADS)
-        threshold, count = xp.empty(n), xp.empty(n, np.int64)
+        marks, count = xp.empty((n, -(-k // WARP)), np.uint32), xp.empty(n, np.int64)
         grid = _grid(n, threads // WARP)
-        self.engine.launch(
-            "density", "count_candidates", grid, threads, (*arguments, n, k, l, threshold, count), real=real
-        )
+        self.engine.launch("density", "mark_candidates", grid, threads, (*arguments, n, k, l, marks, count), real=real)
         offsets = xp.zeros(n + 1, np.int64)
         offsets[1:] = xp.cumsum(count)
         m = int(offsets[-1])
         rows, components = xp.empty(m, np.int64), xp.empty(m, np.int64)
         self.engine.launch(
-            "density", "list_candidates", grid, threads, (*arguments, n, k, l, threshold, offsets, rows, components),
-            real=real,
+            "density", "list_candidates", grid, threads, (marks, offsets, n, k, rows, components), real=real
         )  # fmt: skip
         return rows, components, offsets
 
