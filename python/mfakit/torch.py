@@ -300,7 +300,7 @@ class SVMModule(_Rows):
         coef = np.atleast_2d(_dense(svm.coef_ if linear else svm.dual_coef_))
         vectors = np.zeros((0, coef.shape[1])) if linear else _dense(svm.support_vectors_)
         intercept = np.atleast_1d(_dense(svm.intercept_))
-        about = getattr(svm, "center_", None) if linear else None
+        about = getattr(svm, "center_", None) if linear and hasattr(svm, "offset_") else None
         if about is not None:  # ours is trained about the data's mean, and far from the origin w·x cancels
             intercept = np.atleast_1d(_dense(svm.offset_))
         n_classes = len(getattr(svm, "classes_", range(2)))
