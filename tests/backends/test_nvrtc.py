@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from backend_cases import CASES, Model, run
 from emulator.engine import EmulatedEngine
+from emulator.fake_cupy import FakeCupy
 
 from mfakit.backends import TABLE, _cuda_engine, _cuda_source, cuda_ops
 
@@ -66,6 +67,7 @@ class _Recorder(EmulatedEngine):
 
     def __init__(self) -> None:
         super().__init__(Path(), threads=1024)
+        self.xp = FakeCupy(new_byte=0)  # nothing writes, and what follows a launch must not meet what memory held
         self.most: dict[str, int] = {}
 
     def launch(self, family: str, kernel: str, grid: Any, threads: int, args: Any, **rest: Any) -> None:

@@ -87,7 +87,7 @@ class EmulatedEngine:
     def __init__(
         self, folder: Path | None = None, order: str = "forward", sanitize: bool = False, threads: int = 64
     ) -> None:
-        self.xp = FakeCupy()
+        self.xp: Any = FakeCupy()
         self.device = 0
         self.name = "emulator"
         self.multiprocessors = 2

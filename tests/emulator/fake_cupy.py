@@ -113,6 +113,17 @@ class FakeCupy:
     # What CuPy has not, or does otherwise: using it here would pass the tests and fail on a device.
     missing = frozenset({"errstate", "require", "logaddexp2", "longdouble"})
 
+    def __init__(self, new_byte: int = 0xFF) -> None:
+        self.new_byte = new_byte  # what fills new memory: NaN and -1, so that reading it unwritten is found
+
+    def empty(self, shape: Any, dtype: Any = np.float64) -> DeviceArray:
+        array = np.empty(shape, dtype)
+        array.reshape(-1).view(np.uint8)[...] = self.new_byte
+        return DeviceArray(array)
+
+    def empty_like(self, array: DeviceArray) -> DeviceArray:
+        return self.empty(array.shape, unwrap(array).dtype)
+
     def asarray(self, array: Any, dtype: Any = None) -> DeviceArray:
         if isinstance(array, DeviceArray):
             return array if dtype is None else wrap(array._array.astype(dtype, copy=False))
