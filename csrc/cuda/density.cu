@@ -11,14 +11,21 @@ extern "C" __global__ void center_rows(const Real* __restrict__ X, const double*
   for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
     const Real* x = X + i * d;
     Real* y = out + i * d;
-    const double sum = team.sum(d, [&](index_t j) {
+    double mine = 0.0;
+#pragma unroll 4  // so many loads under way at once
+    for (index_t j = threadIdx.x; j < d; j += blockDim.x) {
       const Real r = Real(double(x[j]) - center[j]);
       y[j] = r;
-      return double(r) * double(r);
-    });
+      mine += double(r) * double(r);
+    }
+    const double sum = team.sum_of(mine);
     if (threadIdx.x == 0) sq_norms[i] = sum;
   }
 }
+
+// Components of a row that a lane holds in registers, and those that a warp does: 256.
+constexpr int held = 8;
+constexpr index_t held_by_warp = held * warp_size;
 
 // One row of the block product and what its epilogue needs.
 struct CoarseRow {
@@ -43,13 +50,30 @@ struct CoarseRow {
     const double least = log_prob_j - error(j);
     return least == least ? least : -infinity_();
   }
+  // Of this lane's components from `first` on, every 32nd: `most` is what they have at most. Returns the least that the
+  // best of them has for sure.
+  __device__ __forceinline__ double bounds(index_t first, double* most /*[held]*/) const {
+    double best = -infinity_();
+#pragma unroll
+    for (int h = 0; h < held; ++h) {
+      const index_t j = first + h * warp_size + lane_number();
+      most[h] = -infinity_();
+      if (j >= k) continue;
+      const double log_prob_j = log_prob(j);
+      most[h] = log_prob_j + error(j);
+      best = larger(sure(j, log_prob_j), best);
+    }
+    return best;
+  }
 };
 
 // log_prob [n, k] and keep [n, k]; a warp per row.
-extern "C" __global__ void mixture_epilogue(const Real* products, const Real* quad, const double* sq_norms,
-                                            const double* inv_noise, const double* shift, const double* mean_norm,
-                                            const double* log_norm, double slack, index_t n, index_t k, index_t l,
-                                            double* log_prob, unsigned char* keep) {
+extern "C" __global__ void mixture_epilogue(const Real* __restrict__ products, const Real* __restrict__ quad,
+                                            const double* __restrict__ sq_norms, const double* __restrict__ inv_noise,
+                                            const double* __restrict__ shift, const double* __restrict__ mean_norm,
+                                            const double* __restrict__ log_norm, double slack, index_t n, index_t k,
+                                            index_t l, double* __restrict__ log_prob,
+                                            unsigned char* __restrict__ keep) {
   const WarpTeam team;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
     const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
@@ -70,18 +94,25 @@ extern "C" __global__ void mark_candidates(const Real* __restrict__ products, co
                                            const double* __restrict__ shift, const double* __restrict__ mean_norm,
                                            const double* __restrict__ log_norm, double slack, index_t n, index_t k,
                                            index_t l, unsigned* __restrict__ marks, index_t* __restrict__ count) {
-  const WarpTeam team;
-  const index_t words = (k + warp_size - 1) / warp_size;
+  const index_t words = (k + warp_size - 1) / warp_size, groups = (k + held_by_warp - 1) / held_by_warp;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
     const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
-    const double best = team.max(k, [&](index_t j) { return row.sure(j, row.log_prob(j)); });
+    double most[held];
+    double best = -infinity_();
+    for (index_t group = 0; group < groups; ++group) best = larger(row.bounds(group * held_by_warp, most), best);
+    best = warp_max(best);
     index_t found = 0;
-    for (index_t word = 0; word < words; ++word) {
-      const index_t j = word * warp_size + lane_number();
-      const bool kept = j < k && row.log_prob(j) + row.error(j) >= best - cutoff_nats;
-      const unsigned votes = __ballot_sync(full_warp, kept);
-      if (lane_number() == 0) marks[i * words + word] = votes;
-      found += __popc(votes);
+    for (index_t group = groups - 1; group >= 0; --group) {  // the last one, for k <= 256 the only one, is still held
+      if (group < groups - 1) row.bounds(group * held_by_warp, most);
+#pragma unroll
+      for (int h = 0; h < held; ++h) {
+        const index_t word = group * held + h;
+        if (word >= words) break;
+        const bool kept = word * warp_size + lane_number() < k && most[h] >= best - cutoff_nats;
+        const unsigned votes = __ballot_sync(full_warp, kept);
+        if (lane_number() == 0) marks[i * words + word] = votes;
+        found += __popc(votes);
+      }
     }
     if (lane_number() == 0) count[i] = found;
   }

@@ -77,7 +77,10 @@ def test_more_candidates_of_a_row_than_a_tile(cuda: Any) -> None:
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("k", "slack"), [(1, 0.02), (31, 0.02), (32, 0.02), (33, 0.02), (40, 1e9), (70, 0.0)])
+@pytest.mark.parametrize(
+    ("k", "slack"),
+    [(1, 0.02), (31, 0.02), (32, 0.02), (33, 0.02), (40, 1e9), (70, 0.0), (256, 0.02), (257, 0.02), (600, 0.1)],
+)  # a warp holds 256 components in registers
 def test_candidates(cuda: Any, k: int, slack: float, dtype: str, noise: str) -> None:
     """The list of candidates is what mixture_epilogue keeps, and their sums are the rows'; a row of NaN has none."""
     model = Model((17, k, 12, 2), dtype, noise, seed=6)
