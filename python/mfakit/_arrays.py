@@ -164,9 +164,11 @@ class RowBlocks:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def block(self, start: int, stop: int, dtype: Any = None) -> Any:
-        """Rows start:stop where X lies, C-contiguous, aligned, in native byte order; never to be written to."""
-        rows = self._array[start:stop]
+    def block(self, start: int, stop: int, dtype: Any = None, columns: slice = slice(None)) -> Any:
+        """Rows start:stop where X lies, or some columns of them, C-contiguous, aligned, in native byte order; never to
+        be written to.
+        """
+        rows = self._array[start:stop, columns]
         if self._torch_rows:
             rows = rows.float()
             rows = rows.numpy() if self.device is None else _device_view(rows, self.name)

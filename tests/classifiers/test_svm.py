@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from svm_cases import BOTH, BOTH_IDS, data
 
 from mfakit._arrays import RowBlocks
 from mfakit._options import Options
-from mfakit.classifiers import RBFSVM, LinearSVM, _kernel_products
-from mfakit.classifiers._kernel_products import centered_gram, squared_distances
+from mfakit.classifiers import RBFSVM, LinearSVM, _gram, _kernel_products
+from mfakit.classifiers._gram import centered_gram, squared_distances
 
 FIRST_OF_ALL = "mfakit promises a TypeError that names the dtype for all its array arguments"
 # What scikit-learn expects and mfakit does otherwise, with the reason.
@@ -112,6 +114,33 @@ def test_products_are_centred() -> None:
     D, _ = squared_distances(centered_gram(rows, center, Options(block_rows=7)), center)
     exact = ((X[:, None] - X[None]) ** 2).sum(axis=2)
     np.testing.assert_allclose(D, exact, rtol=1e-9, atol=1e-22)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize(("n", "d", "panel", "tile"), [(1, 3, 8, 4), (9, 8, 8, 4), (30, 17, 8, 7), (300, 5, 2, 256)])
+def test_inner_products_in_panels(
+    n: int, d: int, panel: int, tile: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = np.random.default_rng(n).integers(0, 200, size=(n, d)).astype(dtype)[:, ::-1]
+    monkeypatch.setattr(_gram, "PANEL", panel)
+    monkeypatch.setattr(_gram, "TILE", tile)
+    center = X.mean(axis=0, dtype=np.float64)
+    gram = centered_gram(RowBlocks(X), center, Options(block_rows=7 if n == 30 else None))
+    wide = X.astype(np.longdouble) - center
+    np.testing.assert_allclose(gram, (wide @ wide.T).astype(np.float64), rtol=1e-12, atol=1e-9)
+    np.testing.assert_array_equal(gram, gram.T)
+
+
+def test_products_free_other_threads() -> None:
+    """The interpreter runs on while BLAS computes: what SciPy's own wrapper would not allow."""
+    A, out = np.random.default_rng(0).normal(size=(1500, 4000)), np.zeros((1500, 1500))
+    product, turns = threading.Thread(target=_gram._add_products, args=(A, 0.0, out)), 0
+    product.start()
+    while product.is_alive():
+        time.sleep(1e-3)
+        turns += 1
+    assert turns > 5
+    np.testing.assert_allclose(np.tril(out), np.tril(A @ A.T), rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from svm_cases import BOTH, BOTH_IDS, data
 
-from mfakit.classifiers import RBFSVM, LinearSVM, _kernel_products
+from mfakit.classifiers import RBFSVM, LinearSVM, _gram
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)
@@ -68,7 +68,7 @@ def test_use_before_fit_and_with_other_widths(svm: Any) -> None:
 
 
 def test_too_many_samples_are_refused_before_memory_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kernel_products.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(_gram.os, "sysconf", lambda name: 1000)
     with pytest.raises(MemoryError, match="the kernel matrix of 400 samples takes"):
         LinearSVM().fit(*data(400))
 

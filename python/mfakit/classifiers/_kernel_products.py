@@ -1,108 +1,25 @@
-"""Kernel matrices, and kernel expansions f_c(x) = Σ_i a_ci K(x, s_i) + b_c with their gradients, by matrix products.
+"""Kernel expansions f_c(x) = Σ_i a_ci K(x, s_i) + b_c and their gradients, by matrix products.
 
-All float64 and centred: ‖x - s‖² = ‖x - c‖² + ‖s - c‖² - 2 (x - c)·(s - c) is off by some 1e-15 of its two squares,
-which far from the origin would be all there is of it. Samples and support vectors keep their own dtype; blocks of them
-are converted.
+All float64 and centred, see _gram.py. Support vectors keep their own dtype; blocks of them are converted.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, check_finite_rows
-from .._options import Options
-from .._threads import interruptible
-
-__all__ = ["KEEP_BYTES", "RBFMachine", "centered_gram", "data_mean", "squared_distances"]
+__all__ = ["KEEP_BYTES", "RBFMachine"]
 
 Array = NDArray[Any]
 
 # Centred float64 support vectors are kept up to this size, and converted block by block at every use beyond it.
 KEEP_BYTES = 2**30
-# Either side of a tile of the kernel matrix, in float64: every side is converted once per tile, so few large tiles.
-TILE_BYTES, TILE_ROWS = 2**28, 4096
+MEASURED_ROWS = 64  # at a time, so that they remain in the cache
 # Rounding of a sum of kernel values, in units of the last place: some √m for m support vectors.
 ROUNDINGS = 128 * float(np.finfo(np.float64).eps)
-
-
-def data_mean(rows: RowBlocks, options: Options) -> Array:
-    """The mean [d] of all rows, in one pass that refuses NaN and inf and rows that are all the same."""
-    n, d = rows.shape
-    total, first, same = np.zeros(d), rows.block(0, 1)[0].copy(), True
-    step = options.plan_block(d, 1, 8)
-    for start in range(0, n, step):
-        block = rows.block(start, min(start + step, n))
-        check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, rows.name)
-        total += block.sum(axis=0, dtype=np.float64)
-        same = same and bool((block == first).all())
-    if n > 1 and same:
-        raise ValueError(
-            f"all {n} rows of {rows.name} are equal, so nothing tells the classes apart; check {rows.name}"
-        )
-    return total / n
-
-
-def centered_gram(rows: RowBlocks, center: Array, options: Options) -> Array:
-    """Inner products [n, n] of the rows less `center` [d], a tile at a time."""
-    n, d = rows.shape
-    _check_memory(n)
-    gram = np.empty((n, n))
-    step = options.block_rows or max(16, min(TILE_ROWS, TILE_BYTES // (8 * d)))
-    step = -(-n // -(-n // step))  # of equal height
-    buffers = [np.empty((step, d)) for _ in range(1 if step == n else 2)]
-
-    def centered(start: int, buffer: Array) -> Array:
-        block = rows.block(start, min(start + step, n))
-        result: Array = np.subtract(block, center, out=buffer[: len(block)])
-        return result
-
-    for start in range(0, n, step):
-        side = centered(start, buffers[0])
-        for first in range(0, start + 1, step):
-            other = side if first == start else centered(first, buffers[1])
-            tile = gram[start : start + len(side), first : first + len(other)]
-            interruptible(_product, side, other.T, tile)
-            if first != start:
-                gram[first : first + len(other), start : start + len(side)] = tile.T
-    if not np.isfinite(np.diagonal(gram)).all():
-        raise ValueError(f"{rows.name} is too large for squared lengths in float64; scale {rows.name} down")
-    return gram
-
-
-def _product(A: Array, B: Array, out: Array) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):  # a thread has its own; what overflows is refused at the end
-        np.matmul(A, B, out=out)
-
-
-def squared_distances(gram: Array, center: Array) -> tuple[Array, float]:
-    """‖x_i - x_j‖² [n, n] in place of the inner products about `center` [d]; and Σ (x - the mean of all entries)²."""
-    squares = np.diagonal(gram).copy()
-    for start in range(0, len(gram), 256):
-        part = gram[start : start + 256]
-        part *= -2.0
-        part += squares
-        part += squares[start : start + 256, None]
-        np.maximum(part, 0.0, out=part)
-    np.fill_diagonal(gram, 0.0)
-    return gram, float(squares.sum() + len(gram) * ((center - center.mean()) ** 2).sum())
-
-
-def _check_memory(n: int) -> None:
-    """An [n, n] array beyond the machine's memory is refused here: systems that overcommit would kill the process."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return
-    if 8 * n * n > total:
-        raise MemoryError(
-            f"the kernel matrix of {n} samples takes {8 * n * n / 2**30:.0f} GiB, and this machine has "
-            f"{total / 2**30:.0f}; train on fewer samples"
-        )
 
 
 class RBFMachine:
@@ -127,7 +44,9 @@ class RBFMachine:
         self.center = self.support.mean(axis=0, dtype=np.float64)
         self.squares = np.empty(len(self.support))
         self._kept: Array | None = None
-        for rows, block in self._blocks():
+        for start in range(0, len(self.support), MEASURED_ROWS):
+            rows = slice(start, start + MEASURED_ROWS)
+            block = self.support[rows] - self.center
             self.squares[rows] = np.einsum("md,md->m", block, block)
 
     def __getstate__(self) -> dict[str, Any]:

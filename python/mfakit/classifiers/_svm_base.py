@@ -16,7 +16,7 @@ from .._arrays import RowBlocks, check_finite_rows, is_torch, wrap_like
 from .._estimators import accuracy, check_input
 from .._options import Options
 from ._checks import check_integers, check_numbers
-from ._kernel_products import data_mean
+from ._gram import data_mean
 from ._svm_files import load_svm, save_svm
 from ._svm_solver import Penalty, Solution
 

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays import RowBlocks
 from ._checks import as_generator, check_integers, check_numbers
 from ._gamma_path import GammaPath, PathSettings, search_gamma, stratified_split
-from ._kernel_products import RBFMachine, centered_gram, squared_distances
+from ._gram import centered_gram, squared_distances
+from ._kernel_products import RBFMachine
 from ._svm_base import KernelSVM
 from ._svm_solver import Solution, solve
 
