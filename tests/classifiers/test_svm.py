@@ -124,6 +124,7 @@ def test_inner_products_in_panels(
     X = np.random.default_rng(n).integers(0, 200, size=(n, d)).astype(dtype)[:, ::-1]
     monkeypatch.setattr(_gram, "PANEL", panel)
     monkeypatch.setattr(_gram, "TILE", tile)
+    monkeypatch.setattr(_gram, "HEIGHT", 2 * tile - 1)
     center = X.mean(axis=0, dtype=np.float64)
     gram = centered_gram(RowBlocks(X), center, Options(block_rows=7 if n == 30 else None))
     wide = X.astype(np.longdouble) - center

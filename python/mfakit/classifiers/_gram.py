@@ -28,6 +28,7 @@ Array = NDArray[Any]
 PANEL = 2048
 CONVERTED_ROWS = 256  # at a time, so that what is between remains in the cache
 TILE = 256  # of the triangle that is mirrored
+HEIGHT = 8192  # rows of the result at a time: OpenBLAS 0.3.30 crashes in an update of 32,000 by several threads
 
 
 def data_mean(rows: RowBlocks, options: Options) -> Array:
@@ -78,29 +79,36 @@ def _add_products(A: Array, keep: float, out: Array) -> None:
     """out = A Aᵀ + keep out, for A [n, p] and the lower triangle of out [n, n], both C-contiguous float64."""
     n, p = A.shape
     # In BLAS's order of columns A is its own transpose, and the lower triangle the upper one.
-    letters = [ctypes.c_char(letter) for letter in (b"U", b"T")]
-    n_, p_, one, keep_ = ctypes.c_int(n), ctypes.c_int(p), ctypes.c_double(1.0), ctypes.c_double(keep)
-    refer = ctypes.byref
-    _dsyrk()(
-        *map(refer, letters), refer(n_), refer(p_), refer(one), A.ctypes.data, refer(p_), refer(keep_),
-        out.ctypes.data, refer(n_),
-    )  # fmt: skip
+    upper, plain, transposed = ctypes.c_char(b"U"), ctypes.c_char(b"N"), ctypes.c_char(b"T")
+    width, stride, one, beta = ctypes.c_int(p), ctypes.c_int(n), ctypes.c_double(1.0), ctypes.c_double(keep)
+    for start in range(0, n, HEIGHT):
+        side = A[start : start + HEIGHT]
+        rows = ctypes.c_int(len(side))
+        if start > 0:
+            columns = ctypes.c_int(start)
+            _blas("dgemm", transposed, plain, columns, rows, width, one, A, width, side, width, beta, out[start:],
+                  stride)  # fmt: skip
+        _blas("dsyrk", upper, transposed, rows, width, one, side, width, beta, out[start:, start:], stride)
+
+
+def _blas(name: str, *args: Any) -> None:
+    """A routine of BLAS with the GIL free; scalars are ctypes', arrays NumPy's."""
+    _routine(name, len(args))(*(arg.ctypes.data if isinstance(arg, np.ndarray) else ctypes.byref(arg) for arg in args))
 
 
 @cache
-def _dsyrk() -> Callable[..., None]:
-    """BLAS's symmetric rank-k update, from what SciPy offers to compiled code: its own wrapper holds the GIL, so that
-    Ctrl-C and every other thread would wait for it.
+def _routine(name: str, n_args: int) -> Callable[..., None]:
+    """From what SciPy offers to compiled code: its own wrappers hold the GIL, so that Ctrl-C and every other thread
+    would wait for them.
     """
     from scipy.linalg import cython_blas
 
-    capsule = cython_blas.__pyx_capi__["dsyrk"]
-    name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+    capsule = cython_blas.__pyx_capi__[name]
+    signature = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
     pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
-    function = ctypes.CFUNCTYPE(None, *(ctypes.c_void_p,) * 10)
-    return function(pointer(capsule, name(capsule)))
+    return ctypes.CFUNCTYPE(None, *(ctypes.c_void_p,) * n_args)(pointer(capsule, signature(capsule)))
 
 
 def squared_distances(gram: Array, center: Array) -> tuple[Array, float]:
