@@ -209,7 +209,7 @@ def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[
     if operation == "accumulate_gradient":
         return {"out": np.ones((n, d), dtype)}
     if operation == "gradient_weights":
-        return {"out": np.full((n, k * (l + 1)), nan, dtype)}
+        return {"out": np.full(arguments["products"].shape, nan, dtype)}
     if operation == "point_distances":
         return {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
     if operation == "pair_distances":

@@ -29,18 +29,18 @@ constexpr index_t held_by_warp = held * warp_size;
 
 // One row of the block product and what its epilogue needs.
 struct CoarseRow {
-  const Real* products;  // [n, k (l+1)]
+  const Real* products;  // [n, stride], of which k (l+1) columns count
   const Real* quad;      // [n, k], or null for isotropic noise
   const double *sq_norms, *inv_noise, *shift, *mean_norm, *log_norm;
   double slack;
-  index_t k, l, i;
+  index_t k, l, stride, i;
 
   // |xc|^2_{D^-1} for component j.
   __device__ __forceinline__ double weighted(index_t j) const {
     return quad ? double(quad[i * k + j]) : sq_norms[i] * inv_noise[j];
   }
   __device__ __forceinline__ double log_prob(index_t j) const {
-    return component_log_prob(products + (i * k + j) * (l + 1), shift + j * l, l, weighted(j), mean_norm[j],
+    return component_log_prob(products + i * stride + j * (l + 1), shift + j * l, l, weighted(j), mean_norm[j],
                               log_norm[j]);
   }
   // How far rounding may have moved it.
@@ -72,11 +72,11 @@ extern "C" __global__ void mixture_epilogue(const Real* __restrict__ products, c
                                             const double* __restrict__ sq_norms, const double* __restrict__ inv_noise,
                                             const double* __restrict__ shift, const double* __restrict__ mean_norm,
                                             const double* __restrict__ log_norm, double slack, index_t n, index_t k,
-                                            index_t l, double* __restrict__ log_prob,
+                                            index_t l, index_t stride, double* __restrict__ log_prob,
                                             unsigned char* __restrict__ keep) {
   const WarpTeam team;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
+    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, stride, i};
     double* lp = log_prob + i * k;
     const double best = team.max(k, [&](index_t j) {
       lp[j] = row.log_prob(j);
@@ -93,10 +93,11 @@ extern "C" __global__ void mark_candidates(const Real* __restrict__ products, co
                                            const double* __restrict__ sq_norms, const double* __restrict__ inv_noise,
                                            const double* __restrict__ shift, const double* __restrict__ mean_norm,
                                            const double* __restrict__ log_norm, double slack, index_t n, index_t k,
-                                           index_t l, unsigned* __restrict__ marks, index_t* __restrict__ count) {
+                                           index_t l, index_t stride, unsigned* __restrict__ marks,
+                                           index_t* __restrict__ count) {
   const index_t words = (k + warp_size - 1) / warp_size, groups = (k + held_by_warp - 1) / held_by_warp;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, i};
+    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, stride, i};
     double most[held];
     double best = -infinity_();
     for (index_t group = 0; group < groups; ++group) best = larger(row.bounds(group * held_by_warp, most), best);
@@ -161,23 +162,27 @@ extern "C" __global__ void softmax(const double* log_prob, const double* log_tot
   }
 }
 
-// out [n, k (l+1)].
+// out [n, stride], zero beyond its k (l+1) columns.
 extern "C" __global__ void gradient_weights_rows(const Real* products, const double* responsibilities,
-                                                 const double* shift, index_t n, index_t k, index_t l, Real* out) {
+                                                 const double* shift, index_t n, index_t k, index_t l, index_t stride,
+                                                 Real* out) {
   for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
-    const index_t at = ij * (l + 1);
-    gradient_weights(products + at, shift + (ij % k) * l, l, responsibilities[ij], out + at);
+    const index_t i = ij / k, j = ij % k, at = i * stride + j * (l + 1);
+    gradient_weights(products + at, shift + j * l, l, responsibilities[ij], out + at);
+    if (j > 0) continue;
+    for (index_t column = k * (l + 1); column < stride; ++column) out[i * stride + column] = Real(0);
   }
 }
 
 // sq_distances [n, k] and keep [n, k].
 extern "C" __global__ void point_distances(const Real* products, const double* sq_norms, const double* shift,
                                            const double* mean_norm, double slack, double tolerance, index_t n,
-                                           index_t k, index_t l, double* sq_distances, unsigned char* keep) {
+                                           index_t k, index_t l, index_t stride, double* sq_distances,
+                                           unsigned char* keep) {
   for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
-    const index_t j = ij % k;
-    const double size = sq_norms[ij / k] + mean_norm[j];
-    const double sq = sq_distance_to_subspace(products + ij * (l + 1), shift + j * l, l, size);
+    const index_t i = ij / k, j = ij % k;
+    const double size = sq_norms[i] + mean_norm[j];
+    const double sq = sq_distance_to_subspace(products + i * stride + j * (l + 1), shift + j * l, l, size);
     sq_distances[ij] = sq;
     keep[ij] = slack * size > tolerance * sq;
   }

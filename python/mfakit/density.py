@@ -182,14 +182,15 @@ class Evaluator:
 
     def _product(self, centered: Array, norms: Array) -> tuple[Array, tuple[Any, ...]]:
         """The block product, and the arguments of mixture_epilogue up to its outputs."""
-        factors, n, (k, l, d) = self.factors, len(centered), self.factors.shape
+        factors, n, (_, l, d) = self.factors, len(centered), self.factors.shape
         dtype = centered.dtype
-        products = self._buffer("products", (n, k * (l + 1)), dtype)
+        panel = factors.panel(dtype)
+        products = self._buffer("products", (n, panel.shape[1]), dtype)
         quad = None
         # A NaN row (check_finite=False) or an overflow spoils its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
             fast = self.options.fast and self.arrays.is_device and dtype == np.float32
-            self.arrays.matmul(centered, factors.panel(dtype), products, fast=fast)
+            self.arrays.matmul(centered, panel, products, fast=fast)
             if not factors.is_isotropic:
                 quad = self._squares_product(centered)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
@@ -238,9 +239,10 @@ class Evaluator:
 
     def _gradient_by_product(self, scores: Scores, resp: Array, out: Array) -> None:
         factors, xp = self.factors, self.xp
-        weights = xp.empty((len(resp), resp.shape[1] * (factors.shape[1] + 1)), out.dtype)
+        panel = factors.panel(out.dtype)
+        weights = xp.empty((len(resp), panel.shape[1]), out.dtype)
         self.ops.gradient_weights(scores.products, resp, factors.shift, weights, self.threads)
-        self.arrays.matmul(weights, factors.panel(weights.dtype).T, out)
+        self.arrays.matmul(weights, panel.T, out)
         spread = xp.empty((len(resp), factors.noise.shape[1]))
         self.arrays.matmul(resp, 1.0 / factors.noise, spread)
         out -= scores.centered * spread

@@ -69,13 +69,14 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
     trusted.
     """
     factors, ops, xp = evaluator.factors, evaluator.ops, evaluator.xp
-    k, l, d = factors.shape
+    k, _, d = factors.shape
     centered, norms = evaluator.center(X, start, name)
     dtype = centered.dtype
     sq, keep = xp.empty((len(X), k)), xp.empty((len(X), k), np.uint8)
-    products = xp.empty((len(X), k * (l + 1)), dtype)
+    panel = factors.panel(dtype)
+    products = xp.empty((len(X), panel.shape[1]), dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        evaluator.arrays.matmul(centered, factors.panel(dtype), products)
+        evaluator.arrays.matmul(centered, panel, products)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
         tolerance = 0.0 if evaluator.options.method == "residual" else DISTANCE_TOLERANCE[dtype.name]
         ops.point_distances(

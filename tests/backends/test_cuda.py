@@ -103,6 +103,24 @@ def test_candidates(cuda: Any, k: int, slack: float, dtype: str, noise: str) -> 
     np.testing.assert_allclose(cuda.to_host(out), totals, rtol=1e-12)
 
 
+@pytest.mark.parametrize("operation", ["mixture_epilogue", "gradient_weights", "point_distances"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_products_are_padded(cuda: Any, operation: str, dtype: str) -> None:
+    """Whatever stands in the columns beyond k (l + 1); the weights of the product back are zero there."""
+    model = Model((7, 5, 12, 2), dtype, "isotropic", seed=6)
+    case = CASES[operation](model)
+    expected = run(numpy_ops, operation, model, case)
+    assert current().factors(model.factors).panel(dtype).shape == (12, 16)
+    wide = np.full((7, 18), np.nan, dtype)
+    wide[:, :15] = case.arguments["products"]
+    case.arguments["products"] = wide
+    got = run(cuda_ops, operation, model, case, engine=cuda)
+    if operation == "gradient_weights":
+        np.testing.assert_array_equal(got["out"][:, 15:], 0.0)
+        got["out"] = got["out"][:, :15]
+    assert_equal(operation, got, expected, case, d=12)
+
+
 def test_walks_with_little_shared_memory(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model((5, 3, 30, 2), "float64", "isotropic", seed=3)
     case = CASES["factor_walk"](model)

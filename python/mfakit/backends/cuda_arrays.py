@@ -32,6 +32,8 @@ MEMORY_SHARE = 0.4
 MOST_ROWS = 2**20
 # Of a block on its way to the device: page-locked memory takes long to get, and copies of this size run at full speed.
 STREAM_BYTES = 2**28
+# Of rows of matrices, in values: cuBLAS's fastest products, above all those in TF32, want 16 bytes.
+ALIGNMENT = 4
 # About half a second on the fastest device of today.
 BLOCK_FLOPS = 20 * 10**12
 
@@ -163,7 +165,8 @@ class Cuda(Host):
         xp, real, threads = self.xp, _real(arguments[0]), _threads(THREADS)
         marks, count = xp.empty((n, -(-k // WARP)), np.uint32), xp.empty(n, np.int64)
         grid = _grid(n, threads // WARP)
-        self.engine.launch("density", "mark_candidates", grid, threads, (*arguments, n, k, l, marks, count), real=real)
+        sizes = (n, k, l, arguments[0].shape[1])
+        self.engine.launch("density", "mark_candidates", grid, threads, (*arguments, *sizes, marks, count), real=real)
         offsets = xp.zeros(n + 1, np.int64)
         offsets[1:] = xp.cumsum(count)
         m = int(offsets[-1])
@@ -212,8 +215,13 @@ class DeviceFactors:
         return self.keep(name, lambda: value) if isinstance(value, np.ndarray) else value
 
     def panel(self, dtype: Any) -> Any:
-        """P [d, k (l + 1)], see Factors.panel."""
-        return self.keep(("panel", np.dtype(dtype)), lambda: self.host._make_panel().astype(dtype))
+        """P [d, k (l + 1)], see Factors.panel, and columns of zeros up to a multiple of ALIGNMENT."""
+
+        def make() -> Any:
+            panel = self.host._make_panel().astype(dtype)
+            return np.pad(panel, ((0, 0), (0, -panel.shape[1] % ALIGNMENT)))
+
+        return self.keep(("panel", np.dtype(dtype)), make)
 
     def thin_panel(self, dtype: Any) -> Any:
         """D⁻¹ᵀ [d, k], see Factors.thin_panel."""

@@ -66,7 +66,10 @@ def mixture_epilogue(
 ) -> None:
     """See numpy_ops.mixture_epilogue."""
     n, (k, l) = len(products), shift.shape
-    args = (products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, float(slack), n, k, l, log_prob, keep)
+    args = (
+        products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, float(slack), n, k, l, products.shape[1],
+        log_prob, keep,
+    )  # fmt: skip
     threads = _threads()
     engine().launch("density", "mixture_epilogue", _grid(n, threads // WARP), threads, args, real=_real(products))
 
@@ -172,7 +175,7 @@ def _rank_in_row(rows: Array, components: Array, k: int) -> Array:
 def gradient_weights(products: Array, responsibilities: Array, shift: Array, out: Array, n_threads: int = 1) -> None:
     """See numpy_ops.gradient_weights."""
     n, (k, l) = len(products), shift.shape
-    args = (products, responsibilities, shift, n, k, l, out)
+    args = (products, responsibilities, shift, n, k, l, products.shape[1], out)
     engine().launch(
         "density", "gradient_weights_rows", _grid(n * k, _threads()), _threads(), args, real=_real(products)
     )
@@ -191,7 +194,8 @@ def point_distances(
 ) -> None:
     """See numpy_ops.point_distances."""
     n, (k, l) = len(products), shift.shape
-    args = (products, sq_norms, shift, mean_norm, float(slack), float(tolerance), n, k, l, sq_distances, keep)
+    limits = (float(slack), float(tolerance))
+    args = (products, sq_norms, shift, mean_norm, *limits, n, k, l, products.shape[1], sq_distances, keep)
     engine().launch("density", "point_distances", _grid(n * k, _threads()), _threads(), args, real=_real(products))
 
 
