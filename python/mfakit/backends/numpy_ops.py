@@ -44,8 +44,9 @@ def mixture_epilogue(
     """From products to log-probabilities, and which of them can still matter.
 
     products [n, k (l+1)] are (x - c) · P (on a device with further columns, which pad its rows), quad [n, k] is
-    (x - c)² · D⁻¹ (diagonal noise), sq_norms [n], inv_noise [k], shift [k, l], mean_norm [k], log_norm [k]. log_prob [n, k] = log (weight N(x)); keep [n, k] marks those that a
-    rounding error of `slack` times their cancelling terms could lift to within CUTOFF_NATS of the best.
+    (x - c)² · D⁻¹ (diagonal noise), sq_norms [n], inv_noise [k], shift [k, l], mean_norm [k], log_norm [k].
+    log_prob [n, k] = log (weight N(x)); keep [n, k] marks those that a rounding error of `slack` times their cancelling
+    terms could lift to within CUTOFF_NATS of the best.
     """
     n, (k, l) = len(products), shift.shape
     Y = products.reshape(n, k, l + 1).astype(np.float64)
