@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def pytest_report_header() -> list[str]:
         "native backend: " + (f"missing: {native}" if native else "yes"),
         f"MFAKIT_DATA: {data if data else 'not set, tests marked data are skipped'}",
     ]
+
+
+def pytest_configure() -> None:
+    """What runs in a shell's background ignores Ctrl-C, and so would the processes that tests start to interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _missing_data() -> str | None:

@@ -250,7 +250,10 @@ def test_ctrl_c_is_status_130_and_one_line(tmp_path: Path) -> None:
     )
     time.sleep(4)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == "mfakit: interrupted\n"
 

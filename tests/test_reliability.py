@@ -55,7 +55,10 @@ except KeyboardInterrupt:
     time.sleep(1.0)
     sent = time.time()
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    try:
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     word, stopped, left = out.split(maxsplit=2)
     assert word == "interrupted"
     assert float(stopped) - sent < 0.5
