@@ -21,7 +21,7 @@ import mfakit
 from mfakit import _reference
 from mfakit._arrays import is_cupy
 from mfakit._options import Options
-from mfakit.backends import _cuda_engine
+from mfakit.backends import _cuda_engine, _cuda_runtime
 from mfakit.fit import Statistics
 
 METHODS = ("log_prob", "component_log_prob", "responsibilities", "grad_log_prob")
@@ -82,6 +82,20 @@ def test_precision_fast_keeps_the_bound_of_float32(device: Any) -> None:
         gradient = device.to_host(mfa.grad_log_prob(device.asarray(X), precision=precision))
         np.testing.assert_allclose(gradient, mfa.grad_log_prob(X), rtol=1e-4, atol=1e-4 * np.abs(gradient).max())
     np.testing.assert_array_equal(mfa.log_prob(X, precision="fast"), mfa.log_prob(X, precision="float32"))
+
+
+@pytest.mark.parametrize("method", ["auto", "dense"])
+def test_precision_fast_of_gradients_and_components(device: Any, method: str) -> None:
+    """With more candidates than pairs are worth, gradients go by the product: TF32 may choose candidates only."""
+    mfa = random_mfa(30, 200, 3, sigma=0.3, seed=2, spread=0.05)
+    X = mfa.sample(20, rng=3)[0]
+    for compute in (mfa.grad_log_prob, mfa.component_log_prob):
+        exact = compute(X.astype(np.float64))
+        error = {}
+        for precision in ("fast", "float32"):
+            got = device.to_host(compute(device.asarray(X), precision=precision, method=method))
+            error[precision] = np.abs(got - exact).max() / np.abs(exact).max()
+        assert error["fast"] <= 2 * error["float32"] + np.finfo(np.float32).eps
 
 
 def test_non_finite_rows(device: Any) -> None:
@@ -386,21 +400,23 @@ def test_without_a_device_it_says_what_is_missing() -> None:
 
 
 def _in_child(queue: Any) -> None:
+    mfa, X = _model()
     try:
-        _cuda_engine.engine()
+        mfa.log_prob(X, backend="cuda")
     except Exception as error:
-        queue.put(f"{type(error).__name__}: {error}")
+        queue.put((isinstance(error, RuntimeError), str(error)))
     else:
-        queue.put("worked")
+        queue.put((False, "worked"))
 
 
 def test_a_fork_after_cuda_asks_for_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda_engine, "_parent", os.getpid())
+    monkeypatch.setattr(_cuda_runtime, "_process", os.getpid())
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_in_child, args=(queue,))
     child.start()
-    message = queue.get(timeout=30)
+    is_runtime_error, message = queue.get(timeout=30)
     child.join()
-    assert message.startswith("RuntimeError: CUDA was used before this process was forked")
+    assert is_runtime_error
+    assert "CUDA was used before this process was forked" in message
     assert "spawn" in message

@@ -167,23 +167,25 @@ extern "C" __global__ void accumulate_statistics(const Real* __restrict__ X, con
                                                  const double* __restrict__ means, index_t k, index_t l, index_t d,
                                                  double* __restrict__ sum_x, double* __restrict__ sum_xz,
                                                  double* __restrict__ sum_xx) {
-  const index_t j = blockIdx.y, segments = gridDim.z, s = blockIdx.z;
-  const index_t first = pair_offsets[j], pairs = pair_offsets[j + 1] - first;
-  const index_t begin = first + pairs * s / segments, end = first + pairs * (s + 1) / segments;
-  for (index_t c = global_thread(); c < d; c += threads_of_grid()) {
-    const double mean = means[j * d + c];
-    for (index_t group = 0; group == 0 || group < l; group += factor_group) {
-      double x = 0.0, xx = 0.0, xz[factor_group] = {};
-      for (index_t p = begin; p < end; ++p) {
-        const double r = double(X[rows[p] * d + c]) - mean;
-        accumulate_pair(r, weights[p], latents + p * l + group, l - group, factor_group, &x, xz, &xx);
-      }
-      for (int a = 0; a < factor_group; ++a) {
-        if (group + a < l) sum_xz[((s * k + j) * l + group + a) * d + c] = xz[a];
-      }
-      if (group == 0) {
-        sum_x[(s * k + j) * d + c] = x;
-        sum_xx[(s * k + j) * d + c] = xx;
+  const index_t segments = gridDim.z, s = blockIdx.z;
+  for (index_t j = blockIdx.y; j < k; j += gridDim.y) {
+    const index_t first = pair_offsets[j], pairs = pair_offsets[j + 1] - first;
+    const index_t begin = first + pairs * s / segments, end = first + pairs * (s + 1) / segments;
+    for (index_t c = global_thread(); c < d; c += threads_of_grid()) {
+      const double mean = means[j * d + c];
+      for (index_t group = 0; group == 0 || group < l; group += factor_group) {
+        double x = 0.0, xx = 0.0, xz[factor_group] = {};
+        for (index_t p = begin; p < end; ++p) {
+          const double r = double(X[rows[p] * d + c]) - mean;
+          accumulate_pair(r, weights[p], latents + p * l + group, l - group, factor_group, &x, xz, &xx);
+        }
+        for (int a = 0; a < factor_group; ++a) {
+          if (group + a < l) sum_xz[((s * k + j) * l + group + a) * d + c] = xz[a];
+        }
+        if (group == 0) {
+          sum_x[(s * k + j) * d + c] = x;
+          sum_xx[(s * k + j) * d + c] = xx;
+        }
       }
     }
   }

@@ -240,6 +240,8 @@ class Evaluator:
     def _gradient_by_product(self, scores: Scores, resp: Array, out: Array) -> None:
         factors, xp = self.factors, self.xp
         panel = factors.panel(out.dtype)
+        if self.options.fast and self.arrays.is_device:  # what TF32 left of them finds candidates, and no more
+            self.arrays.matmul(scores.centered, panel, scores.products)
         weights = xp.empty((len(resp), panel.shape[1]), out.dtype)
         self.ops.gradient_weights(scores.products, resp, factors.shift, weights, self.threads)
         self.arrays.matmul(weights, panel.T, out)
@@ -336,9 +338,11 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
 
     Exact to rounding on the components that matter to a sample; off them, accurate to 4 eps times the terms that cancel
-    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere). Parameters and errors as
-    :func:`log_prob`.
+    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere; ``precision="fast"`` is float32 here,
+    because all of them are asked for). Parameters and errors as :func:`log_prob`.
     """
+    if options.get("precision") == "fast":
+        options = {**options, "precision": "float32"}
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         part[:] = evaluator(block, first).log_prob

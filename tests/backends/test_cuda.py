@@ -103,6 +103,15 @@ def test_candidates(cuda: Any, k: int, slack: float, dtype: str, noise: str) -> 
     np.testing.assert_allclose(cuda.to_host(out), totals, rtol=1e-12)
 
 
+def test_more_components_than_a_grid_is_wide(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model((20, 5, 30, 2), "float32", "isotropic", seed=3)
+    case = CASES["accumulate_statistics"](model)
+    expected = run(numpy_ops, "accumulate_statistics", model, case)
+    monkeypatch.setattr(cuda_ops, "MOST_BLOCKS_ACROSS", 2)
+    got = run(cuda_ops, "accumulate_statistics", model, case, engine=cuda)
+    assert_equal("accumulate_statistics", got, expected, case, d=30)
+
+
 @pytest.mark.parametrize("operation", ["mixture_epilogue", "gradient_weights", "point_distances"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_of_products_are_padded(cuda: Any, operation: str, dtype: str) -> None:

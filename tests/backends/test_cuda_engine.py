@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.machinery
 import logging
 import os
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from emulator.fake_cupy import DeviceArray, FakeCupy
 
 import mfakit
-from mfakit.backends import _cuda_engine
+from mfakit.backends import _cuda_engine, _cuda_runtime
 from mfakit.backends._cuda_engine import CupyEngine
 
 
@@ -107,24 +109,40 @@ def test_an_empty_product_is_zero(cublas: _Cublas) -> None:
         _cuda_engine._layout(strided)
 
 
-def test_an_unwritable_kernel_cache_still_works(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder for kernels that cannot be made: its parent is a file."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file" / "cache"))
     monkeypatch.delenv("CUPY_CACHE_IN_MEMORY", raising=False)
-    attempts = []
+    monkeypatch.setattr(_cuda_runtime, "_cache_checked", False)
+    return tmp_path
 
-    class RawModule:
-        def __init__(self, code: str, options: tuple[str, ...], backend: str) -> None:
-            assert "__global__ void refine" in code
 
-        def compile(self) -> None:
-            attempts.append(os.environ.get("CUPY_CACHE_IN_MEMORY"))
-            if attempts[-1] is None:
-                raise PermissionError(13, "Permission denied")
-
+def test_an_unwritable_kernel_cache_still_works(
+    cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy makes the folder while it is imported, and would fail there."""
+    (cache / "cupy.py").write_text("import os\nos.makedirs(os.environ['CUPY_CACHE_DIR'], exist_ok=True)\n")
+    monkeypatch.syspath_prepend(cache)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     with caplog.at_level(logging.INFO, "mfakit"):
-        _engine(RawModule=RawModule)._compile("pairs", ("-std=c++17",))
-    assert attempts == [None, "1"]
-    assert "CUPY_CACHE_IN_MEMORY" not in os.environ
+        assert _cuda_runtime.import_cupy().__name__ == "cupy"
+    own = Path(os.environ["CUPY_CACHE_DIR"])
+    assert own.is_dir()
     assert "compiled for this process only" in caplog.text
+    assert "CUPY_CACHE_IN_MEMORY" not in os.environ
+    own.rmdir()
+    monkeypatch.delitem(sys.modules, "cupy")
+
+
+def test_an_unwritable_kernel_cache_of_a_cupy_that_is_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = ModuleType("cupy")
+    fake.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    assert _cuda_runtime.import_cupy() is fake
+    assert os.environ["CUPY_CACHE_IN_MEMORY"] == "1"
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
 
 
 def test_kernel_arguments_are_64_bits() -> None:
@@ -139,41 +157,60 @@ class _RuntimeError(Exception):
     pass
 
 
+def _device(major: int, minor: int) -> dict[str, Any]:
+    return {
+        "name": b"GeForce", "major": major, "minor": minor, "multiProcessorCount": 20, "sharedMemPerBlockOptin": 49152,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("failure", "sentence"),
     [
         (_RuntimeError("cudaErrorInsufficientDriver: CUDA driver version"), "no NVIDIA driver, or one too old"),
         (_RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected"), "no CUDA device"),
+        (_RuntimeError("cudaErrorInitializationError: initialization error"), "CUDA does not start.*'spawn'"),
         (_RuntimeError("cudaErrorUnknown: unknown error"), "CUDA does not start: cudaErrorUnknown"),
-        (0, "no CUDA device"),
+        ([], "no CUDA device"),
+        ([(6, 1)], "GeForce has compute capability 6.1, and the kernels need 7.5 or newer"),
+        ([(6, 1), (9, 0)], "CuPy does not find cuBLAS: No module named 'cupy_backends"),
     ],
 )  # fmt: skip
 def test_what_is_missing(failure: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def count() -> int:
         if isinstance(failure, Exception):
             raise failure
-        return int(failure)
+        return len(failure)
 
-    runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=_RuntimeError)
+    runtime = SimpleNamespace(
+        getDeviceCount=count, getDeviceProperties=lambda device: _device(*failure[device]),
+        CUDARuntimeError=_RuntimeError,
+    )  # fmt: skip
     fake = ModuleType("cupy")
     fake.cuda = SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setitem(sys.modules, "cupy_backends", ModuleType("cupy_backends"))
+    monkeypatch.setattr(_cuda_runtime, "_cache_checked", True)
     with pytest.raises(mfakit.BackendUnavailable, match=f"cuda: {sentence}"):
         mfakit.MFA([1.0], np.zeros((1, 2)), np.zeros((1, 2, 0)), 1.0).log_prob(np.zeros((1, 2)), backend="cuda")
 
 
-def test_an_old_architecture_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    properties = {
-        "name": b"GeForce GTX 1080", "major": 6, "minor": 1, "multiProcessorCount": 20,
-        "sharedMemPerBlockOptin": 49152,
-    }  # fmt: skip
+def test_a_cupy_that_does_not_load_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cupy.py").write_text("raise ImportError('\\n=====\\nlibnvrtc.so.13: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(_cuda_runtime, "_cache_checked", True)
+    assert _cuda_runtime.why_not() == "CuPy does not load: libnvrtc.so.13: cannot open"
+
+
+def test_an_old_device_beside_another_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = ModuleType("cupy")
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=SimpleNamespace(getDeviceProperties=lambda device: properties),
+        runtime=SimpleNamespace(getDeviceProperties=lambda device: _device(6, 1)),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
     )
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    with pytest.raises(mfakit.BackendUnavailable, match=r"GTX 1080 has compute capability 6.1, .* 7.5 or newer"):
+    monkeypatch.setattr(_cuda_runtime, "_cache_checked", True)
+    with pytest.raises(mfakit.BackendUnavailable, match=r"GeForce has compute capability 6.1, .* 7.5 or newer"):
         CupyEngine(0)
 
 

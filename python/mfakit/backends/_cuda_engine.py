@@ -5,8 +5,6 @@ The tests put an emulator in its place (`install`); nothing above this file know
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,15 +12,11 @@ from typing import Any
 import numpy as np
 
 from .._errors import BackendUnavailable
-from . import _cuda_source
+from . import _cuda_runtime, _cuda_source
 from ._upload import Uploader
 
 __all__ = ["CupyEngine", "devices", "engine", "install", "why_missing"]
 
-_logger = logging.getLogger("mfakit")
-
-# The oldest architecture that CUDA 13 compiles for; CUDA 12 goes further back, but nothing here was tried there.
-OLDEST_CAPABILITY = 75
 # cublasComputeType_t. Named in full at every call, so that no global switch (CUPY_TF32, a math mode that another
 # library left on the handle) turns a float32 product into a TF32 one.
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
@@ -35,11 +29,8 @@ class CupyEngine:
     """One CUDA device through CuPy. Kernels are compiled at first use and kept by CuPy's cache on disk."""
 
     def __init__(self, device: int) -> None:
-        import cupy
-
-        self.xp = cupy
+        self.xp = cupy = _cuda_runtime.import_cupy()
         self.device = device
-        self.pid = os.getpid()
         self._modules: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -49,12 +40,9 @@ class CupyEngine:
         self.multiprocessors = int(properties["multiProcessorCount"])
         self.shared_bytes = int(properties["sharedMemPerBlockOptin"])
         self.most_threads = 1024
-        self.capability = int(properties["major"]) * 10 + int(properties["minor"])
-        if self.capability < OLDEST_CAPABILITY:
-            raise BackendUnavailable(
-                f"cuda: {self.name} has compute capability {self.capability / 10}, and the kernels need "
-                f"{OLDEST_CAPABILITY / 10} or newer"
-            )
+        reason = _cuda_runtime.too_old(properties)
+        if reason is not None:
+            raise BackendUnavailable(f"cuda: {reason}")
 
     def active(self) -> AbstractContextManager[Any]:
         """Make this device the current one."""
@@ -110,18 +98,6 @@ class CupyEngine:
             raise BackendUnavailable(
                 "cuda: CuPy finds no CUDA headers to compile with; pip install 'cupy-cuda13x[ctk]', or 12x as installed"
             ) from error
-        except OSError as error:  # the cache cannot be written: compile for this process alone
-            _logger.info("kernel cache not writable (%s); kernels are compiled for this process only", error)
-            previous = os.environ.get("CUPY_CACHE_IN_MEMORY")
-            os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
-            try:
-                module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")
-                module.compile()
-            finally:
-                if previous is None:
-                    del os.environ["CUPY_CACHE_IN_MEMORY"]
-                else:
-                    os.environ["CUPY_CACHE_IN_MEMORY"] = previous
         return module
 
     def matmul(self, A: Any, B: Any, out: Any, fast: bool) -> None:
@@ -199,7 +175,6 @@ def _layout(M: Any) -> tuple[int, int]:
 
 _engines: dict[int, Any] = {}
 _installed: Any = None
-_parent: int | None = None  # the process that first used CUDA
 
 
 def install(replacement: Any) -> None:
@@ -210,41 +185,12 @@ def install(replacement: Any) -> None:
 
 def why_missing() -> str | None:
     """None if there is a CUDA device that can be used, else one sentence."""
-    if _installed is not None:
-        return None
-    try:
-        import cupy
-    except ImportError as error:
-        return (
-            f"CuPy is not installed; pip install 'mfakit[cuda13]' or 'mfakit[cuda12]', as the driver allows ({error})"
-        )
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        text = str(error)
-        if "InsufficientDriver" in text:
-            return "no NVIDIA driver, or one too old for the installed CuPy"
-        return "no CUDA device" if "NoDevice" in text else f"CUDA does not start: {text}"
-    return None if count else "no CUDA device"
+    return None if _installed is not None else _cuda_runtime.why_not()
 
 
 def devices() -> list[str]:
-    """A line for each CUDA device: name, compute capability, memory; and one for driver and runtime."""
-    if _installed is not None:
-        return [_installed.name]
-    import cupy
-
-    runtime = cupy.cuda.runtime
-    lines = []
-    for number in range(runtime.getDeviceCount()):
-        found = runtime.getDeviceProperties(number)
-        memory = found["totalGlobalMem"] / 2**30
-        capability = f"{found['major']}.{found['minor']}"
-        lines.append(f"cuda:{number} {found['name'].decode()}, compute capability {capability}, {memory:.0f} GiB")
-    return [
-        *lines,
-        f"driver {runtime.driverGetVersion()}, runtime {runtime.runtimeGetVersion()}, CuPy {cupy.__version__}",
-    ]
+    """A line for each CUDA device, and one for driver and runtime."""
+    return [_installed.name] if _installed is not None else _cuda_runtime.devices()
 
 
 def engine(device: int | None = None) -> Any:
@@ -255,19 +201,11 @@ def engine(device: int | None = None) -> Any:
     RuntimeError
         In a process forked after CUDA was used, where it cannot work.
     """
-    global _parent
     if _installed is not None:
         return _installed
-    if _parent is not None and _parent != os.getpid():
-        raise RuntimeError(
-            "CUDA was used before this process was forked and cannot work here; start processes with the 'spawn' "
-            "method (multiprocessing.set_start_method('spawn'))"
-        )
-    import cupy
-
+    _cuda_runtime.note_use()
     if device is None:
-        device = int(cupy.cuda.runtime.getDevice())
-    _parent = os.getpid()
+        device = int(_cuda_runtime.import_cupy().cuda.runtime.getDevice())
     if device not in _engines:
         _engines[device] = CupyEngine(device)
     return _engines[device]

@@ -22,6 +22,7 @@ THREADS = 256  # the most that any block has: 65,536 registers, 255 at most per 
 TILE_ROWS = 4  # tile_rows of csrc/include/mfakit/residual.hpp
 SLOT_GROUP = 3  # slot_group of csrc/cuda/pairs.cu
 MOST_BLOCKS = 2**31 - 1
+MOST_BLOCKS_ACROSS = 65535  # along a grid's second and third direction
 # A thread's local array for a pair of subspaces, up to this many values; beyond it, in global memory by fewer threads.
 MOST_LOCAL_VALUES = 1024
 GLOBAL_WORKERS = 2**14
@@ -290,9 +291,10 @@ def accumulate_statistics(
     feature_blocks = -(-d // threads)
     _, pair_offsets, _ = _tiles(components, k)
     busy = -(-8 * device.multiprocessors // (feature_blocks * k))
-    segments = max(1, min(busy, PARTIAL_BYTES // (8 * k * (l + 2) * d), len(rows), 65535))
+    segments = max(1, min(busy, PARTIAL_BYTES // (8 * k * (l + 2) * d), len(rows), MOST_BLOCKS_ACROSS))
     partial = [device.xp.empty((segments, *target.shape)) for target in (sum_x, sum_xz, sum_xx)]
     args = (X, rows, pair_offsets, weights, latents, means, k, l, d, *partial)
-    device.launch("pairs", "accumulate_statistics", (feature_blocks, k, segments), threads, args, real=_real(X))
+    grid = (feature_blocks, min(k, MOST_BLOCKS_ACROSS), segments)
+    device.launch("pairs", "accumulate_statistics", grid, threads, args, real=_real(X))
     for target, part in zip((sum_x, sum_xz, sum_xx), partial, strict=True):
         target += part.sum(axis=0)

@@ -209,6 +209,7 @@ class _Sums:
                 block = rows.block(start, min(start + step, len(rows)))
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
                 centered, norms = arrays.xp.empty_like(block), arrays.xp.empty(len(block))
+                moment = arrays.xp.empty((1, block.shape[1]), block.dtype)
                 with np.errstate(over="ignore", invalid="ignore"):
                     self.ops.center_rows(block, center, centered, norms, self.options.threads)
                 sq = arrays.to_host(norms)
@@ -218,7 +219,8 @@ class _Sums:
                 self.weight += float(w.sum())
                 with np.errstate(over="ignore", invalid="ignore"):
                     self.square += float(w @ sq)
-                    self.first_moment += arrays.to_host(arrays.asarray(w.astype(block.dtype)) @ centered)
+                    arrays.matmul(arrays.asarray(w.astype(block.dtype)[None]), centered, moment)
+                    self.first_moment += arrays.to_host(moment)[0]
 
     def _check_finite(self, block: Array, norms: Array) -> None:
         for row in np.flatnonzero(~np.isfinite(norms)).tolist():
