@@ -1,4 +1,4 @@
-"""Where arrays live and who multiplies them: the host's part, NumPy. :mod:`~mfakit.backends.cuda` has the device's.
+"""Where arrays live and who multiplies them: the host's part, NumPy. :mod:`.cuda_arrays` has the device's.
 
 The drivers (density, subspaces, attacks, fit) are written once over this interface: ``xp`` is the array module, and
 what differs between host and device beyond the array module is a method here.
