@@ -34,6 +34,7 @@ LONG_RUNS = {
     "grad_log_prob": "while True: mfa.grad_log_prob(X)",
     "impute": "while True: mfa.impute(X[:200], X[:200] > 0.5)",
     "attack": "mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6, path='direct')",
+    "factor attack": "while True: mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6)",
     "distances": "while True: mfakit.subspace_distances(mfa, mfa)",
     "fit": "est.fit(X)",
 }

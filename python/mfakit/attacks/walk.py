@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import array_module, gather, scatter, to_numpy
+from .._threads import interruptible
 from ..backends.walk_ends import ENDS
 from .coordinates import FactorCoordinates
 from .victims import Choice, GradientVictim, MixtureVictim
@@ -19,6 +21,8 @@ Array = NDArray[Any]
 
 # Halvings of the last step: 0.05 · 2^-40 is 5e-14, below the rounding of a float64 pixel sum.
 BISECTIONS = 40
+# A call of the kernel should take so long; what a step takes at most, before the first call is timed.
+PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
 
 
 class Steps(NamedTuple):
@@ -136,10 +140,7 @@ class FactorWalk(DirectWalk):
         a, sq = q.project(gather(self.here, active))
         w, alpha = xp.zeros_like(a), xp.ones(len(active))
         reports = xp.empty((len(active), 5), np.int64)
-        self.victim.ops.factor_walk(
-            *q.kernel_arguments, arrays.asarray(state.y[active]), steps.size, steps.most, steps.frozen,
-            BISECTIONS if steps.polish else 0, a, w, alpha, sq, reports, self.victim.threads,
-        )  # fmt: skip
+        self._walk(q, steps, (arrays.asarray(state.y[active]), a, w, alpha, sq, reports))
         reports = arrays.to_host(reports)
         ends = np.array(ENDS)[reports[:, 0]]
         state.flipped[active], state.reason[active] = ends == "flipped", ends
@@ -151,6 +152,28 @@ class FactorWalk(DirectWalk):
         chosen.target = within_class(reports[:, 3], chosen.target_class, first)
         state.choice.put(active, chosen)
         scatter(self.here, active, q.points(gather(self.here, active), alpha, w))
+
+    def _walk(self, q: FactorCoordinates, steps: Steps, arrays: tuple[Array, ...]) -> None:
+        """The kernel, on the host for so many samples at a time that Ctrl-C is heard between two calls, or during one
+        if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
+        and what the kernel moves.
+        """
+        n, start, threads = len(arrays[0]), 0, self.victim.threads
+        on_device = self.victim.arrays.is_device
+        long = not on_device and STEP_SECONDS * steps.most > 2 * PART_SECONDS
+        rows = n if on_device else max(threads, int(threads * PART_SECONDS / (STEP_SECONDS * max(steps.most, 1))))
+        while start < n:
+            began = time.perf_counter()
+            y, *moved = (array[start : start + rows] for array in arrays)
+            args = (
+                *q.kernel_arguments, y, steps.size, steps.most, steps.frozen, BISECTIONS if steps.polish else 0, *moved,
+                threads,
+            )  # fmt: skip
+            walk = self.victim.ops.factor_walk
+            interruptible(walk, *args) if long else walk(*args)
+            start += rows
+            seconds = max(time.perf_counter() - began, 1e-6)
+            rows = max(threads, int(rows * min(4.0, PART_SECONDS / seconds)))
 
 
 def within_class(component: Array, cls: Array, first: Array) -> Array:
