@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import RowBlocks, to_numpy, wrap_like
+from ._arrays import RowBlocks, on_device_of, to_numpy, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
 from .density import Evaluator, Scores, each_block, open_rows, over_blocks, per_sample
@@ -31,7 +31,7 @@ def _best_pairs(scores: Scores, xp: Any) -> tuple[Array, Array]:
     return best, y
 
 
-def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Array, Any]:
+def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
     """Posterior of the factors z under each sample's most likely component.
 
     Parameters
@@ -48,6 +48,7 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Array, Any]:
     covariance : float64 [k, l, l]
         Cov[z | x] = M⁻¹ of each component, M = I + Aᵀ D⁻¹ A; it does not depend on x.
     component : int64 [n]
+        Both in X's container, too.
 
     Raises
     ------
@@ -70,7 +71,9 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Array, Any]:
     each_block(rows, mfa.factors, opts, work)
     latent_map = mfa.factors.latent_map
     covariance = latent_map @ latent_map.transpose(0, 2, 1)
-    return (wrap_like(mean, rows.like) if opts.out is None else opts.out), covariance, wrap_like(component, rows.like)
+    result = wrap_like(mean, rows.like) if opts.out is None else opts.out
+    with on_device_of(mean):
+        return result, wrap_like(covariance, rows.like), wrap_like(component, rows.like)
 
 
 def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
-__all__ = ["MFA"]
+__all__ = ["MFA", "common_device", "on_device"]
 
 Array = NDArray[Any]
+_logger = logging.getLogger("mfakit")
+PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +119,8 @@ class MFA:
 
         On a device, :meth:`sample` returns CuPy arrays, and arguments that lie elsewhere are an error. The parameters
         stay NumPy arrays; what the kernels read is copied to the device once. A model need not be moved to compute on
-        CuPy arrays.
+        CuPy arrays. Copies, :meth:`replace` and pickles stay on the device; a pickle that is read where that device
+        cannot be used gives a model on the host, and a warning in the log.
 
         Raises
         ------
@@ -134,8 +139,12 @@ class MFA:
 
             get_backend("cuda")
             place = f"cuda:{engine(int(number) if number else None).device}"
+        return self._placed(place)
+
+    def _placed(self, device: str | None) -> MFA:
+        """The same mixture, with what was computed for it, on a device that is known to be there."""
         moved = object.__new__(MFA)
-        moved.__dict__.update(self.__dict__, _device=place)
+        moved.__dict__.update(self.__dict__, _device=device)
         return moved
 
     def check_device(self, device: str | None, backend: str, name: str = "X") -> None:
@@ -160,11 +169,23 @@ class MFA:
         noise = "isotropic" if self.is_isotropic else "diagonal"
         return f"MFA(k={self.n_components}, d={self.n_features}, l={self.n_factors}, {noise} noise)"
 
-    def __getstate__(self) -> dict[str, Array]:
-        return {name: getattr(self, name) for name in ("weights", "means", "loadings", "noise_variance")}
+    def _parameters(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in PARAMETERS}
 
-    def __setstate__(self, state: dict[str, Array]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __getstate__(self) -> dict[str, Any]:
+        return self._parameters() if self.device is None else {**self._parameters(), "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**{name: state[name] for name in PARAMETERS})  # type: ignore[misc]
+        device = state.get("device")
+        if device is None:
+            return
+        # A model from a machine with a device must open on one without, and a worker process must not die of it: there
+        # the model is on the host, computes wherever its arguments lie, and can be moved by to().
+        try:
+            self.__dict__["_device"] = self.to(device).device
+        except RuntimeError as error:  # BackendUnavailable, and CuPy's for a number that is not there
+            _logger.warning("a model that was on %s is on the host from here on: %s", device, error)
 
     def log_prob(self, X: Any, **options: Any) -> Any:
         """log p(x) of each sample, nats; see :func:`mfakit.density.log_prob`."""
@@ -186,7 +207,7 @@ class MFA:
         """n samples [n, d] and their components [n]; see :func:`mfakit.sampling.sample`."""
         return sampling.sample(self, n, rng=rng, noise=noise, dtype=dtype)
 
-    def latent(self, X: Any, **options: Any) -> tuple[Any, Array, Any]:
+    def latent(self, X: Any, **options: Any) -> tuple[Any, Any, Any]:
         """Posterior of z under each sample's most likely component; see :func:`mfakit.latent.latent`."""
         return latent.latent(self, X, **options)
 
@@ -208,8 +229,10 @@ class MFA:
         return self.weights, self.means.astype(np.float64), covariances
 
     def replace(self, **parameters: Any) -> MFA:
-        """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced."""
-        return MFA(**{**self.__getstate__(), **parameters})
+        """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced, where it
+        lies.
+        """
+        return MFA(**{**self._parameters(), **parameters})._placed(self.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters to a safetensors file; see :func:`mfakit.files.save_mfa`."""
@@ -223,6 +246,35 @@ class MFA:
         from .files import load_mfa
 
         return load_mfa(path)
+
+
+def common_device(models: Mapping[str, MFA]) -> str | None:
+    """Where models that are computed together lie, such as "cuda:0" (None: the host).
+
+    Raises
+    ------
+    ValueError
+        For models on different devices: two of them, under the names that the caller knows them by, and where they are.
+    """
+    (first, model), *others = models.items()
+    for name, other in others:
+        if other.device != model.device:
+            raise ValueError(
+                f"{first} is on {model.device or 'the host'} and {name} on {other.device or 'the host'}: move one of "
+                f'them by its to(), such as {first}.to("{other.device or "cpu"}")'
+            )
+    return model.device
+
+
+def on_device(array: Array, device: str | None) -> Any:
+    """A host array where a model lies: a CuPy copy on its device, or itself for None."""
+    if device is None:
+        return array
+    from .backends import get_arrays, get_backend
+
+    arrays = get_arrays(get_backend("cuda", device), device)
+    with arrays.active():
+        return arrays.asarray(array)
 
 
 def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:

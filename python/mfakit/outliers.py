@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import RowBlocks
-from .mfa import MFA
+from ._arrays import RowBlocks, check_finite_rows, to_numpy
+from .backends import get_arrays, get_backend
 
 if TYPE_CHECKING:
     from .bayes import BayesClassifier
+    from .mfa import MFA
 
 __all__ = ["outlier_step", "principal_step", "with_outlier"]
 
@@ -34,24 +35,38 @@ def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Ar
 
 
 def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array, Array]:
-    """Mean [d] and √λ · v [d] of the `direction`-th principal direction of samples X [n, d], in blocks of rows."""
+    """Mean [d] and √λ · v [d] of the `direction`-th principal direction of samples X [n, d], in blocks of rows that
+    are brought to the host.
+    """
     rows = RowBlocks(X, d, "X_train")
     n, d = rows.shape
     if direction > min(n, d):
         raise ValueError(f"X_train has {n} samples, too few for principal direction {direction}")
     step = max(1, 2**23 // d)
-    mean = sum(rows.block(i, i + step, np.float64).sum(axis=0) for i in range(0, n, step)) / n
+    mean = np.zeros(d)
+    for i in range(0, n, step):
+        block = _block(rows, i, i + step)
+        check_finite_rows(block.sum(axis=1), block, i, rows.name)
+        mean += block.sum(axis=0) / n
     if n < d:  # the Gram matrix is the smaller of the two; its eigenvectors give the covariance's
-        centered = rows.block(0, n, np.float64) - mean
+        centered = _block(rows, 0, n) - mean
         vector = centered.T @ _eigenvector(centered @ centered.T / n, direction)[1]
-        value = float(vector @ vector) / n
-        return mean, _oriented(vector / np.linalg.norm(vector)) * np.sqrt(value)
+        length = float(np.linalg.norm(vector))
+        return mean, _oriented(vector / (length or 1.0)) * (length / np.sqrt(n))
     covariance = np.zeros((d, d))
     for i in range(0, n, step):
-        centered = rows.block(i, i + step, np.float64) - mean
+        centered = _block(rows, i, i + step) - mean
         covariance += centered.T @ centered / n
     value, vector = _eigenvector(covariance, direction)
     return mean, _oriented(vector) * np.sqrt(max(value, 0.0))
+
+
+def _block(rows: RowBlocks, start: int, stop: int) -> Array:
+    """Rows start:stop in float64, on the host."""
+    if rows.device is None:
+        return np.asarray(rows.block(start, stop, np.float64))
+    with get_arrays(get_backend("cuda", rows.device), rows.device).active():
+        return to_numpy(rows.block(start, stop, np.float64))
 
 
 def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
@@ -94,9 +109,9 @@ def with_outlier(mfa: MFA, mean: Array, sigma: float) -> MFA:
     """The mixture with one more component: weight 1/(k+1), the given mean [d], A = 0, noise σ²."""
     k, d, l = mfa.loadings.shape
     outlier = np.full((1,) if mfa.is_isotropic else (1, d), float(sigma) ** 2)
-    return MFA(
-        np.append(mfa.weights * (k / (k + 1)), 1 / (k + 1)),
-        np.concatenate([mfa.means, mean[None].astype(mfa.means.dtype)]),
-        np.concatenate([mfa.loadings, np.zeros((1, d, l), mfa.loadings.dtype)]),
-        np.concatenate([mfa.noise_variance, outlier]),
+    return mfa.replace(
+        weights=np.append(mfa.weights * (k / (k + 1)), 1 / (k + 1)),
+        means=np.concatenate([mfa.means, mean[None].astype(mfa.means.dtype)]),
+        loadings=np.concatenate([mfa.loadings, np.zeros((1, d, l), mfa.loadings.dtype)]),
+        noise_variance=np.concatenate([mfa.noise_variance, outlier]),
     )

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import array_module, wrap_like
+from ._arrays import array_module, to_numpy, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
 from .density import Evaluator, open_rows, over_blocks, sorted_pairs
 from .factors import Factors
+from .mfa import MFA, common_device, on_device
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-    from .mfa import MFA
 
 __all__ = ["ClosestPoints", "closest_points", "point_subspace_distances", "subspace_distances"]
 
@@ -104,7 +103,8 @@ def subspace_distances(
     Parameters
     ----------
     mfa0, mfa1 : MFA
-        Two mixtures over the same features. The pairs are streamed in tiles: memory is one tile and what is kept.
+        Two mixtures over the same features, both on the host or both on one device, where the distances are computed.
+        The pairs are streamed in tiles: memory is one tile and what is kept.
     reduce : {None, "min", "smallest", "histogram"}
         What is kept: the whole matrix; the nearest of the other side for each component of `mfa0`; the `n_smallest`
         pairs; or counts in `bins`.
@@ -121,12 +121,14 @@ def subspace_distances(
     -------
     float64, ℓ2 in data units
         None: [k0, k1]. "min": (distances [k0], index into mfa1 [k0]). "smallest": (distances [s], pairs [s, 2]),
-        sorted. "histogram": (counts int64 [b], edges [b + 1]).
+        sorted. "histogram": (counts int64 [b], edges [b + 1]). CuPy arrays for models on a device
+        (:meth:`mfakit.MFA.to`), else NumPy's.
 
     Raises
     ------
     ValueError
-        For mixtures over different numbers of features, or an unknown `reduce`.
+        For mixtures over different numbers of features or on different devices, models on a device and a backend of
+        the host, or an unknown `reduce`.
 
     Notes
     -----
@@ -137,23 +139,27 @@ def subspace_distances(
         raise ValueError(f"the mixtures must have the same d, got {mfa0.n_features} and {mfa1.n_features}")
     if n_smallest < 1:
         raise ValueError(f"n_smallest must be positive, got {n_smallest}")
+    device = common_device({"mfa0": mfa0, "mfa1": mfa1})
     opts = Options(backend=backend, n_threads=n_threads)
+    ops = get_backend(opts.backend, device)
     shape = (mfa0.n_components, mfa1.n_components)
     reducer = _reducer(reduce, shape, n_smallest, bins, mfa0, mfa1)
     from tqdm import tqdm
 
     disable = None if progress is None else not progress
     with tqdm(total=shape[0] * shape[1], unit="pair", unit_scale=True, disable=disable, desc="distances") as bar:
-        ops = get_backend(opts.backend)
-        for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, opts.threads):
+        for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, opts.threads, device):
             reducer.add(rows, columns, distances)
             bar.update(distances.size)
-    return reducer.result()
+    found = reducer.result()
+    return tuple(on_device(part, device) for part in found) if isinstance(found, tuple) else on_device(found, device)
 
 
-def _tiles(side0: Factors, side1: Factors, ops: ModuleType, n_threads: int) -> Iterator[tuple[slice, slice, Array]]:
+def _tiles(
+    side0: Factors, side1: Factors, ops: ModuleType, n_threads: int, device: str | None = None
+) -> Iterator[tuple[slice, slice, Array]]:
     """Distances tile by tile: (rows of side 0, rows of side 1, [k0, k1] on the host)."""
-    arrays = get_arrays(ops)
+    arrays = get_arrays(ops, device)
     xp = arrays.xp
     (k0, l0, _), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
@@ -216,7 +222,9 @@ class ClosestPoints:
 
 
 def closest_points(mfa0: MFA, component0: int, mfa1: MFA, component1: int) -> ClosestPoints:
-    """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`."""
+    """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`; a small problem,
+    solved on the host, whose NumPy arrays it returns wherever the models lie.
+    """
     side0, side1 = mfa0.subspaces, mfa1.subspaces
     _, a, b = _solve_pair(side0, component0, side1, component1)
     point0 = side0.means[component0] + a @ side0.whitened[component0]
@@ -292,8 +300,9 @@ def _reducer(reduce: str | None, shape: tuple[int, int], count: int, bins: Any, 
 
 
 def _edges(bins: Any, mfa0: MFA, mfa1: MFA) -> Array:
-    if np.ndim(bins):
-        return np.asarray(bins, float)
+    bins = to_numpy(bins)
+    if bins.ndim:
+        return bins.astype(float)
     # ‖μ_i - μ_j‖ bounds d_ij, and the two spreads around a common centre bound that.
     center = (mfa0.subspaces.center + mfa1.subspaces.center) / 2
     reach = sum(float(np.linalg.norm(m.means - center, axis=1).max()) for m in (mfa0, mfa1))

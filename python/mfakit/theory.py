@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import RowBlocks, as_labels
+from ._arrays import RowBlocks, as_labels, to_numpy
 from .bayes import BayesClassifier
-from .mfa import MFA
+from .mfa import MFA, on_device
 from .subspaces import closest_points, point_subspace_distances, subspace_distances
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def theorem1_radius(mean0: ArrayLike, mean1: ArrayLike) -> float:
     float
         ℓ2 in data units.
     """
-    mean0, mean1 = np.asarray(mean0, np.float64), np.asarray(mean1, np.float64)
+    mean0, mean1 = to_numpy(mean0).astype(np.float64), to_numpy(mean1).astype(np.float64)
     if mean0.ndim != 1 or mean0.shape != mean1.shape:
         raise ValueError(f"the means must be two vectors of one length, got {mean0.shape} and {mean1.shape}")
     return float(np.linalg.norm(mean1 - mean0)) / 2
@@ -115,7 +115,7 @@ class Theorem2Radius:
     components : tuple of int
         The component of either.
     points : array, [2, d]
-        The closest points of the two subspaces.
+        The closest points of the two subspaces, on the host.
     """
 
     radius: float
@@ -139,9 +139,8 @@ def theorem2_radius(clf: BayesClassifier, **options: Any) -> Theorem2Radius:
     best: tuple[float, int, int, Array] | None = None
     for a in range(clf.n_classes):
         for b in range(a + 1, clf.n_classes):
-            (distance,), pairs = subspace_distances(
-                clf.mixtures[a], clf.mixtures[b], reduce="smallest", n_smallest=1, **options
-            )
+            smallest = subspace_distances(clf.mixtures[a], clf.mixtures[b], reduce="smallest", n_smallest=1, **options)
+            (distance,), pairs = map(to_numpy, smallest)
             if best is None or distance < best[0]:
                 best = (float(distance), a, b, pairs[0])
     if best is None:
@@ -244,11 +243,12 @@ def _singular_value_spread(mixtures: tuple[MFA, ...]) -> float:
 def _separation(
     m: MFA, n: int, radius: float, generator: np.random.Generator, options: dict[str, Any]
 ) -> tuple[float, float]:
-    X, _ = m.sample(n, rng=generator, dtype=np.float64)
-    before = m.responsibilities(X, **options)
+    # Drawn on the host, so that a model on a device is measured at the same points as one that is not.
+    X, _ = m.to("cpu").sample(n, rng=generator, dtype=np.float64)
+    before = to_numpy(m.responsibilities(on_device(X, m.device), **options))
     step = generator.standard_normal(X.shape)
     step *= radius / np.linalg.norm(step, axis=1, keepdims=True)
-    after = m.component_log_prob(X + step, **options)
+    after = to_numpy(m.component_log_prob(on_device(X + step, m.device), **options))
     return float(before.max(axis=1).mean()), float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
 
 
@@ -270,13 +270,12 @@ def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Any
     Returns
     -------
     own, other : float64 [n]
-        ℓ2 in data units.
+        ℓ2 in data units; NumPy arrays wherever X lies.
     """
     rows = RowBlocks(X, clf.n_features)
     labels = as_labels(y, len(rows), clf.n_classes)
-    nearest = np.stack(
-        [np.asarray(point_subspace_distances(X, m, **options), np.float64).min(axis=1) for m in clf.mixtures], axis=1
-    )
+    distances = (to_numpy(point_subspace_distances(X, m, **options)) for m in clf.mixtures)
+    nearest = np.stack([each.astype(np.float64).min(axis=1) for each in distances], axis=1)
     index = np.arange(len(rows))
     own = nearest[index, labels]
     nearest[index, labels] = np.inf
@@ -305,14 +304,14 @@ def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> A
     Returns
     -------
     float64 [n]
-        ℓ2 in data units; 0 where the outlier is already the likelier one.
+        ℓ2 in data units; 0 where the outlier is already the likelier one. A NumPy array wherever X lies.
     """
     if clf.n_classes != 2:
         raise ValueError(f"the closed form is for two classes, got {clf.n_classes}")
     rows = RowBlocks(X, clf.n_features)
     labels = as_labels(y, len(rows), 2)
-    log_prob = [np.asarray(m.component_log_prob(X, **options), np.float64) for m in clf.mixtures]
-    distance = [np.asarray(point_subspace_distances(X, m, **options), np.float64) for m in clf.mixtures]
+    log_prob = [to_numpy(m.component_log_prob(X, **options)).astype(np.float64) for m in clf.mixtures]
+    distance = [to_numpy(point_subspace_distances(X, m, **options)).astype(np.float64) for m in clf.mixtures]
     with np.errstate(divide="ignore"):
         log_priors = np.log(clf.priors)
     radius = np.empty(len(rows))

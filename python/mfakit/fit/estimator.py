@@ -68,7 +68,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     Attributes
     ----------
     mfa_ : MFA
-        The fitted mixture, float64.
+        The fitted mixture, float64; of samples on a device, on that device (:meth:`mfakit.MFA.to`).
     history_ : dict
         "log_likelihood": mean log p(x) in nats before each step, and at last of ``mfa_`` (SGD: of every epoch);
         "events": what was logged on the way, such as re-seeded components.
@@ -89,6 +89,10 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     EM never lowers the log-likelihood by more than rounding, except where a component that has lost all its samples is
     put on a badly explained one; that is logged and noted in ``history_``. Memory beyond the data is one block of rows,
     some copies of the model, and the sample that fitting starts from.
+
+    Fitted to CuPy arrays or CUDA tensors, the estimator stays on their device: :meth:`sample` returns CuPy arrays, and
+    to score samples on the host is an error, unless ``backend="cuda"`` streams them there or the mixture is brought
+    back, ``est.mfa_ = est.mfa_.to("cpu")``. Samples on the host leave it there, whatever the backend.
 
     References
     ----------
@@ -229,7 +233,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         return self._checked(X).responsibilities(X, **self._how())
 
     def sample(self, n: int = 1, *, rng: Any = None, dtype: Any = np.float32) -> tuple[Array, Array]:
-        """n samples [n, d] and their components [n]; `rng` None derives one from `random_state`."""
+        """n samples [n, d] and their components [n], where ``mfa_`` is; `rng` None derives one from `random_state`."""
         check_is_fitted(self)
         return self.mfa_.sample(n, rng=self._generator().spawn(1)[0] if rng is None else rng, dtype=dtype)
 
@@ -270,7 +274,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         if self.solver == "em" and not best.converged and best.n_iter == self.max_iter > 0:
             message = f"EM has not converged after {best.n_iter} steps; raise max_iter or tol"
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
-        self.mfa_ = best.mfa
+        self.mfa_ = best.mfa.to(_device_of(source) or "cpu")
         self.history_ = {"log_likelihood": best.log_likelihood, "events": best.events}
         self.converged_, self.n_iter_, self.lower_bound_ = best.converged, best.n_iter, best.lower_bound
 
@@ -306,7 +310,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
                 f"warm_start goes on from {self.mfa_}, but k={wanted[0]}, d={d}, l={wanted[2]}, {self.noise} noise is "
                 f"asked for; set warm_start=False"
             )
-        return self.mfa_.replace(noise_variance=np.maximum(self.mfa_.noise_variance, floor))
+        last = self.mfa_.to("cpu")  # the samples decide where it computes
+        return last.replace(noise_variance=np.maximum(last.noise_variance, floor))
 
     def _checked(self, X: Any) -> MFA:
         check_input(self, X)
@@ -338,3 +343,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+
+
+def _device_of(source: Source) -> str | None:
+    """Where the first rows lie; None: on the host."""
+    return next(source.parts())[0].device if source.on_device else None

@@ -172,6 +172,7 @@ def sweep_gaps(
     ValueError
         For n < 1, sigmas that do not fall, or a σ at which no sample is right.
     """
+    clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
     check_samples(n)
     generator = np.random.default_rng(rng)

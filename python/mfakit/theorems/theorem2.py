@@ -147,6 +147,7 @@ def validate_theorem2(
     >>> found.share_half_min, found.share_provable
     (array([1.]), array([1.]))
     """
+    clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
     check_samples(n)
     generator = np.random.default_rng(rng)

@@ -171,6 +171,7 @@ def validate_theorem3(
     >>> bool(found.mean_upper[0] > 5 * found.mean_upper[1])
     True
     """
+    clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
     check_samples(n)
     if values[0] >= outlier_sigma:
