@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -110,30 +111,38 @@ def test_an_empty_product_is_zero(cublas: _Cublas) -> None:
 
 
 @pytest.fixture
+def no_cupy() -> Iterator[None]:
+    """No CuPy is loaded, and none that the test loads stays; `monkeypatch.delitem` forgets what was not there."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "cupy"]
+    loaded = {name: sys.modules.pop(name) for name in names}
+    yield
+    sys.modules.pop("cupy", None)
+    sys.modules.update(loaded)
+
+
+@pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder for kernels that cannot be made: its parent is a file."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY", raising=False)
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "0")  # so that it is put back
     monkeypatch.setattr(_cuda_runtime, "_cache_checked", False)
     return tmp_path
 
 
 def test_an_unwritable_kernel_cache_still_works(
-    cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    cache: Path, no_cupy: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CuPy makes the folder while it is imported, and would fail there."""
     (cache / "cupy.py").write_text("import os\nos.makedirs(os.environ['CUPY_CACHE_DIR'], exist_ok=True)\n")
     monkeypatch.syspath_prepend(cache)
-    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     with caplog.at_level(logging.INFO, "mfakit"):
         assert _cuda_runtime.import_cupy().__name__ == "cupy"
     own = Path(os.environ["CUPY_CACHE_DIR"])
     assert own.is_dir()
     assert "compiled for this process only" in caplog.text
-    assert "CUPY_CACHE_IN_MEMORY" not in os.environ
+    assert os.environ["CUPY_CACHE_IN_MEMORY"] == "0"
     own.rmdir()
-    monkeypatch.delitem(sys.modules, "cupy")
 
 
 def test_an_unwritable_kernel_cache_of_a_cupy_that_is_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +151,6 @@ def test_an_unwritable_kernel_cache_of_a_cupy_that_is_there(cache: Path, monkeyp
     monkeypatch.setitem(sys.modules, "cupy", fake)
     assert _cuda_runtime.import_cupy() is fake
     assert os.environ["CUPY_CACHE_IN_MEMORY"] == "1"
-    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
 
 
 def test_kernel_arguments_are_64_bits() -> None:
@@ -194,12 +202,20 @@ def test_what_is_missing(failure: Any, sentence: str, monkeypatch: pytest.Monkey
         mfakit.MFA([1.0], np.zeros((1, 2)), np.zeros((1, 2, 0)), 1.0).log_prob(np.zeros((1, 2)), backend="cuda")
 
 
-def test_a_cupy_that_does_not_load_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cupy_that_does_not_load_is_said_in_one_line(
+    no_cupy: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "cupy.py").write_text("raise ImportError('\\n=====\\nlibnvrtc.so.13: cannot open')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.setattr(_cuda_runtime, "_cache_checked", True)
     assert _cuda_runtime.why_not() == "CuPy does not load: libnvrtc.so.13: cannot open"
+
+
+def test_a_folder_named_cupy_is_not_cupy(no_cupy: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cupy.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_cuda_runtime, "_cache_checked", True)
+    assert str(_cuda_runtime.why_not()).startswith("CuPy does not load: <module 'cupy'")
 
 
 def test_an_old_device_beside_another_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,8 @@ def _look() -> str | None:
         if importlib.util.find_spec("cupy") is None:
             return "CuPy is not installed; pip install 'mfakit[cuda13]' or 'mfakit[cuda12]', as the driver allows"
         return f"CuPy does not load: {_first_line(error)}"
+    if not hasattr(cupy, "cuda"):
+        return f"CuPy does not load: {cupy!r} is something else"
     runtime = cupy.cuda.runtime
     try:
         count = runtime.getDeviceCount()
