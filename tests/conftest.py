@@ -1,4 +1,8 @@
-"""What holds for every test: which package is met, and what a missing data set, device or extra means."""
+"""What holds for every test: which package is met, and what a missing data set, device or extra means.
+
+Tests that take `backend` run on the CUDA backend, too, where there is a device. MFAKIT_EMULATE=1 runs these on the
+emulator instead, on any machine and slowly: ``MFAKIT_EMULATE=1 python -m pytest tests/test_subspaces.py -k cuda``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 from emulator.engine import ORDERS, EmulatedEngine
+from support import EMULATE
 
 import mfakit
 from mfakit.backends import BACKENDS, _cuda_engine, why_missing
@@ -60,14 +65,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=[*BACKENDS, pytest.param("cuda", marks=[] if EMULATE else [pytest.mark.gpu])])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend by name; one that is missing here skips its tests."""
-    reason = why_missing(request.param)
-    if reason is not None:
-        pytest.skip(f"{request.param}: {reason}")
     name: str = request.param
-    return name
+    if name == "cuda" and EMULATE:
+        engine = _engine("permuted", request.getfixturevalue("kernel_folder"))
+        next(engine)
+        yield name
+        next(engine, None)
+        return
+    reason = why_missing(name)
+    if reason is not None:
+        pytest.skip(f"{name}: {reason}")
+    yield name
 
 
 @pytest.fixture(params=["isotropic", "diagonal"])

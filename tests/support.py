@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 import mfakit
 
 Array = NDArray[Any]
+
+# Whether tests of the CUDA backend run on the emulator; see conftest.
+EMULATE = os.environ.get("MFAKIT_EMULATE") == "1"
 
 
 def random_mfa(

@@ -11,7 +11,6 @@ from support import parameters, random_mfa
 import mfakit
 from mfakit import _reference as reference
 from mfakit.attacks import gradient_attack
-from mfakit.backends import BACKENDS, why_missing
 
 
 def spheres(sigma: float = 0.1, gap: float = 2.0, d: int = 5) -> mfakit.BayesClassifier:
@@ -26,14 +25,6 @@ def pair(d: int = 60, sigma: float = 0.02, **options: Any) -> mfakit.BayesClassi
     return mfakit.BayesClassifier([m.replace(loadings=0.2 * m.loadings) for m in mixtures])
 
 
-def backend_params() -> list[Any]:
-    return [
-        pytest.param(b, marks=pytest.mark.skipif(why_missing(b) is not None, reason=str(why_missing(b))))
-        for b in BACKENDS
-    ]
-
-
-@pytest.mark.parametrize("backend", backend_params())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_two_spheres_are_fooled_at_their_plane(dtype: Any, backend: str) -> None:
     X, y = spheres().sample(40, rng=0, dtype=dtype)

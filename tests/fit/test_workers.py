@@ -15,7 +15,6 @@ from threadpoolctl import threadpool_info
 
 import mfakit
 from mfakit._options import Options
-from mfakit.backends import BACKENDS, why_missing
 from mfakit.fit import Source, Statistics, expectation, workers
 
 Array = NDArray[Any]
@@ -37,12 +36,9 @@ def product_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 @pytest.mark.parametrize("n_threads", [2, 3, 16])
 def test_threads_find_the_sums_of_one(backend: str, noise: str, n_threads: int) -> None:
-    if why_missing(backend) is not None:
-        pytest.skip(f"{backend}: {why_missing(backend)}")
     mfa, X, w = case(noise)
     one = Statistics.zeros(mfa).add(X, w)
     options = Options(backend=backend, n_threads=n_threads)
