@@ -100,6 +100,15 @@ def _device_view(X: Any, name: str) -> Any:
         raise BackendUnavailable(
             f"{name} is on {X.device}, and CuPy, which runs the kernels there, is missing: {error}"
         ) from None
+    import torch
+
+    with torch.cuda.device(X.device):  # torch's allocator must not give the memory away while CuPy's stream reads it
+        stream = cupy.cuda.get_current_stream().ptr
+        X.record_stream(
+            torch.cuda.ExternalStream(stream, device=X.device)  # type: ignore[no-untyped-call]
+            if stream
+            else torch.cuda.default_stream(X.device)
+        )
     return cupy.from_dlpack(X)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ._arrays import is_cupy
+from ._arrays import _device_view, is_cupy, is_torch
 
-__all__ = ["Options"]
+__all__ = ["Options", "no_out"]
 
 METHODS = ("auto", "dense", "residual")
 PRECISIONS = (None, "float32", "float64", "fast")
@@ -21,6 +22,8 @@ BLOCK_BYTES = 80 * 2**20
 # Wide rows may take more: with fewer blocks the threads of the product and of the kernels take turns less often.
 TALL_ROWS, TALL_BYTES = 1536, 160 * 2**20
 BLOCK_FLOPS = 45 * 10**9
+# Every thread has buffers of its own: more than this, or than the machine has cores, are not started.
+MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ class Options:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
         for name in ("block_rows", "n_threads"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
-                raise ValueError(f"{name} must be a positive integer or None, got {value!r}")
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and 1 <= value < 2**31):
+                raise ValueError(f"{name} must be a positive integer below 2^31 or None, got {value!r}")
 
     @property
     def threads(self) -> int:
         if self.n_threads is not None:
-            return int(self.n_threads)
+            return min(int(self.n_threads), max(MOST_THREADS, os.cpu_count() or 1))
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -87,18 +91,22 @@ class Options:
 
     def result(self, shape: tuple[int, ...], dtype: Any, X: Any = None) -> Any:
         """The array that the result is written to: `out`, checked, or a new one where X lies (a RowBlocks)."""
-        device = None if X is None else X.device
-        if self.out is None:
+        device, out = None if X is None else X.device, self.out
+        if out is None:
             if device is None:
                 return np.empty(shape, dtype)
             from .backends import get_arrays, get_backend
 
             return get_arrays(get_backend(self.backend, device), device).empty_result(shape, dtype, X)
-        on_device = is_cupy(self.out)
-        if on_device != (device is not None) or (on_device and f"cuda:{self.out.device.id}" != device):
-            place = f"cuda:{self.out.device.id}" if on_device else "the host"
+        if is_torch(out) and out.device.type == "cuda":
+            if out.requires_grad:
+                raise ValueError("out requires grad, which this function would silently drop; pass out.detach()")
+            out = _device_view(out, "out")
+        on_device = is_cupy(out)
+        if on_device != (device is not None) or (on_device and f"cuda:{out.device.id}" != device):
+            place = f"cuda:{out.device.id}" if on_device else "the host"
             raise ValueError(f"X is on {device or 'the host'} and out on {place}: they must be on the same device")
-        array = self.out if on_device or isinstance(self.out, np.ndarray) else np.asarray(self.out)
+        array = out if on_device or isinstance(out, np.ndarray) else np.asarray(out)
         writeable = on_device or array.flags.writeable
         if array.shape != shape or array.dtype != dtype or not writeable:
             raise ValueError(
@@ -116,3 +124,9 @@ class Options:
         by_bytes = max(BLOCK_BYTES // row_bytes, min(TALL_ROWS, TALL_BYTES // row_bytes))
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
         return int(max(1, min(max(by_bytes, 64), max(by_flops, 16), 16384)))
+
+
+def no_out(function: str, options: Mapping[str, Any]) -> None:
+    """Refuse ``out`` where a result is no single array of numbers in X's dtype."""
+    if options.get("out") is not None:
+        raise TypeError(f"{function} takes no out: its result is made anew; copy what you need of it")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import RowBlocks, array_module, as_labels, is_torch, on_device_of, to_numpy, wrap_like
-from ._options import Options
-from .mfa import MFA
+from ._arrays import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
+from ._options import Options, no_out
+from .mfa import MFA, common_device
 
 if TYPE_CHECKING:
     from types import MappingProxyType
@@ -38,7 +37,8 @@ class BayesClassifier:
     Raises
     ------
     TypeError, ValueError
-        For anything that is not a mixture, fewer than two classes, other widths, priors that are no distribution.
+        For anything that is not a mixture, fewer than two classes, other widths, mixtures on different devices, priors
+        that are no distribution.
 
     References
     ----------
@@ -67,6 +67,7 @@ class BayesClassifier:
         widths = [m.n_features for m in mixtures]
         if len(set(widths)) > 1:
             raise ValueError(f"the mixtures must have the same number of features, got {widths}")
+        common_device({f"mixtures[{c}]": m for c, m in enumerate(mixtures)})
         self._mixtures = mixtures
         self._priors = _as_priors(priors, len(mixtures))
         self._extras = {name: np.asarray(value) for name, value in (extras or {}).items()}
@@ -118,7 +119,7 @@ class BayesClassifier:
         opts = Options(**options)
         for mixture in self._mixtures:
             mixture.check_device(rows.device, opts.backend)
-        joint = replace(opts, out=None).result((len(rows), self.n_classes), np.float64, rows)
+        joint = opts.result((len(rows), self.n_classes), np.float64, rows)
         with np.errstate(divide="ignore"):
             log_priors = np.log(self._priors)
 
@@ -129,6 +130,19 @@ class BayesClassifier:
 
         over_blocks(rows, max((m.factors for m in self._mixtures), key=lambda f: f.n_columns), opts, fill, joint)
         return joint
+
+    def _from_joint(self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any]) -> Any:
+        """What `compute` makes of class_log_prob: [n, *tail], in X's dtype and container, or in ``out``."""
+        rows, opts = RowBlocks(X, self.n_features), Options(**options)
+        out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
+        joint = self.class_log_prob(X, **{**options, "out": None})
+        with on_device_of(joint):
+            values = compute(joint).astype(rows.dtype)
+            if out is None:
+                return wrap_like(values, X)
+            out[...] = values
+            wrap_like(out, X)  # a CUDA tensor's stream waits for CuPy's
+            return opts.out
 
     def decision_function(self, X: Any, **options: Any) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
@@ -144,46 +158,59 @@ class BayesClassifier:
         ValueError, TypeError
             As :func:`mfakit.density.log_prob`.
         """
-        joint = self.class_log_prob(X, **options)
-        with on_device_of(joint):
-            scores = joint[:, 1] - joint[:, 0] if self.n_classes == 2 else joint
-            return wrap_like(scores.astype(RowBlocks(X).dtype), X)
+        two = self.n_classes == 2
+        tail = () if two else (self.n_classes,)
+        return self._from_joint(X, options, tail, lambda joint: joint[:, 1] - joint[:, 0] if two else joint)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
-        grads = [m.grad_log_prob(X, **options) for m in self._mixtures]
-        if is_torch(X):
-            import torch
+        from .density import Evaluator, over_blocks
 
-            return grads[1] - grads[0] if self.n_classes == 2 else torch.stack(grads, dim=1)
-        with on_device_of(grads[0]):
-            return grads[1] - grads[0] if self.n_classes == 2 else array_module(X).stack(grads, axis=1)
+        rows, opts, two = RowBlocks(X, self.n_features), Options(**options), self.n_classes == 2
+        for mixture in self._mixtures:
+            mixture.check_device(rows.device, opts.backend)
+        shape = (len(rows), self.n_features) if two else (len(rows), self.n_classes, self.n_features)
+        out = opts.result(shape, rows.dtype, rows)
+
+        # By blocks, so that beside the result no more than a block of another class's gradient is held.
+        def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+            other = evaluator.xp.empty(part.shape, part.dtype) if two else None
+            for c, mixture in enumerate(self._mixtures):
+                target = part[:, c] if other is None else (other, part)[c]
+                its = evaluator.sibling(mixture.factors)
+                its.gradient(its(block, first, rows.name), target)
+            if other is not None:
+                part -= other
+
+        over_blocks(rows, max((m.factors for m in self._mixtures), key=lambda f: f.n_columns), opts, fill, out)
+        result = wrap_like(out, X)
+        return result if opts.out is None else opts.out
 
     def predict(self, X: Any, **options: Any) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
+        no_out("predict", options)
         joint = self.class_log_prob(X, **options)
         with on_device_of(joint):
             return wrap_like(joint.argmax(axis=1), X)
 
-    def _log_proba(self, X: Any, options: dict[str, Any]) -> Array:
-        joint = self.class_log_prob(X, **options)
+    def _log_proba(self, joint: Array) -> Array:
         xp = array_module(joint)
-        with on_device_of(joint), np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             top = joint.max(axis=1, keepdims=True)
             impossible = xp.isinf(top) & (top < 0)
             shifted = joint - xp.where(impossible, 0.0, top)
             log_proba = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-            return xp.where(impossible, -np.log(self.n_classes), log_proba).astype(RowBlocks(X).dtype)
+            return xp.where(impossible, -np.log(self.n_classes), log_proba)
 
     def predict_log_proba(self, X: Any, **options: Any) -> Any:
         """log p(class | x), [n, C], nats."""
-        return wrap_like(self._log_proba(X, options), X)
+        return self._from_joint(X, options, (self.n_classes,), self._log_proba)
 
     def predict_proba(self, X: Any, **options: Any) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
-        log_proba = self._log_proba(X, options)
-        with on_device_of(log_proba):
-            return wrap_like(array_module(log_proba).exp(log_proba), X)
+        return self._from_joint(
+            X, options, (self.n_classes,), lambda joint: array_module(joint).exp(self._log_proba(joint))
+        )
 
     def score(self, X: Any, y: Any, **options: Any) -> float:
         """Share of samples whose predicted class is `y` [n].
@@ -201,7 +228,10 @@ class BayesClassifier:
 
     def to(self, device: str) -> BayesClassifier:
         """The same classifier with its mixtures on a device; see :meth:`mfakit.MFA.to`."""
-        return BayesClassifier([m.to(device) for m in self._mixtures], self._priors, extras=self._extras)
+        moved = [m.to(device) for m in self._mixtures]
+        if all(there is here for there, here in zip(moved, self._mixtures, strict=True)):
+            return self
+        return BayesClassifier(moved, self._priors, extras=self._extras)
 
     def sample(
         self, n: int, rng: Any = None, *, balanced: bool = False, noise: bool = True, dtype: Any = np.float32
@@ -318,5 +348,6 @@ def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
         raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
     if not abs(values.sum() - 1.0) <= 1e-6:
         raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
+    values /= values.sum()  # of priors in float32, too, what samples are drawn with sums to 1
     values.flags.writeable = False
     return values

@@ -301,7 +301,8 @@ def per_sample(mfa: MFA, X: Any, options: dict[str, Any], tail: tuple[int, ...],
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), *tail), rows.dtype, rows)
     over_blocks(rows, mfa.factors, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
+    return result if opts.out is None else opts.out
 
 
 def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:

@@ -71,8 +71,9 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
     each_block(rows, mfa.factors, opts, work)
     latent_map = mfa.factors.latent_map
     covariance = latent_map @ latent_map.transpose(0, 2, 1)
-    result = wrap_like(mean, rows.like) if opts.out is None else opts.out
     with on_device_of(mean):
+        result = wrap_like(mean, rows.like)
+        result = result if opts.out is None else opts.out
         return result, wrap_like(covariance, rows.like), wrap_like(component, rows.like)
 
 
@@ -136,7 +137,8 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
         part = mask[start : start + step] if mask.ndim == 2 else np.broadcast_to(mask, block.shape)
         filled = _impute_block(mfa, block, part, start, host)
         out[start : start + len(block)] = filled if isinstance(out, np.ndarray) else arrays.asarray(filled)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
+    return result if opts.out is None else opts.out
 
 
 def _impute_block(mfa: MFA, X: Array, mask: Array, start: int, opts: Options) -> Array:

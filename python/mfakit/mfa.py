@@ -142,7 +142,9 @@ class MFA:
         return self._placed(place)
 
     def _placed(self, device: str | None) -> MFA:
-        """The same mixture, with what was computed for it, on a device that is known to be there."""
+        """The same mixture, with what was computed for it, on a device that is known to be there; itself if it is."""
+        if device == self.device:
+            return self
         moved = object.__new__(MFA)
         moved.__dict__.update(self.__dict__, _device=device)
         return moved

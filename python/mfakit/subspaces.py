@@ -60,7 +60,8 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
         part[:] = evaluator.xp.sqrt(_sq_distances(evaluator, block, first, rows.name))
 
     over_blocks(rows, mfa.subspaces, opts, fill, out)
-    return wrap_like(out, rows.like) if opts.out is None else opts.out
+    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
+    return result if opts.out is None else opts.out
 
 
 def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Array:

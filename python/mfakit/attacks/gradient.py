@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, to_numpy
-from .._options import Options
+from .._options import Options, no_out
 from ..backends import get_arrays, get_backend
 from ..backends.host import Host
 from .closed_form import ClosedForm
@@ -121,6 +121,7 @@ def gradient_attack(
         "attack": "gradient", "step_size": step_size, "max_steps": max_steps, "polish": polish, "targets": targets,
         "direction": direction, "bounds": as_bounds(bounds), "path": path,
     }  # fmt: skip
+    no_out("gradient_attack", options)
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
     arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
@@ -145,7 +146,11 @@ def _attack(
     coordinates = FactorCoordinates.of(clf) if taken == "factor" else None
     settings |= {"path": taken, "dtype": rows.dtype.name}
     steps = Steps(
-        settings["step_size"], settings["max_steps"], settings["targets"] == "frozen", settings["polish"], bounds
+        float(settings["step_size"]),
+        int(settings["max_steps"]),
+        settings["targets"] == "frozen",
+        settings["polish"],
+        bounds,
     )
     from tqdm import tqdm
 
@@ -210,10 +215,12 @@ def _walk(
 
 
 def _check_settings(step_size: float, max_steps: int, targets: str, path: str, direction: str) -> None:
-    if not (np.isfinite(step_size) and step_size > 0):
+    number = isinstance(step_size, int | float | np.integer | np.floating) and not isinstance(step_size, bool)
+    if not (number and np.isfinite(step_size) and step_size > 0):
         raise ValueError(f"step_size must be a positive length, got {step_size!r}")
-    if not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}")
+    whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
+    if not (whole and 1 <= max_steps < 2**31):
+        raise ValueError(f"max_steps must be a positive integer below 2^31, got {max_steps!r}")
     if targets not in TARGETS:
         raise ValueError(f"targets must be one of {TARGETS}, got {targets!r}")
     if path not in PATHS:

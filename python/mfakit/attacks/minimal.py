@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
-from .._options import Options
+from .._options import Options, no_out
 from ..backends import why_missing
 from ..bayes import BayesClassifier
 from ._general_model import Components
@@ -57,6 +57,8 @@ PATHS = ("auto", "factor", "general")
 # Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits. The general path takes
 # fewer, so that its progress shows.
 BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
+# Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
+LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
 
 
@@ -161,7 +163,7 @@ def minimal_perturbation(
     ------
     ValueError
         ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix; anything but a
-        BayesClassifier, NaN or inf in X, labels that are not classes.
+        BayesClassifier, NaN or inf in X, labels that are not classes; lengths beyond 1e60, noise below 1e-60.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
     RootSearchError
@@ -182,7 +184,10 @@ def minimal_perturbation(
     (array([1.]), array([1.]))
     """
     path = _path(clf, path)
+    no_out("minimal_perturbation", options)
     opts = Options(**options)
+    clf = clf.to("cpu")  # wherever it was put, the proof is computed on the host
+    _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
     if rows.device is not None:
         raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
@@ -221,6 +226,20 @@ def minimal_perturbation(
     return MinimalResult(
         **result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs.astype(np.int64)
     )
+
+
+def _check_scales(clf: BayesClassifier) -> None:
+    """The proof multiplies squares of lengths; beyond these scales they leave float64's range without a word."""
+    for mixture in clf.mixtures:
+        center = mixture.factors.center
+        spread = max(float(np.abs(mixture.means - center).max()), float(np.abs(mixture.loadings).max(initial=0.0)))
+        sigmas = np.sqrt(mixture.noise_variance)
+        if not (sigmas.min() >= 1 / LARGEST_LENGTH and max(spread, float(sigmas.max())) <= LARGEST_LENGTH):
+            raise ValueError(
+                f"certificates need noise of at least {1 / LARGEST_LENGTH:.0e} and lengths of at most "
+                f"{LARGEST_LENGTH:.0e}, got noise from {sigmas.min():.1e} and lengths up to "
+                f"{max(spread, float(sigmas.max())):.1e}; rescale the model and the data"
+            )
 
 
 def _path(clf: Any, path: str) -> str:

@@ -207,7 +207,9 @@ class DeviceFactors:
     def keep(self, key: Any, make: Any) -> Any:
         """The device's copy of what `make` returns, made at the first call with this key."""
         if key not in self._copies:
-            self._copies[key] = self._arrays.asarray(np.ascontiguousarray(make()))
+            copied = self._arrays.asarray(np.ascontiguousarray(make()))
+            self._arrays.engine.synchronize()  # other streams may be the next to read it
+            self._copies[key] = copied
         return self._copies[key]
 
     def __getattr__(self, name: str) -> Any:
