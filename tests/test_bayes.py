@@ -158,3 +158,21 @@ def test_large_models_take_the_iterative_eigensolver() -> None:
 def test_bad_input_says_what_is_wrong(call: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+def test_what_is_no_mixture_prior_or_label() -> None:
+    clf, X = classifier(), np.zeros((2, 12))
+    for bad in (clf.mixtures[0], None, 3):
+        with pytest.raises(TypeError, match="mixtures must be a sequence of MFA objects, one a class"):
+            mfakit.BayesClassifier(bad)
+    for priors in ("ab", [0.5j, 0.5], [None, 1.0]):
+        with pytest.raises(TypeError, match="priors must be real numbers, got dtype"):
+            mfakit.BayesClassifier(clf.mixtures, priors)
+    for labels, got in (([None, None], "None"), (["a", "b"], "a, b"), ([0, 7], "0, 7"), ([0.5, 0.0], "0.0, 0.5")):
+        with pytest.raises(ValueError, match=f"y must hold the classes 0 to 1 of this classifier, got values {got}"):
+            clf.score(X, labels)
+    with pytest.raises(ValueError, match="check_finite must be True or False, got 'no'"):
+        clf.predict(X, check_finite="no")
+    attacked = mfakit.attacks.gradient_attack(clf, X)
+    with pytest.raises(TypeError, match="an attack is graded by a MinimalResult, got a AttackResult"):
+        attacked.grade(attacked)

@@ -61,6 +61,18 @@ def test_parameters_that_are_no_real_numbers(bad: np.ndarray) -> None:
         make(means=bad)
 
 
+def test_parameters_come_in_any_container() -> None:
+    torch = pytest.importorskip("torch")
+    means, loadings = torch.ones(1, 3, dtype=torch.bfloat16), torch.ones(1, 3, 1, requires_grad=True)
+    mfa = mfakit.MFA([1.0], means, loadings, torch.tensor(0.5, dtype=torch.float64))
+    assert (mfa.means.dtype, mfa.loadings.dtype, mfa.noise_variance.dtype) == (np.float32, np.float32, np.float64)
+    assert mfa.to(torch.device("cpu")) is mfa
+    with pytest.raises(TypeError, match="means is a masked array"):
+        mfakit.MFA([1.0], np.ma.masked_array(np.zeros((1, 3)), mask=[[0, 1, 0]]), np.ones((1, 3, 1)), 1.0)
+    with pytest.raises(ValueError, match='device must be "cpu", "cuda" or such as "cuda:1", got None'):
+        mfa.to(None)
+
+
 def test_it_is_frozen_and_owns_its_arrays() -> None:
     means = np.zeros((2, 3))
     mfa = make(means=means)

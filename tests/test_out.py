@@ -168,6 +168,49 @@ def test_certificates_at_the_ends_of_their_range(scale: float, path: str) -> Non
     np.testing.assert_allclose(found.upper / scale, expected.upper, rtol=1e-8)
 
 
+@pytest.mark.parametrize("function", ["log_prob", "grad_log_prob", "reconstruct"])
+def test_out_has_memory_of_its_own(function: str) -> None:
+    """X is read again, by the refinement, when results have been written."""
+    mfa = random_mfa(3, 7, 2)
+    store = np.zeros((40, 7))
+    store[:20] = mfa.sample(20, rng=0, dtype=np.float64)[0]
+    expected = getattr(mfa, function)(store[:20])
+    outs = {1: store[10:30, 0], 2: store[10:30]}
+    with pytest.raises(ValueError, match="out shares memory with X"):
+        getattr(mfa, function)(store[:20], out=outs[expected.ndim])
+    interleaved = np.zeros((40, 7))
+    interleaved[::2] = store[:20]
+    out = {1: interleaved[1::2, 0], 2: interleaved[1::2]}[expected.ndim]
+    np.testing.assert_array_equal(getattr(mfa, function)(interleaved[::2], out=out), expected)
+
+
+def test_out_is_an_array() -> None:
+    clf = classifier()
+    with pytest.raises(TypeError, match="out must be a NumPy or CuPy array or a torch tensor, got a list"):
+        clf.decision_function(samples(clf), out=[0.0] * 23)
+
+
+def test_a_sample_that_no_class_explains_has_even_odds() -> None:
+    clf = classifier()
+    far = np.full((2, 7), 1e200)
+    np.testing.assert_array_equal(clf.decision_function(far), [0.0, 0.0])
+    np.testing.assert_array_equal(clf.predict_proba(far), np.full((2, 2), 0.5))
+    np.testing.assert_array_equal(mfakit.point_subspace_distances(far, clf.mixtures[0]), np.full((2, 3), np.inf))
+
+
+@pytest.mark.parametrize("attack", [gradient_attack, minimal_perturbation])
+def test_infinite_samples_that_were_let_in_fail_alone(attack: Any) -> None:
+    clf = classifier()
+    X = samples(clf)
+    alone = attack(clf, X)
+    X[1, 2], X[3, 0] = np.inf, np.nan
+    found = attack(clf, X, check_finite=False)
+    bad = np.isin(np.arange(len(X)), [1, 3])
+    assert not found.success[bad].any()
+    assert np.isnan(found.l2[bad]).all()
+    np.testing.assert_array_equal(found.x_adv[~bad], alone.x_adv[~bad])
+
+
 @pytest.mark.parametrize("scale", [1e-61, 1e61])
 def test_no_certificates_beyond_their_range(scale: float) -> None:
     clf = classifier(scale=scale)

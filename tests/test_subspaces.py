@@ -230,8 +230,14 @@ def test_what_cannot_be_measured() -> None:
         mfakit.subspace_distances(mfa, random_mfa(d=13))
     with pytest.raises(ValueError, match='reduce must be None, "min", "smallest" or "histogram", got \'max\''):
         mfakit.subspace_distances(mfa, mfa, reduce="max")
-    with pytest.raises(ValueError, match="n_smallest must be positive, got 0"):
-        mfakit.subspace_distances(mfa, mfa, reduce="smallest", n_smallest=0)
+    for count in (0, -3, 2.0, True):
+        with pytest.raises(ValueError, match="n_smallest must be a positive integer, got"):
+            mfakit.subspace_distances(mfa, mfa, reduce="smallest", n_smallest=count)
+    for bins in (0, -1, 2.5, True, "many", [1.0], [[0.0, 1.0]], [1.0, 1.0], [2.0, 1.0]):
+        with pytest.raises(ValueError, match="bins must be a positive integer or ascending edges"):
+            mfakit.subspace_distances(mfa, mfa, reduce="histogram", bins=bins)
+    with pytest.raises(TypeError, match="mfa0 and mfa1 must be MFA objects, got MFA and NoneType"):
+        mfakit.subspace_distances(mfa, None)
     with pytest.raises(mfakit.BackendUnavailable, match="abacus"):
         mfakit.subspace_distances(mfa, mfa, backend="abacus")
 

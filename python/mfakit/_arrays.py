@@ -186,6 +186,17 @@ class RowBlocks:
             return np.require(rows, dtype=dtype, requirements=["C", "A"])
         return rows if rows.dtype == dtype and rows.flags.c_contiguous else rows.astype(dtype, order="C")
 
+    def overlaps(self, other: Any) -> bool:
+        """Whether an array of the same device shares memory with this one, or may."""
+        if self._torch_rows:  # bfloat16: blocks are copies
+            return False
+        if self.device is not None:
+            return bool(array_module(other).may_share_memory(self._array, other))
+        try:
+            return np.shares_memory(self._array, other, max_work=10_000)  # type: ignore[arg-type] # any int is taken
+        except np.exceptions.TooHardError:
+            return True
+
     def take(self, rows: np.ndarray[Any, Any], dtype: Any = None) -> Any:
         """The rows of the given indices (a host array) as a new array where X lies."""
         dtype = self.dtype if dtype is None else dtype
@@ -243,9 +254,16 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
     as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None
     if as_int is None or (as_int != labels).any() or (n and (as_int.min() < 0 or as_int.max() >= n_classes)):
-        found = ", ".join(map(str, np.unique(labels)[:5]))
-        raise ValueError(f"{name} must hold the classes 0 to {n_classes - 1} of this classifier, got values {found}")
+        raise ValueError(
+            f"{name} must hold the classes 0 to {n_classes - 1} of this classifier, got values {_some(labels)}"
+        )
     return as_int
+
+
+def _some(labels: np.ndarray[Any, Any]) -> str:
+    """The first distinct labels, in their order if they have one."""
+    distinct = labels[:100].tolist() if labels.dtype == object else np.unique(labels).tolist()
+    return ", ".join(list(dict.fromkeys(map(str, distinct)))[:5])
 
 
 def class_indices(
@@ -260,8 +278,8 @@ def class_indices(
     index = {label: c for c, label in enumerate(classes.tolist())}
     codes = np.array([index.get(label, -1) for label in labels.tolist()], np.int64)
     if (codes < 0).any():
-        found = ", ".join(map(str, np.unique(labels[codes < 0])[:5]))
         ordinary = np.array_equal(classes, np.arange(n_classes))
         names = f"0 to {n_classes - 1}" if ordinary else ", ".join(map(str, classes[:10]))
+        found = _some(labels[codes < 0])
         raise ValueError(f"{name} must hold the classes {names} of this classifier, got values {found}")
     return codes

@@ -62,6 +62,8 @@ class Options:
     out: Any = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.check_finite, bool | np.bool_):
+            raise ValueError(f"check_finite must be True or False, got {self.check_finite!r}")
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
         if self.precision not in PRECISIONS:
@@ -106,12 +108,16 @@ class Options:
         if on_device != (device is not None) or (on_device and f"cuda:{out.device.id}" != device):
             place = f"cuda:{out.device.id}" if on_device else "the host"
             raise ValueError(f"X is on {device or 'the host'} and out on {place}: they must be on the same device")
-        array = out if on_device or isinstance(out, np.ndarray) else np.asarray(out)
+        if not (on_device or isinstance(out, np.ndarray) or is_torch(out)):
+            raise TypeError(f"out must be a NumPy or CuPy array or a torch tensor, got a {type(out).__name__}")
+        array = np.asarray(out) if is_torch(out) else out
         writeable = on_device or array.flags.writeable
         if array.shape != shape or array.dtype != dtype or not writeable:
             raise ValueError(
                 f"out must be a writeable {np.dtype(dtype)} array of shape {shape}, got {array.dtype} {array.shape}"
             )
+        if X is not None and X.overlaps(array):
+            raise ValueError(f"out shares memory with {X.name}, which is read after the first results are written")
         return array
 
     def plan_block(self, d: int, columns: int, itemsize: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class BayesClassifier:
         *,
         extras: Mapping[str, ArrayLike] | MappingProxyType[str, Array] | None = None,
     ) -> None:
+        if isinstance(mixtures, MFA) or not isinstance(mixtures, Iterable):
+            raise TypeError(f"mixtures must be a sequence of MFA objects, one a class, got a {type(mixtures).__name__}")
         mixtures = tuple(mixtures)
         if len(mixtures) < 2:
             raise ValueError(f"a classifier needs at least two mixtures, got {len(mixtures)}")
@@ -147,6 +149,8 @@ class BayesClassifier:
     def decision_function(self, X: Any, **options: Any) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
+        Of two classes, a sample that neither explains (both -inf) has log-odds 0.
+
         Parameters
         ----------
         X : array-like, [n, d]
@@ -160,7 +164,7 @@ class BayesClassifier:
         """
         two = self.n_classes == 2
         tail = () if two else (self.n_classes,)
-        return self._from_joint(X, options, tail, lambda joint: joint[:, 1] - joint[:, 0] if two else joint)
+        return self._from_joint(X, options, tail, _log_odds if two else lambda joint: joint)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
@@ -342,8 +346,16 @@ class BayesClassifier:
         return load_classifier(path)
 
 
+def _log_odds(joint: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
+
+
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
-    values = np.full(n_classes, 1.0 / n_classes) if priors is None else np.array(priors, np.float64)
+    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"priors must be real numbers, got dtype {values.dtype}")
+    values = np.array(values, np.float64)
     if values.shape != (n_classes,) or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
     if not abs(values.sum() - 1.0) <= 1e-6:

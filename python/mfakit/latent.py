@@ -50,6 +50,8 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
     component : int64 [n]
         Both in X's container, too.
 
+    A sample that no component explains in its arithmetic (log-densities of -inf: X beyond 1e150, say) has mean NaN.
+
     Raises
     ------
     ValueError, TypeError

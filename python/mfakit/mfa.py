@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import density, latent, sampling
-from ._arrays import to_numpy
+from ._arrays import is_torch, to_numpy
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class MFA:
         """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments lie."""
         return self.__dict__.get("_device")
 
-    def to(self, device: str) -> MFA:
+    def to(self, device: Any) -> MFA:
         """The same mixture on a device: "cuda", "cuda:1", or "cpu", which takes arguments from anywhere again.
 
         On a device, :meth:`sample` returns CuPy arrays, and arguments that lie elsewhere are an error. The parameters
@@ -130,8 +130,8 @@ class MFA:
             For another kind of device.
         """
         place: str | None = None
-        if device != "cpu":
-            kind, _, number = device.partition(":")
+        if str(device) != "cpu":
+            kind, _, number = str(device).partition(":")
             if kind != "cuda" or (number and not number.isdigit()):
                 raise ValueError(f'device must be "cpu", "cuda" or such as "cuda:1", got {device!r}')
             from .backends import get_backend
@@ -281,6 +281,11 @@ def on_device(array: Array, device: str | None) -> Any:
 
 def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:
     """A contiguous private copy of a parameter, float64 or (where allowed and given) float32."""
+    if is_torch(value):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; pass {name}.filled(...)")
     array = to_numpy(value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")

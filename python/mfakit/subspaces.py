@@ -10,6 +10,7 @@ import numpy as np
 
 from ._arrays import array_module, to_numpy, wrap_like
 from ._options import Options
+from ._progress import open_bar
 from .backends import get_arrays, get_backend
 from .density import Evaluator, open_rows, over_blocks, sorted_pairs
 from .factors import Factors
@@ -85,6 +86,8 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
     rows, components = sorted_pairs(keep, xp)
     refined, _ = evaluator.refine(X, rows, components)
     sq[rows, components] = -2.0 * refined  # log_norm = 0 and Z = 0: the "log-density" is -½ dist²
+    if evaluator.options.check_finite:
+        sq[xp.isinf(norms)] = np.inf  # finite samples whose square is beyond float64
     return sq
 
 
@@ -136,19 +139,18 @@ def subspace_distances(
     Rank revealing: zero or dependent loadings span nothing. Pairs that share a direction or nearly touch are recomputed
     by a QR of [A_i A_j].
     """
+    if not (isinstance(mfa0, MFA) and isinstance(mfa1, MFA)):
+        raise TypeError(f"mfa0 and mfa1 must be MFA objects, got {type(mfa0).__name__} and {type(mfa1).__name__}")
     if mfa0.n_features != mfa1.n_features:
         raise ValueError(f"the mixtures must have the same d, got {mfa0.n_features} and {mfa1.n_features}")
-    if n_smallest < 1:
-        raise ValueError(f"n_smallest must be positive, got {n_smallest}")
+    if not isinstance(n_smallest, int | np.integer) or isinstance(n_smallest, bool) or n_smallest < 1:
+        raise ValueError(f"n_smallest must be a positive integer, got {n_smallest!r}")
     device = common_device({"mfa0": mfa0, "mfa1": mfa1})
     opts = Options(backend=backend, n_threads=n_threads)
     ops = get_backend(opts.backend, device)
     shape = (mfa0.n_components, mfa1.n_components)
     reducer = _reducer(reduce, shape, n_smallest, bins, mfa0, mfa1)
-    from tqdm import tqdm
-
-    disable = None if progress is None else not progress
-    with tqdm(total=shape[0] * shape[1], unit="pair", unit_scale=True, disable=disable, desc="distances") as bar:
+    with open_bar(progress, total=shape[0] * shape[1], unit="pair", unit_scale=True, desc="distances") as bar:
         for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, opts.threads, device):
             reducer.add(rows, columns, distances)
             bar.update(distances.size)
@@ -301,10 +303,12 @@ def _reducer(reduce: str | None, shape: tuple[int, int], count: int, bins: Any, 
 
 
 def _edges(bins: Any, mfa0: MFA, mfa1: MFA) -> Array:
-    bins = to_numpy(bins)
-    if bins.ndim:
-        return bins.astype(float)
+    values = to_numpy(bins)
+    if values.ndim == 1 and values.dtype.kind in "fiu" and len(values) > 1 and (np.diff(values) > 0).all():
+        return values.astype(float)
+    if values.ndim or values.dtype.kind not in "iu" or not 1 <= values < 2**31:
+        raise ValueError(f"bins must be a positive integer or ascending edges, got {bins!r}")
     # ‖μ_i - μ_j‖ bounds d_ij, and the two spreads around a common centre bound that.
     center = (mfa0.subspaces.center + mfa1.subspaces.center) / 2
     reach = sum(float(np.linalg.norm(m.means - center, axis=1).max()) for m in (mfa0, mfa1))
-    return np.linspace(0.0, reach or 1.0, int(bins) + 1)
+    return np.linspace(0.0, reach or 1.0, int(values) + 1)

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
 from .._options import Options, no_out
+from .._progress import open_bar
 from ..backends import why_missing
 from ..bayes import BayesClassifier
 from ._general_model import Components
@@ -125,6 +126,8 @@ class Grade:
 
 def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
     """Measure an attack's norms against certified brackets of the same samples; see :meth:`AttackResult.grade`."""
+    if not isinstance(minimal, MinimalResult):
+        raise TypeError(f"an attack is graded by a MinimalResult, got a {type(minimal).__name__}")
     if len(attack) != len(minimal) or not np.array_equal(attack.y, minimal.y):
         raise ValueError(f"the two results must be of the same samples, got {len(attack)} and {len(minimal)}")
     usable = attack.success & np.isfinite(minimal.upper) & (minimal.lower > 0)
@@ -197,11 +200,7 @@ def minimal_perturbation(
     states, points = [], np.empty(rows.shape, rows.dtype)
     victim = MixtureVictim(clf, size, opts)
     components = Components(clf) if path == "general" else None
-    from tqdm import tqdm
-
-    with tqdm(
-        total=len(rows), unit="sample", disable=None if progress is None else not progress, desc="certify"
-    ) as bar:
+    with open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         for start in range(0, len(rows), size):
             part = slice(start, min(start + size, len(rows)))
             block = rows.block(part.start, part.stop)

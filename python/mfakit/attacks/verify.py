@@ -117,7 +117,8 @@ def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], setti
     step = max(1, 2**23 // max(rows.shape[1], 1))
     for start in range(0, len(success), step):
         part = slice(start, min(start + step, len(success)))
-        change = points[part].astype(np.float64) - rows.block(part.start, part.stop, np.float64)
+        with np.errstate(invalid="ignore"):  # inf - inf, where the caller let inf in
+            change = points[part].astype(np.float64) - rows.block(part.start, part.stop, np.float64)
         l2[part] = np.where(success[part], to_numpy(array_module(change).linalg.norm(change, axis=1)), np.nan)
 
     def gather(name: str, dtype: Any) -> Array:
