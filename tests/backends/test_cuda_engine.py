@@ -111,8 +111,9 @@ def test_an_empty_product_is_zero(cublas: _Cublas) -> None:
 
 
 @pytest.fixture
-def no_cupy() -> Iterator[None]:
+def no_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No CuPy is loaded, and none that the test loads stays; `monkeypatch.delitem` forgets what was not there."""
+    monkeypatch.setattr(_cuda_runtime, "_found", False)
     names = [name for name in sys.modules if name.partition(".")[0] == "cupy"]
     loaded = {name: sys.modules.pop(name) for name in names}
     yield
@@ -180,7 +181,7 @@ def _device(major: int, minor: int) -> dict[str, Any]:
         (_RuntimeError("cudaErrorUnknown: unknown error"), "CUDA does not start: cudaErrorUnknown"),
         ([], "no CUDA device"),
         ([(6, 1)], "GeForce has compute capability 6.1, and the kernels need 7.5 or newer"),
-        ([(6, 1), (9, 0)], "CuPy does not find cuBLAS: No module named 'cupy_backends"),
+        ([(6, 1), (9, 0)], "CuPy does not find cuBLAS: import of cupy_backends.cuda.libs halted"),
     ],
 )  # fmt: skip
 def test_what_is_missing(failure: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +197,9 @@ def test_what_is_missing(failure: Any, sentence: str, monkeypatch: pytest.Monkey
     fake = ModuleType("cupy")
     fake.cuda = SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setitem(sys.modules, "cupy_backends", ModuleType("cupy_backends"))
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", None)  # its import fails, whatever is installed
     monkeypatch.setattr(_cuda_runtime, "_cache_checked", True)
+    monkeypatch.setattr(_cuda_runtime, "_found", False)
     with pytest.raises(mfakit.BackendUnavailable, match=f"cuda: {sentence}"):
         mfakit.MFA([1.0], np.zeros((1, 2)), np.zeros((1, 2, 0)), 1.0).log_prob(np.zeros((1, 2)), backend="cuda")
 
