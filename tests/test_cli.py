@@ -89,8 +89,6 @@ def cut_short(path: Path) -> Path:
 
 BAD = {
     "unknown pair": (("attack", "mnist-99"), "there are mnist-06, mnist-27, mnist-45"),
-    "sigma": (("attack", "mnist-06", "--sigma", "0"), "sigma must be positive"),
-    "no samples": (("attack", "mnist-06", "--samples", "0"), "--samples must be at least 1"),
     "step": (("attack", "mnist-06", "--samples", "2", "--step-size", "-1"), "step_size must be a positive length"),
     "missing model": (("sample", "nothing.safetensors", "--out", "x.npy"), "no model file at nothing.safetensors"),
     "cut model": (("sample", "cut.safetensors", "--out", "x.npy"), "not a readable safetensors file"),
@@ -109,11 +107,28 @@ BAD = {
     "not finite": (("attack", "mnist-06", "--data", "nan.npy"), "X has NaN or inf, first in row 0"),
     "labels": (("attack", "mnist-06", "--data", "labels.npz"), "y must hold the classes 0 to 1"),
     "pair as mixture": (("sample", "mnist-06", "--out", "x.npy"), "say which, as in mnist-06:0"),
-    "negative seed": (("reproduce", "bayes", "--seed", "-1"), "seed must be a whole number from 0"),
     "nothing to do": (("sample", "mnist-06:0"), "nothing to write"),
     "class": (("sample", "mnist-06:7", "--out", "x.npy"), "the class of a shipped pair is 0 or 1"),
     "one model": (("distances", "mnist-06:0"), "give either a second mixture or --data"),
     "experiment pair": (("reproduce", "bayes", "--pairs", "nope"), "no shipped pair 'nope'"),
+    "folder for a file": (("attack", "mnist-06", "--out", "folder"), "folder is a folder; give the name of a file"),
+    "pipe for a file": (("certify", "mnist-06", "--json", "pipe"), "pipe is no regular file"),
+    "one file for two": (("certify", "mnist-06", "--out", "a", "--json", "folder/../a"), "two results cannot both"),
+    "picture of no kind": (
+        ("sample", "mnist-06:0", "--out", "x.npy", "--picture", "x"),
+        r"--picture must end in .*\.png",
+    ),
+    "picture unknown": (
+        ("certify", "mnist-06", "--samples", "2", "--picture", "x.doc"),
+        "--picture must end in one of",
+    ),
+    "bench to nowhere": (("bench", "--json", "no/b.json"), "no folder no"),
+    "distances to nowhere": (("distances", "mnist-06", "--json", "no/d.json"), "no folder no"),
+    **{
+        f"file for a folder, {name}": (("reproduce", name, "--out", "cut.safetensors"), "there is a file in its place")
+        for name in ("bayes", "table1", "theorems", "quantization")
+    },
+    "file for parts": (("reproduce", "table1", "--work-dir", "cut.safetensors/p"), "there is a file in its place"),
 }
 
 
@@ -126,9 +141,15 @@ def test_bad_input_is_one_line_and_status_1(quiet, case: str, tmp_path: Path) ->
     np.savez(tmp_path / "labels.npz", X=np.zeros((2, 784)), y=[5, 6])
     np.savez(tmp_path / "objects.npz", X=np.array([object()]))
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04" + 50 * b"x")
+    (tmp_path / "folder").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+    elif "pipe" in arguments:
+        pytest.skip("no pipes here")
     status, out, err = quiet(*arguments)
     assert status == 1
     assert out == ""
+    assert not (tmp_path / "x.npy").exists()
     assert re.fullmatch(rf"mfakit: .*{match}.*\n", err), err
 
 
@@ -185,6 +206,75 @@ def test_bad_usage_is_status_2(quiet, arguments: tuple[str, ...]) -> None:
     status, _, err = quiet(*arguments)
     assert status == 2
     assert "usage: mfakit" in err
+
+
+HUGE = str(10**30)
+OUT_OF_RANGE = [
+    *[("attack", "mnist-06", "--sigma", sigma) for sigma in ("0", "-1", "nan", "inf", "1e200", "1e-200", "wide")],
+    ("sample", "mnist-06:0", "--out", "x.npy", "--sigma", "1e200"),
+    ("certify", "mnist-06", "--sigma", "1e200"),
+    ("train", "cnn", "mnist-06", "--out", "m.safetensors", "--sigma", "1e200"),
+    ("reproduce", "bayes", "--sigma", "1e200"),
+    ("reproduce", "table1", "--sigma", "1e200"),
+    ("reproduce", "theorems", "--sigmas", "1e200", "1e100"),
+    ("sample", "mnist-06:0", "--out", "x.npy", "-n", HUGE),
+    ("sample", "mnist-06:0", "--out", "x.npy", "-n", "-3"),
+    ("sample", "mnist-06:0", "--out", "x.npy", "-n", "9" * 5000),
+    ("attack", "mnist-06", "--samples", "0"),
+    ("attack", "mnist-06", "--samples", HUGE),
+    ("attack", "mnist-06", "--method", "cw", "--searches", HUGE),
+    ("certify", "mnist-06", "--samples", HUGE),
+    ("distances", "mnist-06", "--smallest", HUGE),
+    ("distances", "mnist-06", "--bins", HUGE),
+    ("bench", "--rounds", "0"),
+    ("bench", "--rounds", HUGE),
+    ("fit", "--data", "x.npy", "--out", "m.safetensors", "--components", HUGE),
+    ("fit", "--mnist", HUGE, "--out", "m.safetensors"),
+    ("fit", "--mnist", "0", "--out", "m.safetensors", "--tol", "nan"),
+    ("train", "cnn", "mnist-06", "--out", "m.safetensors", "--samples", HUGE),
+    ("train", "cnn", "mnist-06", "--out", "m.safetensors", "--epochs", HUGE),
+    ("reproduce", "bayes", "--samples", HUGE),
+    ("reproduce", "bayes", "--seed", "-1"),
+    ("reproduce", "table1", "--training-samples", "5"),
+    ("reproduce", "theorems", "--samples", HUGE),
+    ("reproduce", "quantization", "--levels", HUGE),
+    ("reproduce", "quantization", "--samples", HUGE),
+]
+
+
+@pytest.mark.parametrize("arguments", OUT_OF_RANGE, ids=lambda arguments: "_".join(arguments)[:60])
+def test_numbers_out_of_range_are_bad_usage(quiet, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    status, out, err = quiet(*arguments)
+    assert (status, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert re.fullmatch(r"mfakit [\w ]+: error: argument -\S+: must be a (whole )?number from .*, got '.{1,40}'", last)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_at_the_ends_of_their_range(quiet) -> None:
+    for sigma in ("1e-18", "1e18"):
+        for command in ("attack", "certify"):
+            status, out, err = quiet(command, "mnist-06", "--samples", "2", "--sigma", sigma, "--no-progress")
+            assert (status, err) == (0, "")
+            assert out
+    status, out, _ = quiet("distances", "mnist-06", "--smallest", str(2**31 - 1))
+    assert status == 0
+    assert "24  " in out
+
+
+def test_pictures_need_matplotlib_before_the_work(quiet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+    status, out, err = quiet("sample", "mnist-06:0", "--out", "x.npy", "--picture", "x.png")
+    assert (status, out) == (1, "")
+    assert err == "mfakit: pictures need matplotlib: pip install 'mfakit[plots]'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sgd_needs_torch_before_the_data_are_read(quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, _, err = quiet("fit", "--data", "nothing.npy", "--solver", "sgd", "--out", "m.safetensors")
+    assert status == 1
+    assert "torch" in err
 
 
 def test_a_traceback_only_with_debug() -> None:

@@ -67,6 +67,39 @@ def test_classifier_round_trips_with_priors_and_extras(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.extras[name], value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6, dtype=">f8").reshape(2, 3), np.arange(3, dtype=">u2"), np.float32([np.nan, -0.0, np.inf]),
+        np.float64(3.5), np.array([True, False]), np.zeros((0, 3)), np.float16([1, np.nan]), np.complex64([1 + 2j]),
+        np.arange(6.0).reshape(2, 3).T, np.arange(6.0)[::-2],
+    ],
+)  # fmt: skip
+def test_extras_read_back_equal(value: Any, tmp_path: Path) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(), random_mfa(seed=1)], extras={"a": value})
+    clf.save(tmp_path / "c")
+    again = mfakit.BayesClassifier.load(tmp_path / "c").extras["a"]
+    assert again.dtype == value.dtype.newbyteorder("=")
+    assert again.shape == value.shape
+    np.testing.assert_array_equal(again, value)
+    np.testing.assert_array_equal(np.signbit(again.real), np.signbit(value.real))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array(["a", "b"]), np.array([None, 1.0]), np.array([b"abc"]), np.array(["2020-01-01"], "M8[D]"),
+        np.zeros(3, "f4,i4"), np.array([1 + 2j]),
+    ],
+)  # fmt: skip
+def test_extras_that_no_file_holds_are_refused_before_anything_is_written(value: Any, tmp_path: Path) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(), random_mfa(seed=1)], extras={"a": value})
+    with pytest.raises(TypeError, match=r"extra\.a has dtype .*; convert it or leave it out$") as caught:
+        clf.save(tmp_path / "c")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def saved(tmp_path: Path) -> bytes:
     random_mfa().save(tmp_path / "good")
     return (tmp_path / "good").read_bytes()

@@ -9,6 +9,7 @@ import pytest
 from support import random_mfa, rtol
 
 import mfakit
+from mfakit import bench
 from mfakit.attacks import gradient_attack, minimal_perturbation
 
 # By function: the shape of the result after [n], for 2 and 3 classes of 7 features.
@@ -126,6 +127,21 @@ def test_counts_are_counts() -> None:
     for length in (0, -1.0, np.inf, np.nan, True, "0.1", None, [0.1]):
         with pytest.raises(ValueError, match="step_size must be a positive length"):
             gradient_attack(clf, X, step_size=length)
+
+
+def test_samples_and_noise_within_what_can_be() -> None:
+    clf = classifier()
+    for draw in (clf.sample, clf.mixtures[0].sample):
+        for n in (-1, 1.0, True, 10**30, "5", None):
+            with pytest.raises(ValueError, match="n must be a whole number of samples, got"):
+                draw(n)
+        assert len(draw(np.int64(3), rng=0)[0]) == 3
+    for sigma in (0.0, -1.0, 1e-200, 1e200, np.inf, np.nan):
+        with pytest.raises(ValueError, match="sigma must be positive, from 1e-150 to 1e150, got"):
+            clf.symmetric(sigma)
+    for rounds in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="rounds must be a positive integer, got"):
+            bench.run("numpy", "tiny", rounds)
 
 
 def test_numpy_scalars_are_numbers() -> None:

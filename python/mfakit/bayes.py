@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import sampling
 from ._arrays import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
 from ._options import Options, no_out
 from .mfa import MFA, common_device
@@ -252,8 +253,7 @@ class BayesClassifier:
             False draws points on the subspaces.
         dtype : {float32, float64}
         """
-        if not isinstance(n, int | np.integer) or n < 0:
-            raise ValueError(f"n must be a whole number of samples, got {n!r}")
+        n = sampling.as_count(n)
         generator = np.random.default_rng(rng)
         if balanced:
             y = generator.permutation(np.arange(n) % self.n_classes)
@@ -284,11 +284,13 @@ class BayesClassifier:
         Raises
         ------
         ValueError
-            For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`.
+            For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`; or whose
+            square leaves float64.
         """
-        if not (np.isfinite(sigma) and sigma > 0):
+        if not 1e-150 <= sigma <= 1e150:
             raise ValueError(
-                f"sigma must be positive, got {sigma}; the limit σ → 0 is what subspace_distances computes"
+                f"sigma must be positive, from 1e-150 to 1e150, got {sigma}; the limit σ → 0 is what "
+                "subspace_distances computes"
             )
         mixtures = []
         for m in self._mixtures:

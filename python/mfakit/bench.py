@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import report
+from ._progress import open_bar
 from .backends import get_arrays, get_backend
 from .backends.host import Host
 from .bayes import BayesClassifier
@@ -213,7 +214,7 @@ def run(
     Raises
     ------
     ValueError
-        For an unknown size.
+        For an unknown size, or no rounds.
     AssertionError
         An operation whose result is wrong.
     """
@@ -221,13 +222,13 @@ def run(
         if size not in SIZES:
             raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
         size = SIZES[size]
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
+        raise ValueError(f"rounds must be a positive integer, got {rounds!r}")
     bench = _Bench(backend, size, rounds)
-    from tqdm import tqdm
-
     with bench.arrays.active():
         limits = bench.limits()
         found = []
-        for case in tqdm(_cases(bench), disable=None if progress is None else not progress, desc="bench"):
+        for case in open_bar(progress, _cases(bench), desc="bench"):
             found.append(_measure(bench, limits, *case))
     name = bench.ops.__name__.rsplit(".", 1)[-1].removesuffix("_ops")
     device = getattr(getattr(bench.arrays, "engine", None), "name", None) or _processor()

@@ -45,26 +45,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         status = int(args.run(args))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as in pythonw, or behind >&-
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         if args.debug:
             raise
-        print("mfakit: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     except BrokenPipeError:
         # The reader has gone (a pager, head): nothing to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED as error:
         if args.debug:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"mfakit: {message}", file=sys.stderr)
+        _complain(str(error) or type(error).__name__)
         return 1
     except Exception as error:
         if args.debug:
             raise
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"mfakit: internal error, {message}; run again with --debug and report it", file=sys.stderr)
+        _complain(f"internal error, {type(error).__name__}: {error}; run again with --debug and report it")
         return 1
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, if there is one."""
+    if sys.stderr is not None:  # print would turn to standard output
+        print(f"mfakit: {' '.join(message.split())}", file=sys.stderr)

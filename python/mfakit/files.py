@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ._outputs import PathLike, replacing
 
 if TYPE_CHECKING:
     from .bayes import BayesClassifier
@@ -36,7 +36,6 @@ Array = NDArray[Any]
 
 FORMAT_VERSION = 1
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
-PathLike = str | os.PathLike[str]
 
 
 def save_mfa(mfa: MFA, path: PathLike) -> None:
@@ -98,36 +97,44 @@ def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
 
 
 def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:
-    """Write named arrays, and settings that JSON can hold, as a file of one kind (what :func:`read_tensors` checks)."""
+    """Write named arrays, and settings that JSON can hold, as a file of one kind (what :func:`read_tensors` checks).
+
+    Arrays of the other byte order come back in this machine's.
+
+    Raises
+    ------
+    TypeError
+        An array that is not of numbers or booleans, such as strings or objects; nothing is written.
+    OSError
+        A path that cannot be written to, see :func:`mfakit._outputs.output_file`; the old file stays.
+    """
     from safetensors.numpy import load_file, save_file
 
-    path = Path(path)
-    # Contiguous first: safetensors 0.8 writes the memory order of a strided array under the wrong shape, silently.
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    tensors = {name: _storable(name, value) for name, value in tensors.items()}
     metadata = {"format": "mfakit", "version": str(FORMAT_VERSION), "kind": kind}
     if settings is not None:
         metadata["settings"] = json.dumps(settings)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        os.close(handle)
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
         for name, value in load_file(temporary).items():
-            if value.dtype != tensors[name].dtype or not np.array_equal(value, tensors[name]):
+            if not _same_bits(value, tensors[name]):
                 raise OSError(f"{path}: {name} did not read back as it was written; nothing was replaced")
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _storable(name: str, value: Array) -> Array:
+    if value.dtype.kind not in "biufc" or value.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, and model files hold numbers and booleans of up to 64 bits; convert it "
+            f"or leave it out"
+        )
+    # Contiguous: safetensors 0.8 writes the memory order of a strided array under the wrong shape, silently.
+    return np.asarray(value, value.dtype.newbyteorder("="), order="C")
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    """Whether two contiguous arrays are equal, NaN included."""
+    same = a.shape == b.shape and a.dtype == b.dtype
+    return same and np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
 def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -11,13 +11,13 @@ import math
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ._outputs import PathLike, replacing
 
 __all__ = ["Table", "environment", "jsonable", "number", "percent", "replacing", "write_json", "write_text"]
 
@@ -102,32 +102,13 @@ def jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else value
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path with the same suffix, which becomes `path` when the block ends well and is removed when it does
-    not.
-    """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    temporary = Path(name)
-    try:
-        os.close(handle)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: PathLike, text: str) -> None:
     """Write a text file, whole or not at all; UTF-8, ending in a newline."""
     with replacing(path) as temporary:
         temporary.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: PathLike, value: Any) -> None:
     """Write :func:`jsonable` of `value`, whole or not at all."""
     write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .mfa import MFA
 
-__all__ = ["sample"]
+__all__ = ["as_count", "sample"]
 
 # Values drawn at a time: bounds the float64 temporaries to 64 MiB whatever n is.
 CHUNK_VALUES = 2**23
@@ -46,17 +46,16 @@ def sample(
     ValueError
         For a negative or fractional n or another dtype.
     """
-    if not isinstance(n, int | np.integer) or n < 0:
-        raise ValueError(f"n must be a whole number of samples, got {n!r}")
+    n = as_count(n)
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     generator = np.random.default_rng(rng)
     d, l = mfa.n_features, mfa.n_factors
+    X = None if mfa.device else np.empty((n, d), dtype)  # first: what does not fit is to fail here
     component = generator.choice(mfa.n_components, size=n, p=mfa.weights).astype(np.int64)
     z = generator.standard_normal((n, l))
-    if mfa.device is not None:
+    if X is None:
         return _on_device(mfa, component, z, int(generator.integers(2**63)), noise, dtype)
-    X = np.empty((n, d), dtype)
     scale = np.sqrt(mfa.factors.noise)
     step = max(1, CHUNK_VALUES // d)
     for start in range(0, n, step):
@@ -65,6 +64,19 @@ def sample(
         if noise:
             X[part] += generator.standard_normal((part.stop - start, d)) * scale[component[part]]
     return X, component
+
+
+def as_count(n: Any) -> int:
+    """A number of samples, checked.
+
+    Raises
+    ------
+    ValueError
+        For what is no whole number, negative or beyond any array.
+    """
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 0 <= n < 2**63:
+        raise ValueError(f"n must be a whole number of samples, got {n!r}")
+    return int(n)
 
 
 def _on_device(mfa: MFA, component: Any, z: Any, key: int, noise: bool, dtype: Any) -> tuple[Any, Any]:

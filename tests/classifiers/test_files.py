@@ -44,6 +44,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (10, 6, 1), **TINY, norm="linf", epsilon=0.1, beta=1.5, n_attack_steps=2, step_size=0.03, bounds=(-9, 9)
         ),
         TRADES((3, 4, 5), **TINY, n_attack_steps=1),
+        TRADES((3, 4, 5), **TINY, n_attack_steps=1, bounds=(-9.0, float("inf"))),
+        TRADES((3, 4, 5), **TINY, n_attack_steps=1, bounds=(-float("inf"), float("inf"))),
     ],
 )
 def test_networks_round_trip_bit_for_bit(clf: Any, tmp_path: Path) -> None:

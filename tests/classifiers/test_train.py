@@ -106,9 +106,11 @@ BAD = {
     "foreign option": (("cnn", "mnist-06", "--gamma", "1"), "--gamma: cnn has no such option"),
     "two of them": (("cnn", "mnist-06", "--C", "1", "--beta", "2"), "--beta, --C: cnn has no such option"),
     "pair": (("cnn", "mnist-99"), "there are mnist-06, mnist-27, mnist-45"),
-    "samples": (("cnn", "mnist-06", "--samples", "0"), "--samples must be at least 1"),
-    "steps": (("cnn", "mnist-06", "--steps", "-1"), "--steps must be at least 1"),
-    "width": (("cnn", "mnist-06", "--samples", "9", "--width", "0"), "width must be an integer of at least 1"),
+    "smoothing": (("cnn", "mnist-06", "--samples", "9", "--label-smoothing", "1"), "label_smoothing must be"),
+    "narrow test data": (
+        ("linear-svm", "long.npz", "--test-data", "narrow.npz"),
+        "must have the 9 features of long",
+    ),
     "image": (("cnn", "mnist-06", "--samples", "9", "--image-shape", "2", "2", "1"), "it has 784 features"),
     "no file": (("cnn", "nothing.npz"), "no data file at nothing.npz"),
     "no labels": (("cnn", "bare.npz"), "bare.npz has no labels"),
@@ -125,6 +127,8 @@ def test_bad_input_is_one_line_and_status_1(quiet: Any, case: str) -> None:
     arguments, match = BAD[case]
     np.savez("bare.npz", X=np.zeros((4, 9)))
     np.savez("short.npz", X=np.zeros((4, 9)), y=np.zeros(3))
+    np.savez("long.npz", X=np.eye(4, 9), y=np.arange(4) % 2)
+    np.savez("narrow.npz", X=np.eye(4, 4), y=np.arange(4) % 2)
     status, out, err = quiet("train", *arguments, "--out", "m.safetensors")
     assert (status, out) == (1, "")
     assert err.count("\n") == 1

@@ -233,3 +233,19 @@ def test_bad_arguments(tmp_path: Path) -> None:
             table1.run(**{"out": tmp_path, **given})
     with pytest.raises(SystemExit):
         main(["reproduce", "table1", "--quick", "--full"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("rbf-svm", {"gamma": -1.0}, "gamma must be a positive number"),
+        ("linear-svm", {"C": 0.0}, "C must be a positive number"),
+        ("cnn", {"label_smoothing": 2.0}, "label_smoothing must be"),
+    ],
+)
+def test_arguments_of_classifiers_are_checked_before_any_work(
+    name: str, parameters: dict[str, float], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        table1.run(["mnist-06"], classifiers=["bayes", name], n=2, parameters={name: parameters}, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []

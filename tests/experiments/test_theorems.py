@@ -104,3 +104,10 @@ def test_bad_arguments() -> None:
             experiment.run(seed=-1)
     with pytest.raises(ValueError, match="levels must be whole numbers"):
         quantization.run(levels=0)
+
+
+def test_folders_are_looked_at_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(mfakit.theory, "validate_lemma_a2", None)  # calling it would be another error
+    with pytest.raises(NotADirectoryError, match="there is a file in its place"):
+        quantization.run(out=tmp_path / "file")

@@ -195,7 +195,10 @@ def test_zero_weight_rows_are_absent_and_double_weight_is_twice(noise: str) -> N
 
 def test_the_scale_of_the_weights_does_not_matter() -> None:
     X, w = data(), np.random.default_rng(1).uniform(0, 2, 90)
-    assert_same(fit(X, w, tol=0).mfa_, fit(X, 1e-9 * w, tol=0).mfa_, rtol=1e-9)
+    for scale in (1e-9, 1e-15, 1e15 / w.max()):
+        assert_same(fit(X, w, tol=0).mfa_, fit(X, scale * w, tol=0).mfa_, rtol=1e-9)
+    with pytest.raises(ValueError, match="must sum to 1e-15"):
+        MixtureOfFactorAnalyzers().fit_blocks([(X, np.full(90, 1e-300))] * 2)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +207,8 @@ def test_the_scale_of_the_weights_does_not_matter() -> None:
         (np.ones(5), ValueError, r"shape \(90,\), got \(5,\)"),
         (np.ones((90, 1)), ValueError, r"shape \(90,\)"),
         (np.zeros(90), ValueError, "zero for every row"),
+        (np.full(90, 1e-300), ValueError, "must sum to 1e-15 or more, got 9e-299; only ratios of weights matter"),
+        (np.r_[1.0, np.full(89, 1e300)], ValueError, r"at most 1e\+15, got 1e\+300 in row 1; only ratios of weights"),
         (np.r_[1.0, -1.0, np.ones(88)], ValueError, "got -1.0 in row 1"),
         (np.r_[1.0, 1.0, np.nan, np.ones(87)], ValueError, "got nan in row 2"),
         (np.full(90, "a"), TypeError, "sample_weight must be real numbers"),

@@ -137,6 +137,18 @@ def test_data_frames_leave_their_names(X: Array) -> None:
     assert not hasattr(est, "feature_names_in_")
 
 
+def test_a_fit_that_fails_leaves_no_trace(X: Array) -> None:
+    pandas = pytest.importorskip("pandas")
+    est = Estimator(2, 1, random_state=0, max_iter=500).fit(X)
+    before = dict(vars(est))
+    mixed = pandas.DataFrame(X[:, :4] + 1, columns=["a", "b", 3, 4])
+    with pytest.raises(TypeError, match="Feature names are only supported"):
+        est.fit(mixed)
+    with pytest.raises(ValueError, match="NaN or inf"):
+        est.fit(np.full((10, 4), np.nan))
+    assert vars(est) == before
+
+
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
+from .._progress import open_bar
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds
 from .victims import Choice
@@ -211,14 +212,11 @@ def _attack(
     network: Network, rows: RowBlocks, given: _Labels, search: Settings, batch_size: int, progress: bool | None
 ) -> tuple[list[State], Array]:
     """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
-    from tqdm import tqdm
-
     n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
     # Without samples nothing says how many classes there are.
     n_classes = network.probe(network.tensor(rows.block(0, min(n, batch_size)))) if n else 2
     labels, goals = given.columns(n, n_classes)
-    hidden = None if progress is None else not progress
-    with tqdm(total=n * search.searches, unit="search", disable=hidden, desc="CW") as bar:
+    with open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
         for start in range(0, n, batch_size):
             part = slice(start, min(start + batch_size, n))
             block = _Block(network, rows.block(part.start, part.stop), search)

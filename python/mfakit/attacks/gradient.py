@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, to_numpy
 from .._options import Options, no_out
+from .._progress import open_bar
 from ..backends import get_arrays, get_backend
 from ..backends.host import Host
 from .closed_form import ClosedForm
@@ -152,11 +153,8 @@ def _attack(
         settings["polish"],
         bounds,
     )
-    from tqdm import tqdm
-
     states, points = [], arrays.empty_result(rows.shape, rows.dtype, rows)
-    hide = None if progress is None else not progress
-    with tqdm(total=len(rows), unit="sample", disable=hide, desc="attack") as bar:
+    with open_bar(progress, total=len(rows), unit="sample", desc="attack") as bar:
 
         def attack(block: Array, first: int) -> None:
             part = slice(first, first + len(block))

@@ -39,6 +39,7 @@ from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
 from .._options import Options, no_out
 from .._progress import open_bar
+from .._threads import forked
 from ..backends import why_missing
 from ..bayes import BayesClassifier
 from ._general_model import Components
@@ -281,7 +282,7 @@ class FactorSearch(DirectWalk):
         reports = np.zeros((len(rows), 5), np.int64)
         _native.certify(
             *q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, state.y[rows], a, sq, alpha, w,
-            found, reports, n_threads,
+            found, reports, 1 if forked() else n_threads,
         )  # fmt: skip
         if np.isnan(found).any():
             i = int(np.isnan(found).any(axis=1).argmax())

@@ -37,6 +37,7 @@ def save_network(clf: NetworkClassifier, path: PathLike) -> None:
     parameters = {name: value for name, value in clf.get_params().items() if name not in NOT_SAVED}
     if not isinstance(parameters["random_state"], int | np.integer):
         parameters["random_state"] = None
+    parameters = {name: _to_json(value) for name, value in parameters.items()}
     settings = {"parameters": parameters, "classes": clf.classes_, "image_shape": clf.image_shape_}
     tensors = {name: value.detach().cpu().numpy() for name, value in clf.module_.named_parameters()}
     write_tensors(path, clf._kind, tensors, jsonable(settings))
@@ -72,9 +73,22 @@ def _described(cls: type[Classifier], settings: dict[str, Any]) -> tuple[Classif
         raise ValueError(f"its settings are not the parameters of {cls.__name__}")
     if not _are_integers(classes) or len(classes) < 2 or sorted(set(classes)) != classes:
         raise ValueError("its classes are not two or more different integers in order")
-    clf = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()})
+    clf = cls(**{name: _from_json(value) for name, value in parameters.items()})
     clf._check_parameters()
     return clf, np.array(classes, np.int64)
+
+
+def _to_json(value: Any) -> Any:
+    """`value` with infinities, such as a bound that is none, as words: JSON would make them null."""
+    if isinstance(value, tuple | list | np.ndarray):
+        return [_to_json(item) for item in value]
+    return str(float(value)) if isinstance(value, float | np.floating) and np.isinf(value) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_from_json, value))
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def _image_shape(settings: dict[str, Any]) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from .._progress import open_bar
 from ._batches import Batch
 from .network import Network
 
@@ -78,12 +79,10 @@ def train(
     ValueError
         A loss that is no longer finite.
     """
-    from tqdm import tqdm
-
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     history: dict[str, list[float]] = {"step": [], "loss": []}
     written, sums = set(marks.tolist()), _Sums()
-    with tqdm(total=n_steps, desc=name, unit="step", disable=None if progress is None else not progress) as bar:
+    with open_bar(progress, total=n_steps, desc=name, unit="step") as bar:
         for step in range(1, n_steps + 1):
             X, y = next(batches)
             _gradient(network, loss, X, y, rows_at_once, sums)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._arguments import seed_type, sigma_type, whole
+from .._outputs import output_file
 
 if TYPE_CHECKING:
     from ..bayes import BayesClassifier
@@ -22,12 +24,12 @@ __all__ = [
     "add_classifier",
     "add_data",
     "check_outputs",
+    "check_picture",
     "load_classifier",
     "load_data",
     "load_mixture",
     "read_samples",
     "refuse",
-    "seed",
 ]
 
 Array = NDArray[Any]
@@ -45,7 +47,7 @@ def add_classifier(parser: argparse.ArgumentParser) -> None:
         help="default: %(default)s; as-is takes the model as it was fitted",
     )  # fmt: skip
     parser.add_argument(
-        "--sigma", type=float, default=0.01, help="noise of the symmetric variant (default: %(default)s)"
+        "--sigma", type=sigma_type, default=0.01, help="noise of the symmetric variant (default: %(default)s)"
     )
 
 
@@ -64,24 +66,23 @@ def load_classifier(args: argparse.Namespace) -> BayesClassifier:
     return sym if args.variant == "symmetric" else sym.asymmetric()
 
 
-def seed(text: str) -> int:
-    """A seed as argparse's type: a whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
-    return int(text)
-
-
 def check_outputs(*paths: Path | None) -> None:
-    """Raise, before any work, for a file that cannot be written."""
-    for path in paths:
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to; make it first")
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; give the name of a file in it")
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(f"the folder {path.parent} cannot be written to")
+    """Raise, before any work, for a file that cannot be written, or one that is to be written twice."""
+    targets = [output_file(path).resolve() for path in paths if path is not None]
+    twice = [target for i, target in enumerate(targets) if target in targets[:i]]
+    if twice:
+        raise ValueError(f"two results cannot both be written to {twice[0]}; give each a file of its own")
+
+
+def check_picture(path: Path | None) -> None:
+    """Raise, before any work, for a picture that cannot be drawn: no matplotlib, or no format of this name."""
+    if path is None:
+        return
+    from ..plots.common import new_figure
+
+    formats = new_figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise ValueError(f"--picture must end in one of .{', .'.join(sorted(formats))}, such as x.png, got {path}")
 
 
 def refuse(args: argparse.Namespace, defaults: dict[str, Any], why: str) -> None:
@@ -95,9 +96,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Arguments that say which samples."""
     parser.add_argument("--data", type=Path, help=".npz with X [n, d] and optionally y [n], or .npy with X")
     parser.add_argument(
-        "--samples", type=int, default=200, metavar="N", help="fresh samples, without --data (default: 200)"
+        "--samples", type=whole(), default=200, metavar="N", help="fresh samples, without --data (default: 200)"
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the fresh samples (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_type, default=0, help="of the fresh samples (default: %(default)s)")
 
 
 def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Array | None]:
@@ -105,8 +106,6 @@ def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Ar
     if args.data is not None:
         refuse(args, FRESH, "--data has its own samples")
         return read_samples(args.data)
-    if args.samples < 1:
-        raise ValueError(f"--samples must be at least 1, got {args.samples}")
     if args.variant == "asymmetric":
         clf = load_classifier(argparse.Namespace(**{**vars(args), "variant": "symmetric"}))
     return clf.sample(args.samples, rng=args.seed, balanced=True)

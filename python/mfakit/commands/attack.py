@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arguments import whole
 from ..report import Table, number, percent, replacing, write_json
 from ._common import (
     FRESH,
@@ -25,16 +26,16 @@ from ._common import (
 # Options of one method only: flag, parameter, type, help.
 GRADIENT = (
     ("--step-size", "step_size", float, "ℓ2 length of a step (default: 0.05)"),
-    ("--max-steps", "max_steps", int, "default: 5000"),
+    ("--max-steps", "max_steps", whole(), "default: 5000"),
     ("--direction", "direction", str, "gradient, or log-ratio for RBF machines"),
 )
 CW = (
     ("--preset", "preset", str, "paper: the attack as the paper ran it"),
-    ("--max-iterations", "max_iterations", int, "Adam's steps in one search (default: 500)"),
-    ("--searches", "binary_search_steps", int, "searches per sample (default: 3)"),
+    ("--max-iterations", "max_iterations", whole(), "Adam's steps in one search (default: 500)"),
+    ("--searches", "binary_search_steps", whole(), "searches per sample (default: 3)"),
     ("--learning-rate", "learning_rate", float, "of Adam (default: 0.01)"),
     ("--confidence", "confidence", float, "lead of the other class, in logits (default: 0)"),
-    ("--batch-size", "batch_size", int, "samples at a time (default: 128)"),
+    ("--batch-size", "batch_size", whole(), "samples at a time (default: 128)"),
 )
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .._arguments import whole
 from ..report import write_json
 from ._common import check_outputs
 
@@ -22,7 +23,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--backend", default="auto", help="auto, native, numba, numpy or cuda (default: %(default)s)")
     parser.add_argument("--size", choices=SIZES, help="default: digits, and digits-gpu with --backend cuda")
-    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each operation (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=whole(), default=5, help="timed calls of each operation (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="all numbers, with every round")
     return parser
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..report import Table, number, percent, replacing, write_json
-from ._common import add_classifier, add_data, check_outputs, load_classifier, load_data
+from ._common import add_classifier, add_data, check_outputs, check_picture, load_classifier, load_data
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ..attacks import gradient_attack, minimal_perturbation
 
     check_outputs(args.out, args.json, args.picture)
+    check_picture(args.picture)
     clf = load_classifier(args)
     X, y = load_data(args, clf)
     r = minimal_perturbation(clf, X, y, path=args.path, progress=args.progress)

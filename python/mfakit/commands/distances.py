@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import whole
 from ..report import Table, number, write_json
 from ._common import check_outputs, load_mixture, read_samples
+
+# A line each.
+MOST_BINS = 10_000
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -27,8 +31,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("other", nargs="?", help="the second mixture")
     parser.add_argument("--data", type=Path, help=".npy or .npz with samples X [n, d], instead of a second mixture")
-    parser.add_argument("--smallest", type=int, default=5, metavar="S", help="pairs to list (default: %(default)s)")
-    parser.add_argument("--bins", type=int, default=10, help="of the histogram (default: %(default)s)")
+    parser.add_argument("--smallest", type=whole(), default=5, metavar="S", help="pairs to list (default: %(default)s)")
+    parser.add_argument(
+        "--bins", type=whole(most=MOST_BINS), default=10, help="of the histogram (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="the numbers")
     return parser
 
@@ -42,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
         args.model, args.other = f"{args.model}:0", f"{args.model}:1"
     if (args.other is None) == (args.data is None):
         raise ValueError("give either a second mixture or --data")
-    if args.bins < 1:
-        raise ValueError(f"--bins must be at least 1, got {args.bins}")
     mfa = load_mixture(args.model)
     numbers = _to_samples(args, mfa) if args.other is None else _between(args, mfa)
     if args.json is not None:

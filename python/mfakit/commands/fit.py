@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._common import Array, check_outputs, read_samples, seed
+from .._arguments import number, seed_type, whole
+from ._common import Array, check_outputs, read_samples
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -23,17 +24,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help=".npy with X [n, d], or .npz with X")
-    source.add_argument("--mnist", type=int, metavar="DIGIT", help="training images of a digit")
+    source.add_argument("--mnist", type=whole(0, 9), metavar="DIGIT", help="training images of a digit")
     source.add_argument("--celeba", metavar="ATTRIBUTE=0|1", help="training images with or without an attribute")
-    source.add_argument("--cifar10", type=int, metavar="CLASS", help="training images of a class")
+    source.add_argument("--cifar10", type=whole(0, 9), metavar="CLASS", help="training images of a class")
     parser.add_argument("--data-root", type=Path, help="where the data sets are (default: MFAKIT_DATA)")
-    parser.add_argument("--components", type=int, default=25, help="k (default: %(default)s)")
-    parser.add_argument("--factors", type=int, default=6, help="l (default: %(default)s)")
+    parser.add_argument("--components", type=whole(), default=25, help="k (default: %(default)s)")
+    parser.add_argument("--factors", type=whole(0), default=6, help="l (default: %(default)s)")
     parser.add_argument("--noise", choices=("isotropic", "diagonal"), default="isotropic", help="default: %(default)s")
     parser.add_argument("--solver", choices=("em", "sgd"), default="em", help="default: %(default)s")
-    parser.add_argument("--max-iter", type=int, default=100, help="default: %(default)s")
-    parser.add_argument("--tol", type=float, default=1e-3, help="nats per sample (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
+    parser.add_argument("--max-iter", type=whole(0), default=100, help="default: %(default)s")
+    parser.add_argument("--tol", type=number(0, 1e300), default=1e-3, help="nats per sample (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     return parser
 
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     import warnings
 
     check_outputs(args.out)
+    if args.solver == "sgd":
+        import torch  # noqa: F401 (where it is missing, that is said before the data are read)
     X = _load(args)
     from ..fit import MixtureOfFactorAnalyzers
 

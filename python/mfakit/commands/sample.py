@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import seed_type, sigma_type, whole
 from ..report import replacing
-from ._common import check_outputs, load_mixture, seed
+from ._common import check_outputs, check_picture, load_mixture
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -22,10 +23,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "  mfakit sample model.safetensors -n 24 --picture samples.png",
     )
     parser.add_argument("model", help="a mixture's .safetensors file, or a class of a shipped pair, such as mnist-06:0")
-    parser.add_argument("-n", type=int, default=24, help="number of samples (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
+    parser.add_argument("-n", type=whole(), default=24, help="number of samples (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--no-noise", dest="noise", action="store_false", help="points on the subspaces")
-    parser.add_argument("--sigma", type=float, help="set the noise of all components first")
+    parser.add_argument("--sigma", type=sigma_type, help="set the noise of all components first")
     parser.add_argument("--out", type=Path, help=".npy (X) or .npz (X, component)")
     parser.add_argument("--picture", type=Path, help=".png of the samples as images")
     return parser
@@ -38,10 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix not in (".npy", ".npz"):
         raise ValueError(f"--out must end in .npy or .npz, got {args.out}")
     check_outputs(args.out, args.picture)
+    check_picture(args.picture)
     mfa = load_mixture(args.model)
     if args.sigma is not None:
-        if not args.sigma > 0:
-            raise ValueError(f"--sigma must be positive, got {args.sigma}")
         mfa = mfa.replace(noise_variance=args.sigma**2)
     X, component = mfa.sample(args.n, rng=args.seed, noise=args.noise)
     if args.out is not None:

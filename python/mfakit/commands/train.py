@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import seed_type, sigma_type, whole
 from ..report import Table, number, percent, write_json
-from ._common import VARIANT, Array, check_outputs, load_classifier, read_samples, refuse, seed
+from ._common import VARIANT, Array, check_outputs, load_classifier, read_samples, refuse
 
 MODELS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
 # Without test data every fifth sample of a file is held out.
 HELD_OUT = 5
 # Options that are constructor parameters, where a model has them: flag, parameter, type, help.
 PARAMETERS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--width", "width", int, "channels of the network's first layers"),
-    ("--depth", "depth", int, "convolutions"),
-    ("--epochs", "epochs", int, "passes over the training samples"),
-    ("--batch-size", "batch_size", int, "samples per step"),
+    ("--width", "width", whole(), "channels of the network's first layers"),
+    ("--depth", "depth", whole(), "convolutions"),
+    ("--epochs", "epochs", whole(), "passes over the training samples"),
+    ("--batch-size", "batch_size", whole(), "samples per step"),
     ("--learning-rate", "learning_rate", float, "of Adam"),
     ("--label-smoothing", "label_smoothing", float, "share of the target given to all classes alike"),
     ("--device", "device", str, "auto, cpu or cuda"),
     ("--norm", "norm", str, "l2 or linf (TRADES)"),
     ("--epsilon", "epsilon", float, "largest perturbation in training (TRADES)"),
-    ("--attack-steps", "n_attack_steps", int, "steps to find it (TRADES)"),
+    ("--attack-steps", "n_attack_steps", whole(), "steps to find it (TRADES)"),
     ("--beta", "beta", float, "what robustness is worth (TRADES)"),
     ("--C", "C", float, "penalty of the SVMs"),
     ("--gamma", "gamma", "gamma", "of the RBF SVM: a number, or a word such as largest-accurate"),
@@ -53,18 +54,21 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--variant", choices=("symmetric", "asymmetric", "as-is"), default="symmetric", help="default: %(default)s"
     )
-    parser.add_argument("--sigma", type=float, default=0.01, help="noise of the symmetric variant")
+    parser.add_argument("--sigma", type=sigma_type, default=0.01, help="noise of the symmetric variant")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--samples", type=int, metavar="N", help="training samples of a pair (default: 10000)")
+    size.add_argument("--samples", type=whole(), metavar="N", help="training samples of a pair (default: 10000)")
     size.add_argument(
-        "--steps", type=int, metavar="N", help="train networks on fresh samples at each of N steps (8000: a million)"
+        "--steps", type=whole(), metavar="N",
+        help="train networks on fresh samples at each of N steps (8000: a million)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--test-samples", type=whole(), default=1000, metavar="N", help="of a pair (default: %(default)s)"
     )
-    parser.add_argument("--test-samples", type=int, default=1000, metavar="N", help="of a pair (default: %(default)s)")
     parser.add_argument("--test-data", type=Path, help=".npz with X, y; without it a fifth of an .npz is held out")
-    parser.add_argument("--image-shape", type=int, nargs=3, metavar=("H", "W", "C"), help="default: square images")
+    parser.add_argument("--image-shape", type=whole(), nargs=3, metavar=("H", "W", "C"), help="default: square images")
     for flag, parameter, kind, text in PARAMETERS:
         parser.add_argument(flag, dest=parameter, type=_gamma if kind == "gamma" else kind, help=text)
-    parser.add_argument("--seed", type=seed, default=0, help="of samples and training (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_type, default=0, help="of samples and training (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--json", type=Path, help="the table's numbers and the history")
     return parser
@@ -77,13 +81,13 @@ def run(args: argparse.Namespace) -> int:
 
     estimator = _estimator(args, getattr(classifiers, MODELS[args.model]))
     parts = (_from_file if Path(args.classifier).suffix in (".npz", ".npy") else _from_pair)(args, estimator)
+    estimator.save(args.out)  # before anything else can fail
     rows, accuracy = [], {}
     for name, (X, y) in parts.items():
         right = np.asarray(estimator.predict(X)) == y
         accuracy[name] = float(right.mean())
         rows += [(name, str(c), str(int((y == c).sum())), percent(float(right[y == c].mean()))) for c in np.unique(y)]
         rows.append((name, "all", str(len(y)), percent(accuracy[name])))
-    estimator.save(args.out)
     print(Table(("samples", "class", "number", "accuracy\n(%)"), tuple(rows), labels=2).terminal())
     history = getattr(estimator, "history_", None)
     if history:
@@ -122,21 +126,18 @@ def _estimator(args: argparse.Namespace, cls: Any) -> Any:
 
 def _from_pair(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Array, Array]]:
     """Train on samples of a Bayes classifier; the samples to report on, by name."""
-    for flag, value in (("--samples", args.samples), ("--steps", args.steps), ("--test-samples", args.test_samples)):
-        if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
     if args.test_data is not None:
         raise ValueError("--test-data is for training from an .npz; of a pair, --test-samples are drawn")
     pair = load_classifier(args)
     train_rng, test_rng = (np.random.default_rng([args.seed, i]) for i in range(2))
-    parts = {}
+    # Drawn first: what does not fit into memory shows before the training.
+    test = pair.sample(args.test_samples, test_rng, balanced=True)
     if args.steps is not None:
         estimator.fit_stream(pair, args.steps)
-    else:
-        parts["training"] = pair.sample(10_000 if args.samples is None else args.samples, train_rng, balanced=True)
-        estimator.fit(*parts["training"])
-    parts["test"] = pair.sample(args.test_samples, test_rng, balanced=True)
-    return parts
+        return {"test": test}
+    train = pair.sample(10_000 if args.samples is None else args.samples, train_rng, balanced=True)
+    estimator.fit(*train)
+    return {"training": train, "test": test}
 
 
 def _from_file(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Array, Array]]:
@@ -147,6 +148,10 @@ def _from_file(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Arra
     X, y = _labelled(Path(args.classifier))
     if args.test_data is not None:
         train, test = (X, y), _labelled(args.test_data)
+        if test[0].shape[1] != X.shape[1]:
+            raise ValueError(
+                f"{args.test_data} must have the {X.shape[1]} features of {args.classifier}, got {test[0].shape[1]}"
+            )
     else:
         order = np.random.default_rng(args.seed).permutation(len(X))
         held_out, rest = np.split(order, [max(1, len(X) // HELD_OUT)])

@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._progress import open_bar
+
 __all__ = ["Crop", "decode_images", "image_files"]
 
 Crop = Literal["authors"] | tuple[int, int, int, int] | None
@@ -83,8 +85,6 @@ def decode_images(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from tqdm import tqdm
-
     _require_pillow()
     images = _FolderImages(source) if source.is_dir() else _ZipImages(source)
     try:
@@ -92,9 +92,7 @@ def decode_images(
         # Pillow decodes without the GIL, so threads help.
         with (
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-            tqdm(
-                total=len(names), desc="CelebA", unit="img", disable=None if progress is None else not progress
-            ) as bar,
+            open_bar(progress, total=len(names), desc="CelebA", unit="img") as bar,
         ):
             for start in range(0, len(names), _BLOCK):
                 block = names[start : start + _BLOCK]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .._outputs import output_folder
 from ..bayes import BayesClassifier
 from ..datasets import available_bayes_pairs, load_bayes_pair
 
@@ -21,10 +22,7 @@ def prepare(
         raise ValueError(f"seed must be a whole number from 0, got {seed}")
     names = list(pairs) if pairs else available_bayes_pairs()
     bases = {name: load_bayes_pair(name) for name in names}
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    return names, bases, folder
+    return names, bases, None if out is None else output_folder(out)
 
 
 def have_matplotlib() -> bool:

@@ -17,7 +17,17 @@ from ..attacks import AttackResult, carlini_wagner_l2, gradient_attack, minimal_
 from ..bayes import BayesClassifier
 from ._units import Part, Store, Trained, digest_of_model
 
-__all__ = ["CLASSIFIERS", "CW_AUTO", "LABELS", "AttackNumbers", "Pair", "PairNumbers", "Plan", "UnitNumbers"]
+__all__ = [
+    "CLASSIFIERS",
+    "CW_AUTO",
+    "LABELS",
+    "AttackNumbers",
+    "Pair",
+    "PairNumbers",
+    "Plan",
+    "UnitNumbers",
+    "unfitted",
+]
 
 Array = NDArray[Any]
 
@@ -198,14 +208,11 @@ class Pair:
         return {**usual.get(classifier, {}), **self.plan.parameters.get(classifier, {})}
 
     def _train(self, classifier: str) -> Any:
-        from .. import classifiers
-
         X, y = (values[: self.plan.n_train[classifier]] for values in self.training_samples)
         parameters = self._parameters(classifier)
-        if classifier == "linear-svm":
-            return classifiers.LinearSVM(**parameters).fit(X, y)
-        cls = classifiers.CNN if classifier == "cnn" else classifiers.RBFSVM
-        return cls(progress=self.progress, **parameters).fit(X, y)
+        if classifier != "linear-svm":
+            parameters = {"progress": self.progress, **parameters}
+        return unfitted(classifier, parameters).fit(X, y)
 
     def _read(self, path: Path) -> Any:
         from .. import classifiers
@@ -237,6 +244,14 @@ class Pair:
             "seconds": time.perf_counter() - start, "settings": r.settings, "training": _learned(clf),
         }  # fmt: skip
         return {"x_adv": r.x_adv, "success": r.success, "already_wrong": r.already_wrong}, numbers
+
+
+def unfitted(classifier: str, parameters: Mapping[str, Any]) -> Any:
+    """One of the classifiers that are trained, with these arguments of its constructor."""
+    from .. import classifiers
+
+    names = {"cnn": "CNN", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
+    return getattr(classifiers, names[classifier])(**parameters)
 
 
 class _Given:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
+from .._outputs import output_folder
 from ..bayes import BayesClassifier
 from ..files import read_tensors, write_tensors
 from ..report import jsonable
@@ -71,10 +72,8 @@ class Store:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder, self.n_reused = folder, 0
+        self.folder, self.n_reused = None if folder is None else output_folder(folder), 0
         self._versions = versions()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
 
     def part(self, name: str, key: Mapping[str, Any], make: Callable[[], Part]) -> Part:
         """Arrays, and numbers as JSON has them: read if they are there, else made and written.

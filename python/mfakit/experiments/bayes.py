@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import report, theory
+from .._arguments import seed_type, sigma_type, whole
+from .._progress import open_bar
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
 from ..backends import why_missing
 from ..bayes import BayesClassifier
@@ -170,13 +172,10 @@ def run(
     ValueError
         For a pair that is not shipped, n < 1 or σ ≤ 0.
     """
-    from tqdm import tqdm
-
     names, bases, folder = prepare(pairs, n, seed, out)
     results: list[PairResult] = []
     distances: dict[str, dict[str, Array]] = {}
-    disable = None if progress is None else not progress
-    with tqdm(total=2 * len(names), unit="variant", disable=disable) as bar:
+    with open_bar(progress, total=2 * len(names), unit="variant") as bar:
         for name, base in bases.items():
             sym = base.symmetric(sigma)
             shown = []
@@ -300,11 +299,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mfakit reproduce bayes``."""
     parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="shipped pairs (default: all)")
     parser.add_argument(
-        "--samples", type=int, default=500, metavar="N", help="samples per class (default: %(default)s)"
+        "--samples", type=whole(), default=500, metavar="N", help="samples per class (default: %(default)s)"
     )
-    parser.add_argument("--sigma", type=float, default=0.01, help="noise of the symmetric pairs (default: %(default)s)")
+    parser.add_argument(
+        "--sigma", type=sigma_type, default=0.01, help="noise of the symmetric pairs (default: %(default)s)"
+    )
     parser.add_argument("--step-size", type=float, default=0.05, help="of the gradient attack (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("results/bayes"), help="folder (default: %(default)s)")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import report, theory
+from .._arguments import seed_type, whole
+from .._outputs import output_folder
 from ._shared import have_matplotlib
 
 if TYPE_CHECKING:  # theory loads them when tables are checked: `mfakit --help` need not
@@ -87,6 +89,7 @@ def run(
     """
     if seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed}")
+    folder = None if out is None else output_folder(out)
     sweep = theory.validate_lemma_a2(levels, n=n, metric=metric, rng=seed)
     cases = {}
     for concentration in SHOWN:
@@ -94,13 +97,12 @@ def run(
         label = "as drawn" if concentration is None else f"p₀(f = k) = {concentration}"
         cases[label] = theory.check_lemma_a2(*tables, metric=metric)
     found = QuantizationReport(sweep, cases, {"levels": levels, "n": n, "metric": metric, "seed": seed})
-    if out is not None:
-        _write(found, Path(out))
+    if folder is not None:
+        _write(found, folder)
     return found
 
 
 def _write(found: QuantizationReport, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     report.write_text(folder / "quantization.md", found.markdown())
     shown = ("accuracy", "one_level", "mean_levels", "concentration", "smallest")
     cases = {label: {name: getattr(case, name) for name in shown} for label, case in found.cases.items()}
@@ -123,12 +125,12 @@ def _write(found: QuantizationReport, folder: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mfakit reproduce quantization``."""
-    parser.add_argument("--levels", type=int, default=100, help="per feature (default: %(default)s)")
+    parser.add_argument("--levels", type=whole(), default=100, help="per feature (default: %(default)s)")
     parser.add_argument(
-        "--samples", type=int, default=20, metavar="N", help="random pairs of tables (default: %(default)s)"
+        "--samples", type=whole(), default=20, metavar="N", help="random pairs of tables (default: %(default)s)"
     )
     parser.add_argument("--metric", choices=("l1", "linf", "single"), default="l1", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("results/quantization"), help="folder (default: %(default)s)")
 
 

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import report
+from .._arguments import seed_type, sigma_type, whole
+from .._outputs import output_folder
+from .._progress import open_bar
 from ..datasets import available_bayes_pairs, load_bayes_pair
 from ._table1_report import Table1Report, draw_pair
-from ._table1_units import CLASSIFIERS, Pair, Plan
+from ._table1_units import CLASSIFIERS, Pair, Plan, unfitted
 from ._units import Store
 
 __all__ = ["Table1Report", "run"]
@@ -96,9 +99,7 @@ def run(
     names = list(dict.fromkeys(pairs)) if pairs else available_bayes_pairs()
     bases = {name: load_bayes_pair(name) for name in names}
     order = tuple(c for c in CLASSIFIERS if c in classifiers)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = None if out is None else output_folder(out)
     kept = Path(work_dir) if work_dir is not None else None if folder is None else folder / "parts"
     store = Store(kept)
     results = []
@@ -120,11 +121,8 @@ class _Bar:
     """One step for every part: the radii, each training and each attack of each pair."""
 
     def __init__(self, plan: Plan, n_pairs: int, classifiers: tuple[str, ...], progress: bool | None) -> None:
-        from tqdm import tqdm
-
         steps = 1 + sum(1 + len(plan.attacks(c)) for c in classifiers)
-        hidden = None if progress is None else not progress
-        self._bar = tqdm(total=n_pairs * steps, unit="part", disable=hidden, desc="table1")
+        self._bar = open_bar(progress, total=n_pairs * steps, unit="part", desc="table1")
         self._started = False
 
     def tell(self, what: str) -> None:
@@ -170,6 +168,8 @@ def _plan(
         merged["rbf-svm"] = {"accuracy_threshold": RBF_THRESHOLD, **merged["rbf-svm"]}
     if "cnn" in learning or cw_all:
         device = _device(device)
+    for name, own_parameters in merged.items():
+        unfitted(name, own_parameters)._check_parameters()  # not when it is their turn, hours later
     return Plan(n, numbers, sigma, seed, clip, cw_all, device, merged)
 
 
@@ -189,19 +189,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="shipped pairs (default: all)")
     parser.add_argument("--classifiers", nargs="+", choices=CLASSIFIERS, default=list(CLASSIFIERS), help="default: all")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--samples", type=int, metavar="N", help=f"test samples per pair (default: {USUAL})")
+    size.add_argument("--samples", type=whole(2), metavar="N", help=f"test samples per pair (default: {USUAL})")
     size.add_argument(
         "--quick", action="store_true",
         help=f"{QUICK} test samples per pair, a CNN of width {QUICK_CNN['width']} with {QUICK_CNN['epochs']} epochs, "
         f"and {QUICK_RBF} samples for the RBF SVM",
     )  # fmt: skip
     size.add_argument("--full", action="store_true", help=f"{FULL} test samples per pair")
-    parser.add_argument("--training-samples", type=int, metavar="N", help=f"per pair (default: {N_TRAIN})")
-    parser.add_argument("--sigma", type=float, default=0.01, help="noise of the pairs (default: %(default)s)")
+    parser.add_argument("--training-samples", type=whole(10), metavar="N", help=f"per pair (default: {N_TRAIN})")
+    parser.add_argument("--sigma", type=sigma_type, default=0.01, help="noise of the pairs (default: %(default)s)")
     parser.add_argument("--cw-all", action="store_true", help="CW-L2 on all classifiers beside (appendix C.2)")
     parser.add_argument("--clip", action="store_true", help="clip samples to [0, 1] and attack within it")
-    for flag, kind, text in (("width", int, "channels of the first layers"), ("depth", int, "convolutions"),
-                             ("epochs", int, "passes over the training samples"),
+    for flag, kind, text in (("width", whole(), "channels of the first layers"), ("depth", whole(), "convolutions"),
+                             ("epochs", whole(), "passes over the training samples"),
                              ("label-smoothing", float, "share of a label that goes to the other class")):  # fmt: skip
         parser.add_argument(f"--{flag}", type=kind, help=f"of the CNN: {text} (default: the class's)")
     gamma = parser.add_mutually_exclusive_group()
@@ -210,7 +210,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gamma-threshold", type=float, metavar="SHARE",
         help=f"what is accurate, in the search for γ: the share of held-out samples (default: {RBF_THRESHOLD:g})",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="of the CNN: auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/table1"), help="folder (default: %(default)s)")
     parser.add_argument(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import report, theory
+from .._arguments import seed_type, sigma_type, whole
 from ..attacks import minimal_perturbation
 from ..bayes import BayesClassifier
 from ._shared import have_matplotlib, prepare
@@ -208,12 +209,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mfakit reproduce theorems``."""
     parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="shipped pairs (default: all)")
     parser.add_argument(
-        "--samples", type=int, default=100, metavar="N", help="samples per class and σ (default: %(default)s)"
+        "--samples", type=whole(), default=100, metavar="N", help="samples per class and σ (default: %(default)s)"
     )
     parser.add_argument(
-        "--sigmas", type=float, nargs="+", metavar="SIGMA", help="falling, below 0.5 (default: six for each theorem)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+        "--sigmas", type=sigma_type, nargs="+", metavar="SIGMA",
+        help="falling, below 0.5 (default: six for each theorem)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("results/theorems"), help="folder (default: %(default)s)")
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._progress import open_bar
 from ..mfa import MFA
 from .source import Source
 from .statistics import Statistics
@@ -140,9 +141,7 @@ def reseed_lost(mfa: MFA, stats: Statistics, reseeds: Array, iteration: int) -> 
 @contextmanager
 def progress_bar(total: int, progress: bool | None, name: str) -> Iterator[Any]:
     """A function that advances a bar by one step and shows a log-likelihood; None: only on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=name, disable=None if progress is None else not progress, leave=False) as bar:
+    with open_bar(progress, total=total, desc=name, leave=False) as bar:
 
         def step(log_likelihood: float) -> None:
             bar.set_postfix_str(f"{log_likelihood:.4f} nats", refresh=False)

@@ -178,10 +178,13 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         ValueError
             NaN or inf in X (with the first bad row), fewer rows than components, l > d, bad parameters or weights.
         TypeError
-            X that is not real numbers, or sparse.
+            X that is not real numbers, or sparse; a DataFrame whose columns have names of several types.
         """
         self._check_parameters()
-        self._fit(Source.from_array(X, sample_weight, self._options()))
+        source = Source.from_array(X, sample_weight, self._options())
+        # Of another estimator first: what is refused, such as names of mixed types, is so before this one changes.
+        validate_data(MixtureOfFactorAnalyzers(), X, reset=True, skip_check_array=True)
+        self._fit(source)
         validate_data(self, X, reset=True, skip_check_array=True)
         return self
 

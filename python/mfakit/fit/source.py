@@ -26,6 +26,8 @@ SAMPLE_ROWS = 20_000
 SAMPLE_VALUES = 2**26
 # The provisional centre of the survey is the mean of this many rows.
 CENTER_ROWS = 1024
+# No weight is above this and no sum of weights below its inverse: weights times rows stay within float32.
+MOST_WEIGHT = 1e15
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class Source:
     Raises
     ------
     ValueError
-        For no rows, NaN or inf (with the first bad row), weights that are negative or all zero, and data whose variance
-        overflows.
+        For no rows, NaN or inf (with the first bad row), weights that are negative, all zero, huge or in sum tiny, and
+        data whose variance overflows.
     """
 
     def __init__(self, parts: Callable[[], Iterator[Part]], options: Options) -> None:
@@ -232,6 +234,11 @@ class _Sums:
     def survey(self) -> Survey:
         if not self.weight > 0:
             raise ValueError("sample_weight is zero for every row; at least one must be positive")
+        if self.weight < 1 / MOST_WEIGHT:
+            raise ValueError(
+                f"sample_weight must sum to {1 / MOST_WEIGHT:g} or more, got {self.weight:g}; only ratios of weights "
+                f"matter, so divide them by their mean"
+            )
         d = len(self.center)
         with np.errstate(over="ignore", invalid="ignore"):
             shift = self.first_moment / self.weight
@@ -268,6 +275,12 @@ def as_weights(sample_weight: Any, n: int) -> Array | None:
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(bad):
         raise ValueError(f"sample_weight must be finite and not negative, got {weights[bad[0]]} in row {bad[0]}")
+    large = np.flatnonzero(weights > MOST_WEIGHT)
+    if len(large):
+        raise ValueError(
+            f"sample_weight must be at most {MOST_WEIGHT:g}, got {weights[large[0]]:g} in row {large[0]}; only ratios "
+            f"of weights matter, so divide them by their mean"
+        )
     return weights
 
 

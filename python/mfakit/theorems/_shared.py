@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._progress import open_bar
 from ..bayes import BayesClassifier
 
 __all__ = ["as_sigmas", "check_samples", "draw", "per_sigma", "quantiles", "short"]
@@ -38,10 +39,7 @@ def draw(clf: BayesClassifier, n: int, rng: np.random.Generator) -> tuple[Array,
 
 def per_sigma(sigmas: Array, measure: Callable[[float], tuple[Array, ...]], progress: bool | None) -> Iterator[Array]:
     """What `measure` returns at each σ, stacked: an array [s, ...] for each of its results."""
-    from tqdm import tqdm
-
-    disable = None if progress is None else not progress
-    found = [measure(float(s)) for s in tqdm(sigmas, unit="σ", desc="certify", disable=disable)]
+    found = [measure(float(s)) for s in open_bar(progress, sigmas, unit="σ", desc="certify")]
     return (np.stack(values) for values in zip(*found, strict=True))
 
 
