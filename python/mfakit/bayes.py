@@ -139,7 +139,7 @@ class BayesClassifier:
         rows, opts = RowBlocks(X, self.n_features), Options(**options)
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
         joint = self.class_log_prob(X, **{**options, "out": None})
-        with on_device_of(joint):
+        with on_device_of(joint), np.errstate(under="ignore"):
             values = compute(joint).astype(rows.dtype)
             if out is None:
                 return wrap_like(values, X)

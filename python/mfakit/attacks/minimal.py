@@ -41,6 +41,7 @@ from .._options import Options, no_out
 from .._progress import open_bar
 from .._threads import forked
 from ..backends import why_missing
+from ..backends.host import HOST
 from ..bayes import BayesClassifier
 from ._general_model import Components
 from .coordinates import FactorCoordinates, why_not
@@ -201,7 +202,7 @@ def minimal_perturbation(
     states, points = [], np.empty(rows.shape, rows.dtype)
     victim = MixtureVictim(clf, size, opts)
     components = Components(clf) if path == "general" else None
-    with open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
+    with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         for start in range(0, len(rows), size):
             part = slice(start, min(start + size, len(rows)))
             block = rows.block(part.start, part.stop)

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any
 
 from .. import _native
+from .._threads import forked
 from . import numpy_ops
 from .table import TABLE
 
@@ -26,7 +27,8 @@ def _bind(name: str) -> Any:
     def operation(*args: Any, n_threads: int = 1, **kwargs: Any) -> None:
         if len(args) + len(kwargs) == len(parameters):  # n_threads came by position
             args, n_threads = args[:-1], args[-1]
-        compiled(*args, *(kwargs[p] for p in parameters[len(args) : -1]), n_threads)
+        # The module sees only forks after it was loaded.
+        compiled(*args, *(kwargs[p] for p in parameters[len(args) : -1]), 1 if forked() else n_threads)
 
     return operation
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._threads import single_threaded_products
 from ..mfa import MFA
 from .source import Source
 
@@ -157,8 +158,9 @@ def _kmeans(Y: Array, weights: Array, k: int, seed: int) -> Array:
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    # One thread: scikit-learn adds up its threads' sums in the order in which they finish.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
+    # One thread: scikit-learn adds up its threads' sums in the order in which they finish. Of BLAS, too: scikit-learn
+    # and threadpoolctl restore what they found, and from several threads at once that may be another's limit.
+    with warnings.catch_warnings(), single_threaded_products(scan=True), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than groups: some stay empty
         model = KMeans(k, n_init=1, max_iter=50, random_state=seed, copy_x=False)
         return np.asarray(model.fit(Y, sample_weight=weights).labels_, np.int64)

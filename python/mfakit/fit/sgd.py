@@ -125,6 +125,9 @@ def fit_sgd(
         Without torch.
     """
     torch = _torch()
+    from ..torch import one_thread_after_fork
+
+    one_thread_after_fork()
     survey = source.survey
     start = _mean_log_likelihood(mfa, source)
     result, stale = FitResult(mfa, start, [start]), 0
