@@ -129,7 +129,9 @@ def test_components_that_do_not_matter_are_right_to_what_cancels(backend: str, n
     square, cross = (R**2) @ (1 / variance).T, R @ (f.centered_means / variance).T
     explained = square - 2 * cross + f.mean_norm + 2 * (exact - f.log_norm)
     cancels = square + 2 * np.abs(cross) + f.mean_norm + explained
-    assert (np.abs(got - exact) <= 4 * np.finfo(dtype).eps * cancels).all()
+    # Both round in float64, too: sums of d terms, as in support.rtol.
+    eps = np.finfo(dtype).eps * (1.0 if dtype == "float32" else (3072 / 100) ** 0.5)
+    assert (np.abs(got - exact) <= 4 * eps * cancels).all()
     best = exact.argmax(axis=1)[:, None]
     best_got, best_exact = (np.take_along_axis(values, best, axis=1) for values in (got, exact))
     np.testing.assert_allclose(best_got, best_exact, rtol=rtol(dtype, 3072))
