@@ -95,6 +95,7 @@ except MemoryError:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA bounds mapped memory on Linux only")
+@pytest.mark.skipif("MFAKIT_SANITIZE" in os.environ, reason="the sanitizer's allocator ends the process")
 def test_under_a_memory_cap(backend: str, tmp_path: Path) -> None:
     if backend == "cuda":
         pytest.skip("the cap counts what CUDA maps for itself")
