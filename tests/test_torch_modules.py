@@ -226,3 +226,29 @@ def test_bad_input_says_what_is_wrong() -> None:
             SVMModule(SVC(kernel=kernel).fit(X, y))
     with pytest.raises(ValueError, match=r"X must be \[n, 12\], got \(2, 4\)"):
         BayesClassifierModule(classifier())(torch.zeros(2, 4))
+    for shape in ("ab", 3, (-3, -4), (3.0, 4.0), (12,)):
+        with pytest.raises(ValueError, match=r"image_shape must be .* with product 12"):
+            SVMModule(svms()[0], image_shape=shape)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MFAModule(classifier().mixtures[0]), lambda: BayesClassifierModule(classifier()),
+        lambda: SVMModule(svms()[0]),
+    ],
+    ids=["mfa", "bayes", "svm"],
+)  # fmt: skip
+def test_devices_containers_and_integers(make: Any) -> None:
+    with torch.device("meta"):
+        net = make()
+    X = torch.arange(24).reshape(2, 12)
+    assert net(X).device.type == "cpu"
+    assert net(X).dtype == torch.float32
+    np.testing.assert_allclose(net(X), net(X.float()), rtol=1e-6)
+    with pytest.raises(ValueError, match="X is on meta, and the module on cpu; move one of them"):
+        net(X.to("meta"))
+    with pytest.raises(TypeError, match="X must be a torch tensor, got ndarray"):
+        net(X.numpy())
+    with pytest.raises(ValueError, match="X is on cpu, and the module on meta; move one of them"):
+        net.to("meta")(X)

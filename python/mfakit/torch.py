@@ -84,6 +84,9 @@ class _LogProb(torch.autograd.Function):
 class _Rows(nn.Module):
     """A module on rows of d features, or on images that are such rows."""
 
+    # Our kernels run where X lies, wherever the buffers are.
+    anywhere = True
+
     def __init__(self, n_features: int, image_shape: Sequence[int] | None) -> None:
         super().__init__()
         self.n_features = n_features
@@ -93,6 +96,11 @@ class _Rows(nn.Module):
     def rows(self, X: Tensor) -> Tensor:
         """X as [n, d]; images [n, C, H, W] become height-width-channel."""
         one_thread_after_fork()
+        if not isinstance(X, Tensor):
+            raise TypeError(f"X must be a torch tensor, got {type(X).__name__}; pass torch.as_tensor(X)")
+        at = next(self.buffers()).device
+        if X.device != at and not (self.anywhere and "meta" not in (X.device.type, at.type)):
+            raise ValueError(f"X is on {X.device}, and the module on {at}; move one of them by .to()")
         if self.image_shape is not None and X.ndim == 4:
             height, width, channels = self.image_shape
             if tuple(X.shape[1:]) != (channels, height, width):
@@ -284,6 +292,8 @@ class SVMModule(_Rows):
             [-0.5000,  0.5000]], dtype=torch.float64)
     """
 
+    anywhere = False
+
     support_vectors: Tensor
     coef: Tensor
     intercept: Tensor
@@ -334,15 +344,16 @@ class SVMModule(_Rows):
         return torch.exp(-self.gamma * squares.clamp_min(0.0)) @ self.coef.T + self.intercept
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits [n, C] in X's dtype."""
+        """Logits [n, C] in X's dtype, float32 for integers."""
         f = self.decision(X)
-        return (f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)).to(X.dtype)
+        logits = f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)
+        return logits.to(X.dtype if X.is_floating_point() else torch.float32)
 
 
 def _buffer(values: Any) -> Tensor:
-    """A tensor of its own that gradients can be taken through, whatever mode the caller is in."""
+    """A tensor of its own on the host that gradients can be taken through, whatever mode the caller is in."""
     with torch.inference_mode(False):
-        return torch.tensor(np.asarray(values))
+        return torch.tensor(np.asarray(values), device="cpu")
 
 
 def _dense(value: Any) -> Any:
@@ -355,10 +366,12 @@ def _dense(value: Any) -> Any:
 def _as_image_shape(shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int] | None:
     if shape is None:
         return None
-    full = (*shape, 1) if len(shape) == 2 else tuple(shape)
-    if len(full) != 3 or math.prod(full) != n_features:
+    full = tuple(shape) if isinstance(shape, Sequence | np.ndarray | torch.Size) else ()
+    full = (*full, 1) if len(full) == 2 else full
+    whole = all(isinstance(s, int | np.integer) and s > 0 for s in full)
+    if len(full) != 3 or not whole or math.prod(full) != n_features:
         raise ValueError(
             f"image_shape must be (height, width, channels) with product {n_features}, the number of features, "
-            f"got {tuple(shape)}"
+            f"got {shape!r}"
         )
     return int(full[0]), int(full[1]), int(full[2])

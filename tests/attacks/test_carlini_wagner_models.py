@@ -152,6 +152,22 @@ class Detached(nn.Module):
         return x.detach()[:, :2]
 
 
+class Blind(nn.Module):
+    """Logits that have a gradient, but not in the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Any) -> Any:
+        return self.logits.expand(len(x), 2)
+
+
+class Complex(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.complex(x, x)[:, :2]
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
@@ -161,25 +177,62 @@ class Detached(nn.Module):
         ({"model": nn.Linear(10, 1).eval()}, ValueError, r"two or more classes, got \(2, 1\) for 2 samples"),
         ({"model": nn.Sequential(nn.Linear(10, 1), nn.Flatten(0)).eval()}, ValueError, r"got \(2,\) for 2 samples"),
         ({"model": Detached().eval()}, ValueError, "no gradient in its input"),
+        ({"model": Blind().eval()}, ValueError, "no gradient in its input"),
+        ({"model": Complex().eval()}, ValueError, r"two or more classes, got torch\.complex128 for 2"),
+        ({"model": nn.Linear(9, 2).eval()}, ValueError, r"the model takes no float32 samples \[2, 10\]: mat1 and"),
+        ({"model": nn.Linear(10, 2, device="meta").eval()}, ValueError, "the model is on meta, where it has no"),
+        ({"X": torch.zeros(2, 10, device="meta")}, mfakit.BackendUnavailable, "X is on meta"),
+        ({"X": torch.zeros(2, 10, requires_grad=True)}, TypeError, r"X requires grad.*pass X\.detach"),
         ({"X": np.full((2, 10), np.nan)}, ValueError, "X has NaN or inf, first in row 0"),
         ({"y": [0, 3]}, ValueError, "classes 0 to 2"),
         ({"y": [0]}, ValueError, "one label per sample"),
         ({"targets": [0, 7]}, ValueError, "targets must hold the classes 0 to 2"),
         ({"bounds": "unit"}, ValueError, 'or "data", got'),
         ({"max_iterations": 0}, ValueError, "max_iterations must be a whole number of at least 1"),
+        ({"max_iterations": 2**70}, ValueError, r"max_iterations must be .* below 2\^31"),
         ({"binary_search_steps": 1.5}, ValueError, "binary_search_steps"),
         ({"rescue_searches": -1}, ValueError, "rescue_searches"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate must be a positive"),
+        ({"learning_rate": 1e300}, ValueError, "learning_rate must be 4e-16 to"),
         ({"initial_const": "high"}, ValueError, "initial_const"),
+        ({"initial_const": np.ones(2)}, ValueError, "initial_const"),
+        ({"abort_early": "never"}, ValueError, "abort_early must be True or False, got 'never'"),
+        ({"polish": 1}, ValueError, "polish must be True or False"),
         ({"confidence": -1.0}, ValueError, "confidence"),
         ({"device": "cuda"}, ValueError, "device is cuda, but the model is on cpu"),
+        ({"device": "abacus"}, ValueError, "device must be None or one of torch's, such as 'cpu'"),
     ],
 )
 def test_bad_input_says_what_is_wrong(changes: dict[str, Any], error: type[Exception], match: str) -> None:
     arguments: dict[str, Any] = {"model": Net(), "X": np.linspace(0, 1, 20).reshape(2, 10).astype(np.float32)} | changes
-    with pytest.raises(error, match=match):
+    with pytest.raises(error, match=match) as caught:
         carlini_wagner_l2(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: np.asfortranarray(X), lambda X: np.repeat(X, 2, axis=1)[:, ::2], lambda X: X[::-1][::-1],
+        lambda X: X.astype(">f4"), lambda X: torch.from_numpy(X.T.copy()).T,
+    ],
+)  # fmt: skip
+def test_layouts_change_nothing(change: Any) -> None:
+    net, X, y = net_and_samples(3)
+    X = X.round(2)
+    expected = carlini_wagner_l2(net, X, y, max_iterations=30)
+    np.testing.assert_array_equal(carlini_wagner_l2(net, change(X), y, max_iterations=30).x_adv, expected.x_adv)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.uint8])
+def test_integers_and_half_precision_become_float32(dtype: Any) -> None:
+    net, X, _ = net_and_samples(3)
+    X = (np.abs(X) * 9).astype(dtype)
+    r = carlini_wagner_l2(net, X, max_iterations=30)
+    assert r.x_adv.dtype == np.float32
+    np.testing.assert_array_equal(r.x_adv, carlini_wagner_l2(net, X.astype(np.float32), max_iterations=30).x_adv)
+    assert carlini_wagner_l2(net, X[:1], device="auto", max_iterations=30).x_adv.shape == (1, 10)
 
 
 def test_no_samples() -> None:

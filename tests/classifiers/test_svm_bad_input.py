@@ -28,17 +28,24 @@ from mfakit.classifiers import RBFSVM, LinearSVM, _gram
         (np.eye(4) > 0, [0, 1, 0, 1], TypeError, "must be real numbers"),
         (1e200 * np.eye(4), [0, 1, 0, 1], ValueError, "too large for squared lengths"),
         (np.zeros((0, 3)), [], ValueError, r"0 sample\(s\)"),
+        (np.eye(4), np.arange(4).astype("datetime64[D]"), ValueError, "y must hold class labels, .* got datetime64"),
+        (np.eye(4), [0j, 1, 0, 1], ValueError, "y must hold class labels, integers or strings, got complex128"),
+        (np.eye(4), [0, np.nan, 0, 1], ValueError, "y contains NaN"),
     ],
 )
 def test_bad_samples_are_named(svm: Any, X: Any, y: Any, error: Any, match: str) -> None:
-    with pytest.raises(error, match=match), np.errstate(over="ignore"):
+    with pytest.raises(error, match=match) as caught, np.errstate(over="ignore"):
         clone(svm).fit(X, y)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("parameters", "match"),
     [
         ({"C": 0.0}, "C must be a positive"), ({"tol": np.nan}, "tol must be"), ({"max_iter": -2}, "max_iter must be"),
+        ({"max_iter": 0}, "max_iter must be an integer of at least 1, or -1 for no limit, got 0"),
+        ({"max_iter": 2**40}, "max_iter must be an integer of at most 2147483647"),
+        ({"gammas": "abc"}, "gammas must be a sequence of positive"), ({"gammas": {1: 2}}, "gammas must be a sequence"),
         ({"gamma": -1.0}, "gamma must be a positive"), ({"gamma": "auto"}, "gamma must be a positive number or one of"),
         ({"gammas": [1.0, 0.0]}, "gammas must be a sequence of positive"), ({"gammas": []}, "gammas must be"),
         ({"accuracy_threshold": 1.1}, "accuracy_threshold must be"), ({"n_attacked": 1.5}, "n_attacked must be"),

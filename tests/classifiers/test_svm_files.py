@@ -37,6 +37,12 @@ def test_save_and_load(svm: Any, labels: list[Any], tmp_path: Path) -> None:
         other.load(tmp_path / "svm.safetensors")
 
 
+@pytest.mark.parametrize("gammas", [range(1, 5), (0.1, 0.2), np.array([0.1, 0.2])], ids=["range", "tuple", "array"])
+def test_gammas_of_any_sequence(gammas: Any, tmp_path: Path) -> None:
+    RBFSVM(gammas=gammas, accuracy_threshold=0.0).fit(*data(60)).save(tmp_path / "svm.safetensors")
+    assert RBFSVM.load(tmp_path / "svm.safetensors").gammas == list(gammas)
+
+
 def damaged(name: str, tensors: dict[str, Array], settings: dict[str, Any]) -> None:
     """Change what was read from a good file, by name."""
     changes = {

@@ -65,8 +65,11 @@ class Network:
             raise ValueError(f"the model must be in evaluation mode, but {where} is in training mode; call .eval()")
         tensors = [*module.parameters(), *module.buffers()]
         dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), torch.float64)
-        at = tensors[0].device if tensors else torch.device(device or "cpu")
-        if device is not None and torch.device(device).type != at.type:
+        wanted = None if device is None or str(device) == "auto" else _device(device)
+        at = tensors[0].device if tensors else wanted or torch.device("cpu")
+        if at.type == "meta":
+            raise ValueError("the model is on meta, where it has no numbers; load it on a device first")
+        if wanted is not None and wanted.type != at.type:
             raise ValueError(f"device is {device}, but the model is on {at}; move it with .to({str(device)!r}) first")
         return cls(module, dtype, at, shape)
 
@@ -80,15 +83,22 @@ class Network:
 
     def probe(self, x: Tensor) -> int:
         """The number of classes, after what can be wrong with a model has been looked for on a first batch."""
-        with torch.enable_grad():
-            z = self(x.detach().requires_grad_())
-        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2:
-            got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        try:
+            with torch.enable_grad():
+                z = self(x := x.detach().requires_grad_())
+        except RuntimeError as error:
+            if "allocate" in str(error):  # no fault of the samples
+                raise
+            shape, reason = [len(x), *self.shape], " ".join(str(error).split())
+            raise ValueError(f"the model takes no {str(x.dtype)[6:]} samples {shape}: {reason}") from error
+        real = isinstance(z, Tensor) and not z.is_complex()
+        if not real or z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2:
+            got = tuple(z.shape) if real else z.dtype if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(
                 f"the model must return logits [n, C] for two or more classes, got {got} for {len(x)} samples; "
                 "of a single logit f make [-f/2, f/2]"
             )
-        if not z.requires_grad:
+        if not z.requires_grad or torch.autograd.grad(z.sum(), x, allow_unused=True)[0] is None:
             raise ValueError("the model's logits have no gradient in its input; does it detach them or return labels?")
         with torch.no_grad():
             again = self(x)
@@ -138,6 +148,13 @@ def size_of(z: Tensor) -> Tensor:
     return torch.where(torch.isfinite(z), z.abs(), 0.0).amax(dim=1)
 
 
+def _device(device: Any) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be None or one of torch's, such as 'cpu' or 'cuda', got {device!r}") from None
+
+
 def as_module(model: Any, device: Any) -> nn.Module:
     """The torch module of a model: itself, a network that a classifier carries, or one made around our kernels.
 
@@ -146,19 +163,21 @@ def as_module(model: Any, device: Any) -> nn.Module:
     TypeError
         For anything else.
     """
+    from ..classifiers.network import as_device
     from ..torch import BayesClassifierModule, SVMModule
 
     if isinstance(model, nn.Module):
         return model
+    at = torch.device("cpu") if device is None else as_device(device)
     if isinstance(model, BayesClassifier):
-        return BayesClassifierModule(model).to(device or "cpu")
+        return BayesClassifierModule(model).to(at)
     network = getattr(model, "module_", None)
     if network is None and callable(getattr(model, "to_torch", None)):
         network = model.to_torch()
     if isinstance(network, nn.Module):
         return network
     if hasattr(model, "intercept_") and (hasattr(model, "coef_") or hasattr(model, "support_vectors_")):
-        return SVMModule(model).to(device or "cpu")
+        return SVMModule(model).to(at)
     raise TypeError(
         f"{type(model).__name__} cannot be attacked: it is no torch module, BayesClassifier, fitted support vector "
         "machine, or fitted classifier with a module_"

@@ -3,6 +3,9 @@ sample its own search over the constant c.
 
 Nothing is shared between samples but the calls of the network: constants, brackets, early ends and best points are
 vectors over the batch, and whoever is done leaves it.
+
+‖δ‖ is measured in widths of the bounds, as in the papers, whose images fill [0, 1]: c and the term in Adam's divisor
+mean the same whatever the unit of the data, and nothing is too small or too large for the model's dtype.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ __all__ = ["Found", "Settings", "search"]
 
 # Adam's decay rates and the term that keeps it from dividing by zero, as published and as every CW uses them.
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
+# Without bounds the learning rate is the only length that is given: this many of it are the unit, 1 for the paper's.
+UNIT_STEPS = 100.0
 # A search ends where the best loss did not fall by 1e-4 of itself in this share of max_iterations; it is looked at so
 # many times in that share. Not before GRACE of it: Adam's momentum carries it far beyond the boundary, and back.
 PATIENCE, PROGRESS, LOOKS, GRACE = 0.06, 0.9999, 4, 0.2
@@ -46,8 +51,9 @@ class Settings(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What became of m samples: the nearest points [m, d] that meet the aim, their squared distances (infinite if
-    none), the steps taken, and whether the margin's gradient vanished at the start or the logits became NaN.
+    """What became of m samples: the nearest points [m, d] that meet the aim, their squared distances (in units of the
+    box; infinite if none), the steps taken, and whether the margin's gradient vanished at the start or the logits
+    became NaN.
     """
 
     points: Tensor
@@ -58,12 +64,15 @@ class Found(NamedTuple):
 
 
 class Box:
-    """x = middle + half · tanh(w), or x = w without bounds."""
+    """x = middle + half · tanh(w), or x = w without bounds; `unit` is the length that counts as 1, in data units."""
 
-    def __init__(self, bounds: tuple[float, float] | None) -> None:
-        self.bounds = bounds
-        if bounds is not None:
-            self.middle, self.half = 0.5 * (bounds[0] + bounds[1]), 0.5 * (bounds[1] - bounds[0])
+    def __init__(self, settings: Settings) -> None:
+        self.bounds = bounds = settings.bounds
+        if bounds is None:
+            self.unit = UNIT_STEPS * settings.learning_rate
+        else:
+            self.unit = bounds[1] - bounds[0]
+            self.middle, self.half = 0.5 * (bounds[0] + bounds[1]), 0.5 * self.unit
 
     def enter(self, x: Tensor) -> Tensor:
         """The w of samples."""
@@ -77,10 +86,10 @@ class Box:
         return torch.add(torch.tensor(self.middle, dtype=w.dtype, device=w.device), t, alpha=self.half), t
 
     def chain(self, gradient: Tensor, t: Tensor | None) -> Tensor:
-        """∂/∂w from ∂/∂x, in place."""
+        """∂/∂w from the gradient in x / unit, in place; without bounds that itself, which is as long for Adam."""
         if t is None:
             return gradient
-        slope = torch.addcmul(torch.tensor(self.half, dtype=t.dtype, device=t.device), t, t, value=-self.half)
+        slope = torch.addcmul(torch.tensor(0.5, dtype=t.dtype, device=t.device), t, t, value=-0.5)
         return gradient.mul_(slope)
 
 
@@ -129,8 +138,8 @@ class Descent:
         """One evaluation where w is, and one step of Adam."""
         s = self.settings
         x, t = self.box.points(self.w)
-        margin, gradient = self.network.descend(x, self.aim, self.c, s.confidence)
-        change = x - self.x
+        margin, gradient = self.network.descend(x, self.aim, self.box.unit * self.c, s.confidence)
+        change = (x - self.x).div_(self.box.unit)
         square = torch.einsum("nd,nd->n", change, change)
         missing = margin + s.confidence
         self.spoilt |= missing.isnan()
@@ -186,14 +195,14 @@ def search(
     A sample that was never fooled has its constant multiplied by ten, else it is bisected; `rescue_searches` more are
     made for those that no search has fooled, and a rescued sample is then bisected like the others.
     """
-    box, m = Box(settings.bounds), len(x)
+    box, m = Box(settings), len(x)
     margin, gradient = network.descend(x, aim, torch.ones(m, dtype=x.dtype, device=x.device), None)
     none = torch.zeros(m, dtype=torch.bool, device=x.device)
     squares = torch.full((m,), math.inf, dtype=x.dtype, device=x.device)
     out = Found(x.clone(), squares, torch.zeros(m, dtype=torch.int64, device=x.device), none.clone(), none.clone())
     norm = gradient.double().norm(dim=1)
     out.stuck[:], out.spoilt[:] = norm == 0, margin.isnan() | norm.isnan()
-    c = _initial(margin.double() + settings.confidence, norm, settings, x.dtype)
+    c = _initial(margin.double() + settings.confidence, norm, box, settings, x.dtype)
     low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
     left = torch.full((m,), settings.searches, device=x.device)
     spare, rescued = torch.full_like(left, settings.rescue_searches), none.clone()
@@ -221,12 +230,18 @@ def search(
     return out
 
 
-def _initial(missing: Tensor, norm: Tensor, settings: Settings, dtype: torch.dtype) -> Tensor:
-    """The first constants [m]. A linear model's loss has its minimum on the boundary for c = 2 margin / ‖gradient‖²."""
-    if settings.initial_const is not None:
-        return torch.full_like(missing, settings.initial_const, dtype=dtype)
-    linear = 2.0 * missing / norm / norm
-    return (ABOVE_LINEAR * linear).nan_to_num(nan=1.0).clamp(_largest(dtype) ** -1, _largest(dtype)).to(dtype)
+def _initial(missing: Tensor, norm: Tensor, box: Box, settings: Settings, dtype: torch.dtype) -> Tensor:
+    """The first constants [m], for lengths in units of the box. A linear model's loss has its minimum on the boundary
+    for c = 2 margin / ‖gradient‖².
+    """
+    if settings.initial_const is None:
+        slope = box.unit * norm
+        c = (ABOVE_LINEAR * 2.0 * missing / slope / slope).nan_to_num(nan=1.0)
+    else:
+        # Without bounds it was given for lengths in data units.
+        unit = 1.0 if settings.bounds is not None else box.unit
+        c = torch.full_like(missing, settings.initial_const / unit / unit)
+    return c.clamp(_largest(dtype) ** -1, _largest(dtype)).to(dtype)
 
 
 def _largest(dtype: torch.dtype) -> float:

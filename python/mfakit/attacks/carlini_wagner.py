@@ -80,7 +80,8 @@ def carlini_wagner_l2(
     learning_rate : float
         Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box.
     initial_const : float or "auto"
-        The first c. "auto" measures the scale of the logits: per sample 4 margin / ‖∇margin‖², twice the constant at
+        The first c, where ‖δ‖ counts in widths of `bounds`, as in the paper, whose images fill [0, 1]; without bounds
+        in data units. "auto" measures the scale of the logits: per sample 4 margin / ‖∇margin‖², twice the constant at
         which a linear model's loss has its minimum on the boundary.
     confidence : float
         How far the other logit must lead, in logits. The margin is kept in ``x_adv`` where rounding permits.
@@ -104,8 +105,8 @@ def carlini_wagner_l2(
         itself. Rescue searches are not ended early.
     progress : bool or None
         A progress bar over the searches; None shows it on a terminal.
-    device : optional
-        Where to make the module of a classifier of mfakit; a module runs where it is.
+    device : {None, "cpu", "cuda", "cuda:1", ...}
+        Where to make the module of a classifier of mfakit; a module runs where it is, wherever X lies.
 
     Returns
     -------
@@ -121,12 +122,20 @@ def carlini_wagner_l2(
         A model that is none of those.
     ValueError
         NaN or inf in X, inputs outside `bounds`, labels or targets that are no classes, a module in training mode, one
-        that returns a single logit or is not differentiable, an argument out of range.
+        that returns a single logit, is not differentiable or does not take such samples, an argument out of range.
 
     Warns
     -----
     UserWarning
         If the module gives two answers for one input.
+
+    Notes
+    -----
+    In other data units, with a model to match, the same samples are fooled, and at the same distances in those units:
+    in float64 to rounding; in float32, whose rounding the search multiplies, to about a thousandth (polished 1e-5), and
+    exactly for units that differ by a power of two. Without bounds `learning_rate` is in data units and has to follow.
+    Bounds (and the range of X, where it makes them) may be 1e-15 to 1e15 wide for a model in float32, 1e-123 to 1e123
+    in float64. Autocast, torch's default device and other settings around the call do not reach the model.
 
     References
     ----------
@@ -147,14 +156,14 @@ def carlini_wagner_l2(
         "initial_const": initial_const, "confidence": confidence, "rescue_searches": rescue_searches, "polish": polish,
     }  # fmt: skip
     _apply_preset(given, preset)
-    _check(given, batch_size)
+    _check(given, batch_size, abort_early)
     host, shape = _on_host(X)
     try:
         import torch
     except ImportError as error:
         raise ImportError(f"carlini_wagner_l2 needs torch: pip install 'mfakit[torch]' ({error})") from None
 
-    from ..classifiers.network import as_device
+    from ..classifiers.network import settled
     from ..torch import one_thread_after_fork
     from ._cw_network import Network, as_module
     from ._cw_search import Settings
@@ -162,14 +171,18 @@ def carlini_wagner_l2(
     one_thread_after_fork()
     width = getattr(model, "n_features", None) or getattr(model, "n_features_in_", None)
     rows = RowBlocks(host, width if len(shape) == 1 else None)
-    with torch.inference_mode(False):  # what the caller may have switched off around us is on inside
-        if device is not None and not isinstance(model, torch.nn.Module):
-            device = as_device(device)
+    with torch.inference_mode(False):  # what the caller may have set around us is not set inside
         network = Network.of(as_module(model, device), shape, device)
-    box = _box(rows, bounds, float(torch.finfo(network.dtype).max) ** 0.4)
+    widest = float(torch.finfo(network.dtype).max) ** 0.4
+    if not 1 / widest < learning_rate < widest:
+        raise ValueError(
+            f"learning_rate must be {1 / widest:.0e} to {widest:.0e} for a model of this dtype, got {learning_rate:g}"
+        )
+    box = _box(rows, bounds, widest)
     settings = {
         "attack": "carlini_wagner_l2", **given, "preset": preset, "abort_early": abort_early,
-        "targeted": targets is not None, "bounds": box, "bounds_from": bounds if bounds == "data" else "argument",
+        "targeted": targets is not None, "bounds": box,
+        "bounds_from": "data" if isinstance(bounds, str) else "argument",
         "dtype": rows.dtype.name, "runs_in": str(network.dtype).removeprefix("torch."), "device": str(network.device),
     }  # fmt: skip
     search = Settings(
@@ -177,7 +190,7 @@ def carlini_wagner_l2(
         None if given["initial_const"] == "auto" else given["initial_const"], given["confidence"], box, abort_early,
         given["polish"], 2.0 if preset == "paper" else 10.0,
     )  # fmt: skip
-    with torch.inference_mode(False):
+    with settled(network.device):
         states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
     return _as_given(as_result(points, host, rows, states, settings), X)
 
@@ -267,7 +280,7 @@ class _Block:
         x, aim = network.tensor(self.X[rows]), self.aim
         found = search(network, x, aim, settings, progress)
         won = torch.isfinite(found.squares) & ~found.spoilt
-        box, start = Box(settings.bounds), x[won]
+        box, start = Box(settings), x[won]
         # tanh returns samples only nearly; what it did not move comes back exactly.
         changed = start + (found.points[won] - box.points(box.enter(start))[0])
         if settings.bounds is not None:
@@ -289,29 +302,32 @@ class _Block:
 
 
 def _box(rows: RowBlocks, bounds: Any, widest: float) -> tuple[float, float] | None:
-    """The bounds meant; every row of X is looked at, for NaN and for values outside. A box's half must not exceed
-    `widest`, whose square the model's dtype holds.
+    """The bounds meant; every row of X is looked at, for NaN and for values outside. A box must be narrower than
+    `widest` and wider than its inverse, whose squares the model's dtype holds.
     """
     if isinstance(bounds, str) and bounds != "data":
         raise ValueError(f'bounds must be (low, high), None or "data", got {bounds!r}')
     box = None if isinstance(bounds, str) else as_bounds(bounds)
     if box == (-math.inf, math.inf):
         box = bounds = None
-    if box is not None and not box[1] - box[0] < widest:
-        raise ValueError(
-            f"bounds must be finite and not wider than {widest:.0e} for this model, got {bounds!r}; None sets none"
-        )
     low, high = np.inf, -np.inf
     for start in range(0, len(rows), RANGE_ROWS):
         block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
         check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
         inside_bounds(block, box, start)
         low, high = min(low, float(block.min(initial=np.inf))), max(high, float(block.max(initial=-np.inf)))
-    if bounds != "data" or not len(rows):
-        return box
-    if not low < high:
-        raise ValueError(f'bounds="data" needs data with a range, and every value of X is {low:g}; pass (low, high)')
-    return low, high
+    if isinstance(bounds, str) and len(rows):
+        if not low < high:
+            raise ValueError(
+                f'bounds="data" needs data with a range, and every value of X is {low:g}; pass (low, high)'
+            )
+        box = low, high
+    if box is not None and not 1 / widest < box[1] - box[0] < widest:
+        raise ValueError(
+            f"bounds must be finite and not wider than {widest:.0e} or narrower than {1 / widest:.0e} for a model of "
+            f"this dtype, got {box}; scale the data, or pass None for no bounds"
+        )
+    return box
 
 
 def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
@@ -327,14 +343,17 @@ def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
         given[name] = value
 
 
-def _check(given: dict[str, Any], batch_size: int) -> None:
+def _check(given: dict[str, Any], batch_size: int, abort_early: bool) -> None:
+    for name, value in (("polish", given["polish"]), ("abort_early", abort_early)):
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
     for name, least in (("max_iterations", 1), ("binary_search_steps", 1), ("rescue_searches", 0), ("batch_size", 1)):
         value = batch_size if name == "batch_size" else given[name]
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value < 2**31:
+            raise ValueError(f"{name} must be a whole number of at least {least} and below 2^31, got {value!r}")
     for name in ("learning_rate", "initial_const", "confidence"):
         value = given[name]
-        if name == "initial_const" and value == "auto":
+        if name == "initial_const" and isinstance(value, str) and value == "auto":
             continue
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
         if not number or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
@@ -343,7 +362,7 @@ def _check(given: dict[str, Any], batch_size: int) -> None:
 
 def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
     """X as rows on the host, and the shape of a sample."""
-    if is_torch(X) and X.device.type != "cpu":
+    if is_torch(X) and X.device.type not in ("cpu", "meta"):  # what has no values RowBlocks refuses
         X = X.cpu()
     elif type(X).__module__.split(".")[0] == "cupy":
         X = X.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +103,7 @@ def as_victim(
     """The view of a classifier that the attack walks on; blocks of at most `rows` samples, of which `sample` [b, d] are
     some, in the data's dtype. `device`: where they lie, None for the host.
     """
+    clf = _nameless(clf)
     if isinstance(clf, BayesClassifier):
         return MixtureVictim(clf, rows, options, device)
     if device is not None or options.backend == "cuda":
@@ -121,6 +123,16 @@ def as_victim(
         f"{type(clf).__name__} cannot be attacked by gradient: it has no decision_function and decision_gradient, nor "
         f"is it a fitted linear classifier or RBF SVM of two classes"
     )
+
+
+def _nameless(clf: Any) -> Any:
+    """A classifier that was fitted to named columns as one that never heard of them: scikit-learn's would warn of each
+    block of rows, which have none.
+    """
+    if "feature_names_in_" in getattr(clf, "__dict__", {}):
+        clf = copy(clf)
+        del clf.feature_names_in_
+    return clf
 
 
 def _rbf_machine(clf: Any, sample: Array) -> RBFMachine | None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from .._arrays import RowBlocks, wrap_like
-from .._estimators import accuracy, check_input
+from .._arrays import wrap_like
 from .._options import Options
 from ._batches import Batch, Stream, as_rows, shuffled_batches, writeable
 from ._checks import as_generator, check_block, check_integers, check_numbers, encode_labels
-from ._files import load_network, save_network
+from ._classifier import Classifier
 from ._layout import Layout, as_image_shape
+from ._network_files import check_tensors, read_image_shape
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +33,10 @@ STREAM_LINES = 100
 SURVEY_ROWS = 4096
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NetworkClassifier(Classifier):
     """A classifier whose logits are a :class:`~mfakit.classifiers.network.Network`; see :class:`mfakit.classifiers.CNN`
     for parameters and attributes. A subclass says what is trained: ``_loss``.
     """
-
-    _kind: ClassVar[str]
 
     image_shape: Any
     width: int
@@ -56,11 +52,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     progress: bool | None
 
     module_: Network
-    classes_: Array
     image_shape_: tuple[int, int, int]
     history_: dict[str, list[float]]
-    n_features_in_: int
-    feature_names_in_: Array
 
     def fit(self: Self, X: Any, y: Any) -> Self:
         """Train on the rows of X for ``epochs`` passes in new random orders.
@@ -191,35 +184,6 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
         return wrap_like(np.exp(np.asarray(log_proba)), X)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of samples whose predicted class is `y` [n].
-
-        Raises
-        ------
-        ValueError
-            For no samples, or another number of labels.
-        """
-        return accuracy(self.predict(X), y, sample_weight)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network, its classes and the constructor's arguments to a safetensors file; all but where and how
-        it is computed, and the history.
-        """
-        check_is_fitted(self)
-        save_network(self, path)
-
-    @classmethod
-    def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
-        """Read a file written by :meth:`save`; nothing in it is executed.
-
-        Raises
-        ------
-        FileNotFoundError
-        ValueError
-            Not such a file, cut short, tampered with, or of an unknown version: one sentence with the path.
-        """
-        return load_network(cls, path)
-
     def _loss(self, rng: np.random.Generator) -> Any:
         """What is minimised, a :class:`~mfakit.classifiers.training.Loss`; `rng` is for its own randomness."""
         raise NotImplementedError
@@ -269,25 +233,29 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # Attacks differentiate in x: gradients of the weights would only cost them time.
         return network.eval().requires_grad_(False), history
 
-    def _restore(self, layout: Layout, classes: Array, tensors: dict[str, Array]) -> None:
-        """Become the fitted classifier of these parameters."""
+    def _to_file(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        tensors = {name: value.detach().cpu().numpy() for name, value in self.module_.named_parameters()}
+        return tensors, {"image_shape": self.image_shape_}
+
+    def _from_file(self, tensors: dict[str, Array], settings: dict[str, Any], classes: Array) -> dict[str, Any]:
+        layout = Layout(read_image_shape(settings), len(classes), self.width, self.depth)
+        check_tensors(tensors, layout)
+        return {"layout": layout, "tensors": tensors}
+
+    def _become(self, classes: Array, **learned: Any) -> None:
         _require_torch(type(self).__name__)
         import torch
 
         from .network import Network, as_device, settled
 
-        device = as_device(self.device)
+        layout, device = learned["layout"], as_device(self.device)
         with settled(device), torch.no_grad():
             network = Network(layout, self.negative_slope)
             for name, parameter in network.named_parameters():
-                parameter.copy_(torch.from_numpy(writeable(tensors[name])))
+                parameter.copy_(torch.from_numpy(writeable(learned["tensors"][name])))
             network = network.to(device).eval().requires_grad_(False)
         self.module_, self.classes_, self.image_shape_ = network, classes, layout.image_shape
         self.n_features_in_ = layout.n_features
-
-    def _checked(self, X: Any) -> RowBlocks:
-        check_input(self, X)
-        return RowBlocks(X, self.n_features_in_)
 
     def _evaluate(
         self, X: Any, of: Callable[[Network, torch.Tensor], torch.Tensor], passes: int, tail: tuple[int, ...],

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
-from ._checks import as_classes, check_block, encode_labels
+from ._checks import as_classes, check_block, encode_labels, rows_on_host
 
 __all__ = ["Batch", "Stream", "as_rows", "shuffled_batches", "writeable"]
 
@@ -19,7 +19,7 @@ Batch = tuple[Array, Array]
 
 def as_rows(X: Any) -> RowBlocks:
     """X as rows, of which there is at least one, and features."""
-    rows = RowBlocks(X)
+    rows = rows_on_host(X)
     if not len(rows):
         raise ValueError(f"X has no samples: 0 sample(s) (shape={rows.shape}) while a minimum of 2 is required")
     if not rows.shape[1]:
@@ -78,7 +78,7 @@ class Stream:
         drawn = self._draw(self._size, self._rng)
         if not isinstance(drawn, tuple) or len(drawn) != 2:
             raise TypeError(f"sampler must return a tuple of X and y, got {type(drawn).__name__}")
-        rows = as_rows(drawn[0]) if d is None else RowBlocks(drawn[0], d)
+        rows = as_rows(drawn[0]) if d is None else rows_on_host(drawn[0], d)
         if not len(rows):
             raise ValueError("sampler must return at least one sample, got none")
         return rows, drawn[1]

@@ -1,4 +1,4 @@
-"""What the networks' estimators check at the door: constructor parameters, labels, samples."""
+"""What the estimators check at the door: constructor parameters, labels, samples."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, is_torch
 
-__all__ = ["as_classes", "as_generator", "check_block", "check_integers", "check_numbers", "encode_labels"]
+__all__ = [
+    "as_classes",
+    "as_generator",
+    "as_labels",
+    "check_block",
+    "check_integers",
+    "check_numbers",
+    "encode_labels",
+    "rows_on_host",
+]
 
 Array = NDArray[Any]
 
 
-def check_integers(parameters: dict[str, Any], least: int, most: int | None = None) -> None:
-    """Raise for a parameter that is no integer from `least` to `most`."""
+def check_integers(parameters: dict[str, Any], least: int, most: int | None = None, also: str = "") -> None:
+    """Raise for a parameter that is no integer from `least` to `most`; `also` says what else there is."""
+    other = f", {also}" if also else ""
     for name, value in parameters.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            raise ValueError(f"{name} must be an integer of at least {least}{other}, got {value!r}")
         if most is not None and value > most:
-            raise ValueError(f"{name} must be an integer of at most {most}, got {value!r}")
+            raise ValueError(f"{name} must be an integer of at most {most}{other}, got {value!r}")
 
 
 def check_numbers(parameters: dict[str, Any], *, positive: bool, below: float = math.inf) -> None:
@@ -62,19 +72,31 @@ def as_classes(labels: Array) -> Array:
     return whole
 
 
-def encode_labels(y: Any, n: int, name: str, classes: Array | None = None) -> tuple[Array, Array]:
-    """The classes [C] and each sample's index into them, int64 [n]; `classes` are given or found."""
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import assert_all_finite, column_or_1d
+def as_labels(y: Any, n: int, name: str) -> Array:
+    """The labels of n samples [n], of any kind that can be told apart: numbers, strings or booleans; `name` is the
+    classifier's.
+    """
+    from sklearn.utils.validation import column_or_1d
 
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None")
-    labels = column_or_1d(y.detach().cpu().numpy() if is_torch(y) else y, warn=True)
+    labels = np.asarray(y.detach().cpu() if is_torch(y) else y)
+    if labels.dtype.kind not in "iufbUO":
+        raise ValueError(f"y must hold class labels, integers or strings, got {labels.dtype}; encode them as 0, 1, …")
+    labels = column_or_1d(labels, warn=True)
     if len(labels) != n:
         raise ValueError(f"X and y must have one label per sample, got inconsistent numbers: {n} and {len(labels)}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError("Input y contains NaN or infinity; labels must be finite")
+    return np.asarray(labels)
+
+
+def encode_labels(y: Any, n: int, name: str, classes: Array | None = None) -> tuple[Array, Array]:
+    """The classes [C] and each sample's index into them, int64 [n]; `classes` are given or found, and integers."""
+    from sklearn.utils.multiclass import check_classification_targets
+
+    labels = as_labels(y, n, name)
     if classes is None:
-        if labels.dtype.kind == "f":
-            assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         classes = as_classes(labels)
     codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
@@ -96,3 +118,11 @@ def check_block(rows: RowBlocks, block: Array, start: int, dtype: Any = np.float
             raise ValueError(
                 f"{rows.name} has values beyond {np.dtype(dtype)}, which the network computes in; scale it"
             )
+
+
+def rows_on_host(X: Any, n_features: int | None = None) -> RowBlocks:
+    """X as rows; what lies on a device is refused, since training and its products read it on the host."""
+    rows = RowBlocks(X, n_features)
+    if rows.device is not None:
+        raise ValueError(f"X is on {rows.device}, and this classifier reads X on the host; pass X.cpu() or X.get()")
+    return rows

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
+from .._progress import open_bar
+from .._threads import single_threaded_products
+from ._gram import LIBSVM_BYTES, THREAD_BYTES, check_room
 from ._kernel_products import RBFMachine
 from ._svm_solver import Penalty, solve
 
@@ -128,16 +132,15 @@ def search_gamma(
 
 def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int, float, float]]:
     """All fits, several at the same time (libsvm runs without the GIL). Ctrl-C does not wait for those under way."""
-    from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
-
-    workers = max(1, min(study.settings.threads, len(gammas), KERNEL_BYTES // (8 * len(study.fitted) ** 2)))
+    n = len(study.fitted)
+    workers = max(1, min(study.settings.threads, len(gammas), KERNEL_BYTES // (8 * n**2)))
+    check_room(n, workers * ((8 + LIBSVM_BYTES) * n**2 + THREAD_BYTES))
     pool = ThreadPoolExecutor(workers)
-    hidden = None if study.settings.progress is None else not study.settings.progress
     try:
         # One core each: products with threads of their own would fight over the cores of the others.
-        with threadpool_limits(1 if workers > 1 else None, user_api="blas"):
-            return list(tqdm(pool.map(study, gammas), total=len(gammas), desc="gamma", unit="fit", disable=hidden))
+        with single_threaded_products(scan=True) if workers > 1 else nullcontext():
+            fits = pool.map(study, gammas)
+            return list(open_bar(study.settings.progress, fits, total=len(gammas), desc="gamma", unit="fit"))
     except BaseException:
         study.stop.set()
         raise

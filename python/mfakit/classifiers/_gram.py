@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows
 from .._options import Options
-from .._threads import interruptible
+from .._threads import interruptible, product_threads
 
-__all__ = ["centered_gram", "data_mean", "squared_distances"]
+__all__ = ["LIBSVM_BYTES", "THREAD_BYTES", "centered_gram", "check_room", "data_mean", "squared_distances"]
 
 Array = NDArray[Any]
 
@@ -28,6 +28,10 @@ Array = NDArray[Any]
 PANEL = 2048
 CONVERTED_ROWS = 256  # at a time, so that what is between remains in the cache
 TILE = 256  # of the triangle that is mirrored
+# What libsvm takes for each entry of the kernel: a float32 and its part of the lists.
+LIBSVM_BYTES = 5
+# Address space that a thread takes, its stack and its part of malloc; and each thread of OpenBLAS for its panels.
+THREAD_BYTES, PRODUCT_BYTES = 80 * 2**20, 32 * 2**20
 HEIGHT = 8192  # rows of the result at a time: OpenBLAS 0.3.30 crashes in an update of 32,000 by several threads
 
 
@@ -54,7 +58,7 @@ def centered_gram(rows: RowBlocks, center: Array, options: Options) -> Array:
     Every value is converted once, and half the products suffice: BLAS's rank-k update adds A Aᵀ to a triangle.
     """
     n, d = rows.shape
-    _check_memory(n)
+    _check_memory(n, d)
     gram, panel = np.empty((n, n)), np.empty(n * min(PANEL, d))
     height = options.block_rows or CONVERTED_ROWS
     for first in range(0, d, PANEL):
@@ -124,14 +128,31 @@ def squared_distances(gram: Array, center: Array) -> tuple[Array, float]:
     return gram, float(squares.sum() + len(gram) * ((center - center.mean()) ** 2).sum())
 
 
-def _check_memory(n: int) -> None:
-    """An [n, n] array beyond the machine's memory is refused here: systems that overcommit would kill the process."""
+def _check_memory(n: int, d: int) -> None:
+    """Refuse what would kill the process: an [n, n] array beyond the machine's memory, where systems overcommit, and
+    all that training takes beyond this process's limit.
+    """
+    from scipy.linalg import cython_blas  # noqa: F401 (its threads are counted only once it is loaded)
+
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
-        return
+        total = 8 * n * n
     if 8 * n * n > total:
         raise MemoryError(
             f"the kernel matrix of {n} samples takes {8 * n * n / 2**30:.0f} GiB, and this machine has "
             f"{total / 2**30:.0f}; train on fewer samples"
         )
+    products = PRODUCT_BYTES * product_threads()
+    check_room(n, (8 + LIBSVM_BYTES) * n**2 + 8 * n * min(PANEL, d) + THREAD_BYTES + products)
+
+
+def check_room(n: int, size: int) -> None:
+    """Refuse n samples where `size` bytes cannot be had: libsvm and OpenBLAS would crash, or wait for them for ever."""
+    try:
+        np.empty(size, np.uint8)
+    except MemoryError:
+        raise MemoryError(
+            f"a support vector machine of {n} samples takes up to {size / 2**20:.0f} MiB more, which this process "
+            "cannot have; train on fewer samples or raise its limit"
+        ) from None

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import validate_data
 
-from .._arrays import RowBlocks, check_finite_rows, is_torch, wrap_like
-from .._estimators import accuracy, check_input
+from .._arrays import RowBlocks, check_finite_rows, wrap_like
 from .._options import Options
-from ._checks import check_integers, check_numbers
+from ._checks import as_labels, check_integers, check_numbers, rows_on_host
+from ._classifier import Classifier
 from ._gram import data_mean
-from ._svm_files import load_svm, save_svm
+from ._svm_files import learned_by, tensors_of
 from ._svm_solver import Penalty, Solution
 
 __all__ = ["KernelSVM"]
@@ -26,10 +24,15 @@ Array = NDArray[Any]
 Self = TypeVar("Self", bound="KernelSVM")
 
 
-class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+# libsvm counts its iterations in 32 bits.
+MOST_ITERATIONS = 2**31 - 1
+
+
+class KernelSVM(Classifier):
     """See :class:`mfakit.classifiers.LinearSVM`; a subclass says how it is trained and evaluated on blocks."""
 
-    _kind: ClassVar[str]
+    _label_types = (int, float, str, bool)
+    _sequence = list
     # What scikit-learn's SVC calls it, so that code for those machines takes ours.
     kernel: ClassVar[str]
 
@@ -39,14 +42,11 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     block_rows: int | None
     n_threads: int | None
 
-    classes_: Array
     support_: Array
     support_vectors_: Array
     dual_coef_: Array
     intercept_: Array
     n_iter_: Array
-    n_features_in_: int
-    feature_names_in_: Array
 
     def fit(self: Self, X: Any, y: Any) -> Self:
         """Train on the rows of X.
@@ -74,7 +74,7 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             A kernel matrix beyond this machine's memory.
         """
         self._check_parameters()
-        rows, options = RowBlocks(X), self._options()
+        rows, options = rows_on_host(X), self._options()
         n, d = rows.shape
         if not n or not d:
             what = "sample(s)" if not n else "feature(s)"
@@ -84,7 +84,7 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         solution, learned = self._train(rows, codes, len(classes), center)
         support_vectors = rows.take(solution.support)
         validate_data(self, X, reset=True, skip_check_array=True)
-        self._become(classes, solution, support_vectors, **learned)
+        self._become(classes, solution=solution, support_vectors=support_vectors, **learned)
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -120,39 +120,8 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = self.classes_[codes]
         return wrap_like(labels, X) if labels.dtype.kind in "iufb" else labels
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of samples whose predicted class is `y` [n].
-
-        Raises
-        ------
-        ValueError
-            For no samples, or another number of labels.
-        """
-        return accuracy(self.predict(X), y, sample_weight)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write support vectors, coefficients, classes and the constructor's arguments to a safetensors file."""
-        check_is_fitted(self)
-        save_svm(self, path)
-
-    @classmethod
-    def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
-        """Read a file written by :meth:`save`; nothing in it is executed.
-
-        Raises
-        ------
-        FileNotFoundError
-        ValueError
-            Not such a file, cut short, tampered with, or of an unknown version: one sentence with the path.
-        """
-        return load_svm(cls, path)
-
     def _train(self, rows: RowBlocks, codes: Array, n_classes: int, center: Array) -> tuple[Solution, dict[str, Any]]:
         """The solution, and what else was learned."""
-        raise NotImplementedError
-
-    def _become(self, classes: Array, solution: Solution, support_vectors: Array, **learned: Any) -> None:
-        """Set the fitted attributes."""
         raise NotImplementedError
 
     def _values(self, X: Array) -> Array:
@@ -163,9 +132,16 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Gradients [n, C, d] of a block in float64."""
         raise NotImplementedError
 
+    def _to_file(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        return tensors_of(self)
+
+    def _from_file(self, tensors: dict[str, Array], settings: dict[str, Any], classes: Array) -> dict[str, Any]:
+        return learned_by(type(self), tensors, settings, len(classes))
+
     def _check_parameters(self) -> None:
         check_numbers({"C": self.C, "tol": self.tol}, positive=True)
-        check_integers({"max_iter": self.max_iter}, -1)
+        if self.max_iter != -1:
+            check_integers({"max_iter": self.max_iter}, 1, MOST_ITERATIONS, "or -1 for no limit")
         self._options()
 
     def _options(self) -> Options:
@@ -189,20 +165,10 @@ class KernelSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             values[part] = self._values(block)
         return values
 
-    def _checked(self, X: Any) -> RowBlocks:
-        check_input(self, X)
-        return RowBlocks(X, self.n_features_in_)
-
 
 def _encode(y: Any, n: int, name: str) -> tuple[Array, Array]:
     """The classes [C] in order, and each sample's index into them, int64 [n]."""
-    if y is None:
-        raise ValueError(f"{name} requires y to be passed, but the target y is None")
-    labels = column_or_1d(y.detach().cpu().numpy() if is_torch(y) else y, warn=True)
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError("Input y contains NaN or infinity; labels must be finite")
-    if len(labels) != n:
-        raise ValueError(f"X and y must have one label per sample, got inconsistent numbers: {n} and {len(labels)}")
+    labels = as_labels(y, n, name)
     check_classification_targets(labels)
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:

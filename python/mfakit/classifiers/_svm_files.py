@@ -1,42 +1,29 @@
-"""Files of fitted SVMs: support vectors and coefficients as tensors, classes and the constructor's arguments as
-settings.
-"""
+"""What a file of a fitted SVM holds: support vectors, coefficients, and the path of γ."""
 
 from __future__ import annotations
 
-import inspect
 import math
-import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_tensors, write_tensors
-from ..report import jsonable
 from ._gamma_path import GammaPath
 from ._svm_solver import Solution
 
 if TYPE_CHECKING:
     from ._svm_base import KernelSVM
 
-__all__ = ["load_svm", "save_svm"]
+__all__ = ["learned_by", "tensors_of"]
 
 Array = NDArray[Any]
-PathLike = str | os.PathLike[str]
-Classifier = TypeVar("Classifier", bound="KernelSVM")
 
-# How to compute: of this machine and not of the model.
-NOT_SAVED = ("n_threads", "progress")
 PATH_FIELDS = ("gammas", "accuracy", "n_support", "mean_l2", "adversarial_accuracy")
 
 
-def save_svm(clf: KernelSVM, path: PathLike) -> None:
-    """Write a fitted machine. A random state that is no number is not kept."""
-    parameters = {name: value for name, value in clf.get_params().items() if name not in NOT_SAVED}
-    if not isinstance(parameters.get("random_state"), int | np.integer):
-        parameters.pop("random_state", None)
-    settings: dict[str, Any] = {"parameters": parameters, "classes": clf.classes_}
+def tensors_of(clf: KernelSVM) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and settings of a fitted machine."""
+    settings: dict[str, Any] = {}
     tensors = {"support": clf.support_, "support_vectors": clf.support_vectors_, "dual": clf.dual_coef_}
     tensors["n_iter"] = clf.n_iter_.astype(np.int64)
     if hasattr(clf, "coef_"):
@@ -47,59 +34,30 @@ def save_svm(clf: KernelSVM, path: PathLike) -> None:
         # No column is negative, so -1 stands for NaN, which a file that is read back and compared cannot hold.
         tensors |= {f"path.{name}": np.nan_to_num(getattr(clf.gamma_path_, name), nan=-1.0) for name in PATH_FIELDS}
         settings["chosen"] = clf.gamma_path_.chosen
-    write_tensors(path, clf._kind, tensors, jsonable(settings))
+    return tensors, settings
 
 
-def load_svm(cls: type[Classifier], path: PathLike) -> Classifier:
-    """Read a machine written by :func:`save_svm`.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        As :func:`mfakit.files.load_mfa`; also for settings that are none of this class, and tensors that do not fit
-        each other.
-    """
-    tensors, settings = read_tensors(path, cls._kind)
-    try:
-        clf, classes = _described(cls, settings)
-        rows = 1 if len(classes) == 2 else len(classes)
-        vectors = _tensor(tensors, "support_vectors", (None, None), (np.float32, np.float64))
-        m, d = vectors.shape
-        if not m or not d:
-            raise ValueError(f"its support_vectors are [{m}, {d}], and a machine has some")
-        dual = _tensor(tensors, "dual", (rows, m))
-        support, n_iter = (_tensor(tensors, k, (s,), (np.int64,)) for k, s in (("support", m), ("n_iter", rows)))
-        if cls._kind == "linear-svm":
-            learned: dict[str, Any] = {
-                "weights": _tensor(tensors, "weights", (rows, d)),
-                "center": _tensor(tensors, "center", (d,)),
-            }
-            intercept = _tensor(tensors, "offset", (rows,))
-        else:
-            learned = {"gamma": _positive(settings.get("gamma")), "path": _path(tensors, settings)}
-            intercept = _tensor(tensors, "intercept", (rows,))
-    except (TypeError, ValueError, OverflowError) as error:
-        message = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a valid {cls._kind}: {message}") from None
-    clf._become(classes, Solution(support, dual, intercept, n_iter), vectors, **learned)
-    return clf
-
-
-def _described(cls: type[Classifier], settings: dict[str, Any]) -> tuple[Classifier, Array]:
-    """The unfitted machine and the classes [C] that the settings describe."""
-    parameters, classes = settings.get("parameters"), settings.get("classes")
-    known = set(inspect.signature(cls).parameters) - set(NOT_SAVED)
-    if not isinstance(parameters, dict) or not known - {"random_state"} <= set(parameters) <= known:
-        raise ValueError(f"its settings are not the parameters of {cls.__name__}")
-    kinds = {type(c) for c in classes} if isinstance(classes, list) else set()
-    plain = len(kinds) == 1 and kinds <= {int, float, str, bool}
-    if not isinstance(classes, list) or not plain or len(classes) < 2 or sorted(set(classes)) != classes:
-        raise ValueError("its classes are not two or more different labels in order")
-    clf = cls(**parameters)
-    clf._check_parameters()
-    return clf, np.array(classes)
+def learned_by(
+    cls: type[KernelSVM], tensors: dict[str, Array], settings: dict[str, Any], n_classes: int
+) -> dict[str, Any]:
+    """What a machine of this class and so many classes learned; a ValueError for tensors that do not fit each other."""
+    rows = 1 if n_classes == 2 else n_classes
+    vectors = _tensor(tensors, "support_vectors", (None, None), (np.float32, np.float64))
+    m, d = vectors.shape
+    if not m or not d:
+        raise ValueError(f"its support_vectors are [{m}, {d}], and a machine has some")
+    dual = _tensor(tensors, "dual", (rows, m))
+    support, n_iter = (_tensor(tensors, k, (s,), (np.int64,)) for k, s in (("support", m), ("n_iter", rows)))
+    if cls._kind == "linear-svm":
+        learned: dict[str, Any] = {
+            "weights": _tensor(tensors, "weights", (rows, d)),
+            "center": _tensor(tensors, "center", (d,)),
+        }
+        intercept = _tensor(tensors, "offset", (rows,))
+    else:
+        learned = {"gamma": _positive(settings.get("gamma")), "path": _path(tensors, settings)}
+        intercept = _tensor(tensors, "intercept", (rows,))
+    return learned | {"solution": Solution(support, dual, intercept, n_iter), "support_vectors": vectors}
 
 
 def _tensor(

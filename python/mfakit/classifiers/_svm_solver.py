@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._threads import interruptible
+from ._gram import LIBSVM_BYTES, check_room
 
 __all__ = ["Penalty", "Solution", "solve"]
 
@@ -43,7 +44,13 @@ def solve(kernel: Array, codes: Array, n_classes: int, penalty: Penalty) -> Solu
         Classes 0 .. n_classes - 1, each of which occurs.
     n_classes : int
     penalty : Penalty
+
+    Raises
+    ------
+    MemoryError
+        Without room for libsvm, which would crash.
     """
+    check_room(len(codes), LIBSVM_BYTES * len(codes) ** 2)
     return interruptible(_solve, kernel, codes, n_classes, penalty)
 
 

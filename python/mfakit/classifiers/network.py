@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -74,8 +75,12 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [n, C] of x [n, d], flattened height-width-channel."""
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"x must be a torch tensor, got {type(x).__name__}; pass torch.as_tensor(x)")
         if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ValueError(f"x must be [n, {self.n_features}], got {tuple(x.shape)}; flatten images [n, h, w, c]")
+        if x.device != self.output.weight.device:
+            raise ValueError(f"x is on {x.device}, and the network on {self.output.weight.device}; move one of them")
         image = x.reshape(len(x), *self.layout.image_shape).permute(0, 3, 1, 2).contiguous()
         for convolution in self.convolutions:
             image = leaky_relu_(convolution(image), self.negative_slope)
@@ -115,10 +120,12 @@ def settled(device: torch.device, n_threads: int | None = None) -> Iterator[None
         Where torch could not allocate; as one sentence instead of torch's RuntimeError.
     """
     threads = 1 if forked() else n_threads
+    # A default device costs every call of torch some microseconds, so it is set only where there is another.
+    there = contextlib.nullcontext() if torch.empty(0).device == device else device
     try:
         with (
             _held(device.type), _threads(threads), torch.inference_mode(False), torch.enable_grad(),
-            torch.autocast(device.type, enabled=False), device,
+            torch.autocast(device.type, enabled=False), there,
         ):  # fmt: skip
             yield
     except RuntimeError as error:
@@ -152,6 +159,8 @@ class _Knob:
 
 
 def _knobs(device: str) -> list[_Knob]:
+    if device not in ("cpu", "cuda"):  # a module of the user's, attacked where it is
+        return []
     backends: Any = torch.backends
     named = hasattr(backends, "fp32_precision")  # since torch 2.9; before, the older switches
     if device == "cpu":
@@ -166,7 +175,7 @@ def _knobs(device: str) -> list[_Knob]:
 
 
 _lock = threading.Lock()
-_holders = {"cpu": 0, "cuda": 0}
+_holders: Counter[str] = Counter()
 _found: dict[str, list[tuple[_Knob, Any]]] = {}
 
 

@@ -116,7 +116,8 @@ class LinearSVM(KernelSVM):
             weights += found.dual[:, start : start + step] @ part
         return found, {"center": center, "weights": weights}
 
-    def _become(self, classes: Array, solution: Solution, support_vectors: Array, **learned: Any) -> None:
+    def _become(self, classes: Array, **learned: Any) -> None:
+        solution, support_vectors = learned["solution"], learned["support_vectors"]
         self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
         self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
         self.n_iter_ = solution.n_iter
@@ -248,10 +249,12 @@ class RBFSVM(KernelSVM):
         else:
             learned["gamma"] = len(rows) / scatter if self.gamma == "scale" else float(self.gamma)
         distances *= -learned["gamma"]
-        kernel = np.exp(distances, out=distances)
+        with np.errstate(under="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
+            kernel = np.exp(distances, out=distances)
         return solve(kernel, codes, n_classes, self._penalty()), learned
 
-    def _become(self, classes: Array, solution: Solution, support_vectors: Array, **learned: Any) -> None:
+    def _become(self, classes: Array, **learned: Any) -> None:
+        solution, support_vectors = learned["solution"], learned["support_vectors"]
         self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
         self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
         self.n_iter_ = solution.n_iter
@@ -263,10 +266,12 @@ class RBFSVM(KernelSVM):
             del self.gamma_path_
 
     def _values(self, X: Array) -> Array:
-        return self._machine.values(X)
+        with np.errstate(under="ignore"):
+            return self._machine.values(X)
 
     def _gradients(self, X: Array) -> Array:
-        return self._machine.gradient(X)
+        with np.errstate(under="ignore"):
+            return self._machine.gradient(X)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -279,6 +284,9 @@ class RBFSVM(KernelSVM):
         check_numbers({"accuracy_threshold": self.accuracy_threshold}, positive=False, below=np.nextafter(1.0, 2.0))
         check_numbers({"validation_share": self.validation_share}, positive=True, below=1.0)
         if self.gammas is not None:
-            values = np.asarray(self.gammas, np.float64)
+            try:
+                values = np.asarray(self.gammas, np.float64)
+            except (TypeError, ValueError):
+                values = np.zeros(0)
             if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
                 raise ValueError(f"gammas must be a sequence of positive numbers, got {self.gammas!r}")
