@@ -168,7 +168,13 @@ def test_what_is_no_mixture_prior_or_label() -> None:
     for priors in ("ab", [0.5j, 0.5], [None, 1.0]):
         with pytest.raises(TypeError, match="priors must be real numbers, got dtype"):
             mfakit.BayesClassifier(clf.mixtures, priors)
-    for labels, got in (([None, None], "None"), (["a", "b"], "a, b"), ([0, 7], "0, 7"), ([0.5, 0.0], "0.0, 0.5")):
+    for labels, got in (
+        ([None, None], "None"),
+        (["a", "b"], "a, b"),
+        ([0, 7], "0, 7"),
+        ([0.5, 0.0], "0.0, 0.5"),
+        ([np.nan, 0], "0.0, nan"),
+    ):
         with pytest.raises(ValueError, match=f"y must hold the classes 0 to 1 of this classifier, got values {got}"):
             clf.score(X, labels)
     with pytest.raises(ValueError, match="check_finite must be True or False, got 'no'"):

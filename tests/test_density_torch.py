@@ -78,3 +78,14 @@ def test_global_settings_of_torch_change_nothing(backend: str, monkeypatch: pyte
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_default_dtype(default)
+
+
+def test_tensors_without_values() -> None:
+    torch = pytest.importorskip("torch")
+    mfa = random_mfa()
+    X = torch.empty(3, mfa.n_features, device="meta")
+    with pytest.raises(mfakit.BackendUnavailable, match="X is on meta, where tensors have no values"):
+        mfa.log_prob(X)
+    clf = mfakit.BayesClassifier([mfa, random_mfa(seed=1)])
+    with pytest.raises(mfakit.BackendUnavailable, match=r"got a tensor of shape \(3,\) on meta"):
+        clf.score(np.zeros((3, mfa.n_features)), X[:, 0])

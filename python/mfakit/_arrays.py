@@ -57,6 +57,8 @@ def scatter(A: Any, rows: Any, values: Any) -> None:
 
 def to_numpy(X: Any) -> np.ndarray[Any, Any]:
     """A small array of any container on the host."""
+    if is_torch(X) and X.device.type == "meta":
+        raise BackendUnavailable(f"got a tensor of shape {tuple(X.shape)} on meta, where tensors have no values")
     if is_cupy(X):
         return np.asarray(X.get())
     return np.asarray(X.detach().cpu() if is_torch(X) else X)
@@ -79,6 +81,8 @@ def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
 
     if X.requires_grad:
         raise TypeError(f"{name} requires grad, which this function would silently drop; pass {name}.detach()")
+    if X.device.type == "meta":
+        raise BackendUnavailable(f"{name} is on meta, where tensors have no values")
     if X.device.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"{name} is on {X.device}, and there is no backend for it; pass {name}.cpu()")
     if X.layout != torch.strided:
@@ -252,7 +256,8 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
     labels = to_numpy(y)
     if labels.shape != (n,):
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
-    as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None
+    with np.errstate(invalid="ignore"):  # NaN
+        as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None
     if as_int is None or (as_int != labels).any() or (n and (as_int.min() < 0 or as_int.max() >= n_classes)):
         raise ValueError(
             f"{name} must hold the classes 0 to {n_classes - 1} of this classifier, got values {_some(labels)}"

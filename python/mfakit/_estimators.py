@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import is_torch
+from ._arrays import to_numpy
 
 __all__ = ["accuracy", "check_input"]
 
@@ -28,5 +28,5 @@ def accuracy(predicted: Any, y: Any, sample_weight: Any = None) -> float:
 
     if not len(predicted):
         raise ValueError("score needs at least one sample")
-    labels = np.asarray(y.cpu() if is_torch(y) else y)
+    labels = to_numpy(y)
     return float(accuracy_score(labels, np.asarray(predicted), sample_weight=sample_weight))

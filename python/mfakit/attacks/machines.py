@@ -169,7 +169,8 @@ def _linear_parts(clf: Any, sample: Array) -> tuple[Array, Array] | None:
     x = sample[:PROBES].astype(np.float64)
     if not len(x):
         return W, b
-    size = np.linalg.norm(x, axis=1).max(initial=0.0) * np.linalg.norm(W, axis=1).max() + np.abs(b).max()
+    with np.errstate(over="ignore"):
+        size = np.linalg.norm(x, axis=1).max(initial=0.0) * np.linalg.norm(W, axis=1).max() + np.abs(b).max()
     decision = np.asarray(clf.decision_function(x)).reshape(len(x), -1)
     if decision.shape != (len(x), len(W)) or not np.allclose(x @ W.T + b, decision, AGREEMENT, AGREEMENT * size):
         return None

@@ -211,7 +211,8 @@ class GradientVictim:
         x = sample[:PROBES].astype(np.float32).astype(np.float64)
         if not len(x) or not np.isfinite(x).all():
             return 2.0**-53
-        same = np.array_equal(self._decide(x), self._decide(x * (1 + 2.0**-40)))
+        with np.errstate(over="ignore"):
+            same = np.array_equal(self._decide(x), self._decide(x * (1 + 2.0**-40)))
         return 2.0**-24 if same and (x != 0).any() else 2.0**-53
 
 

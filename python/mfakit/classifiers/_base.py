@@ -176,13 +176,15 @@ class NetworkClassifier(Classifier):
         if decision.ndim == 1:
             logits = np.stack([np.zeros(len(logits)), logits], axis=1)
         logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        with np.errstate(under="ignore"):  # what cannot be is 0, whatever the caller has asked of NumPy
+            logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return wrap_like(logits.astype(decision.dtype), X)
 
     def predict_proba(self, X: Any, *, precision: str | None = None, check_finite: bool = True) -> Any:
         """p(class | x) as the network has it, [n, C]; rows sum to 1."""
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
-        return wrap_like(np.exp(np.asarray(log_proba)), X)
+        with np.errstate(under="ignore"):
+            return wrap_like(np.exp(np.asarray(log_proba)), X)
 
     def _loss(self, rng: np.random.Generator) -> Any:
         """What is minimised, a :class:`~mfakit.classifiers.training.Loss`; `rng` is for its own randomness."""

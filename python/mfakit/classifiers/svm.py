@@ -248,8 +248,8 @@ class RBFSVM(KernelSVM):
             learned["gamma"] = learned["path"].gamma
         else:
             learned["gamma"] = len(rows) / scatter if self.gamma == "scale" else float(self.gamma)
-        distances *= -learned["gamma"]
-        with np.errstate(under="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
+        with np.errstate(under="ignore", over="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
+            distances *= -learned["gamma"]
             kernel = np.exp(distances, out=distances)
         return solve(kernel, codes, n_classes, self._penalty()), learned
 
