@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ._version import __version__
 from .commands import attack, bench, certify, distances, fit, info, reproduce, sample, train
@@ -39,14 +40,30 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0 done, 1 bad input, 2 bad usage, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # ℓ and σ on a terminal that lacks them are no reason to fail
+    with _standard_streams():
+        return _run(argv)
+
+
+@contextlib.contextmanager
+def _standard_streams() -> Iterator[None]:
+    """What is missing, as in pythonw or behind ``>&-``, leads nowhere: argparse and tqdm write to it all the same."""
+    redirections = {"stdout": contextlib.redirect_stdout, "stderr": contextlib.redirect_stderr}
+    with contextlib.ExitStack() as stack:
+        for name, redirect in redirections.items():
+            stream = getattr(sys, name)
+            if stream is None:
+                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(redirect(nowhere))
+            elif isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # ℓ and σ on a terminal that lacks them are no reason to fail
+        yield
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     try:
         status = int(args.run(args))
-        if sys.stdout is not None:  # as in pythonw, or behind >&-
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         if args.debug:
@@ -55,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader has gone (a pager, head): nothing to say, and nothing to flush at exit.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED as error:
         if args.debug:
@@ -71,6 +87,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
-    """One line on standard error, if there is one."""
-    if sys.stderr is not None:  # print would turn to standard output
-        print(f"mfakit: {' '.join(message.split())}", file=sys.stderr)
+    """One line on standard error."""
+    print(f"mfakit: {' '.join(message.split())}", file=sys.stderr)
