@@ -58,9 +58,9 @@ def test_constants_grow_tenfold_until_success_and_are_bisected_then(constants: l
     assert near.max() < 0.1
 
 
-def test_constants_count_in_widths_of_the_bounds(constants: list[list[float]]) -> None:
+def test_constants_are_given_in_data_units_and_count_in_widths_of_the_bounds(constants: list[list[float]]) -> None:
     net = linear()
-    for width, expected in ((1.0, 0.5), (8.0, 0.5)):
+    for width, expected in ((1.0, 0.5), (8.0, 0.5 / 64)):
         constants.clear()
         bounds = (0.5 - width / 2, 0.5 + width / 2)
         carlini_wagner_l2(

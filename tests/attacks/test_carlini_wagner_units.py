@@ -11,6 +11,7 @@ import pytest
 
 import mfakit
 from mfakit.attacks import carlini_wagner_l2
+from mfakit.attacks.carlini_wagner import PAPER
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -33,11 +34,13 @@ class InUnits(nn.Module):
 def attack(net: Any, X: Any, y: Any, unit: float, options: dict[str, Any]) -> Any:
     if options.get("bounds", "data") is None:  # then the learning rate is a length
         options = options | {"learning_rate": 0.01 * unit}
+    if "initial_const" in options:
+        options = options | {"initial_const": options["initial_const"] * unit**2}
     return carlini_wagner_l2(InUnits(net, unit), (X * unit).astype(X.dtype), y, **options)
 
 
 OPTIONS = {
-    "paper": {"preset": "paper"},
+    "paper": PAPER,
     "default": {"max_iterations": 100},
     "no bounds": {"bounds": None, "max_iterations": 100},
 }

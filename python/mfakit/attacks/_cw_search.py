@@ -4,8 +4,8 @@ sample its own search over the constant c.
 Nothing is shared between samples but the calls of the network: constants, brackets, early ends and best points are
 vectors over the batch, and whoever is done leaves it.
 
-‖δ‖ is measured in widths of the bounds, as in the papers, whose images fill [0, 1]: c and the term in Adam's divisor
-mean the same whatever the unit of the data, and nothing is too small or too large for the model's dtype.
+‖δ‖ is measured in widths of the bounds: the term in Adam's divisor means the same whatever the unit of the data, and
+nothing is too small or too large for the model's dtype. Constants that the caller gives are for lengths in data units.
 """
 
 from __future__ import annotations
@@ -238,9 +238,7 @@ def _initial(missing: Tensor, norm: Tensor, box: Box, settings: Settings, dtype:
         slope = box.unit * norm
         c = (ABOVE_LINEAR * 2.0 * missing / slope / slope).nan_to_num(nan=1.0)
     else:
-        # Without bounds it was given for lengths in data units.
-        unit = 1.0 if settings.bounds is not None else box.unit
-        c = torch.full_like(missing, settings.initial_const / unit / unit)
+        c = torch.full_like(missing, settings.initial_const / box.unit / box.unit)
     return c.clamp(_largest(dtype) ** -1, _largest(dtype)).to(dtype)
 
 

@@ -80,9 +80,8 @@ def carlini_wagner_l2(
     learning_rate : float
         Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box.
     initial_const : float or "auto"
-        The first c, where ‖δ‖ counts in widths of `bounds`, as in the paper, whose images fill [0, 1]; without bounds
-        in data units. "auto" measures the scale of the logits: per sample 4 margin / ‖∇margin‖², twice the constant at
-        which a linear model's loss has its minimum on the boundary.
+        The first c of ‖δ‖² + c · margin, ‖δ‖ in data units. "auto" measures the scale of the logits: per sample
+        4 margin / ‖∇margin‖², twice the constant at which a linear model's loss has its minimum on the boundary.
     confidence : float
         How far the other logit must lead, in logits. The margin is kept in ``x_adv`` where rounding permits.
     bounds : (low, high), None or "data"
@@ -133,9 +132,10 @@ def carlini_wagner_l2(
     -----
     In other data units, with a model to match, the same samples are fooled, and at the same distances in those units:
     in float64 to rounding; in float32, whose rounding the search multiplies, to about a thousandth (polished 1e-5), and
-    exactly for units that differ by a power of two. Without bounds `learning_rate` is in data units and has to follow.
-    Bounds (and the range of X, where it makes them) may be 1e-15 to 1e15 wide for a model in float32, 1e-123 to 1e123
-    in float64. Autocast, torch's default device and other settings around the call do not reach the model.
+    exactly for units that differ by a power of two. A number for `initial_const` has to follow with the unit's square,
+    so that ``preset="paper"`` is meant for images in [0, 1], and without bounds `learning_rate` with the unit. Bounds
+    (and the range of X, where it makes them) may be 1e-15 to 1e15 wide for a model in float32, 1e-123 to 1e123 in
+    float64. Autocast, torch's default device and other settings around the call do not reach the model.
 
     References
     ----------
