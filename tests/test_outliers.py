@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from support import random_mfa
 
 import mfakit
+from mfakit.outliers import principal_step
 
 
 def _classifier() -> mfakit.BayesClassifier:
@@ -26,3 +29,22 @@ def test_equal_rows_have_no_spread(n: int) -> None:
     clf = _classifier().asymmetric(np.full((n, 12), 0.25), direction=2)
     for mixture in clf.mixtures:
         np.testing.assert_allclose(mixture.means[-1], 0.25, atol=1e-7)
+
+
+def test_fewer_samples_than_features_are_never_in_memory_twice() -> None:
+    n, d, direction = 400, 60_000, 3
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(n, 6)) * [9, 7, 5, 3, 2, 1] @ rng.normal(size=(6, d))).astype(np.float32)
+    tracemalloc.start()
+    try:
+        mean, step = principal_step(X, direction)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < X.nbytes  # in float64 all of X would take twice that
+    centered = X - X.mean(axis=0, dtype=np.float64)
+    _, sizes, directions = np.linalg.svd(centered, full_matrices=False)
+    np.testing.assert_allclose(mean, X.mean(axis=0, dtype=np.float64), rtol=1e-12, atol=1e-12)
+    expected = directions[direction - 1] * sizes[direction - 1] / np.sqrt(n)
+    expected *= np.sign(expected[np.abs(expected).argmax()])
+    np.testing.assert_allclose(step, expected, rtol=1e-8, atol=1e-8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["outlier_step", "principal_step", "with_outlier"]
 
 Array = NDArray[Any]
+
+# Features of all samples that are held in float64 at a time, where there are fewer samples than features.
+PANEL = 2048
 
 
 def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Array, Array]:
@@ -35,8 +39,8 @@ def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Ar
 
 
 def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array, Array]:
-    """Mean [d] and √λ · v [d] of the `direction`-th principal direction of samples X [n, d], in blocks of rows that
-    are brought to the host.
+    """Mean [d] and √λ · v [d] of the `direction`-th principal direction of samples X [n, d], in blocks of rows or of
+    features that are brought to the host.
     """
     rows = RowBlocks(X, d, "X_train")
     n, d = rows.shape
@@ -49,8 +53,11 @@ def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array,
         check_finite_rows(block.sum(axis=1), block, i, rows.name)
         mean += block.sum(axis=0) / n
     if n < d:  # the Gram matrix is the smaller of the two; its eigenvectors give the covariance's
-        centered = _block(rows, 0, n) - mean
-        vector = centered.T @ _eigenvector(centered @ centered.T / n, direction)[1]
+        gram = np.zeros((n, n))
+        for centered in _panels(rows, mean):
+            gram += centered @ centered.T
+        weights = _eigenvector(gram / n, direction)[1]
+        vector = np.concatenate([centered.T @ weights for centered in _panels(rows, mean)])
         length = float(np.linalg.norm(vector))
         return mean, _oriented(vector / (length or 1.0)) * (length / np.sqrt(n))
     covariance = np.zeros((d, d))
@@ -61,12 +68,19 @@ def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array,
     return mean, _oriented(vector) * np.sqrt(max(value, 0.0))
 
 
-def _block(rows: RowBlocks, start: int, stop: int) -> Array:
-    """Rows start:stop in float64, on the host."""
+def _block(rows: RowBlocks, start: int, stop: int, columns: slice = slice(None)) -> Array:
+    """Rows start:stop, or some columns of them, in float64, on the host."""
     if rows.device is None:
-        return np.asarray(rows.block(start, stop, np.float64))
+        return np.asarray(rows.block(start, stop, np.float64, columns))
     with get_arrays(get_backend("cuda", rows.device), rows.device).active():
-        return to_numpy(rows.block(start, stop, np.float64))
+        return to_numpy(rows.block(start, stop, np.float64, columns))
+
+
+def _panels(rows: RowBlocks, mean: Array) -> Iterator[Array]:
+    """All rows less their mean, some features at a time."""
+    for first in range(0, len(mean), PANEL):
+        columns = slice(first, first + PANEL)
+        yield _block(rows, 0, len(rows), columns) - mean[columns]
 
 
 def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
