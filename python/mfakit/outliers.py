@@ -19,8 +19,8 @@ __all__ = ["outlier_step", "principal_step", "with_outlier"]
 
 Array = NDArray[Any]
 
-# Features of all samples that are held in float64 at a time, where there are fewer samples than features.
-PANEL = 2048
+# Values in float64 of a block of rows; and features of all rows at a time, where there are fewer rows than features.
+BLOCK_VALUES, PANEL = 2**22, 2048
 
 
 def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Array, Array]:
@@ -46,7 +46,7 @@ def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array,
     n, d = rows.shape
     if direction > min(n, d):
         raise ValueError(f"X_train has {n} samples, too few for principal direction {direction}")
-    step = max(1, 2**23 // d)
+    step = max(1, BLOCK_VALUES // d)
     mean = np.zeros(d)
     for i in range(0, n, step):
         block = _block(rows, i, i + step)
