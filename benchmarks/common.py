@@ -18,16 +18,22 @@ import mfakit
 RESULTS = Path(__file__).parent / "results"
 
 
+# For how long OpenBLAS's threads stay awake after a product, and more, seconds.
+SPINNING = 0.25
+
+
 def interleaved(
     candidates: dict[str, Callable[[], Any]], rounds: int = 5, warm_up: bool = True
 ) -> dict[str, list[float]]:
     """Seconds of each candidate, in turn within each round, after one warm-up: machines drift, ratios within a round
-    less."""
+    less. Between two the threads of BLAS fall asleep, which would spin for a while beside the next.
+    """
     for run in candidates.values() if warm_up else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
+            time.sleep(SPINNING)
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)

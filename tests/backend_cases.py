@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from support import random_mfa, rtol
 
 import mfakit
-from mfakit import density, subspaces
+from mfakit import evaluator, subspaces
 from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.backends import TABLE, numpy_ops
 from mfakit.factors import Factors
@@ -71,7 +71,7 @@ class Model:
 
     def pairs(self) -> tuple[Array, Array]:
         """About two thirds of all pairs, sorted by component."""
-        return density.sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
+        return evaluator.sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
 
     def products(self, factors: Factors) -> Array:
         return self.centered @ factors.panel(self.centered.dtype)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["forked", "interruptible", "product_threads", "single_threaded_products"]
+__all__ = ["forked", "interruptible", "product_threads", "single_threaded_products", "unheld_product_threads"]
 
 _logger = logging.getLogger("mfakit")
 
@@ -104,6 +104,13 @@ def single_threaded_products(*, scan: bool = False) -> Iterator[None]:
         with _changing:
             for library in taken:
                 _let_go(library)
+
+
+def unheld_product_threads() -> int:
+    """Threads that a matrix product takes where nobody holds it at one."""
+    with _changing:
+        found = [_held.get(_owner(one), _Held(0, one.get_num_threads() or 1)).before for one in _blas_libraries()]
+    return max(found, default=1)
 
 
 def product_threads() -> int:

@@ -17,6 +17,8 @@ from .mfa import MFA, common_device
 if TYPE_CHECKING:
     from types import MappingProxyType
 
+    from .evaluator import Evaluator
+
 __all__ = ["BayesClassifier"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
@@ -116,7 +118,7 @@ class BayesClassifier:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
         array, or a CuPy array for samples on a device.
         """
-        from .density import Evaluator, over_blocks
+        from .density import over_blocks
 
         rows = RowBlocks(X, self.n_features)
         opts = Options(**options)
@@ -131,7 +133,7 @@ class BayesClassifier:
             for c, mixture in enumerate(self._mixtures):
                 part[:, c] = evaluator.sibling(mixture.factors).log_prob(block, first, rows.name) + log_priors[c]
 
-        over_blocks(rows, max((m.factors for m in self._mixtures), key=lambda f: f.n_columns), opts, fill, joint)
+        over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, joint)
         return joint
 
     def _from_joint(self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any]) -> Any:
@@ -169,7 +171,7 @@ class BayesClassifier:
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
-        from .density import Evaluator, over_blocks
+        from .density import over_blocks
 
         rows, opts, two = RowBlocks(X, self.n_features), Options(**options), self.n_classes == 2
         for mixture in self._mixtures:
@@ -187,7 +189,7 @@ class BayesClassifier:
             if other is not None:
                 part -= other
 
-        over_blocks(rows, max((m.factors for m in self._mixtures), key=lambda f: f.n_columns), opts, fill, out)
+        over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, out)
         result = wrap_like(out, X)
         return result if opts.out is None else opts.out
 

@@ -102,6 +102,13 @@ class Factors:
         """D⁻¹ᵀ [d, k], for the second product that diagonal noise needs."""
         return self._cached("thin", dtype, lambda: (1.0 / self.noise).T)
 
+    def prepare(self, dtype: Any) -> None:
+        """Make what a product in `dtype` reads, so that threads which share the factors find it made."""
+        self.panel(dtype)
+        self.largest_safe_norm(dtype)
+        if not self.is_isotropic:
+            self.thin_panel(dtype)
+
     def largest_safe_norm(self, dtype: Any) -> float:
         """The largest ‖x - center‖ whose products with the panels cannot overflow `dtype`; 0 if a panel does by
         itself.

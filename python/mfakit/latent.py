@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ._arrays import RowBlocks, on_device_of, to_numpy, wrap_like
 from ._options import Options
 from .backends import get_arrays, get_backend
-from .density import Evaluator, Scores, each_block, open_rows, over_blocks, per_sample
+from .density import each_block, open_rows, over_blocks, per_sample
+from .evaluator import Evaluator, Scores
 from .factors import Factors, factorize
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
             target[:] = values
             arrays.store(result, part, target)
 
-    each_block(rows, mfa.factors, opts, work)
+    each_block(rows, [mfa.factors], opts, work)
     latent_map = mfa.factors.latent_map
     covariance = latent_map @ latent_map.transpose(0, 2, 1)
     with on_device_of(mean):
@@ -183,5 +184,5 @@ def _conditional_mean(mfa: MFA, X: Array, missing: Array, opts: Options) -> Arra
             guess = mfa.means[j, missing] + z @ mfa.loadings[j][missing].T.astype(np.float64)
             part[scores.rows[pair]] += resp[scores.rows[pair], j][:, None] * guess
 
-    over_blocks(rows, observed, options, fill, result)
+    over_blocks(rows, [observed], options, fill, result)
     return result

@@ -12,7 +12,8 @@ from ._arrays import array_module, to_numpy, wrap_like
 from ._options import Options
 from ._progress import open_bar
 from .backends import get_arrays, get_backend
-from .density import Evaluator, open_rows, over_blocks, sorted_pairs
+from .density import open_rows, over_blocks
+from .evaluator import Evaluator, sorted_pairs
 from .factors import Factors
 from .mfa import MFA, common_device, on_device
 
@@ -60,7 +61,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         part[:] = evaluator.xp.sqrt(_sq_distances(evaluator, block, first, rows.name))
 
-    over_blocks(rows, mfa.subspaces, opts, fill, out)
+    over_blocks(rows, [mfa.subspaces], opts, fill, out)
     result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
     return result if opts.out is None else opts.out
 

@@ -15,7 +15,7 @@ from .._arrays import as_labels, class_indices, gather, is_torch, scatter
 from .._options import Options
 from ..backends import get_arrays, get_backend
 from ..bayes import BayesClassifier
-from ..density import Evaluator
+from ..evaluator import Evaluator
 
 __all__ = ["PROBES", "Choice", "GradientVictim", "MixtureVictim", "Strict"]
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..density import Evaluator, over_blocks
+from ..density import over_blocks
+from ..evaluator import Evaluator
 from ..mfa import MFA
 from .em import FitResult, progress_bar
 from .source import Source
@@ -181,6 +182,6 @@ def _mean_log_likelihood(mfa: MFA, source: Source) -> float:
     total = 0.0
     for rows, weights in source.parts():
         log_p = np.empty(len(rows))
-        over_blocks(rows, mfa.factors, source.options, fill, log_p)
+        over_blocks(rows, [mfa.factors], source.options, fill, log_p)
         total += float(log_p.sum()) if weights is None else float(weights @ log_p)
     return total / source.survey.total_weight

@@ -14,7 +14,8 @@ import numpy as np
 
 from .._arrays import RowBlocks, to_numpy
 from .._options import Options
-from ..density import Evaluator, Scores, each_block
+from ..density import in_order
+from ..evaluator import Evaluator, Scores
 from ..mfa import MFA
 from .source import as_weights
 
@@ -139,7 +140,7 @@ class Statistics:
             part = slice(first, first + len(block))
             self.add_block(evaluator(block, first, rows.name), evaluator, None if weights is None else weights[part])
 
-        each_block(rows, self.mfa.factors, options or Options(), work)
+        in_order(rows, self.mfa.factors, options or Options(), work)
         return self
 
     def add_block(self, scores: Scores, evaluator: Evaluator, sample_weight: Array | None = None) -> None:
