@@ -6,7 +6,6 @@ done with a block is the :mod:`evaluator <mfakit.evaluator>`'s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,7 @@ import numpy as np
 
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
-from ._shares import Crew, may_share
-from ._threads import unheld_product_threads
+from ._shares import Crew, plan_crew
 from .backends import get_arrays, get_backend
 from .evaluator import Evaluator
 from .factors import Factors
@@ -30,16 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 Array = Any  # NumPy's or, on a device, CuPy's
-
-# Multiplications: below the first, BLAS does them in one thread; what a thread must have to do, which takes longer than starting it; and what a core does in the time
-# that our kernels' threads lose to those of the product before them, which spin on the same cores (10 ms and more).
-SERIAL_STEPS, SHARE_STEPS, SPIN_STEPS = 2**18, 2**24, 2**28
-# An entry of the product costs the kernels that follow as much as so many features.
-ENTRY_STEPS = 32
-# Threads that multiply beside each other read the panel each for itself: so many rows for each of them pay for that.
-ROWS_PER_THREAD = 16
-# For fewer rows our kernels start no threads after a product in several.
-FEW_ROWS = 256
 
 # Of a block: (evaluator, block of X, number of its first row), and where a result is to be filled in, its part of that.
 Work = Callable[[Evaluator, Array, int], None]
@@ -81,24 +69,13 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
 
 
 def _crew(X: RowBlocks, factors: Factors, options: Options) -> tuple[int, Options]:
-    """How many threads share the rows of X, and the options of each; their blocks together are one block's memory.
-
-    Kernels in several threads after a product in several wait for the scheduler to take the cores from BLAS's: for
-    small blocks that is all the time they take. So each thread multiplies for itself, or the kernels have one.
-    """
-    (n, d), columns = X.shape, factors.n_columns
-    steps = n * columns * (d + ENTRY_STEPS)
-    if steps < SERIAL_STEPS or options.method == "residual":
-        return 1, options
+    """How many threads share the rows of X, and each one's options."""
     arrays = get_arrays(get_backend(options.backend, X.device), X.device)
-    threads = 1 if arrays.is_device else min(options.threads, unheld_product_threads())
-    if threads == 1 or not may_share():
+    if arrays.is_device or options.method == "residual":
         return 1, options
-    rows = arrays.plan_block(options, X, columns, X.dtype.itemsize)
-    count = min(threads, steps // SHARE_STEPS, math.isqrt(rows // ROWS_PER_THREAD))
-    if count > 1 and steps / count - steps / threads <= SPIN_STEPS:
-        return count, replace(options, n_threads=1, block_rows=rows // count)
-    return 1, replace(options, n_threads=1) if n < FEW_ROWS or steps < SHARE_STEPS else options
+    rows = arrays.plan_block(options, X, factors.n_columns, X.dtype.itemsize)
+    count, own = plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
+    return count, own if count == 1 else replace(own, block_rows=rows // count)
 
 
 def over_blocks(X: RowBlocks, mixtures: Sequence[Factors], options: Options, fill: Fill, out: Array) -> None:

@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from .._arrays import RowBlocks, check_finite_rows, to_numpy
 from .._options import Options, no_out
 from .._progress import open_bar
+from .._shares import plan_crew
 from ..backends import get_arrays, get_backend
 from ..backends.host import Host
+from .blocks import attack_blocks
 from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
 from .machines import KernelVictim, LinearVictim, as_victim
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds, push_until_flipped
 from .victims import PROBES, GradientVictim, MixtureVictim
-from .walk import DirectWalk, FactorWalk, Steps
+from .walk import DirectWalk, FactorWalk, State, Steps, may_take_long
 
 __all__ = ["gradient_attack"]
 
@@ -153,10 +155,15 @@ def _attack(
         settings["polish"],
         bounds,
     )
-    states, points = [], arrays.empty_result(rows.shape, rows.dtype, rows)
+    points = arrays.empty_result(rows.shape, rows.dtype, rows)
+    victims = [victim]
+    if isinstance(victim, MixtureVictim) and not arrays.is_device and not (taken == "factor" and may_take_long(steps)):
+        count, own = plan_crew(len(rows), rows.shape[1], _columns(clf), size, opts)
+        size = max(1, size // count)
+        victims = [MixtureVictim(clf, size, own) for _ in range(count)]
     with open_bar(progress, total=len(rows), unit="sample", desc="attack") as bar:
 
-        def attack(block: Array, first: int) -> None:
+        def attack(victim: Any, block: Array, first: int) -> State:
             part = slice(first, first + len(block))
             if opts.check_finite:
                 check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
@@ -165,10 +172,9 @@ def _attack(
             walk.run(steps)
             there = push_until_flipped(victim.strict(), walk, block, bounds)
             points[part] = there if rows.device is not None else arrays.to_host(there)
-            states.append(walk.state)
-            bar.update(len(block))
+            return walk.state
 
-        arrays.each_block(rows, size, attack, victim.resize)
+        states = attack_blocks(rows, size, arrays, victims, attack, bar)
     return as_result(points, X, rows, states, settings)
 
 

@@ -29,7 +29,7 @@ there is no density: that is what :func:`mfakit.subspace_distances` is for.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,20 @@ from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
 from .._options import Options, no_out
 from .._progress import open_bar
+from .._shares import useful_threads
 from .._threads import forked
 from ..backends import why_missing
 from ..backends.host import HOST
 from ..bayes import BayesClassifier
 from ._general_model import Components
+from .blocks import attack_blocks
 from .coordinates import FactorCoordinates, why_not
 from .general import GeneralSearch, RootSearchError
 from .pairs import PairTable, why_not_pairs
 from .result import AttackResult
 from .verify import as_result, push_until_flipped
 from .victims import Choice, MixtureVictim
-from .walk import DirectWalk, within_class
+from .walk import DirectWalk, State, within_class
 
 __all__ = ["Grade", "MinimalResult", "grade", "minimal_perturbation"]
 
@@ -60,6 +62,8 @@ PATHS = ("auto", "factor", "general")
 # Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits. The general path takes
 # fewer, so that its progress shows.
 BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
+# Threads share the samples where each has so many.
+ROWS_PER_THREAD = 4
 # Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
 LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
@@ -198,35 +202,39 @@ def minimal_perturbation(
         raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
     size = BLOCK_ROWS if path == "factor" else GENERAL_BLOCK_ROWS
-    brackets: list[tuple[Array, Array]] = []
-    states, points = [], np.empty(rows.shape, rows.dtype)
-    victim = MixtureVictim(clf, size, opts)
-    components = Components(clf) if path == "general" else None
+    points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
+    victims, components = [MixtureVictim(clf, size, opts)], None
+    if path == "general":
+        components = Components(clf)
+    else:
+        PairTable.of(FactorCoordinates.of(clf))  # made here, and not in each of the threads
+        count = max(1, min(useful_threads(opts), len(rows) // ROWS_PER_THREAD))
+        if count > 1:
+            size = -(-size // count)
+            victims = [MixtureVictim(clf, size, replace(opts, n_threads=1)) for _ in range(count)]
+
+    def attack(victim: MixtureVictim, block: Array, first: int) -> State:
+        part = slice(first, first + len(block))
+        if opts.check_finite:
+            check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
+        y_block = None if labels is None else labels[part]
+        search: FactorSearch | GeneralSearch
+        if components is None:
+            search = FactorSearch(victim, block, y_block)
+            lower[part], n_pairs[part] = search.bracket(clf, first)
+        else:
+            search = GeneralSearch(victim, block, y_block)
+            lower[part], n_pairs[part] = search.bracket(components, first)
+        points[part] = push_until_flipped(victim, search, block, None)
+        return search.state
+
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
-        for start in range(0, len(rows), size):
-            part = slice(start, min(start + size, len(rows)))
-            block = rows.block(part.start, part.stop)
-            if opts.check_finite:
-                check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
-            y_block = None if labels is None else labels[part]
-            search: FactorSearch | GeneralSearch
-            if components is None:
-                search = FactorSearch(victim, block, y_block)
-                brackets.append(search.bracket(clf, start, opts.threads))
-            else:
-                search = GeneralSearch(victim, block, y_block)
-                brackets.append(search.bracket(components, start))
-            points[part] = push_until_flipped(victim, search, block, None)
-            states.append(search.state)
-            bar.update(len(block))
+        states = attack_blocks(rows, size, HOST, victims, attack, bar)
     settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
     result = as_result(points, X, rows, states, settings)
-    lower, n_pairs = (np.concatenate([b[i] for b in brackets] or [np.zeros(0)]) for i in (0, 1))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
-    return MinimalResult(
-        **result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs.astype(np.int64)
-    )
+    return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)
 
 
 def _check_scales(clf: BayesClassifier) -> None:
@@ -268,7 +276,7 @@ def _path(clf: Any, path: str) -> str:
 class FactorSearch(DirectWalk):
     """One block of samples; the kernel finds the bracket, and the base class's state is what the verification reads."""
 
-    def bracket(self, clf: Any, start: int, n_threads: int) -> tuple[Array, Array]:
+    def bracket(self, clf: Any, start: int) -> tuple[Array, Array]:
         """Lower bounds [n] and pairs examined [n]; leaves the points beyond the boundary in `here`.
 
         `start` is the number of the block's first sample, for messages.
@@ -283,7 +291,7 @@ class FactorSearch(DirectWalk):
         reports = np.zeros((len(rows), 5), np.int64)
         _native.certify(
             *q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, state.y[rows], a, sq, alpha, w,
-            found, reports, 1 if forked() else n_threads,
+            found, reports, 1 if forked() else self.victim.threads,
         )  # fmt: skip
         if np.isnan(found).any():
             i = int(np.isnan(found).any(axis=1).argmax())

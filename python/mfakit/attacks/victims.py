@@ -6,6 +6,7 @@ anything with ``decision_function`` and ``decision_gradient``. Linear and kernel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,7 @@ class MixtureVictim:
         options = replace(options, check_finite=False)  # the door has checked X
         self.n_classes, self.n_features = clf.n_classes, clf.n_features
         self.ops, self.threads = ops, options.threads
+        self.heed: Callable[[], None] = lambda: None  # raises where the attack has been given up
         self._evaluators = [Evaluator(m.factors, ops, np.float64, rows, options) for m in clf.mixtures]
         with np.errstate(divide="ignore"):
             self._log_priors = np.log(clf.priors)
@@ -74,6 +76,7 @@ class MixtureVictim:
         best = np.empty((len(X), self.n_classes), np.int64)
         height = np.empty_like(joint)
         rows = np.arange(len(X))
+        self.heed()
         for c, evaluator in enumerate(self._evaluators):
             log_prob = evaluator(X).log_prob
             total = self.arrays.xp.empty(len(X))
@@ -127,7 +130,8 @@ class GradientVictim:
     """
 
     def __init__(self, clf: Any, options: Options, sample: Array) -> None:
-        self.clf, self.ops, self.threads = clf, get_backend(options.backend), options.threads
+        # Steps in one thread: after a product in several they would wait for those, which spin on.
+        self.clf, self.ops, self.threads = clf, get_backend(options.backend), 1
         self.dtype = sample.dtype
         classes = getattr(clf, "classes_", None)
         self.classes = None if classes is None else np.asarray(classes)

@@ -15,7 +15,7 @@ from ..backends.walk_ends import ENDS
 from .coordinates import FactorCoordinates
 from .victims import Choice, GradientVictim, MixtureVictim
 
-__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "within_class"]
+__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "may_take_long", "within_class"]
 
 Array = NDArray[Any]
 
@@ -160,9 +160,10 @@ class FactorWalk(DirectWalk):
         """
         n, start, threads = len(arrays[0]), 0, self.victim.threads
         on_device = self.victim.arrays.is_device
-        long = not on_device and STEP_SECONDS * steps.most > 2 * PART_SECONDS
+        long = not on_device and may_take_long(steps)
         rows = n if on_device else max(threads, int(threads * PART_SECONDS / (STEP_SECONDS * max(steps.most, 1))))
         while start < n:
+            self.victim.heed()
             began = time.perf_counter()
             y, *moved = (array[start : start + rows] for array in arrays)
             args = (
@@ -174,6 +175,11 @@ class FactorWalk(DirectWalk):
             start += rows
             seconds = max(time.perf_counter() - began, 1e-6)
             rows = max(threads, int(rows * min(4.0, PART_SECONDS / seconds)))
+
+
+def may_take_long(steps: Steps) -> bool:
+    """Whether a single sample's walk in factor coordinates may, which is one call of the kernel."""
+    return STEP_SECONDS * steps.most > 2 * PART_SECONDS
 
 
 def within_class(component: Array, cls: Array, first: Array) -> Array:
