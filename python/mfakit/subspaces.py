@@ -11,6 +11,7 @@ import numpy as np
 from ._arrays import array_module, to_numpy, wrap_like
 from ._options import Options
 from ._progress import open_bar
+from ._shares import useful_threads
 from .backends import get_arrays, get_backend
 from .density import open_rows, over_blocks
 from .evaluator import Evaluator, sorted_pairs
@@ -26,6 +27,7 @@ Array = Any  # NumPy's or, on a device, CuPy's
 
 # Relative error of a squared distance above which it is recomputed from the residual, by the dtype of the product.
 DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
+FEW_PAIRS = 10_000
 
 
 def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
@@ -151,8 +153,10 @@ def subspace_distances(
     ops = get_backend(opts.backend, device)
     shape = (mfa0.n_components, mfa1.n_components)
     reducer = _reducer(reduce, shape, n_smallest, bins, mfa0, mfa1)
+    # In several threads the kernel would wait for those of the product, longer than few pairs take in one.
+    threads = 1 if shape[0] * shape[1] <= FEW_PAIRS and useful_threads(opts) > 1 else opts.threads
     with open_bar(progress, total=shape[0] * shape[1], unit="pair", unit_scale=True, desc="distances") as bar:
-        for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, opts.threads, device):
+        for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, threads, device):
             reducer.add(rows, columns, distances)
             bar.update(distances.size)
     found = reducer.result()

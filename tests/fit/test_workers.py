@@ -59,10 +59,10 @@ def test_threads_find_the_sums_of_one(backend: str, noise: str, n_threads: int) 
 def test_sums_that_do_not_fit_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     mfa, X, _ = case()
     source = Source.from_array(X, options=Options(n_threads=4))
-    assert workers._count(mfa, source) == 4
+    assert workers._plan(mfa, source)[0] == 4
     monkeypatch.setattr(workers, "WORKER_BYTES", 1000)
-    assert workers._count(mfa, source) == 1
-    assert workers._count(mfa, Source.from_array(X, options=Options(n_threads=1))) == 1
+    assert workers._plan(mfa, source)[0] == 1
+    assert workers._plan(mfa, Source.from_array(X, options=Options(n_threads=1)))[0] == 1
 
 
 def test_products_get_their_threads_back() -> None:

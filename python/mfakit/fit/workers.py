@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
 from .._options import Options
-from .._shares import Crew
+from .._shares import Crew, useful_threads
 from ..backends import get_arrays, get_backend
 from ..evaluator import Evaluator
 from ..mfa import MFA
@@ -32,14 +32,14 @@ def expectation(mfa: MFA, source: Source) -> Statistics:
     Which thread takes which rows is fixed, so the result is the same bytes at each call; another number of threads
     changes rounding only.
     """
-    count = _count(mfa, source)
+    count, options = _plan(mfa, source)
     if count == 1:
-        alone = _Worker(mfa, source.options, None)
+        alone = _Worker(mfa, options, None)
         for rows, weights in source.parts():
             alone.add(rows, weights, 0, len(rows))
         return alone.stats
     with Crew(count) as crew:
-        workers = [_Worker(mfa, source.options, crew) for _ in range(count)]
+        workers = [_Worker(mfa, options, crew) for _ in range(count)]
         mfa.factors.prepare(source.survey.dtype)  # made once, here, and not by each thread
 
         def add(i: int, start: int, end: int, rows: RowBlocks, weights: Array | None) -> None:
@@ -53,20 +53,23 @@ def expectation(mfa: MFA, source: Source) -> Statistics:
     return total
 
 
-def _count(mfa: MFA, source: Source) -> int:
-    k, d, l = mfa.loadings.shape
-    threads = 1 if source.on_device else source.options.threads
-    fits = threads * 8 * k * d * (l + 2) <= WORKER_BYTES
-    worthwhile = source.survey.n_rows * d * k * (l + 1) >= WORKER_STEPS * threads
-    return threads if fits and worthwhile else 1
+def _plan(mfa: MFA, source: Source) -> tuple[int, Options]:
+    """How many threads share a pass, and the options of each."""
+    (k, d, l), options = mfa.loadings.shape, source.options
+    own = replace(options, n_threads=1)
+    if source.on_device or options.threads == 1:
+        return 1, options
+    if source.survey.n_rows * d * k * (l + 1) < WORKER_STEPS * options.threads:  # the kernels' threads would lose time
+        return 1, own if useful_threads(options) > 1 else options
+    fits = options.threads * 8 * k * d * (l + 2) <= WORKER_BYTES
+    return (options.threads, own) if fits else (1, options)
 
 
 class _Worker:
     """Statistics of some rows, and the buffers of the block at hand, of which all workers together have one."""
 
     def __init__(self, mfa: MFA, options: Options, crew: Crew | None) -> None:
-        self.stats, self.crew = Statistics.zeros(mfa), crew
-        self.options = options if crew is None else replace(options, n_threads=1)
+        self.stats, self.options, self.crew = Statistics.zeros(mfa), options, crew
         self.evaluator: Evaluator | None = None
 
     def add(self, rows: RowBlocks, weights: Array | None, start: int, end: int) -> None:
