@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import pairwise
 from types import TracebackType
@@ -33,10 +33,10 @@ FEW_ROWS = 256
 
 
 def useful_threads(options: Options) -> int:
-    """Threads that may share rows: 1 where products have one anyway, and nothing spins; in a forked child, which
-    computes in one; and while the interpreter ends.
+    """Threads that may share rows: 1 where products have one anyway, and nothing spins; where the kernels are NumPy's,
+    which start none; in a forked child, which computes in one; and while the interpreter ends.
     """
-    if forked() or not threading.main_thread().is_alive():
+    if options.backend == "numpy" or forked() or not threading.main_thread().is_alive():
         return 1
     return min(options.threads, unheld_product_threads())
 
@@ -84,6 +84,8 @@ class Crew:
         """``work(thread, start, end, *args)`` for as many rows in each; the error raised is that of the first rows."""
         edges = [n_rows * i // self.count for i in range(self.count + 1)]
         for task in [self._pool.submit(work, i, *part, *args) for i, part in enumerate(pairwise(edges))]:
+            while not wait([task], timeout=0.1).done:  # a wait without end would not hear every interrupt
+                pass
             task.result()
 
     def heed(self) -> None:
