@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._arrays import array_module, to_numpy, wrap_like
-from ._options import Options
+from ._options import BLOCK_FLOPS, Options
 from ._progress import open_bar
 from ._shares import useful_threads
 from .backends import get_arrays, get_backend
@@ -169,10 +169,12 @@ def _tiles(
     """Distances tile by tile: (rows of side 0, rows of side 1, [k0, k1] on the host)."""
     arrays = get_arrays(ops, device)
     xp = arrays.xp
-    (k0, l0, _), (k1, l1, _) = side0.shape, side1.shape
+    (k0, l0, d), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
     center = (side0.center + side1.center) / 2
-    edge = max(1, int((arrays.tile_bytes / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5))
+    # On the host a tile is multiplied within a fraction of a second, so that Ctrl-C is heard.
+    entries = arrays.tile_bytes / 8 if arrays.is_device else min(arrays.tile_bytes / 8, BLOCK_FLOPS / (2 * d))
+    edge = max(1, int((entries / ((l0 + 1) * (l1 + 1))) ** 0.5))
     with arrays.active():
         # The device makes panels of what it holds; the host sends them tile by tile.
         there0, there1 = arrays.side(side0), arrays.side(side1)
