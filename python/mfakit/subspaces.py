@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._arrays import array_module, to_numpy, wrap_like
-from ._options import BLOCK_FLOPS, Options
+from ._options import Options
 from ._progress import open_bar
 from ._shares import useful_threads
+from ._threads import interruptible
 from .backends import get_arrays, get_backend
 from .density import open_rows, over_blocks
 from .evaluator import Evaluator, sorted_pairs
@@ -27,6 +28,7 @@ Array = Any  # NumPy's or, on a device, CuPy's
 
 # Relative error of a squared distance above which it is recomputed from the residual, by the dtype of the product.
 DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
+# Pairs that our kernel, in one thread, has done before several would have the cores.
 FEW_PAIRS = 10_000
 
 
@@ -153,7 +155,6 @@ def subspace_distances(
     ops = get_backend(opts.backend, device)
     shape = (mfa0.n_components, mfa1.n_components)
     reducer = _reducer(reduce, shape, n_smallest, bins, mfa0, mfa1)
-    # In several threads the kernel would wait for those of the product, longer than few pairs take in one.
     threads = 1 if shape[0] * shape[1] <= FEW_PAIRS and useful_threads(opts) > 1 else opts.threads
     with open_bar(progress, total=shape[0] * shape[1], unit="pair", unit_scale=True, desc="distances") as bar:
         for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, threads, device):
@@ -172,9 +173,8 @@ def _tiles(
     (k0, l0, d), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
     center = (side0.center + side1.center) / 2
-    # On the host a tile is multiplied within a fraction of a second, so that Ctrl-C is heard.
-    entries = arrays.tile_bytes / 8 if arrays.is_device else min(arrays.tile_bytes / 8, BLOCK_FLOPS / (2 * d))
-    edge = max(1, int((entries / ((l0 + 1) * (l1 + 1))) ** 0.5))
+    most = arrays.panel_bytes / 8 / (d * (max(l0, l1) + 1))
+    edge = max(1, int(min(most, (arrays.tile_bytes / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5)))
     with arrays.active():
         # The device makes panels of what it holds; the host sends them tile by tile.
         there0, there1 = arrays.side(side0), arrays.side(side1)
@@ -183,7 +183,10 @@ def _tiles(
             for j in range(0, k1, edge):
                 right, shift1, norm1 = map(arrays.asarray, _panel_rows(there1, slice(j, min(j + edge, k1)), center))
                 products = xp.empty((len(left), len(right)))
-                arrays.matmul(left, right.T, products)
+                if arrays.is_device:
+                    arrays.matmul(left, right.T, products)
+                else:  # it may take seconds
+                    interruptible(arrays.matmul, left, right.T, products)
                 sq, suspect = xp.empty((len(norm0), len(norm1))), xp.empty((len(norm0), len(norm1)), np.uint8)
                 products = products.reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
                 ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)

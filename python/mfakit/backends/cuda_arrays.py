@@ -42,7 +42,7 @@ class Cuda(Host):
     """CuPy arrays on one device."""
 
     is_device = True
-    tile_bytes = 2**30
+    tile_bytes = panel_bytes = 2**30
 
     def __init__(self, device_engine: Any) -> None:
         self.engine = device_engine

@@ -28,6 +28,8 @@ class Host:
     is_device = False
     # Of one tile's product [k0, l0+1, k1, l1+1] of pairs of subspaces.
     tile_bytes = 64 * 2**20
+    # Of one side's panel for a tile, which is made anew for each: some tenths of a second.
+    panel_bytes = 2**28
 
     def asarray(self, array: Any) -> Any:
         """The array here: on the host, itself."""
