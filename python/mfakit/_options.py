@@ -48,7 +48,8 @@ class Options:
     block_rows : int or None
         Samples per block; None fits a block to the cache, or to a device's free memory. Results do not depend on it.
     n_threads : int or None
-        Threads of our own kernels, default all that this process may use. Products use the threads of NumPy's BLAS.
+        Threads of our own kernels, default all that this process may use. Where rows are shared among threads, products
+        run in them, too, and no more than NumPy's BLAS may have are started; else products use BLAS's own.
     out : array or None
         Where the result goes.
     """
