@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from threadpoolctl import threadpool_info
 import mfakit
 from mfakit import _shares, _threads
 from mfakit._options import Options
-from mfakit._shares import Crew, plan_crew, useful_threads
+from mfakit._shares import Crew, open_crew, plan_crew, useful_threads
 from mfakit.attacks import minimal, victims
 
 Array = NDArray[Any]
@@ -41,9 +42,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     crews: list[int] = []
     start = Crew.__init__
 
-    def noted(self: Crew, count: int) -> None:
+    def noted(self: Crew, count: int, pool: ThreadPoolExecutor) -> None:
         crews.append(count)
-        start(self, count)
+        start(self, count, pool)
 
     monkeypatch.setattr(Crew, "__init__", noted)
     return crews
@@ -128,7 +129,7 @@ def test_the_error_is_of_the_first_bad_row(shared: list[int]) -> None:
 
 def test_rows_go_to_their_thread_and_errors_stop_the_others() -> None:
     done: list[tuple[int, int, int]] = []
-    with Crew(3) as crew:
+    with open_crew(3) as crew:
         crew.share(8, lambda i, start, end, tag: done.append((i, start, end)), "tag")
         assert {library.get_num_threads() for library in _threads._blas_libraries()} == {1}
     assert sorted(done) == [(0, 0, 2), (1, 2, 5), (2, 5, 8)]
@@ -144,7 +145,7 @@ def test_rows_go_to_their_thread_and_errors_stop_the_others() -> None:
             time.sleep(0.005)
 
     alive = threading.active_count()
-    with pytest.raises(KeyError, match="first"), Crew(2) as crew:
+    with pytest.raises(KeyError, match="first"), open_crew(2) as crew:
         crew.share(2, work)
     assert threading.active_count() == alive
 
@@ -214,7 +215,7 @@ def test_limits_of_threads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert useful_threads(Options(n_threads=9)) == 4
     assert useful_threads(Options(n_threads=2)) == 2
     assert useful_threads(Options(n_threads=9, backend="numpy")) == 1
-    with Crew(2):
+    with open_crew(2):
         assert useful_threads(Options(n_threads=9)) == 4
     monkeypatch.setattr(_shares, "forked", lambda: True)
     assert useful_threads(Options(n_threads=9)) == 1

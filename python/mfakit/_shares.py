@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from types import TracebackType
 from typing import Any
 
 from ._options import Options
 from ._threads import forked, single_threaded_products, unheld_product_threads
 
-__all__ = ["Crew", "plan_crew", "useful_threads"]
+__all__ = ["Crew", "open_crew", "plan_crew", "useful_threads"]
 
 # Multiplications: below the first, BLAS does them in one thread; the second take a thread longer than it takes to start
 # it; and the third a core as long as our kernels' threads wait for those of the product before them, some 10 ms.
@@ -59,26 +59,11 @@ def plan_crew(n: int, d: int, columns: int, rows: int, options: Options) -> tupl
 
 
 class Crew:
-    """A context with `count` threads; while it is open, every matrix product of this process runs in one thread."""
+    """Threads that share rows; :func:`open_crew` makes it."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._stop = threading.Event()
-        self._products = single_threaded_products()
-
-    def __enter__(self) -> Crew:
-        self._products.__enter__()
-        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="mfakit")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()  # after Ctrl-C the threads end with their block, not with their rows
-        try:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        finally:
-            self._products.__exit__(None, None, None)
+    def __init__(self, count: int, pool: ThreadPoolExecutor) -> None:
+        self.count, self._pool = count, pool
+        self._given_up = threading.Event()
 
     def share(self, n_rows: int, work: Callable[..., None], *args: Any) -> None:
         """``work(thread, start, end, *args)`` for as many rows in each; the error raised is that of the first rows."""
@@ -89,6 +74,21 @@ class Crew:
             task.result()
 
     def heed(self) -> None:
-        """Called by `work` before each block: raises where the others have been given up."""
-        if self._stop.is_set():
+        """Called by `work` before each block: raises where the work has been given up."""
+        if self._given_up.is_set():
             raise CancelledError
+
+    def give_up(self) -> None:
+        """After an error or Ctrl-C the threads end with their block, not with their rows."""
+        self._given_up.set()
+
+
+@contextmanager
+def open_crew(count: int) -> Iterator[Crew]:
+    """A crew of `count` threads; while it is open, every matrix product of this process runs in one thread."""
+    with single_threaded_products(), ThreadPoolExecutor(count, thread_name_prefix="mfakit") as pool:
+        crew = Crew(count, pool)
+        try:
+            yield crew
+        finally:
+            crew.give_up()

@@ -14,7 +14,7 @@ import numpy as np
 
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
-from ._shares import Crew, plan_crew
+from ._shares import open_crew, plan_crew
 from .backends import get_arrays, get_backend
 from .evaluator import Evaluator
 from .factors import Factors
@@ -59,7 +59,7 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
         return
     for one in mixtures:
         one.prepare(options.product or X.dtype)  # here, and not in each of the threads
-    with Crew(count) as crew:
+    with open_crew(count) as crew:
 
         def heeding(evaluator: Evaluator, block: Array, first: int) -> None:
             crew.heed()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._arrays import RowBlocks
-from .._shares import Crew
+from .._shares import open_crew
 from ..backends.host import Host
 from .walk import State
 
@@ -39,7 +39,7 @@ def attack_blocks(
     if len(victims) == 1:
         go(victims[0], 0, len(rows))
     else:
-        with Crew(len(victims)) as crew:
+        with open_crew(len(victims)) as crew:
             for victim in victims:
                 victim.heed = crew.heed
             crew.share(len(rows), lambda i, start, end: go(victims[i], start, end))

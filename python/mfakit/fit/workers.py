@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
 from .._options import Options
-from .._shares import Crew, useful_threads
+from .._shares import Crew, open_crew, useful_threads
 from ..backends import get_arrays, get_backend
 from ..evaluator import Evaluator
 from ..mfa import MFA
@@ -38,7 +38,7 @@ def expectation(mfa: MFA, source: Source) -> Statistics:
         for rows, weights in source.parts():
             alone.add(rows, weights, 0, len(rows))
         return alone.stats
-    with Crew(count) as crew:
+    with open_crew(count) as crew:
         workers = [_Worker(mfa, options, crew) for _ in range(count)]
         mfa.factors.prepare(source.survey.dtype)  # made once, here, and not by each thread
 
