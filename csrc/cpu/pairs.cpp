@@ -156,6 +156,19 @@ void refine(const Real* X, const Pairs& pairs, const MixtureView& mixture, const
   });
 }
 
+// Features that a thread takes of every tile before it goes on to the next ones: several chunks, so that memory is read
+// by the page, but no more than leave every thread some.
+index_t panel_columns(index_t d, int n_threads) {
+  const index_t chunks = d / (chunk_columns * std::max(n_threads, 1));
+  return chunk_columns * std::min<index_t>(std::max<index_t>(chunks, 1), 8);
+}
+
+// f(column, width) for the chunks of features first to last.
+template <class F>
+void each_chunk(index_t first, index_t last, F f) {
+  for (; first < last; first += chunk_columns) f(first, std::min(chunk_columns, last - first));
+}
+
 // Threads split the features, not the pairs: two pairs may share a row, and no two threads may share a sum.
 template <class Real>
 void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weights, const double* whitened_latent,
@@ -164,7 +177,7 @@ void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weight
   const index_t l = mixture.l, d = mixture.d;
   std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
   double* const y_of_thread = scratch.data();
-  parallel_ranges(d, chunk_columns, n_threads, [&](int thread, index_t first, index_t last) {
+  parallel_ranges(d, panel_columns(d, n_threads), n_threads, [&](int thread, index_t first, index_t last) {
     double* y = y_of_thread + thread * (tile_rows * l + 1);
     double weight[tile_rows];
     const Real* x[tile_rows];
@@ -178,13 +191,15 @@ void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weight
         weight[t] = weights[p];
         for (index_t a = 0; a < l; ++a) y[t * l + a] = whitened_latent[p * l + a];
       }
-      if (mixture.diagonal) {
-        gradient_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), l, d, y, weight, tile.rows, first,
-                          last - first, o);
-      } else {
-        gradient_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), l, d, y, weight, tile.rows, first,
-                           last - first, o);
-      }
+      each_chunk(first, last, [&](index_t column, index_t width) {
+        if (mixture.diagonal) {
+          gradient_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), l, d, y, weight, tile.rows, column,
+                            width, o);
+        } else {
+          gradient_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), l, d, y, weight, tile.rows, column,
+                             width, o);
+        }
+      });
     }
   });
 }
@@ -196,7 +211,7 @@ void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weig
   const index_t l = mixture.l, d = mixture.d;
   std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
   double* const z_of_thread = scratch.data();
-  parallel_ranges(d, chunk_columns, n_threads, [&](int thread, index_t first, index_t last) {
+  parallel_ranges(d, panel_columns(d, n_threads), n_threads, [&](int thread, index_t first, index_t last) {
     double* z = z_of_thread + thread * (tile_rows * l + 1);
     double weight[tile_rows];
     const Real* x[tile_rows];
@@ -208,8 +223,10 @@ void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weig
         weight[t] = t < tile.rows ? weights[p] : 0.0;
         for (index_t a = 0; a < l; ++a) z[t * l + a] = latents[p * l + a];
       }
-      statistics_tile(x, mixture.mean(j), weight, z, l, d, first, last - first, sum_x + j * d, sum_xz + j * l * d,
-                      sum_xx + j * d);
+      each_chunk(first, last, [&](index_t column, index_t width) {
+        statistics_tile(x, mixture.mean(j), weight, z, l, d, column, width, sum_x + j * d, sum_xz + j * l * d,
+                        sum_xx + j * d);
+      });
     }
   });
 }
