@@ -48,7 +48,8 @@ lint: $(VENV)/.lint ## ruff, mypy, clang-format
 sanitize: $(VENV)/.test ## the tests with the address and undefined-behaviour sanitizers
 	rm -rf build/sanitize-site
 	$(PIP) install --quiet --no-deps --target build/sanitize-site \
-		-C cmake.define.MFAKIT_SANITIZE=ON -C cmake.build-type=RelWithDebInfo -C install.strip=false .
+		--config-settings=cmake.define.MFAKIT_SANITIZE=ON --config-settings=cmake.build-type=RelWithDebInfo \
+		--config-settings=install.strip=false .
 	MFAKIT_SANITIZE=1 PYTHONPATH=build/sanitize-site ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest -m "not slow" --ignore=tests/test_packaging.py \
