@@ -56,3 +56,15 @@ def rtol(dtype: Any, d: int = 100) -> float:
     if np.dtype(dtype) == np.float64:
         return 1e-10 * max(1.0, d / 100) ** 0.5
     return 4 * float(np.finfo(np.float32).eps)
+
+
+def device_model(noise: str = "isotropic", dtype: Any = np.float64, n: int = 23) -> tuple[mfakit.MFA, Any]:
+    """A mixture and samples of it, for the device's tests."""
+    mfa = random_mfa(5, 37, 3, noise=noise, seed=4, spread=0.4)
+    return mfa, mfa.sample(n, rng=1, dtype=np.float64)[0].astype(dtype)
+
+
+def close(got: Any, expected: Any, dtype: Any) -> None:
+    """Equal by the one rule, relative to the largest value."""
+    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
+    np.testing.assert_allclose(got, expected, rtol=rtol(dtype), atol=rtol(dtype) * scale)

@@ -4,7 +4,6 @@ and everywhere on the emulator, whose arrays are as strict about mixing with Num
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import sys
@@ -13,48 +12,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulator.engine import EmulatedEngine, OutOfMemoryError
-from emulator.fake_cupy import DeviceArray
-from support import parameters, random_mfa, rtol
+from emulator.engine import EmulatedEngine
+from support import close, device_model, parameters, random_mfa
 
 import mfakit
 from mfakit import _reference
 from mfakit._arrays import is_cupy
-from mfakit._options import Options
 from mfakit.backends import _cuda_engine, _cuda_runtime
-from mfakit.fit import Statistics
 
 METHODS = ("log_prob", "component_log_prob", "responsibilities", "grad_log_prob")
-
-
-def _model(noise: str = "isotropic", dtype: Any = np.float64, n: int = 23) -> tuple[mfakit.MFA, Any]:
-    mfa = random_mfa(5, 37, 3, noise=noise, seed=4, spread=0.4)
-    return mfa, mfa.sample(n, rng=1, dtype=np.float64)[0].astype(dtype)
-
-
-def _close(got: Any, expected: Any, dtype: Any) -> None:
-    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
-    np.testing.assert_allclose(got, expected, rtol=rtol(dtype), atol=rtol(dtype) * scale)
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", METHODS)
 def test_densities_on_the_device(device: Any, name: str, dtype: str, noise: str) -> None:
-    mfa, X = _model(noise, dtype)
+    mfa, X = device_model(noise, dtype)
     got = getattr(mfa, name)(device.asarray(X))
     assert is_cupy(got)
     assert got.dtype == X.dtype
-    _close(device.to_host(got), getattr(mfa, name)(X), dtype)
+    close(device.to_host(got), getattr(mfa, name)(X), dtype)
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 @pytest.mark.parametrize("name", METHODS)
 def test_host_arrays_are_streamed(device: Any, name: str, noise: str) -> None:
-    mfa, X = _model(noise)
+    mfa, X = device_model(noise)
     got = getattr(mfa, name)(X, backend="cuda", block_rows=5)
     assert isinstance(got, np.ndarray)
-    _close(got, getattr(mfa, name)(X), "float64")
+    close(got, getattr(mfa, name)(X), "float64")
     if isinstance(device, EmulatedEngine):  # one block ahead, never more, and every place given back
         assert device.uploads[:3] == ["start 0", "start 1", "done 0"]
         assert device.uploads[-2:] == ["done 0", "close"]
@@ -62,7 +48,7 @@ def test_host_arrays_are_streamed(device: Any, name: str, noise: str) -> None:
 
 def test_log_prob_never_holds_all_components(device: Any) -> None:
     """The fused path lists candidates; the [n, k] epilogue does not run."""
-    mfa, X = _model()
+    mfa, X = device_model()
     if not isinstance(device, EmulatedEngine):
         pytest.skip("the emulator counts launches")
     mfa.log_prob(device.asarray(X))
@@ -99,7 +85,7 @@ def test_precision_fast_of_gradients_and_components(device: Any, method: str) ->
 
 
 def test_non_finite_rows(device: Any) -> None:
-    mfa, X = _model()
+    mfa, X = device_model()
     X[7, 3] = np.nan
     with pytest.raises(ValueError, match="X has NaN or inf, first in row 7"):
         mfa.log_prob(device.asarray(X))
@@ -108,17 +94,17 @@ def test_non_finite_rows(device: Any) -> None:
 
 
 def test_empty_and_strided(device: Any) -> None:
-    mfa, X = _model()
+    mfa, X = device_model()
     assert mfa.log_prob(device.asarray(X[:0])).shape == (0,)
     wide = device.asarray(np.repeat(X, 2, axis=1))
-    _close(device.to_host(mfa.log_prob(wide[::2, ::2])), mfa.log_prob(X[::2]), "float64")
+    close(device.to_host(mfa.log_prob(wide[::2, ::2])), mfa.log_prob(X[::2]), "float64")
 
 
 def test_out(device: Any) -> None:
-    mfa, X = _model()
+    mfa, X = device_model()
     out = device.xp.empty(len(X))
     assert mfa.log_prob(device.asarray(X), out=out) is out
-    _close(device.to_host(out), mfa.log_prob(X), "float64")
+    close(device.to_host(out), mfa.log_prob(X), "float64")
     with pytest.raises(ValueError, match="X is on cuda:0 and out on the host"):
         mfa.log_prob(device.asarray(X), out=np.empty(len(X)))
     with pytest.raises(ValueError, match="X is on the host and out on cuda:0"):
@@ -126,17 +112,17 @@ def test_out(device: Any) -> None:
 
 
 def test_backends_of_the_host_refuse_device_arrays(device: Any) -> None:
-    mfa, X = _model()
+    mfa, X = device_model()
     with pytest.raises(ValueError, match=r"the array is on cuda:0 and backend='native' computes on the host"):
         mfa.log_prob(device.asarray(X), backend="native")
 
 
 def test_a_model_on_a_device(device: Any) -> None:
-    mfa, X = _model()
+    mfa, X = device_model()
     there = mfa.to("cuda")
     assert (there.device, mfa.device, there.to("cpu").device) == ("cuda:0", None, None)
-    _close(device.to_host(there.log_prob(device.asarray(X))), mfa.log_prob(X), "float64")
-    _close(there.log_prob(X, backend="cuda"), mfa.log_prob(X), "float64")
+    close(device.to_host(there.log_prob(device.asarray(X))), mfa.log_prob(X), "float64")
+    close(there.log_prob(X, backend="cuda"), mfa.log_prob(X), "float64")
     with pytest.raises(ValueError, match="X is on the host and the model on cuda:0"):
         there.log_prob(X)
     with pytest.raises(ValueError, match='device must be "cpu", "cuda"'):
@@ -170,7 +156,7 @@ def test_bayes_classifier(device: Any) -> None:
     for name in ("decision_function", "predict", "predict_proba", "predict_log_proba", "decision_gradient"):
         got = getattr(clf, name)(there)
         assert is_cupy(got), name
-        _close(device.to_host(got), getattr(clf, name)(X), "float64")
+        close(device.to_host(got), getattr(clf, name)(X), "float64")
     assert clf.score(there, device.asarray(y)) == clf.score(X, y)
     moved = clf.to("cuda")
     samples, labels = moved.sample(10, rng=0)
@@ -182,8 +168,8 @@ def test_subspaces(device: Any) -> None:
     mfa0, mfa1 = random_mfa(4, 30, 3, seed=1), random_mfa(5, 30, 2, seed=2)
     X = mfa0.sample(9, rng=0, dtype=np.float64)[0]
     got = mfakit.point_subspace_distances(device.asarray(X), mfa0)
-    _close(device.to_host(got), mfakit.point_subspace_distances(X, mfa0), "float64")
-    _close(mfakit.subspace_distances(mfa0, mfa1, backend="cuda"), mfakit.subspace_distances(mfa0, mfa1), "float64")
+    close(device.to_host(got), mfakit.point_subspace_distances(X, mfa0), "float64")
+    close(mfakit.subspace_distances(mfa0, mfa1, backend="cuda"), mfakit.subspace_distances(mfa0, mfa1), "float64")
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
@@ -212,19 +198,19 @@ def test_fitting(device: Any, noise: str) -> None:
 
 
 def test_latents(device: Any) -> None:
-    mfa, X = _model("diagonal")
+    mfa, X = device_model("diagonal")
     mean, covariance, component = mfa.latent(device.asarray(X))
     expected = mfa.latent(X)
-    _close(device.to_host(mean), expected[0], "float64")
-    _close(device.to_host(covariance), expected[1], "float64")
+    close(device.to_host(mean), expected[0], "float64")
+    close(device.to_host(covariance), expected[1], "float64")
     np.testing.assert_array_equal(device.to_host(component), expected[2])
-    _close(device.to_host(mfa.reconstruct(device.asarray(X))), mfa.reconstruct(X), "float64")
+    close(device.to_host(mfa.reconstruct(device.asarray(X))), mfa.reconstruct(X), "float64")
     mask = np.arange(37) < 9
-    _close(device.to_host(mfa.impute(device.asarray(X), mask)), mfa.impute(X, mask), "float64")
-    _close(mfa.impute(X, mask, backend="cuda"), mfa.impute(X, mask), "float64")
+    close(device.to_host(mfa.impute(device.asarray(X), mask)), mfa.impute(X, mask), "float64")
+    close(mfa.impute(X, mask, backend="cuda"), mfa.impute(X, mask), "float64")
     out = device.asarray(np.zeros_like(X))
     assert mfa.impute(device.asarray(X), mask, out=out) is out
-    _close(device.to_host(out), mfa.impute(X, mask), "float64")
+    close(device.to_host(out), mfa.impute(X, mask), "float64")
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "own sigmas", "diagonal"])
@@ -282,117 +268,20 @@ def test_the_readmes_example(device: Any, monkeypatch: pytest.MonkeyPatch) -> No
         pytest.skip("the README is not here")
     block = readme.read_text("utf-8").split("## On a GPU")[1].split("```python\n")[1].split("```")[0]
     monkeypatch.setitem(sys.modules, "cupy", device.xp)
-    mfa, X = _model(dtype=np.float32)
+    mfa, X = device_model(dtype=np.float32)
     lines = [line for line in block.splitlines() if line.startswith("mfa.")]
     assert len(lines) == 3
     for line in lines:
         names: dict[str, Any] = {"cupy": device.xp, "mfa": mfa, "X": X}
         exec(f"result = {line}", names)
-        _close(device.to_host(names["result"]), mfa.log_prob(X), "float32")
-
-
-class TestEmulatedOnly:
-    """What no test can make a real device do."""
-
-    @pytest.fixture
-    def emulated(self, kernel_folder: Path) -> Any:
-        engine = EmulatedEngine(kernel_folder)
-        _cuda_engine.install(engine)
-        yield engine
-        _cuda_engine.install(None)
-
-    def test_out_of_memory_halves_the_block(self, emulated: Any, caplog: pytest.LogCaptureFixture) -> None:
-        mfa, X = _model()
-        emulated.fail_above_rows = 6
-        with caplog.at_level(logging.WARNING, "mfakit"):
-            got = mfa.log_prob(X, backend="cuda")
-        _close(got, mfa.log_prob(X), "float64")
-        assert [r.getMessage().split()[-2] for r in caplog.records] == ["12", "6"]
-
-    @pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack direct"])
-    def test_out_of_memory_anywhere(self, emulated: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
-        """At some launch: the block is done again in two halves, and nothing of it counts twice."""
-        mfa, X = _model("diagonal" if what == "statistics" else "isotropic", n=9)
-        clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, seed=s, spread=0.6) for s in (1, 2)])
-        Z, y = clf.sample(9, rng=3, dtype=np.float64)
-
-        def run(backend: str) -> tuple[Any, ...]:
-            if what == "statistics":
-                options = Options(backend=backend, block_rows=5)
-                s = Statistics.zeros(mfa).add(X, np.linspace(0.0, 1.0, len(X)), options)
-                worst = (s.worst.log_prob, s.worst.rows)
-                return (s.weight, s.sum_x, s.sum_xx, s.sum_z, s.sum_zz, s.sum_xz, s.log_likelihood, *worst)
-            if what.startswith("attack"):
-                path = what.split()[1]
-                r = mfakit.attacks.gradient_attack(
-                    clf, Z, y, step_size=0.2, max_steps=3, path=path, backend=backend, block_rows=9
-                )
-                return r.x_adv, r.success, r.n_steps, r.source
-            found = getattr(mfa, what)(X, backend=backend, block_rows=5)
-            return tuple(found) if isinstance(found, tuple) else (found,)
-
-        expected, number = run("auto"), 0
-        while True:
-            emulated.launches.clear()
-            emulated.fail_at_launch = number
-            with caplog.at_level(logging.WARNING, "mfakit"):
-                got = run("cuda")
-            if emulated.fail_at_launch is not None:
-                break
-            assert "is out of memory" in caplog.records[-1].getMessage()
-            for a, b in zip(got, expected, strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
-            number += 1 + number // 4  # all of the first ones; later ones are alike
-        assert number >= 3
-
-    def test_out_of_memory_at_one_row_is_an_error(self, emulated: Any) -> None:
-        mfa, X = _model()
-        emulated.fail_above_rows = 0
-        with pytest.raises(OutOfMemoryError):
-            mfa.log_prob(X, backend="cuda")
-
-    def test_arrays_of_two_devices(self, emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        mfa, X = _model()
-        there = emulated.asarray(X)
-        moved = mfa.to("cuda")
-        second = type("Device", (), {"id": 1})()
-        monkeypatch.setattr(DeviceArray, "device", second)
-        with pytest.raises(ValueError, match="X is on cuda:1 and the model on cuda:0"):
-            moved.log_prob(there)
-
-    def test_a_missing_barrier_is_found(self, emulated: Any, tmp_path: Path) -> None:
-        """The emulator sees what a device may hide: without its barriers a block's sum is wrong in some order."""
-        from emulator import engine as module
-
-        from mfakit.backends import _cuda_source
-
-        source = _cuda_source.flatten("attack")
-        broken = source.replace(
-            "scratch[warp_number()].value = mine;\n    __syncthreads();", "scratch[warp_number()].value = mine;"
-        )
-        assert broken != source
-        results = set()
-        for order in module.ORDERS:
-            engine = EmulatedEngine(tmp_path, order)
-            original = _cuda_source.flatten
-            try:
-                _cuda_source.flatten = lambda family: broken  # type: ignore[assignment]
-                X, g = engine.asarray(np.zeros((1, 64))), engine.asarray(np.arange(1.0, 65.0)[None])
-                try:
-                    engine.launch("attack", "attack_step", (1,), 64, (X, g, 1.0, 1, 64))
-                    results.add(float(np.linalg.norm(X.get())).__round__(9))
-                except module.EmulatorError as error:
-                    results.add(str(error))
-            finally:
-                _cuda_source.flatten = original
-        assert results != {1.0}
+        close(device.to_host(names["result"]), mfa.log_prob(X), "float32")
 
 
 def test_without_a_device_it_says_what_is_missing() -> None:
     reason = _cuda_engine.why_missing()
     if reason is None:
         pytest.skip("there is a device")
-    mfa, X = _model()
+    mfa, X = device_model()
     with pytest.raises(mfakit.BackendUnavailable, match=r"cuda: .*(CuPy|driver|device)"):
         mfa.log_prob(X, backend="cuda")
     with pytest.raises(mfakit.BackendUnavailable):
@@ -400,7 +289,7 @@ def test_without_a_device_it_says_what_is_missing() -> None:
 
 
 def _in_child(queue: Any) -> None:
-    mfa, X = _model()
+    mfa, X = device_model()
     try:
         mfa.log_prob(X, backend="cuda")
     except Exception as error:

@@ -10,92 +10,13 @@
 #pragma once
 
 #include "dual.hpp"
-#include "secular.hpp"
+#include "quadric.hpp"
 #include "walk.hpp"
 
 namespace mfakit {
 
-// Eigen-decompositions of H - kappa I = U_t^T gain_t U_t - U_s^T gain_s U_s for every pair s < t of different classes.
-struct PairTable {
-  const index_t* index;   // [K, K] row of the tables below, -1 within a class; symmetric
-  const index_t* rank;    // [P]
-  const double* theta;    // [P, 2 l] eigenvalues for source s, target t (the other way round they change sign)
-  const double* vectors;  // [P, 2 l, 2 l] eigenvectors as rows of coefficients of [U_s; U_t]
-  index_t d;
-};
-
-// Roundings of log p that a lower bound gives away: each term of the sums may be off by a few units in its last place.
-constexpr double rounding_units = 64.0 * 2.220446049250313e-16;
-// And of all that follows, relative.
+// What a lower bound gives away for the roundings of all that follows the densities, relative.
 constexpr double bound_margin = 1e-10;
-
-struct PairScratch {
-  double* y;      // [6 l]
-  double* beta2;  // [2 l + 1]
-  double* h;      // [2 l + 1]
-};
-
-// How far log p_j may be off by rounding.
-MFAKIT_HD double log_prob_error(const Coordinates& q, const double* a, double sq, index_t j) {
-  const index_t m = q.mean_column(j);
-  if (q.log_const[j] == -infinity_()) return 0.0;  // weight or prior 0: log p is -inf, exactly
-  return rounding_units * ((sq + 2.0 * fabs_(a[m]) + q.row(m)[m]) / q.variance[j] + fabs_(q.log_const[j]));
-}
-
-// The quadric of one source s and target t at the point (a, sq), offset c; buffers in `scratch`.
-MFAKIT_HD Quadric pair_quadric(const Coordinates& q, const PairTable& table, const double* a, double sq, index_t s,
-                               index_t t, double q0, PairScratch& scratch) {
-  const index_t l = q.l, pair = table.index[s * q.n_components + t], rank = table.rank[pair];
-  const bool swapped = s > t;
-  const double kappa = 1.0 / q.variance[s] - 1.0 / q.variance[t];
-  const index_t ms = q.mean_column(s), mt = q.mean_column(t);
-  // On the rows of [U_s; U_t]: e_s = v - m_s, e_t = v - m_t and b = grad log p_t - grad log p_s, source rows first.
-  double *es = scratch.y, *et = es + 2 * l, *b = et + 2 * l;
-  for (index_t f = 0; f < l; ++f) {
-    const double *us = q.row(q.column(s) + f), *ut = q.row(q.column(t) + f);
-    es[f] = a[q.column(s) + f] - us[ms];
-    et[f] = a[q.column(s) + f] - us[mt];
-    es[l + f] = a[q.column(t) + f] - ut[ms];
-    et[l + f] = a[q.column(t) + f] - ut[mt];
-  }
-  for (index_t f = 0; f < l; ++f) {
-    const double *us = q.row(q.column(s) + f), *ut = q.row(q.column(t) + f);
-    double from_t = 0.0, from_s = 0.0;  // U_s U_t^T gain_t y_t and U_t U_s^T gain_s y_s
-    for (index_t g = 0; g < l; ++g) {
-      from_t += us[q.column(t) + g] * q.gain[t * l + g] * et[l + g];
-      from_s += ut[q.column(s) + g] * q.gain[s * l + g] * es[g];
-    }
-    b[f] = q.spread[s * l + f] * es[f] - et[f] / q.variance[t] + from_t;
-    b[l + f] = -q.spread[t * l + f] * et[l + f] + es[l + f] / q.variance[s] - from_s;
-  }
-  double ss = sq - 2.0 * a[ms] + q.row(ms)[ms], tt = sq - 2.0 * a[mt] + q.row(mt)[mt];
-  double st = sq - a[ms] - a[mt] + q.row(ms)[mt];
-  Quadric out{scratch.beta2, scratch.h, rank, kappa, q0};
-  const double* theta = table.theta + pair * 2 * l;
-  for (index_t i = 0; i < rank; ++i) {
-    const double* T = table.vectors + (pair * 2 * l + i) * 2 * l;
-    double zs = 0.0, zt = 0.0, beta = 0.0;
-    for (index_t f = 0; f < 2 * l; ++f) {
-      const index_t at = swapped ? (f < l ? f + l : f - l) : f;  // the table has the smaller component's rows first
-      zs += T[f] * es[at];
-      zt += T[f] * et[at];
-      beta += T[f] * b[at];
-    }
-    ss -= zs * zs;
-    tt -= zt * zt;
-    st -= zs * zt;
-    scratch.beta2[i] = beta * beta;
-    scratch.h[i] = kappa + (swapped ? -theta[i] : theta[i]);
-    out.h_max = i == 0 && rank == table.d ? scratch.h[0] : (scratch.h[i] > out.h_max ? scratch.h[i] : out.h_max);
-  }
-  if (rank < table.d) {  // off the span H is kappa, and only the length of b there matters
-    const double is = 1.0 / q.variance[s], it = 1.0 / q.variance[t];
-    scratch.h[rank] = kappa;
-    scratch.beta2[rank] = not_negative(not_negative(tt) * it * it + not_negative(ss) * is * is - 2.0 * st * it * is);
-    out.count = rank + 1;
-  }
-  return out;
-}
 
 // A source joins the dual if its density at the primal point is at least e^-this of the target's.
 constexpr double worth_adding = 12.0;

@@ -1,0 +1,118 @@
+"""The CUDA backend where no test can make a real device do what is wanted: on the emulator only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator.engine import EmulatedEngine, OutOfMemoryError
+from emulator.fake_cupy import DeviceArray
+from support import close, device_model, random_mfa
+
+import mfakit
+from mfakit._options import Options
+from mfakit.backends import _cuda_engine
+from mfakit.fit import Statistics
+
+
+@pytest.fixture
+def emulated(kernel_folder: Path) -> Iterator[EmulatedEngine]:
+    engine = EmulatedEngine(kernel_folder)
+    _cuda_engine.install(engine)
+    yield engine
+    _cuda_engine.install(None)
+
+
+def test_out_of_memory_halves_the_block(emulated: Any, caplog: pytest.LogCaptureFixture) -> None:
+    mfa, X = device_model()
+    emulated.fail_above_rows = 6
+    with caplog.at_level(logging.WARNING, "mfakit"):
+        got = mfa.log_prob(X, backend="cuda")
+    close(got, mfa.log_prob(X), "float64")
+    assert [r.getMessage().split()[-2] for r in caplog.records] == ["12", "6"]
+
+
+@pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack direct"])
+def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """At some launch: the block is done again in two halves, and nothing of it counts twice."""
+    mfa, X = device_model("diagonal" if what == "statistics" else "isotropic", n=9)
+    clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, seed=s, spread=0.6) for s in (1, 2)])
+    Z, y = clf.sample(9, rng=3, dtype=np.float64)
+
+    def run(backend: str) -> tuple[Any, ...]:
+        if what == "statistics":
+            options = Options(backend=backend, block_rows=5)
+            s = Statistics.zeros(mfa).add(X, np.linspace(0.0, 1.0, len(X)), options)
+            worst = (s.worst.log_prob, s.worst.rows)
+            return (s.weight, s.sum_x, s.sum_xx, s.sum_z, s.sum_zz, s.sum_xz, s.log_likelihood, *worst)
+        if what.startswith("attack"):
+            path = what.split()[1]
+            r = mfakit.attacks.gradient_attack(
+                clf, Z, y, step_size=0.2, max_steps=3, path=path, backend=backend, block_rows=9
+            )
+            return r.x_adv, r.success, r.n_steps, r.source
+        found = getattr(mfa, what)(X, backend=backend, block_rows=5)
+        return tuple(found) if isinstance(found, tuple) else (found,)
+
+    expected, number = run("auto"), 0
+    while True:
+        emulated.launches.clear()
+        emulated.fail_at_launch = number
+        with caplog.at_level(logging.WARNING, "mfakit"):
+            got = run("cuda")
+        if emulated.fail_at_launch is not None:
+            break
+        assert "is out of memory" in caplog.records[-1].getMessage()
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        number += 1 + number // 4  # all of the first ones; later ones are alike
+    assert number >= 3
+
+
+def test_out_of_memory_at_one_row_is_an_error(emulated: Any) -> None:
+    mfa, X = device_model()
+    emulated.fail_above_rows = 0
+    with pytest.raises(OutOfMemoryError):
+        mfa.log_prob(X, backend="cuda")
+
+
+def test_arrays_of_two_devices(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mfa, X = device_model()
+    there = emulated.asarray(X)
+    moved = mfa.to("cuda")
+    second = type("Device", (), {"id": 1})()
+    monkeypatch.setattr(DeviceArray, "device", second)
+    with pytest.raises(ValueError, match="X is on cuda:1 and the model on cuda:0"):
+        moved.log_prob(there)
+
+
+def test_a_missing_barrier_is_found(emulated: Any, tmp_path: Path) -> None:
+    """The emulator sees what a device may hide: without its barriers a block's sum is wrong in some order."""
+    from emulator import engine as module
+
+    from mfakit.backends import _cuda_source
+
+    source = _cuda_source.flatten("attack")
+    broken = source.replace(
+        "scratch[warp_number()].value = mine;\n    __syncthreads();", "scratch[warp_number()].value = mine;"
+    )
+    assert broken != source
+    results = set()
+    for order in module.ORDERS:
+        engine = EmulatedEngine(tmp_path, order)
+        original = _cuda_source.flatten
+        try:
+            _cuda_source.flatten = lambda family: broken  # type: ignore[assignment]
+            X, g = engine.asarray(np.zeros((1, 64))), engine.asarray(np.arange(1.0, 65.0)[None])
+            try:
+                engine.launch("attack", "attack_step", (1,), 64, (X, g, 1.0, 1, 64))
+                results.add(float(np.linalg.norm(X.get())).__round__(9))
+            except module.EmulatorError as error:
+                results.add(str(error))
+        finally:
+            _cuda_source.flatten = original
+    assert results != {1.0}
