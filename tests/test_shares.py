@@ -23,7 +23,7 @@ import mfakit
 from mfakit import _shares, _threads
 from mfakit._options import Options
 from mfakit._shares import Crew, open_crew, plan_crew, useful_threads
-from mfakit.attacks import minimal, victims
+from mfakit.attacks import blocks, victims
 
 Array = NDArray[Any]
 
@@ -37,7 +37,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Few rows are shared, too, by as many threads as products could have; the sizes of the crews are noted."""
     for name, value in {"SERIAL_STEPS": 1, "SHARE_STEPS": 1, "ROWS_PER_THREAD": 1, "SPIN_STEPS": 2**60}.items():
         monkeypatch.setattr(_shares, name, value)
-    monkeypatch.setattr(minimal, "ROWS_PER_THREAD", 1)
+    monkeypatch.setattr(
+        blocks, "useful_threads", lambda options: 3 if options.threads > 1 and options.backend != "numpy" else 1
+    )
     monkeypatch.setattr(_shares, "unheld_product_threads", lambda: 3)
     crews: list[int] = []
     start = Crew.__init__

@@ -52,7 +52,8 @@ def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
     """``action(*args, **kwargs)``, which must free the GIL, such as a large matrix product or libsvm: waiting for a
     thread of its own hears Ctrl-C at once, and leaves the action to come to its end unheeded.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread only
+    main = threading.main_thread()  # signals go to this one only; while the interpreter ends it starts no others
+    if threading.current_thread() is not main or not main.is_alive():
         return action(*args, **kwargs)
     pool = ThreadPoolExecutor(1, thread_name_prefix="mfakit")
     try:

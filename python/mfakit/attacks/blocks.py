@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .._arrays import RowBlocks
-from .._shares import open_crew
+from .._options import Options
+from .._shares import open_crew, useful_threads
 from ..backends.host import Host
+from ..bayes import BayesClassifier
+from .victims import MixtureVictim
 from .walk import State
 
-__all__ = ["attack_blocks"]
+__all__ = ["attack_blocks", "plan_walks", "victims_of"]
+
+# A sample's walk in factor coordinates takes a thread longer than it takes to start it.
+SAMPLES_PER_THREAD = 2
 
 # What is done with a block, given the number of its first row; it says what is known of the samples then.
 Attack = Callable[[Any, Any, int], State]
 
 
+def plan_walks(n: int, options: Options) -> tuple[int, Options]:
+    """How many threads should share n samples that compiled code walks with one after the other, and the options of
+    each.
+    """
+    threads = useful_threads(options)
+    count = max(1, min(threads, n // SAMPLES_PER_THREAD))
+    return count, options if threads == 1 else replace(options, n_threads=1)
+
+
+def victims_of(clf: BayesClassifier, count: int, size: int, options: Options) -> list[MixtureVictim]:
+    """A victim for each of so many threads, whose blocks together have at most `size` samples."""
+    if count > 1:
+        for mixture in clf.mixtures:
+            mixture.factors.prepare(np.float64)  # here, and not in each of the threads
+    return [MixtureVictim(clf, -(-size // count), options) for _ in range(count)]
+
+
 def attack_blocks(
     rows: RowBlocks, size: int, arrays: Host, victims: Sequence[Any], attack: Attack, bar: Any
 ) -> list[State]:
-    """``attack(victim, block, first)`` for all blocks of at most `size` rows, by as many threads as there are victims,
-    each with its own; the states in the order of the rows.
+    """``attack(victim, block, first)`` for all samples, by as many threads as there are victims, each with its own, in
+    blocks that together have at most `size`; the states in the order of the samples.
     """
     states: dict[int, State] = {}
+    size = -(-size // len(victims))
     together = threading.Lock()
 
     def go(victim: Any, start: int, end: int) -> None:

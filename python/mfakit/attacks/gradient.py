@@ -19,7 +19,7 @@ from .._progress import open_bar
 from .._shares import plan_crew
 from ..backends import get_arrays, get_backend
 from ..backends.host import Host
-from .blocks import attack_blocks
+from .blocks import attack_blocks, plan_walks, victims_of
 from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
 from .machines import KernelVictim, LinearVictim, as_victim
@@ -156,11 +156,13 @@ def _attack(
         bounds,
     )
     points = arrays.empty_result(rows.shape, rows.dtype, rows)
-    victims = [victim]
-    if isinstance(victim, MixtureVictim) and not arrays.is_device and not (taken == "factor" and may_take_long(steps)):
-        count, own = plan_crew(len(rows), rows.shape[1], _columns(clf), size, opts)
-        size = max(1, size // count)
-        victims = [MixtureVictim(clf, size, own) for _ in range(count)]
+    victims: list[Any] = [victim]
+    if isinstance(victim, MixtureVictim) and not arrays.is_device:
+        if taken != "factor":
+            count, own = plan_crew(len(rows), rows.shape[1], _columns(clf), size, opts)
+        else:  # a long walk is one call, which is given up by waiting for it no longer: in this thread
+            count, own = (1, opts) if may_take_long(steps) else plan_walks(len(rows), opts)
+        victims = victims_of(clf, count, size, own)
     with open_bar(progress, total=len(rows), unit="sample", desc="attack") as bar:
 
         def attack(victim: Any, block: Array, first: int) -> State:

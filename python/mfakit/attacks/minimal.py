@@ -29,7 +29,7 @@ there is no density: that is what :func:`mfakit.subspace_distances` is for.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,12 @@ from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
 from .._options import Options, no_out
 from .._progress import open_bar
-from .._shares import useful_threads
 from .._threads import forked
 from ..backends import why_missing
 from ..backends.host import HOST
 from ..bayes import BayesClassifier
 from ._general_model import Components
-from .blocks import attack_blocks
+from .blocks import attack_blocks, plan_walks, victims_of
 from .coordinates import FactorCoordinates, why_not
 from .general import GeneralSearch, RootSearchError
 from .pairs import PairTable, why_not_pairs
@@ -62,8 +61,6 @@ PATHS = ("auto", "factor", "general")
 # Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits. The general path takes
 # fewer, so that its progress shows.
 BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
-# Threads share the samples where each has so many.
-ROWS_PER_THREAD = 4
 # Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
 LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
@@ -203,15 +200,12 @@ def minimal_perturbation(
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
     size = BLOCK_ROWS if path == "factor" else GENERAL_BLOCK_ROWS
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    victims, components = [MixtureVictim(clf, size, opts)], None
-    if path == "general":
-        components = Components(clf)
+    components, (count, own) = None, plan_walks(len(rows), opts)
+    if path == "general":  # Python, which is no quicker in several threads
+        components, count, own = Components(clf), 1, opts
     else:
         PairTable.of(FactorCoordinates.of(clf))  # made here, and not in each of the threads
-        count = max(1, min(useful_threads(opts), len(rows) // ROWS_PER_THREAD))
-        if count > 1:
-            size = -(-size // count)
-            victims = [MixtureVictim(clf, size, replace(opts, n_threads=1)) for _ in range(count)]
+    victims = victims_of(clf, count, size, own)
 
     def attack(victim: MixtureVictim, block: Array, first: int) -> State:
         part = slice(first, first + len(block))
