@@ -106,6 +106,21 @@ def test_equal_bits_for_any_number_of_threads(
             assert many[name].tobytes() == value.tobytes(), f"{name} with {n_threads} threads"
 
 
+@pytest.mark.parametrize("operation", ["refine", "accumulate_gradient", "accumulate_statistics"])
+@pytest.mark.parametrize("d", [2048, 4400])
+def test_panels_of_many_features(compiled: ModuleType, operation: str, d: int) -> None:
+    """Whole panels of features, and several with a rest: each feature is met once, whoever takes it."""
+    model = Model((23, 3, d, 2), "float32", "diagonal", seed=5)
+    case = CASES[operation](model)
+    expected = run(numpy_ops, operation, model, case)
+    one = run(compiled, operation, model, case)
+    assert_equal(operation, one, expected, case, d)
+    for n_threads in (2, 3):
+        many = run(compiled, operation, model, case, n_threads=n_threads)
+        for name, value in one.items():
+            assert many[name].tobytes() == value.tobytes(), f"{name} with {n_threads} threads"
+
+
 @pytest.mark.parametrize("bisections", [0, 1, 40])
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("max_steps", [0, 5, 300])
