@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine, OutOfMemoryError
-from emulator.fake_cupy import DeviceArray
+from emulator.fake_cupy import DeviceArray, Waits
 from support import close, device_model, random_mfa
 
 import mfakit
+from mfakit import bench
+from mfakit._arrays import RowBlocks
 from mfakit._options import Options
-from mfakit.backends import _cuda_engine
+from mfakit.backends import _cuda_engine, get_arrays, get_backend
+from mfakit.backends.cuda_arrays import Cuda
 from mfakit.fit import Statistics
 
 
@@ -116,3 +119,57 @@ def test_a_missing_barrier_is_found(emulated: Any, tmp_path: Path) -> None:
         finally:
             _cuda_source.flatten = original
     assert results != {1.0}
+
+
+@pytest.mark.parametrize("k", [3, 25])
+def test_a_block_of_an_em_step_waits_for_the_device_a_fixed_number_of_times(emulated: Any, k: int) -> None:
+    mfa = random_mfa(k, 20, 2, seed=4)
+    X = emulated.asarray(mfa.sample(60, rng=1, dtype=np.float64)[0])
+    Statistics.zeros(mfa).add(X)  # the factors are copied to the device once
+    before, launches = Waits.count, len(emulated.launches)
+    Statistics.zeros(mfa).add(X)
+    assert Waits.count - before <= 8
+    assert len(emulated.launches) - launches <= 8
+
+
+def test_a_device_attack_takes_all_samples_at_once_where_they_fit(emulated: Any, monkeypatch: Any) -> None:
+    """The copies that the walk holds belong to a row's bytes; what the caller asked for is not divided."""
+    clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, seed=s, spread=0.6) for s in (1, 2)])
+    X, y = clf.sample(8, rng=3, dtype=np.float64)
+    heights: list[int] = []
+    each_block = Cuda.each_block
+
+    def counted(self: Any, rows: Any, size: int, work: Any, *args: Any) -> None:
+        each_block(self, rows, size, lambda block, first: (heights.append(len(block)), work(block, first))[1], *args)
+
+    monkeypatch.setattr(Cuda, "each_block", counted)
+    for options, expected in (({}, [8]), ({"block_rows": 6}, [6, 2])):
+        heights.clear()
+        mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, step_size=0.2, max_steps=2, **options)
+        assert heights == expected
+
+
+def test_the_copies_that_an_attack_holds_make_its_blocks_lower(emulated: Any, monkeypatch: Any) -> None:
+    rows, options = RowBlocks(np.zeros((10**6, 500), np.float32)), Options()
+    arrays = get_arrays(get_backend("cuda", None), None)
+    monkeypatch.setattr(EmulatedEngine, "free_bytes", lambda self: 2**24)
+    alone, with_copies = (arrays.plan_block(options, rows, 10, 8, copies) for copies in (0, 3))
+    assert with_copies == pytest.approx(alone * (8 * (4 * 500 + 10) + 240) / (8 * (7 * 500 + 10) + 240), abs=2)
+
+
+def test_the_benchmark_of_a_device_measures_what_it_says(emulated: Any, monkeypatch: Any) -> None:
+    """Its parts run on the emulator; TF32 rounds to nearest there."""
+    from benchmarks import device
+
+    monkeypatch.setattr(device, "ROUNDS", 1)
+    assert device.tf32_rounding(emulated) == "nearest"
+    rates = device.product_rates(emulated, 64)
+    assert set(rates) == {f"{t} {x}" for t in ("float32", "tf32", "float64") for x in ("NN", "TN")} | {"float16"}
+    assert min(rates.values()) > 0
+    assert min(device.copies(emulated, 2**16).values()) > 0
+    costs = device.launch_costs(emulated, 3)
+    assert costs["launch"] > 0
+    times = device.kernel_times(emulated, bench.Size(20, 12, 3, 3))
+    assert {"refine", "mark_candidates"} <= set(times["log_prob"])
+    assert times["EM statistics"]["accumulate_statistics"]["launches"] == 2
+    assert "launch" not in vars(emulated)

@@ -242,12 +242,14 @@ def wrap_like(result: Any, like: Any) -> Any:
         import torch
 
         if is_cupy(result):
-            return torch.utils.dlpack.from_dlpack(result)
+            with on_device_of(result):  # torch's stream is made to wait for the current stream of the current device
+                return torch.utils.dlpack.from_dlpack(result)
         return torch.from_numpy(result).to(like.device)
     if is_cupy(like) and not is_cupy(result):
         from .backends._cuda_engine import engine
 
-        return engine(like.device.id).asarray(result)
+        with on_device_of(like):  # a copy goes to the current device
+            return engine(like.device.id).asarray(result)
     return result
 
 

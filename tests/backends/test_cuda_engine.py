@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from emulator.fake_cupy import DeviceArray, FakeCupy
 
 import mfakit
+from mfakit._arrays import wrap_like
 from mfakit.backends import _cuda_engine, _cuda_runtime
 from mfakit.backends._cuda_engine import CupyEngine
 
@@ -73,7 +75,7 @@ def cublas(monkeypatch: pytest.MonkeyPatch) -> _Cublas:
 def _engine(**xp: Any) -> CupyEngine:
     engine = object.__new__(CupyEngine)
     engine.xp = SimpleNamespace(**xp)
-    engine._modules, engine._functions, engine._lock = {}, {}, threading.Lock()
+    engine._modules, engine._functions, engine._shared_limits, engine._lock = {}, {}, {}, threading.Lock()
     return engine
 
 
@@ -242,3 +244,42 @@ def test_missing_headers_are_said_in_one_sentence() -> None:
 
     with pytest.raises(mfakit.BackendUnavailable, match="CuPy finds no CUDA headers to compile with; pip install"):
         _engine(RawModule=RawModule)._compile("pairs", ())
+
+
+def test_the_limit_of_shared_memory_only_rises() -> None:
+    """It belongs to the kernel, not to the launch: lowered, it would fail a launch that another thread has prepared."""
+    launched: list[tuple[int, int]] = []
+
+    class Function:
+        max_dynamic_shared_size_bytes = 48 * 1024
+
+        def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int) -> None:
+            launched.append((shared_mem, self.max_dynamic_shared_size_bytes))
+
+    function = Function()
+    engine = _engine()
+    engine._compile = lambda *_: SimpleNamespace(get_function=lambda name: function)  # type: ignore[method-assign]
+    for shared in (100_000, 60_000, 0, 90_000, 120_000):
+        engine.launch("attack", "factor_walk", (1,), 32, (), shared=shared)
+    assert launched == [(100_000, 100_000), (60_000, 100_000), (0, 100_000), (90_000, 100_000), (120_000, 120_000)]
+
+
+def test_results_go_to_torch_on_their_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch makes its stream wait for the current stream of the current device, which must be the result's."""
+    torch = pytest.importorskip("torch")
+    current: list[int] = [0]
+
+    @contextmanager
+    def active() -> Iterator[None]:
+        current.append(1)
+        yield
+        current.pop()
+
+    seen: list[int] = []
+    fake = SimpleNamespace(active=active, asarray=lambda array: seen.append(current[-1]))
+    monkeypatch.setattr(_cuda_engine, "_installed", fake)
+    monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", lambda array: seen.append(current[-1]))
+    result = DeviceArray(np.ones(2))
+    wrap_like(result, torch.ones(2))
+    wrap_like(np.ones(2), result)
+    assert seen == [1, 1]

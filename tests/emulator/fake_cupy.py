@@ -28,6 +28,16 @@ def wrap(value: Any) -> Any:
     return value
 
 
+class Waits:
+    """How often the host had to wait for the device so far: reads, and results whose size is on the device."""
+
+    count = 0
+
+    @classmethod
+    def add(cls) -> None:
+        cls.count += 1
+
+
 class _Memory:
     def __init__(self, pointer: int) -> None:
         self.ptr = pointer
@@ -50,7 +60,15 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return type("Device", (), {"id": 0})()
 
     def get(self) -> np.ndarray[Any, Any]:
+        Waits.add()
         return self._array.copy()
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+    def nonzero(self) -> Any:
+        Waits.add()
+        return wrap(self._array.nonzero())
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed; use .get()")
@@ -82,6 +100,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self._array)
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, DeviceArray) and key._array.dtype == bool:
+            Waits.add()
         return wrap(self._array[unwrap(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -91,16 +111,16 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return (wrap(item) for item in self._array)
 
     def __bool__(self) -> bool:
-        return bool(self._array)
+        return bool(self.get())
 
     def __int__(self) -> int:
-        return int(self._array)
+        return int(self.get())
 
     def __index__(self) -> int:
-        return self._array.__index__()
+        return self.get().__index__()
 
     def __float__(self) -> float:
-        return float(self._array)
+        return float(self.get())
 
     def __repr__(self) -> str:
         return f"DeviceArray({self._array!r})"
@@ -141,6 +161,8 @@ class FakeCupy:
         if name in self.missing:
             raise AttributeError(f"CuPy has no {name}")
         function = getattr(np, name)
+        if name in ("nonzero", "flatnonzero", "argwhere", "unique"):
+            Waits.add()
         if not callable(function) or isinstance(function, type):
             return function
         return lambda *args, **kwargs: wrap(

@@ -35,7 +35,7 @@ Array = NDArray[Any]
 TARGETS = ("rechosen", "frozen")
 PATHS = ("auto", "direct", "factor", "closed-form")
 DIRECTIONS = ("gradient", "log-ratio")
-# Arrays as large as the block that a walk on a device holds, beyond those that a density needs.
+# Float64 arrays as large as the block that a walk on a device holds, beyond those that a density needs.
 DEVICE_COPIES = 3
 _logger = logging.getLogger("mfakit")
 
@@ -138,7 +138,7 @@ def _attack(
 ) -> AttackResult:  # fmt: skip
     """The attack with checked settings, on the device that is the current one."""
     bounds, direction = settings["bounds"], settings["direction"]
-    size = max(1, arrays.plan_block(opts, rows, _columns(clf), 8) // (DEVICE_COPIES if arrays.is_device else 1))
+    size = arrays.plan_block(opts, rows, _columns(clf), 8, DEVICE_COPIES)
     for mixture in getattr(clf, "mixtures", ()):
         mixture.check_device(rows.device, opts.backend)
     victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio", rows.device)

@@ -33,6 +33,7 @@ class CupyEngine:
         self.device = device
         self._modules: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
+        self._shared_limits: dict[Any, int] = {}
         self._lock = threading.Lock()
         self.out_of_memory: tuple[type[Exception], ...] = (cupy.cuda.memory.OutOfMemoryError,)
         properties = cupy.cuda.runtime.getDeviceProperties(device)
@@ -74,19 +75,26 @@ class CupyEngine:
         """Start a kernel on the current stream. Integers go as 64 bits and floats as double; None is a null pointer."""
         if min(grid) == 0:
             return
-        function = self._function(family, kernel, real, tuple(sorted(values.items())))
-        if shared > UNASKED_SHARED_BYTES:
-            function.max_dynamic_shared_size_bytes = shared
+        function = self._function(family, kernel, real, tuple(sorted(values.items())), shared)
         function((*grid, *(1,) * (3 - len(grid))), (threads, 1, 1), tuple(map(_argument, args)), shared_mem=shared)
 
-    def _function(self, family: str, kernel: str, real: str, values: tuple[tuple[str, int], ...]) -> Any:
+    def _function(
+        self, family: str, kernel: str, real: str, values: tuple[tuple[str, int], ...], shared: int
+    ) -> Any:  # fmt: skip
+        """The kernel, allowed at least `shared` bytes of shared memory. Its limit is one for all threads, so it only
+        ever rises: another thread may be about to launch with more than this one needs.
+        """
         key = (family, real, values)
         with self._lock:
             if key not in self._modules:
                 self._modules[key] = self._compile(family, _cuda_source.definitions(real, **dict(values)))
             if (key, kernel) not in self._functions:
                 self._functions[key, kernel] = self._modules[key].get_function(kernel)
-        return self._functions[key, kernel]
+            function = self._functions[key, kernel]
+            if shared > max(UNASKED_SHARED_BYTES, self._shared_limits.get((key, kernel), 0)):
+                function.max_dynamic_shared_size_bytes = shared
+                self._shared_limits[key, kernel] = shared
+        return function
 
     def _compile(self, family: str, options: tuple[str, ...]) -> Any:
         module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,15 +74,15 @@ class Cuda(Host):
         """The factors on this device where they take at most a quarter of its free memory, else on the host."""
         return self.factors(factors) if 4 * factors.whitened.nbytes <= self.engine.free_bytes() else factors
 
-    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int) -> int:
-        """Rows per block: what fits in a share of the free memory, at most MOST_ROWS; of host arrays, in page-locked
-        buffers.
+    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int, copies: int = 0) -> int:
+        """Rows per block: what fits in a share of the free memory together with the caller's `copies` of the block in
+        float64, at most MOST_ROWS; of host arrays, in page-locked buffers.
         """
         n, d = X.shape
         if options.block_rows is not None:
             return int(max(1, min(options.block_rows, n)))
         # X twice (the block computed and the one on its way), centred, the result; products, log-probabilities, marks.
-        row_bytes = itemsize * (4 * d + columns) + 24 * columns
+        row_bytes = itemsize * (4 * d + columns) + 24 * columns + 8 * d * copies
         by_memory = int(MEMORY_SHARE * self.engine.free_bytes()) // max(row_bytes, 1)
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
         by_way = MOST_ROWS if X.device is not None else max(STREAM_BYTES // max(X.dtype.itemsize * d, 1), 64)
@@ -130,6 +130,16 @@ class Cuda(Host):
                 _logger.warning("%s is out of memory: going on with blocks of %d rows", self.name, rows)
                 resize(rows)
                 self.release()
+
+    @contextmanager
+    def sums_into(self, totals: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """Arrays of zeros on the device, which are read together, once, and added to `totals`; not after an error."""
+        memory = self.xp.zeros(sum(total.size for total in totals))
+        edges = np.cumsum([0, *(total.size for total in totals)]).tolist()
+        yield tuple(memory[a:b].reshape(t.shape) for a, b, t in zip(edges, edges[1:], totals, strict=False))
+        found = self.to_host(memory)
+        for a, b, total in zip(edges, edges[1:], totals, strict=False):
+            total += found[a:b].reshape(total.shape)
 
     def target(self, out: Any, part: slice) -> Any:
         """out[part] itself, or an array of its shape on the device for a result that lies on the host."""

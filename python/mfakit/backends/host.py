@@ -7,7 +7,7 @@ what differs between host and device beyond the array module is a method here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +51,10 @@ class Host:
         """What the kernels read of a mixture, here."""
         return factors
 
-    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int) -> int:
-        """Rows per block of X for so many columns of the product."""
+    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int, copies: int = 0) -> int:
+        """Rows per block of X for so many columns of the product. `copies` counts the float64 arrays as large as the
+        block that the caller holds besides; on the host they are not counted.
+        """
         return max(1, min(options.plan_block(X.shape[1], columns, itemsize), len(X)))
 
     def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
@@ -79,6 +81,11 @@ class Host:
 
     def store(self, out: Any, part: slice, target: Any) -> None:
         """Bring a block's results home."""
+
+    @contextmanager
+    def sums_into(self, totals: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """Arrays to add to, whose sums are in the float64 host arrays `totals` at the end: here, those themselves."""
+        yield totals
 
     def release(self) -> None:
         """Give memory back that is kept for later."""

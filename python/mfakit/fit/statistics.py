@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import RowBlocks, to_numpy
+from .._arrays import RowBlocks
 from .._options import Options
+from ..backends.host import Host
 from ..density import in_order
 from ..evaluator import Evaluator, Scores
 from ..mfa import MFA
@@ -42,15 +43,16 @@ class WorstRows:
         """No rows yet."""
         return cls(np.empty(0), np.empty((0, d)), np.empty(0, np.int64))
 
-    def add(self, scores: Scores, log_total: Array, weights: Array | None) -> None:
-        """Consider the rows of a block with log p [n] (on the host)."""
+    def add(self, scores: Scores, log_total: Array, weights: Array | None, arrays: Host) -> None:
+        """Consider the rows of a block with log p [n] (on the host); a device is waited for twice."""
         index = np.arange(len(log_total)) if weights is None else np.flatnonzero(weights > 0)
         if len(self.log_prob) == WORST_KEPT:
             index = index[log_total[index] < self.log_prob[-1]]
         index = index[np.argsort(log_total[index], kind="stable")[:WORST_KEPT]]
         if len(index):
-            rows, log_prob = (np.stack([to_numpy(a[i]) for i in index.tolist()]) for a in (scores.X, scores.log_prob))
-            self._keep(log_total[index], rows.astype(np.float64), log_prob.argmax(axis=1))
+            at = arrays.asarray(index)
+            rows, components = (arrays.to_host(a) for a in (scores.X[at], scores.log_prob[at].argmax(axis=1)))
+            self._keep(log_total[index], rows.astype(np.float64), components)
 
     def merge(self, other: WorstRows) -> None:
         """Consider the rows that another one kept."""
@@ -153,25 +155,13 @@ class Statistics:
         if sample_weight is not None:
             share = share * arrays.asarray(sample_weight)[scores.rows]
             kept &= share > 0
-        rows, components, latent, share = (
-            (scores.rows, scores.components, scores.whitened_latent, share)
-            if bool(kept.all())
-            else (scores.rows[kept], scores.components[kept], scores.whitened_latent[kept], share[kept])
-        )
-        z, small = self._latents(components, latent, share, evaluator)
-        sums = (self.sum_x, self.sum_xz, self.sum_xx)
-        targets = tuple(evaluator.xp.zeros(part.shape) for part in sums) if arrays.is_device else sums
-        evaluator.ops.accumulate_statistics(
-            scores.X, rows, components, share, z, evaluator.factors.means, *targets, evaluator.threads
-        )
-        if arrays.is_device:
-            for part, target in zip(sums, targets, strict=True):
-                part += arrays.to_host(target)
-        for component, found in small:
-            for total, value in zip((self.weight, self.sum_z, self.sum_zz), found, strict=True):
-                total[component] += arrays.to_host(value)
+        pairs = (scores.rows, scores.components, scores.whitened_latent, share)
+        chosen = evaluator.xp.flatnonzero(kept)
+        if len(chosen) < len(kept):
+            pairs = tuple(part[chosen] for part in pairs)
+        self._add_pairs(scores.X, pairs, evaluator)
         log_total = arrays.to_host(log_total)
-        self.worst.add(scores, log_total, sample_weight)
+        self.worst.add(scores, log_total, sample_weight, arrays)
         if sample_weight is None:
             self.log_likelihood += float(log_total.sum())
             self.total_weight += len(log_total)
@@ -180,23 +170,25 @@ class Statistics:
             self.log_likelihood += float(sample_weight[present] @ log_total[present])
             self.total_weight += float(sample_weight.sum())
 
-    def _latents(
-        self, components: Array, latent: Array, share: Array, evaluator: Evaluator
-    ) -> tuple[Array, list[tuple[int, tuple[Array, Array, Array]]]]:
-        """z = Z y [m, l] of the pairs, which are sorted by component, and of each component that has any Σ R, Σ R z and
-        Σ R z zᵀ; a device is waited for once.
-        """
-        arrays, xp = evaluator.arrays, evaluator.xp
-        latent_map = evaluator.factors.latent_map
-        z = xp.empty_like(latent)
-        edges = arrays.to_host(xp.searchsorted(components, xp.arange(len(self.weight) + 1)))
-        small = []
-        for j in np.flatnonzero(np.diff(edges)).tolist():
-            part = slice(int(edges[j]), int(edges[j + 1]))
-            z[part] = latent[part] @ latent_map[j].T
-            weighted = share[part, None] * z[part]
-            small.append((j, (share[part].sum(), weighted.sum(axis=0), weighted.T @ z[part])))
-        return z, small
+    def _add_pairs(self, X: Array, pairs: tuple[Array, Array, Array, Array], evaluator: Evaluator) -> None:
+        """Add the pairs (row, component, whitened latent y [l], responsibility), which are sorted by component."""
+        (k, l, _), xp, factors = self.sum_xz.shape, evaluator.xp, evaluator.factors
+        rows, components, latent, share = pairs
+        z = _latents(latent, components, factors.latent_map, evaluator)
+        # The sums over samples (z, 1) about the mean 0 are Σ R z and Σ R, and Σ R z zᵀ.
+        points = xp.concatenate([z, xp.ones((len(z), 1))], axis=1)
+        own = tuple(np.zeros(shape) for shape in ((k, l + 1), (k, l, l + 1), (k, l + 1)))
+        with evaluator.arrays.sums_into((self.sum_x, self.sum_xz, self.sum_xx, *own)) as sums:
+            for samples, index, means, targets in (
+                (X, rows, factors.means, sums[:3]),
+                (points, xp.arange(len(z)), xp.zeros((k, l + 1)), sums[3:]),
+            ):
+                evaluator.ops.accumulate_statistics(
+                    samples, index, components, share, z, means, *targets, evaluator.threads
+                )
+        self.weight += own[0][:, l]
+        self.sum_z += own[0][:, :l]
+        self.sum_zz += own[1][:, :, :l]
 
     def __iadd__(self, other: Statistics) -> Statistics:
         if other.mfa is not self.mfa and not _same(self.mfa, other.mfa):
@@ -213,6 +205,19 @@ class Statistics:
         total += self
         total += other
         return total
+
+
+def _latents(latent: Array, components: Array, latent_map: Array, evaluator: Evaluator) -> Array:
+    """z = Z y [m, l] of pairs that are sorted by component: on a device one product for all, else one a component."""
+    xp = evaluator.xp
+    if evaluator.arrays.is_device:
+        return xp.matmul(latent_map[components], latent[:, :, None])[:, :, 0]
+    z = np.empty_like(latent)
+    edges = np.searchsorted(components, np.arange(len(latent_map) + 1))
+    for j in np.flatnonzero(np.diff(edges)):
+        part = slice(edges[j], edges[j + 1])
+        np.matmul(latent[part], latent_map[j].T, out=z[part])
+    return z
 
 
 def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array, Array]:
