@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._threads import single_threaded_products
+from .far import Gaussian
 
 __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
 
@@ -73,6 +74,10 @@ class Factors:
         """Columns of the block product: k (l + 1), and k more for diagonal noise."""
         k, l, _ = self.shape
         return k * (l + 1 if self.is_isotropic else l + 2)
+
+    def component(self, j: int) -> Gaussian:
+        """What tells component `j` from another one."""
+        return Gaussian(self.means[j], self.whitened[j], self.noise[j])
 
     @cached_property
     def inv_noise(self) -> Array:
