@@ -23,6 +23,9 @@ __all__ = ["BayesClassifier"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
+# Far samples at a time whose classes are compared by differences.
+FAR_ROWS = 256
+
 
 class BayesClassifier:
     """The Bayes-optimal classifier of two or more classes with densities p_c: argmax_c log prior_c + log p_c(x).
@@ -136,13 +139,35 @@ class BayesClassifier:
         over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, joint)
         return joint
 
-    def _from_joint(self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any]) -> Any:
-        """What `compute` makes of class_log_prob: [n, *tail], in X's dtype and container, or in ``out``."""
+    def _relative_joint(self, X: Any, **options: Any) -> Array:
+        """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
+        from .decisions import relative_class_log_prob, undecided_rows
+
+        joint = self.class_log_prob(X, **options)
+        with on_device_of(joint):
+            xp = array_module(joint)
+            rows = undecided_rows(joint, xp)
+            with np.errstate(divide="ignore"):
+                log_priors = np.log(self._priors)
+            for start in range(0, len(rows), FAR_ROWS):
+                part = rows[start : start + FAR_ROWS]
+                far = to_numpy(RowBlocks(X).take(to_numpy(part))).astype(np.float64)
+                values = relative_class_log_prob([m.factors for m in self._mixtures], log_priors, far)
+                joint[part] = xp.asarray(values)
+        return joint
+
+    def _from_joint(
+        self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any] | None
+    ) -> Any:
+        """What `compute` makes of log prior_c p_c(x) up to a number for each sample (None: those themselves): [n, *tail],
+        in X's dtype and container, or in ``out``.
+        """
         rows, opts = RowBlocks(X, self.n_features), Options(**options)
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
-        joint = self.class_log_prob(X, **{**options, "out": None})
-        with on_device_of(joint), np.errstate(under="ignore"):
-            values = compute(joint).astype(rows.dtype)
+        score = self.class_log_prob if compute is None else self._relative_joint
+        joint = score(X, **{**options, "out": None})
+        with on_device_of(joint), np.errstate(under="ignore", over="ignore"):
+            values = (joint if compute is None else compute(joint)).astype(rows.dtype)
             if out is None:
                 return wrap_like(values, X)
             out[...] = values
@@ -152,7 +177,9 @@ class BayesClassifier:
     def decision_function(self, X: Any, **options: Any) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
-        Of two classes, a sample that neither explains (both -inf) has log-odds 0.
+        Of two classes, also far samples have the right sign and size: where the log-densities round by more than the
+        classes differ by, their difference is computed component by component. More classes have the log-densities
+        themselves.
 
         Parameters
         ----------
@@ -167,7 +194,7 @@ class BayesClassifier:
         """
         two = self.n_classes == 2
         tail = () if two else (self.n_classes,)
-        return self._from_joint(X, options, tail, _log_odds if two else lambda joint: joint)
+        return self._from_joint(X, options, tail, _log_odds if two else None)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
@@ -196,7 +223,7 @@ class BayesClassifier:
     def predict(self, X: Any, **options: Any) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         no_out("predict", options)
-        joint = self.class_log_prob(X, **options)
+        joint = self._relative_joint(X, **options)
         with on_device_of(joint):
             return wrap_like(joint.argmax(axis=1), X)
 

@@ -56,19 +56,23 @@ class Pairs:
         """Some of the pairs."""
         return Pairs(self.rows[chosen], self.components[chosen], self.log_prob[chosen], self.error[chosen])
 
-    def undecided(self, n: int, log_norm: Array) -> Pairs:
-        """The pairs of those of n samples whose shares are not settled by log_prob, that may have any share."""
+    def live(self, log_norm: Array, groups: Array) -> tuple[Array, Array]:
+        """Which pairs may have a share among those of their group, and of each group the least that its best pair has."""
         with np.errstate(invalid="ignore"):
-            surely = np.where(np.isnan(self.log_prob - self.error), -np.inf, self.log_prob - self.error)
-            best = np.full(n, -np.inf)
-            np.maximum.at(best, self.rows, surely)
+            least = self.log_prob - self.error
+            best = np.full(groups.max(initial=-1) + 1, -np.inf)
+            np.maximum.at(best, groups, np.where(np.isnan(least), -np.inf, least))
             # What has no weight has no part in it; where a log-density is -inf by overflow, nothing rules it out.
-            live = ~(self.log_prob + self.error < best[self.rows] - CUTOFF_NATS) & (log_norm[self.components] > -np.inf)
-            uncertain = live & (self.error > UNCERTAIN_NATS)
-        open_rows = np.zeros(n, bool)
-        open_rows[self.rows[uncertain]] = True
-        open_rows &= (np.bincount(self.rows[live], minlength=n) > 1) | np.isneginf(best)
-        return self.take(live & open_rows[self.rows])
+            below = self.log_prob + self.error < best[groups] - CUTOFF_NATS
+        return ~below & (log_norm[self.components] > -np.inf), best
+
+    def undecided(self, n: int, log_norm: Array) -> Pairs:
+        """Of those of n samples whose shares are not settled by log_prob, the pairs that may have a share."""
+        live, best = self.live(log_norm, self.rows)
+        unsettled = np.zeros(n, bool)
+        unsettled[self.rows[live & (self.error > UNCERTAIN_NATS)]] = True
+        unsettled[: len(best)] &= (np.bincount(self.rows[live], minlength=len(best)) > 1) | np.isneginf(best)
+        return self.take(live & unsettled[self.rows])
 
 
 def rounding(log_prob: Array, log_norm: Array, explained: Array) -> Array:
