@@ -146,17 +146,23 @@ class Evaluator:
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """log p(x) [n]; on a device without an [n, k] array: only the candidates are listed, refined and summed."""
-        total = self.xp.empty(len(X))
+        if not self.arrays.is_device or self.options.method == "residual":
+            return self._total(self(X, start, name))
         centered, norms = self.center(X, start, name)
-        if not self.arrays.is_device or self.options.method == "residual" or self._some_beyond:
-            self.ops.log_sum_exp(self(X, start, name).log_prob, total, self.threads)
-            return total
-        k, l, _ = self.factors.shape
+        if self._some_beyond:
+            return self._total(self(X, start, name))
+        (k, l, _), total = self.factors.shape, self.xp.empty(len(X))
         rows, components, offsets = self.arrays.candidates(self._product(centered, norms), len(X), k, l)
         order = self.xp.argsort(components * len(X) + rows)
         values = self.xp.empty(len(rows))
         values[order] = self.refine(X, rows[order], components[order])[0]
         self.arrays.log_sum_exp_candidates(values, offsets, total)
+        return total
+
+    def _total(self, scores: Scores) -> Array:
+        """log p(x) [n]."""
+        total = self.xp.empty(len(scores.X))
+        self.ops.log_sum_exp(scores.log_prob, total, self.threads)
         return total
 
     def refine(self, X: Array, rows: Array, components: Array) -> tuple[Array, Array]:
