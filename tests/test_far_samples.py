@@ -86,7 +86,7 @@ def test_components_without_weight_have_no_share_of_a_far_sample(backend: str, n
 @pytest.mark.parametrize("dtype", REAL_DTYPES)
 def test_decisions_about_far_samples(backend: str, noise: str, dtype: str) -> None:
     mfa = ring(4, noise)
-    clf = mfakit.BayesClassifier([mfa, mfa.replace(means=mfa.means + [0.0, 0.0, 1.0])], [0.3, 0.7])
+    clf = mfakit.BayesClassifier([mfa, mfa.replace(means=mfa.means + np.array([0.0, 0.0, 1.0]))], [0.3, 0.7])
     v = np.array(FAR if dtype == "float64" else [1e6, 1e9, 1e19, 1e38], dtype)
     X = np.stack([0 * v, 0 * v, v], axis=1)
     # ½ c (v² - (v - 1)²) and the priors: the sign and the size, where both log-densities are -inf, too.

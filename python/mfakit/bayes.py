@@ -23,8 +23,8 @@ __all__ = ["BayesClassifier"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
-# Far samples at a time whose classes are compared by differences.
-FAR_ROWS = 256
+# A component of no more weight pads a model; the paper's code tells them apart by this.
+PADDING_WEIGHT = 1e-10
 
 
 class BayesClassifier:
@@ -141,26 +141,18 @@ class BayesClassifier:
 
     def _relative_joint(self, X: Any, **options: Any) -> Array:
         """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
-        from .decisions import relative_class_log_prob, undecided_rows
+        from .decisions import settle
 
         joint = self.class_log_prob(X, **options)
         with on_device_of(joint):
-            xp = array_module(joint)
-            rows = undecided_rows(joint, xp)
-            with np.errstate(divide="ignore"):
-                log_priors = np.log(self._priors)
-            for start in range(0, len(rows), FAR_ROWS):
-                part = rows[start : start + FAR_ROWS]
-                far = to_numpy(RowBlocks(X).take(to_numpy(part))).astype(np.float64)
-                values = relative_class_log_prob([m.factors for m in self._mixtures], log_priors, far)
-                joint[part] = xp.asarray(values)
+            settle(joint, self, X)
         return joint
 
     def _from_joint(
         self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any] | None
     ) -> Any:
-        """What `compute` makes of log prior_c p_c(x) up to a number for each sample (None: those themselves): [n, *tail],
-        in X's dtype and container, or in ``out``.
+        """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: log prior_c p_c(x) themselves),
+        [n, *tail], in X's dtype and container, or in ``out``.
         """
         rows, opts = RowBlocks(X, self.n_features), Options(**options)
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
@@ -308,7 +300,8 @@ class BayesClassifier:
         sigma : float
             Standard deviation of the noise, in data units.
         uniform_weights : bool
-            Make the components of a class equally likely, as the paper's code does.
+            Make the components of a class equally likely, as the paper's code does: those whose weight exceeds 1e-10.
+            Others, which pad a model, keep theirs, and without weight play no part in anything.
 
         Raises
         ------
@@ -323,7 +316,7 @@ class BayesClassifier:
             )
         mixtures = []
         for m in self._mixtures:
-            weights = np.full(m.n_components, 1.0 / m.n_components) if uniform_weights else m.weights
+            weights = _uniform(m.weights) if uniform_weights else m.weights
             mixtures.append(m.replace(weights=weights, noise_variance=float(sigma) ** 2))
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
@@ -332,8 +325,8 @@ class BayesClassifier:
     ) -> BayesClassifier:
         """The asymmetric variant (appendix B.2): one outlier component per class, which Theorem 3 then applies to.
 
-        The outlier has weight 1/(k+1), A = 0, noise σ² and sits at the data's mean plus (class 0) or minus (class 1)
-        scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector of the data's covariance.
+        The outlier has weight 1/(k+1), where k components have any, A = 0, noise σ² and sits at the data's mean plus
+        (class 0) or minus (class 1) scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector of the data's covariance.
 
         Parameters
         ----------
@@ -380,6 +373,13 @@ class BayesClassifier:
 def _log_odds(joint: Array) -> Array:
     with np.errstate(invalid="ignore"):
         return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
+
+
+def _uniform(weights: Array) -> Array:
+    """Equal weights for the components that are no padding, which keeps its own."""
+    used = weights > PADDING_WEIGHT
+    values = np.where(used, 1.0 / used.sum(), weights)
+    return values / values.sum()
 
 
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:

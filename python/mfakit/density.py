@@ -157,9 +157,9 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
 def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
     """Posterior probability of each component, [n, k]; rows sum to 1 wherever the sample is.
 
-    float64 is right to 1e-9 absolute where log p(x) is no larger than 1e6 nats. Farther away, components are compared by
-    the differences of their log-densities, which is as sharp for components of equal covariance (equally distant ones
-    have equal shares), also where log p(x) is -inf in float64. Parameters and errors as :func:`log_prob`.
+    float64 is right to 1e-9 absolute where log p(x) is above -1e6 nats. Farther away, components are compared by the
+    differences of their log-densities: what they have in common is not rounded, and equally distant components of equal
+    covariance have equal shares, also where log p(x) is -inf in float64. Parameters and errors as :func:`log_prob`.
     """
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:

@@ -18,8 +18,8 @@ from ._arrays import check_finite_rows
 from ._options import Options
 from .backends import get_arrays
 from .backends.numpy_ops import CUTOFF_NATS
-from .far import UNCERTAIN_NATS, Gaussian, Pairs, relative_log_prob, rounding
 from .factors import Factors
+from .far import UNCERTAIN_NATS, Pairs, relative_log_prob, rounding
 
 __all__ = ["Evaluator", "Scores", "sorted_pairs"]
 

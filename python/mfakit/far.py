@@ -57,7 +57,7 @@ class Pairs:
         return Pairs(self.rows[chosen], self.components[chosen], self.log_prob[chosen], self.error[chosen])
 
     def live(self, log_norm: Array, groups: Array) -> tuple[Array, Array]:
-        """Which pairs may have a share among those of their group, and of each group the least that its best pair has."""
+        """Which pairs may have a share of their group, and of each group the least that its best pair has."""
         with np.errstate(invalid="ignore"):
             least = self.log_prob - self.error
             best = np.full(groups.max(initial=-1) + 1, -np.inf)
@@ -76,11 +76,11 @@ class Pairs:
 
 
 def rounding(log_prob: Array, log_norm: Array, explained: Array) -> Array:
-    """How far log_prob [m] = log_norm - ½ ‖r - A z‖²_{D⁻¹} - .. may be rounded, where explained [m] = ‖W r‖²: r - A z is
-    rounded as r is.
+    """How far log_prob [m] = log_norm - ½ ‖r - A z‖²_{D⁻¹} - ½ ‖z‖² may be rounded, explained [m] being ‖W r‖²: r - A z
+    is rounded as r is.
     """
     maha = np.abs(2.0 * (log_norm - log_prob))
-    return np.finfo(np.float64).eps * np.sqrt(maha) * np.sqrt(maha + explained)
+    return np.asarray(np.finfo(np.float64).eps * np.sqrt(maha) * np.sqrt(maha + explained))
 
 
 def relative_log_prob(X: Array, pairs: Pairs, log_norm: Array, component: Callable[[int], Gaussian]) -> Array:
@@ -123,7 +123,7 @@ def _scales(X: Array, components: list[Gaussian]) -> Array:
     unit = min(float(c.noise.min()) for c in components) ** 0.5
     bits = np.frexp(np.abs(X).max(axis=1, initial=0.0))[1] + 1
     bits = np.maximum(bits, np.frexp(reach)[1] + 1) + np.frexp(X.shape[1] ** 0.5)[1] - np.frexp(unit)[1] + 1
-    return np.ldexp(1.0, -np.maximum(bits - MOST_BITS, 0))
+    return np.asarray(np.ldexp(1.0, -np.maximum(bits - MOST_BITS, 0)))
 
 
 def _against(

@@ -109,6 +109,11 @@ class MFA:
         """Whether the noise is one variance per component rather than one per feature."""
         return self.noise_variance.ndim == 1
 
+    @cached_property
+    def live(self) -> Array:
+        """Indices of the components that have any weight; the others play no part in anything."""
+        return np.flatnonzero(self.weights > 0)
+
     @property
     def device(self) -> str | None:
         """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments lie."""

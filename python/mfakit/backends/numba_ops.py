@@ -104,7 +104,7 @@ def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
 
 
 def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
-    """out [n, k] = exp log_prob over its sum in each row; a row of -inf, which no component explains, gives 1/k each."""
+    """out [n, k] = exp log_prob over its sum in each row; a row of -inf gives 1/k each."""
     _run(kernels.softmax, len(log_prob), 8 * log_prob.size, n_threads, *_read(log_prob), out)
 
 
