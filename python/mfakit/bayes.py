@@ -151,7 +151,7 @@ class BayesClassifier:
     def _from_joint(
         self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any] | None
     ) -> Any:
-        """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: log prior_c p_c(x) themselves),
+        """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: those themselves),
         [n, *tail], in X's dtype and container, or in ``out``.
         """
         rows, opts = RowBlocks(X, self.n_features), Options(**options)
@@ -326,7 +326,8 @@ class BayesClassifier:
         """The asymmetric variant (appendix B.2): one outlier component per class, which Theorem 3 then applies to.
 
         The outlier has weight 1/(k+1), where k components have any, A = 0, noise σ² and sits at the data's mean plus
-        (class 0) or minus (class 1) scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector of the data's covariance.
+        (class 0) or minus (class 1) scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector
+        of the data's covariance.
 
         Parameters
         ----------

@@ -31,9 +31,8 @@ def settle(joint: Any, clf: BayesClassifier, X: Any) -> None:
     xp = array_module(joint)
     top = joint.max(axis=1)
     with np.errstate(invalid="ignore"):
-        width = xp.abs(top) * (
-            np.finfo(np.float64).eps / UNCERTAIN_NATS
-        )  # with a larger lead, the lead is exact enough
+        # A lead larger than this is rounded by no more than UNCERTAIN_NATS of itself.
+        width = xp.abs(top) * (np.finfo(np.float64).eps / UNCERTAIN_NATS)
         close = (joint >= (top - width)[:, None]).sum(axis=1) > 1
     rows = xp.nonzero(close & (width > 1.0))[0]
     for start in range(0, len(rows), FAR_ROWS):

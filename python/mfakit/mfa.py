@@ -169,8 +169,16 @@ class MFA:
 
     @cached_property
     def subspaces(self) -> Factors:
-        """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept."""
-        return subspace_factors(self.means, self.loadings)
+        """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept; of components without
+        weight, points among the means of the others.
+        """
+        gone = self.weights == 0
+        if not gone.any():
+            return subspace_factors(self.means, self.loadings)
+        middle = self.means[self.live].mean(axis=0)
+        means, loadings = np.where(gone[:, None], middle, self.means), self.loadings.copy()
+        loadings[gone] = 0.0
+        return subspace_factors(means, loadings)
 
     def __repr__(self) -> str:
         noise = "isotropic" if self.is_isotropic else "diagonal"

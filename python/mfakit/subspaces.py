@@ -243,8 +243,13 @@ class ClosestPoints:
 
 def closest_points(mfa0: MFA, component0: int, mfa1: MFA, component1: int) -> ClosestPoints:
     """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`; a small problem,
-    solved on the host, whose NumPy arrays it returns wherever the models lie.
+    solved on the host, whose NumPy arrays it returns wherever the models lie. A component of weight 0 is a ValueError.
     """
+    for name, mfa, j in (("component0", mfa0, component0), ("component1", mfa1, component1)):
+        if mfa.weights[j] == 0:
+            raise ValueError(
+                f"{name}={j} must have weight, got a component of weight 0; give it one by replace(weights=)"
+            )
     side0, side1 = mfa0.subspaces, mfa1.subspaces
     _, a, b = _solve_pair(side0, component0, side1, component1)
     point0 = side0.means[component0] + a @ side0.whitened[component0]
