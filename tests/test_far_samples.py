@@ -11,6 +11,8 @@ from support import parameters, random_mfa
 
 import mfakit
 from mfakit import _reference
+from mfakit._options import Options
+from mfakit.fit import Statistics
 
 FAR = (1e6, 1e8, 3e8, 1e15, 1e100, 1e150, 1e160, 1e300)
 
@@ -107,6 +109,15 @@ def test_a_class_without_prior_is_not_predicted_where_squares_overflow(backend: 
     X = np.array([[0.0, 0.0, -1e200]])
     np.testing.assert_array_equal(clf.predict(X, backend=backend), [1])
     np.testing.assert_allclose(clf.predict_proba(X, backend=backend), [[0.0, 1.0, 0.0]])
+
+
+def test_far_samples_weigh_no_more_than_one_in_em_and_imputation(backend: str, noise: str) -> None:
+    mfa = ring(4, noise)
+    X = np.array([[0.0, 0.0, v] for v in (1e6, 1e8, 1e12)])
+    weight = Statistics.zeros(mfa).add(X, options=Options(backend=backend)).weight
+    np.testing.assert_allclose(weight, 0.75, rtol=1e-6)
+    mask = np.array([True, True, False])  # the two features in which the components differ, and whose mean is 0
+    np.testing.assert_allclose(mfa.impute(X, mask, backend=backend)[:, :2], 0.0, atol=1e-6)
 
 
 def test_torch_gradients_of_far_samples(noise: str) -> None:

@@ -189,7 +189,9 @@ class BayesClassifier:
         return self._from_joint(X, options, tail, _log_odds if two else None)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
-        """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
+        """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
+        to the rounding of a class's own gradient.
+        """
         from .density import over_blocks
 
         rows, opts, two = RowBlocks(X, self.n_features), Options(**options), self.n_classes == 2

@@ -31,8 +31,8 @@ def settle(joint: Any, clf: BayesClassifier, X: Any) -> None:
     xp = array_module(joint)
     top = joint.max(axis=1)
     with np.errstate(invalid="ignore"):
-        # A lead larger than this is rounded by no more than UNCERTAIN_NATS of itself.
-        width = xp.abs(top) * (np.finfo(np.float64).eps / UNCERTAIN_NATS)
+        # A lead larger than this is rounded by no more than the tolerance times itself.
+        width = xp.abs(top) * (np.finfo(np.float64).eps / UNCERTAIN_NATS["float64"])
         close = (joint >= (top - width)[:, None]).sum(axis=1) > 1
     rows = xp.nonzero(close & (width > 1.0))[0]
     for start in range(0, len(rows), FAR_ROWS):

@@ -235,9 +235,10 @@ class Evaluator:
         """
         factors, arrays = self._host_factors, self.arrays
         most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
-        if np.finfo(np.float64).eps * most < UNCERTAIN_NATS and not self._some_beyond:
+        tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
+        if np.finfo(np.float64).eps * most < tolerance and not self._some_beyond:
             return scores.log_prob
-        undecided = self.pairs(scores).undecided(len(scores.X), factors.log_norm)
+        undecided = self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance)
         if not len(undecided.rows):
             return scores.log_prob
         index, undecided.rows = np.unique(undecided.rows, return_inverse=True)

@@ -27,8 +27,8 @@ __all__ = ["UNCERTAIN_NATS", "Gaussian", "Pairs", "relative_log_prob", "rounding
 
 Array = NDArray[Any]
 
-# A log-density whose rounding may exceed this is compared with its neighbours by their difference.
-UNCERTAIN_NATS = 1e-9
+# A log-density whose rounding may exceed this is compared with its neighbours by their difference, by the dtype of X.
+UNCERTAIN_NATS = {"float32": 1e-7, "float64": 1e-9}
 # Bits that a length in units of the noise may have before its square leaves float64.
 MOST_BITS = 480
 # Rows at a time, so that temporaries stay small.
@@ -66,11 +66,11 @@ class Pairs:
             below = self.log_prob + self.error < best[groups] - CUTOFF_NATS
         return ~below & (log_norm[self.components] > -np.inf), best
 
-    def undecided(self, n: int, log_norm: Array) -> Pairs:
-        """Of those of n samples whose shares are not settled by log_prob, the pairs that may have a share."""
+    def undecided(self, n: int, log_norm: Array, tolerance: float) -> Pairs:
+        """Of those of n samples whose shares log_prob leaves open by more than `tolerance`, the live pairs."""
         live, best = self.live(log_norm, self.rows)
         unsettled = np.zeros(n, bool)
-        unsettled[self.rows[live & (self.error > UNCERTAIN_NATS)]] = True
+        unsettled[self.rows[live & (self.error > tolerance)]] = True
         unsettled[: len(best)] &= (np.bincount(self.rows[live], minlength=len(best)) > 1) | np.isneginf(best)
         return self.take(live & unsettled[self.rows])
 
