@@ -279,7 +279,7 @@ class Evaluator:
         result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
         result[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            several = xp.bincount(pairs[0], minlength=len(scores.X)) > 1
+            several = _repeated(pairs[0], len(scores.X), xp)
             wide = xp.nonzero(several)[0] if dtype == np.float32 else ()
             if len(wide):  # in float32 what their components add up to would be rounded at every one of them
                 self._add_gradients(scores.X, _part(pairs, ~several[pairs[0]], xp), result)
@@ -294,7 +294,7 @@ class Evaluator:
     def _sum_gradients(self, X: Array, pairs: tuple[Array, ...], rows: Array, out: Array) -> None:
         """out[rows] = the gradients of those rows, summed in float64."""
         xp = self.xp
-        place = xp.full(len(X), -1)
+        place = xp.full(len(X), -1, np.int64)
         place[rows] = xp.arange(len(rows))
         at, *others = _part(pairs, place[pairs[0]] >= 0, xp)
         total = xp.zeros((len(rows), X.shape[1]))
@@ -305,6 +305,16 @@ class Evaluator:
         """out [n, d] += share · ∇ log N(x) of pairs (rows, components, share, whitened_latent)."""
         f = self.factors
         self.ops.accumulate_gradient(X, *pairs, f.means, f.whitened, f.noise, out, self.threads)
+
+
+def _repeated(rows: Array, n: int, xp: Any) -> Array:
+    """Which of n rows occur more than once, bool [n]; a device is not waited for, as it would be to count them."""
+    number = xp.arange(len(rows))
+    last = xp.empty(n, np.int64)
+    last[rows] = number  # of equal rows one stays, and the others see it
+    repeated = xp.zeros(n + 1, bool)
+    repeated[xp.where(last[rows] == number, n, rows)] = True
+    return repeated[:n]
 
 
 def _part(pairs: tuple[Array, ...], mask: Array, xp: Any) -> tuple[Array, ...]:
