@@ -146,9 +146,8 @@ def test_precision_is_how_and_not_what(backend: str, noise: str, function: str, 
     exact = getattr(mfa, function)(X.astype(np.float64), method="residual", backend=backend)
     got = getattr(mfa, function)(X, precision=precision, backend=backend)
     assert got.dtype == dtype
-    # What is refined is right whatever the product ran in; a gradient may be the product back and is as good as that.
-    worst = "float32" if "float32" in (dtype, precision) and function == "grad_log_prob" else dtype
-    np.testing.assert_allclose(got, exact, rtol=rtol(worst), atol=1e-3 * rtol(worst) * np.abs(exact).max())
+    # What is refined is right whatever the product ran in.
+    np.testing.assert_allclose(got, exact, rtol=rtol(dtype), atol=1e-3 * rtol(dtype) * np.abs(exact).max())
 
 
 # --- numbers at the edge
@@ -179,7 +178,8 @@ def test_a_sample_whose_squares_overflow_is_impossible_not_nan(backend: str, noi
     got = mfa.log_prob(X, backend=backend)
     np.testing.assert_allclose(got[::2], mfa.log_prob(X[::2], backend=backend), rtol=1e-12)
     assert np.isneginf(got[1])
-    np.testing.assert_array_equal(mfa.responsibilities(X, backend=backend)[1], 0.25)
+    resp = mfa.responsibilities(X, backend=backend)[1]  # the component whose covariance is largest that way
+    np.testing.assert_array_equal(resp, np.eye(4)[np.argmin([np.linalg.inv(S).sum() for S in mfa.dense()[2]])])
 
 
 def test_a_sample_too_far_for_float32_is_impossible_not_nan(backend: str, noise: str) -> None:

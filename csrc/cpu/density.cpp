@@ -1,4 +1,4 @@
-// Coarse step, sums over components, gradient weights and distances to subspaces: row by row.
+// Coarse step, sums over components and distances to subspaces: row by row.
 #include "kernels.hpp"
 #include "mfakit/mixture.hpp"
 #include "mfakit/subspace.hpp"
@@ -71,22 +71,9 @@ void log_sum_exp_rows(const double* log_prob, index_t n, index_t k, double* out,
   });
 }
 
-void softmax_rows(const double* log_prob, const double* log_total, index_t n, index_t k, double* out, int n_threads) {
-  parallel_ranges(n, row_grain(4 * k), n_threads, [=](int, index_t begin, index_t end) {
-    for (index_t i = begin; i < end; ++i) {
-      for (index_t j = 0; j < k; ++j) out[i * k + j] = responsibility(log_prob[i * k + j], log_total[i], k);
-    }
-  });
-}
-
-template <class Real>
-void gradient_weights_rows(const Real* products, const double* responsibilities, const double* shift, index_t n,
-                           index_t k, index_t l, Real* out, int n_threads) {
-  parallel_ranges(n, row_grain(k * (l + 1)), n_threads, [=](int, index_t begin, index_t end) {
-    for (index_t ij = begin * k; ij < end * k; ++ij) {
-      const index_t at = ij * (l + 1);
-      gradient_weights(products + at, shift + (ij % k) * l, l, responsibilities[ij], out + at);
-    }
+void softmax_rows(const double* log_prob, index_t n, index_t k, double* out, int n_threads) {
+  parallel_ranges(n, row_grain(8 * k), n_threads, [=](int, index_t begin, index_t end) {
+    for (index_t i = begin; i < end; ++i) softmax(Serial(), log_prob + i * k, k, out + i * k);
   });
 }
 
@@ -110,8 +97,6 @@ void point_distances(const Real* products, const double* sq_norms, const double*
   template void center_rows(const Real*, const double*, index_t, index_t, Real*, double*, int);                        \
   template void mixture_epilogue(const Real*, const Real*, const double*, const double*, const double*, const double*, \
                                  const double*, double, index_t, index_t, index_t, double*, unsigned char*, int);      \
-  template void gradient_weights_rows(const Real*, const double*, const double*, index_t, index_t, index_t, Real*,     \
-                                      int);                                                                            \
   template void point_distances(const Real*, const double*, const double*, const double*, double, double, index_t,     \
                                 index_t, index_t, double*, unsigned char*, int);
 MFAKIT_INSTANTIATE(float)

@@ -42,15 +42,11 @@ void refine(const Real* X, const Pairs& pairs, const MixtureView& mixture, const
             const double* log_norm, double* log_prob, double* whitened_latent, int n_threads);
 
 void log_sum_exp_rows(const double* log_prob, index_t n, index_t k, double* out, int n_threads);
-void softmax_rows(const double* log_prob, const double* log_total, index_t n, index_t k, double* out, int n_threads);
+void softmax_rows(const double* log_prob, index_t n, index_t k, double* out, int n_threads);
 
 template <class Real>
 void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weights, const double* whitened_latent,
                          const MixtureView& mixture, Real* out, int n_threads);
-
-template <class Real>
-void gradient_weights_rows(const Real* products, const double* responsibilities, const double* shift, index_t n,
-                           index_t k, index_t l, Real* out, int n_threads);
 
 template <class Real>
 void point_distances(const Real* products, const double* sq_norms, const double* shift, const double* mean_norm,

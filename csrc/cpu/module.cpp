@@ -121,12 +121,12 @@ void log_sum_exp(const Doubles& log_prob, Doubles& result, int n_threads) {
   mfakit::log_sum_exp_rows(lp, n, k, o, threads(n_threads));
 }
 
-void softmax(const Doubles& log_prob, const Doubles& log_total, Doubles& result, int n_threads) {
+void softmax(const Doubles& log_prob, Doubles& result, int n_threads) {
   const index_t n = dim(log_prob, 0), k = dim(log_prob, 1);
-  const double *lp = log_prob.data(), *total = in(log_total, {n}, "log_total");
+  const double* lp = log_prob.data();
   double* o = out(result, {n, k}, "out");
   py::gil_scoped_release release;
-  mfakit::softmax_rows(lp, total, n, k, o, threads(n_threads));
+  mfakit::softmax_rows(lp, n, k, o, threads(n_threads));
 }
 
 template <class Real>
@@ -140,17 +140,6 @@ void accumulate_gradient(const Array<Real>& X, const Indices& rows, const Indice
   Real* o = out(result, {dim(X, 0), mix.d}, "out");
   py::gil_scoped_release release;
   mfakit::accumulate_gradient(x, list, w, y, mix, o, threads(n_threads));
-}
-
-template <class Real>
-void gradient_weights(const Array<Real>& products, const Doubles& responsibilities, const Doubles& shift,
-                      Array<Real>& result, int n_threads) {
-  const index_t n = dim(products, 0), k = dim(shift, 0), l = dim(shift, 1);
-  const Real* y = in(products, {n, k * (l + 1)}, "products");
-  const double *r = in(responsibilities, {n, k}, "responsibilities"), *s = shift.data();
-  Real* o = out(result, {n, k * (l + 1)}, "out");
-  py::gil_scoped_release release;
-  mfakit::gradient_weights_rows(y, r, s, n, k, l, o, threads(n_threads));
 }
 
 template <class Real>
@@ -294,8 +283,6 @@ PYBIND11_MODULE(_native, m) {
   define(m, "softmax", &softmax);
   define(m, "accumulate_gradient", &accumulate_gradient<float>);
   define(m, "accumulate_gradient", &accumulate_gradient<double>);
-  define(m, "gradient_weights", &gradient_weights<float>);
-  define(m, "gradient_weights", &gradient_weights<double>);
   define(m, "point_distances", &point_distances<float>);
   define(m, "point_distances", &point_distances<double>);
   define(m, "pair_distances", &pair_distances);

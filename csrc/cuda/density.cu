@@ -1,4 +1,4 @@
-// Coarse step, sums over components, gradient weights and distances to subspaces. What each operation computes is said
+// Coarse step, sums over components and distances to subspaces. What each operation computes is said
 // in python/mfakit/backends/numpy_ops.py, how it is launched in python/mfakit/backends/cuda_ops.py.
 #include "device.cuh"
 #include "mfakit/subspace.hpp"
@@ -155,22 +155,10 @@ extern "C" __global__ void log_sum_exp_rows(const double* log_prob, index_t n, i
   }
 }
 
-// out [n, k].
-extern "C" __global__ void softmax(const double* log_prob, const double* log_total, index_t n, index_t k, double* out) {
-  for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
-    out[ij] = responsibility(log_prob[ij], log_total[ij / k], k);
-  }
-}
-
-// out [n, stride], zero beyond its k (l+1) columns.
-extern "C" __global__ void gradient_weights_rows(const Real* products, const double* responsibilities,
-                                                 const double* shift, index_t n, index_t k, index_t l, index_t stride,
-                                                 Real* out) {
-  for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
-    const index_t i = ij / k, j = ij % k, at = i * stride + j * (l + 1);
-    gradient_weights(products + at, shift + j * l, l, responsibilities[ij], out + at);
-    if (j > 0) continue;
-    for (index_t column = k * (l + 1); column < stride; ++column) out[i * stride + column] = Real(0);
+// out [n, k]; a warp per row.
+extern "C" __global__ void softmax_rows(const double* log_prob, index_t n, index_t k, double* out) {
+  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
+    softmax(WarpTeam(), log_prob + i * k, k, out + i * k);
   }
 }
 

@@ -37,8 +37,7 @@ class Options:
         with arrays on the host streams them through the device.
     method : {"auto", "dense", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
-        "residual": every component from its residual, slow and exact. "auto" is "dense" but for gradients, which take
-        whichever of the two is cheaper for the block.
+        "residual": every component from its residual, slow and exact. "auto" is "dense".
     precision : {None, "float32", "float64", "fast"}
         What the product runs in; None is X's own dtype. "fast": float32, and on a CUDA device its tensor cores' TF32;
         what matters is recomputed from the residuals in float64, so that the answer keeps float32's bound. The result

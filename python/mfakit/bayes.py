@@ -23,6 +23,9 @@ __all__ = ["BayesClassifier"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
+# A component of no more weight pads a model; the paper's code tells them apart by this.
+PADDING_WEIGHT = 1e-10
+
 
 class BayesClassifier:
     """The Bayes-optimal classifier of two or more classes with densities p_c: argmax_c log prior_c + log p_c(x).
@@ -136,13 +139,27 @@ class BayesClassifier:
         over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, joint)
         return joint
 
-    def _from_joint(self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any]) -> Any:
-        """What `compute` makes of class_log_prob: [n, *tail], in X's dtype and container, or in ``out``."""
+    def _relative_joint(self, X: Any, **options: Any) -> Array:
+        """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
+        from .decisions import settle
+
+        joint = self.class_log_prob(X, **options)
+        with on_device_of(joint):
+            settle(joint, self, X)
+        return joint
+
+    def _from_joint(
+        self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any] | None
+    ) -> Any:
+        """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: those themselves),
+        [n, *tail], in X's dtype and container, or in ``out``.
+        """
         rows, opts = RowBlocks(X, self.n_features), Options(**options)
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
-        joint = self.class_log_prob(X, **{**options, "out": None})
-        with on_device_of(joint), np.errstate(under="ignore"):
-            values = compute(joint).astype(rows.dtype)
+        score = self.class_log_prob if compute is None else self._relative_joint
+        joint = score(X, **{**options, "out": None})
+        with on_device_of(joint), np.errstate(under="ignore", over="ignore"):
+            values = (joint if compute is None else compute(joint)).astype(rows.dtype)
             if out is None:
                 return wrap_like(values, X)
             out[...] = values
@@ -152,7 +169,9 @@ class BayesClassifier:
     def decision_function(self, X: Any, **options: Any) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
-        Of two classes, a sample that neither explains (both -inf) has log-odds 0.
+        Of two classes, also far samples have the right sign and size: where the log-densities round by more than the
+        classes differ by, their difference is computed component by component. More classes have the log-densities
+        themselves.
 
         Parameters
         ----------
@@ -167,10 +186,12 @@ class BayesClassifier:
         """
         two = self.n_classes == 2
         tail = () if two else (self.n_classes,)
-        return self._from_joint(X, options, tail, _log_odds if two else lambda joint: joint)
+        return self._from_joint(X, options, tail, _log_odds if two else None)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
-        """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype."""
+        """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
+        to the rounding of a class's own gradient.
+        """
         from .density import over_blocks
 
         rows, opts, two = RowBlocks(X, self.n_features), Options(**options), self.n_classes == 2
@@ -196,7 +217,7 @@ class BayesClassifier:
     def predict(self, X: Any, **options: Any) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         no_out("predict", options)
-        joint = self.class_log_prob(X, **options)
+        joint = self._relative_joint(X, **options)
         with on_device_of(joint):
             return wrap_like(joint.argmax(axis=1), X)
 
@@ -281,7 +302,8 @@ class BayesClassifier:
         sigma : float
             Standard deviation of the noise, in data units.
         uniform_weights : bool
-            Make the components of a class equally likely, as the paper's code does.
+            Make the components of a class equally likely, as the paper's code does: those whose weight exceeds 1e-10.
+            Others, which pad a model, keep theirs, and without weight play no part in anything.
 
         Raises
         ------
@@ -296,7 +318,7 @@ class BayesClassifier:
             )
         mixtures = []
         for m in self._mixtures:
-            weights = np.full(m.n_components, 1.0 / m.n_components) if uniform_weights else m.weights
+            weights = _uniform(m.weights) if uniform_weights else m.weights
             mixtures.append(m.replace(weights=weights, noise_variance=float(sigma) ** 2))
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
@@ -305,8 +327,9 @@ class BayesClassifier:
     ) -> BayesClassifier:
         """The asymmetric variant (appendix B.2): one outlier component per class, which Theorem 3 then applies to.
 
-        The outlier has weight 1/(k+1), A = 0, noise σ² and sits at the data's mean plus (class 0) or minus (class 1)
-        scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector of the data's covariance.
+        The outlier has weight 1/(k+1), where k components have any, A = 0, noise σ² and sits at the data's mean plus
+        (class 0) or minus (class 1) scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector
+        of the data's covariance.
 
         Parameters
         ----------
@@ -353,6 +376,13 @@ class BayesClassifier:
 def _log_odds(joint: Array) -> Array:
     with np.errstate(invalid="ignore"):
         return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
+
+
+def _uniform(weights: Array) -> Array:
+    """Equal weights for the components that are no padding, which keeps its own."""
+    used = weights > PADDING_WEIGHT
+    values = np.where(used, 1.0 / used.sum(), weights)
+    return values / values.sum()
 
 
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:

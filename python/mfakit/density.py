@@ -155,13 +155,15 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
 
 
 def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
-    """Posterior probability of each component, [n, k], rows sum to 1; float64 is right to 1e-10 absolute.
+    """Posterior probability of each component, [n, k]; rows sum to 1 wherever the sample is.
 
-    A sample that no component explains (log p(x) = -inf) gets 1/k for each. Parameters and errors as :func:`log_prob`.
+    float64 is right to 1e-9 absolute where log p(x) is above -1e6 nats. Farther away, components are compared by the
+    differences of their log-densities: what they have in common is not rounded, and equally distant components of equal
+    covariance have equal shares, also where log p(x) is -inf in float64. Parameters and errors as :func:`log_prob`.
     """
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        part[:] = evaluator.responsibilities(evaluator(block, first))[0]
+        part[:] = evaluator.responsibilities(evaluator(block, first))
 
     return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
@@ -169,8 +171,8 @@ def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
 def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     """∇ log p(x) = Σ_k r_k [-D⁻¹ (x - μ_k) + W_kᵀ W_k (x - μ_k)], [n, d], nats per unit of X.
 
-    By pairs of a sample and a component that matters to it, from the residual in float64; where samples have many of
-    those, by the product back (``method="dense"`` forces it). Parameters and errors as :func:`log_prob`.
+    By pairs of a sample and a component that matters to it, from the residual in float64: for float32 X it is right to
+    float32 rounding, whatever σ is. Parameters and errors as :func:`log_prob`.
     """
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:

@@ -7,6 +7,7 @@ candidates that can matter (epilogue), those again from their residuals in float
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,15 +17,20 @@ import numpy as np
 from ._arrays import check_finite_rows
 from ._options import Options
 from .backends import get_arrays
+from .backends.numpy_ops import CUTOFF_NATS
 from .factors import Factors
+from .far import UNCERTAIN_NATS, Pairs, relative_log_prob, rounding
 
 __all__ = ["Evaluator", "Scores", "sorted_pairs"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
-# Gradients go by pairs (each costs its residual) until a sample has so many candidates that the product back is
-# cheaper.
-MOST_PAIRS_PER_ROW = 8
+# A component with a smaller share of a sample adds nothing to its gradient: CUTOFF_NATS below the best.
+LEAST_SHARE = math.exp(-CUTOFF_NATS)
+# Values in float64 of the rows whose gradients are summed over several components.
+SUM_VALUES = 2**22
+# Squared lengths, in units of the noise, that leave float64 when they are added up.
+LARGEST_SQUARE = 1e300
 # Features per partial product with the squares.
 SQUARES_COLUMNS = 512
 # Half a unit in the last of TF32's 11 significant bits, of both factors of a term.
@@ -46,8 +52,6 @@ class Scores:
     """
 
     X: Array
-    centered: Array
-    products: Array | None
     log_prob: Array
     rows: Array
     components: Array
@@ -64,6 +68,7 @@ class Evaluator:
         self.arrays = get_arrays(ops)
         self.xp = self.arrays.xp
         self.factors, self.ops, self.options = self.arrays.factors(factors), ops, options
+        self._host_factors = factors
         self.threads = options.threads
         self.dtype = np.dtype(options.product or dtype)
         self.rows = rows
@@ -72,7 +77,7 @@ class Evaluator:
     def sibling(self, factors: Factors) -> Evaluator:
         """An evaluator of another mixture over the same features, with the same buffers: use one at a time."""
         other = copy.copy(self)
-        other.factors = self.arrays.factors(factors)
+        other.factors, other._host_factors = self.arrays.factors(factors), factors
         return other
 
     def resize(self, rows: int) -> None:
@@ -97,12 +102,12 @@ class Evaluator:
             with np.errstate(over="ignore", invalid="ignore"):
                 self.ops.center_rows(block, self.factors.center, centered, norms, self.threads)
             finite = self.xp.isfinite(norms)
-            largest, self._all_finite = self._extremes(norms, finite)
+            self._largest, self._all_finite = self._extremes(norms, finite)
             if self.options.check_finite and not self._all_finite:
                 check_finite_rows(norms, X, start, name)
             if dtype == np.float64 or not len(X):
                 return centered, norms
-            if largest**0.5 < self.factors.largest_safe_norm(dtype):
+            if self._largest**0.5 < self.factors.largest_safe_norm(dtype):
                 return centered, norms
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
@@ -120,36 +125,44 @@ class Evaluator:
         n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name)
         log_prob = self._buffer("log_prob", (n, k), np.float64)
+        beyond, bad = self._beyond(X, norms)
         if self.options.method == "residual":
-            products = None
             rows, components = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
         else:
             keep = self._buffer("keep", (n, k), np.uint8)
-            products, arguments = self._product(centered, norms)
+            arguments = self._product(centered, norms)
             with np.errstate(over="ignore", invalid="ignore"):
                 self.ops.mixture_epilogue(*arguments, log_prob, keep, self.threads)
+            if len(beyond):
+                keep[beyond], log_prob[beyond] = 1, -np.inf  # their coarse values say nothing
             rows, components = sorted_pairs(keep, self.xp)
         refined, latent = self.refine(X, rows, components)
         log_prob[rows, components] = refined
-        for row, value in self._overflown(X, norms):
-            log_prob[row] = value
-        return Scores(X, centered, products, log_prob, rows, components, latent)
+        if len(beyond):
+            log_prob[beyond] = self.xp.where(self.xp.isnan(log_prob[beyond]), -np.inf, log_prob[beyond])
+        if len(bad):
+            log_prob[bad] = np.nan
+        return Scores(X, log_prob, rows, components, latent)
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """log p(x) [n]; on a device without an [n, k] array: only the candidates are listed, refined and summed."""
         if not self.arrays.is_device or self.options.method == "residual":
-            total = self.xp.empty(len(X))
-            self.ops.log_sum_exp(self(X, start, name).log_prob, total, self.threads)
-            return total
-        (k, l, _), total = self.factors.shape, self.xp.empty(len(X))
+            return self._total(self(X, start, name))
         centered, norms = self.center(X, start, name)
-        rows, components, offsets = self.arrays.candidates(self._product(centered, norms)[1], len(X), k, l)
+        if self._some_beyond:
+            return self._total(self(X, start, name))
+        (k, l, _), total = self.factors.shape, self.xp.empty(len(X))
+        rows, components, offsets = self.arrays.candidates(self._product(centered, norms), len(X), k, l)
         order = self.xp.argsort(components * len(X) + rows)
         values = self.xp.empty(len(rows))
         values[order] = self.refine(X, rows[order], components[order])[0]
         self.arrays.log_sum_exp_candidates(values, offsets, total)
-        for row, value in self._overflown(X, norms):
-            total[row] = value
+        return total
+
+    def _total(self, scores: Scores) -> Array:
+        """log p(x) [n]."""
+        total = self.xp.empty(len(scores.X))
+        self.ops.log_sum_exp(scores.log_prob, total, self.threads)
         return total
 
     def refine(self, X: Array, rows: Array, components: Array) -> tuple[Array, Array]:
@@ -163,18 +176,24 @@ class Evaluator:
             )  # fmt: skip
         return refined, latent
 
-    def _overflown(self, X: Array, norms: Array) -> list[tuple[int, float]]:
-        """Rows whose squared length is not finite, and their log-density: -inf where it overflows float64, and NaN
-        where x itself is NaN or inf.
-        """
-        if self._all_finite:
-            return []
-        xp = self.xp
-        rows = xp.nonzero(~xp.isfinite(norms))[0].tolist()
-        return [(row, -np.inf if bool(xp.isfinite(X[row]).all()) else np.nan) for row in rows]
+    @property
+    def _some_beyond(self) -> bool:
+        """Whether a row of the block that was centred last has no squared length; the device is not asked again."""
+        return not self._all_finite or not self._largest * float(self._host_factors.inv_noise.max()) < LARGEST_SQUARE
 
-    def _product(self, centered: Array, norms: Array) -> tuple[Array, tuple[Any, ...]]:
-        """The block product, and the arguments of mixture_epilogue up to its outputs."""
+    def _beyond(self, X: Array, norms: Array) -> tuple[Array, Array]:
+        """Rows whose squared length, in units of the noise, leaves float64, and rows with NaN or inf in x itself."""
+        xp = self.xp
+        if not self._some_beyond:
+            return (), ()
+        with np.errstate(over="ignore", invalid="ignore"):
+            long = ~(norms * self.factors.inv_noise.max() < LARGEST_SQUARE)
+        rows = xp.nonzero(long)[0]
+        finite = xp.isfinite(X[rows]).all(axis=1)
+        return rows[finite], rows[~finite]
+
+    def _product(self, centered: Array, norms: Array) -> tuple[Any, ...]:
+        """The block product and the other arguments of mixture_epilogue, up to its outputs."""
         factors, n, (_, l, d) = self.factors, len(centered), self.factors.shape
         dtype = centered.dtype
         panel = factors.panel(dtype)
@@ -189,10 +208,9 @@ class Evaluator:
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
         if fast:  # both factors of every term rounded to 11 bits, by Cauchy and Schwarz
             slack += 4.0 * TF32_ROUNDING * np.sqrt(l + 1)
-        arguments = (
+        return (
             products, quad, norms, factors.inv_noise, factors.shift, factors.mean_norm, factors.log_norm, float(slack),
         )  # fmt: skip
-        return products, arguments
 
     def _squares_product(self, centered: Array) -> Array:
         """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block
@@ -209,43 +227,96 @@ class Evaluator:
             quad += part
         return quad
 
-    def responsibilities(self, scores: Scores) -> tuple[Array, Array]:
-        """p(component | x) [n, k] and log p(x) [n] of the block."""
-        log_total = self.xp.empty(len(scores.log_prob))
-        self.ops.log_sum_exp(scores.log_prob, log_total, self.threads)
+    def relative(self, scores: Scores) -> Array:
+        """log_prob [n, k] of the scores, less a number for each row: what shares are made of.
+
+        Of samples so far away that the rounding of a log-density hides what components differ by, those that may have a
+        share are compared by their differences (see :mod:`mfakit.far`).
+        """
+        factors, arrays = self._host_factors, self.arrays
+        most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
+        tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
+        if np.finfo(np.float64).eps * most < tolerance and not self._some_beyond:
+            return scores.log_prob
+        undecided = self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance)
+        if not len(undecided.rows):
+            return scores.log_prob
+        index, undecided.rows = np.unique(undecided.rows, return_inverse=True)
+        there = arrays.asarray(index)
+        values = np.full((len(index), factors.shape[0]), -np.inf)
+        values[undecided.rows, undecided.components] = relative_log_prob(
+            arrays.to_host(scores.X[there]), undecided, factors.log_norm, factors.component
+        )
+        result = scores.log_prob.copy()
+        result[there] = arrays.asarray(values)
+        return result
+
+    def pairs(self, scores: Scores) -> Pairs:
+        """The refined pairs with their rounding, on the host."""
+        to_host, log_norm = self.arrays.to_host, self._host_factors.log_norm
+        rows, components = to_host(scores.rows), to_host(scores.components)
+        log_prob = to_host(scores.log_prob[scores.rows, scores.components])
+        with np.errstate(over="ignore", invalid="ignore"):
+            explained = to_host((scores.whitened_latent**2).sum(axis=1))
+            return Pairs(rows, components, log_prob, rounding(log_prob, log_norm[components], explained))
+
+    def responsibilities(self, scores: Scores) -> Array:
+        """p(component | x) [n, k] of the block."""
         resp = self._buffer("responsibilities", scores.log_prob.shape, np.float64)
-        self.ops.softmax(scores.log_prob, log_total, resp, self.threads)
-        return resp, log_total
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.ops.softmax(self.relative(scores), resp, self.threads)
+        return resp
 
     def gradient(self, scores: Scores, out: Array) -> None:
-        """out [n, d] = ∇ log p(x) of the block, in any float dtype and layout."""
-        resp, _ = self.responsibilities(scores)
-        dense = scores.products is not None and (
-            self.options.method == "dense" or len(scores.rows) > MOST_PAIRS_PER_ROW * len(scores.X)
-        )
-        dtype = scores.centered.dtype if dense else scores.X.dtype
-        result = out if out.dtype == dtype and out.flags.c_contiguous else self.xp.empty(out.shape, dtype)
+        """out [n, d] = ∇ log p(x) of the block, in any float dtype and layout, by pairs from their residuals: a product
+        back loses 1/σ in float32, where D⁻¹ (x - μ) and Wᵀ W (x - μ) cancel.
+        """
+        xp, dtype = self.xp, scores.X.dtype
+        resp = self.responsibilities(scores)
+        share = resp[scores.rows, scores.components]
+        chosen = xp.nonzero(share > LEAST_SHARE)[0]
+        pairs = tuple(a[chosen] for a in (scores.rows, scores.components, share, scores.whitened_latent))
+        result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
+        result[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            (self._gradient_by_product if dense else self._gradient_by_pairs)(scores, resp, result)
+            several = _repeated(pairs[0], len(scores.X), xp)
+            wide = xp.nonzero(several)[0] if dtype == np.float32 else ()
+            if len(wide):  # in float32 what their components add up to would be rounded at every one of them
+                self._add_gradients(scores.X, _part(pairs, ~several[pairs[0]], xp), result)
+                step = max(1, SUM_VALUES // result.shape[1])
+                for first in range(0, len(wide), step):
+                    self._sum_gradients(scores.X, pairs, wide[first : first + step], result)
+            else:
+                self._add_gradients(scores.X, pairs, result)
             if result is not out:
                 out[:] = result
 
-    def _gradient_by_product(self, scores: Scores, resp: Array, out: Array) -> None:
-        factors, xp = self.factors, self.xp
-        panel = factors.panel(out.dtype)
-        if self.options.fast and self.arrays.is_device:  # what TF32 left of them finds candidates, and no more
-            self.arrays.matmul(scores.centered, panel, scores.products)
-        weights = xp.empty((len(resp), panel.shape[1]), out.dtype)
-        self.ops.gradient_weights(scores.products, resp, factors.shift, weights, self.threads)
-        self.arrays.matmul(weights, panel.T, out)
-        spread = xp.empty((len(resp), factors.noise.shape[1]))
-        self.arrays.matmul(resp, 1.0 / factors.noise, spread)
-        out -= scores.centered * spread
+    def _sum_gradients(self, X: Array, pairs: tuple[Array, ...], rows: Array, out: Array) -> None:
+        """out[rows] = the gradients of those rows, summed in float64."""
+        xp = self.xp
+        place = xp.full(len(X), -1, np.int64)
+        place[rows] = xp.arange(len(rows))
+        at, *others = _part(pairs, place[pairs[0]] >= 0, xp)
+        total = xp.zeros((len(rows), X.shape[1]))
+        self._add_gradients(X[rows].astype(np.float64), (place[at], *others), total)
+        out[rows] = total
 
-    def _gradient_by_pairs(self, scores: Scores, resp: Array, out: Array) -> None:
-        factors, xp = self.factors, self.xp
-        out[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)  # a row with NaN has no candidates
-        self.ops.accumulate_gradient(
-            scores.X, scores.rows, scores.components, resp[scores.rows, scores.components], scores.whitened_latent,
-            factors.means, factors.whitened, factors.noise, out, self.threads,
-        )  # fmt: skip
+    def _add_gradients(self, X: Array, pairs: tuple[Array, ...], out: Array) -> None:
+        """out [n, d] += share · ∇ log N(x) of pairs (rows, components, share, whitened_latent)."""
+        f = self.factors
+        self.ops.accumulate_gradient(X, *pairs, f.means, f.whitened, f.noise, out, self.threads)
+
+
+def _repeated(rows: Array, n: int, xp: Any) -> Array:
+    """Which of n rows occur more than once, bool [n]; a device is not waited for, as it would be to count them."""
+    number = xp.arange(len(rows))
+    last = xp.empty(n, np.int64)
+    last[rows] = number  # of equal rows one stays, and the others see it
+    repeated = xp.zeros(n + 1, bool)
+    repeated[xp.where(last[rows] == number, n, rows)] = True
+    return repeated[:n]
+
+
+def _part(pairs: tuple[Array, ...], mask: Array, xp: Any) -> tuple[Array, ...]:
+    chosen = xp.nonzero(mask)[0]
+    return tuple(array[chosen] for array in pairs)

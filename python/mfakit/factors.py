@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._threads import single_threaded_products
+from .far import Gaussian
 
 __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
 
@@ -73,6 +74,10 @@ class Factors:
         """Columns of the block product: k (l + 1), and k more for diagonal noise."""
         k, l, _ = self.shape
         return k * (l + 1 if self.is_isotropic else l + 2)
+
+    def component(self, j: int) -> Gaussian:
+        """What tells component `j` from another one."""
+        return Gaussian(self.means[j], self.whitened[j], self.noise[j])
 
     @cached_property
     def inv_noise(self) -> Array:
@@ -149,11 +154,15 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     """Factors of a mixture from its parameters ``weights`` [k], ``means`` [k, d], ``loadings`` [k, d, l],
     ``noise_variance`` [k] or [k, d].
 
+    A component without weight is a point at the centre with the noise of a live one: whatever its parameters are, no
+    number that is computed for it can leave float64, or widen a bound.
+
     Raises
     ------
     ValueError
         When a component's covariance cannot be factorized in float64: it is named, with what to change.
     """
+    weights = np.asarray(weights, np.float64)
     k, d, l = loadings.shape
     noise = np.ascontiguousarray(np.asarray(noise_variance, np.float64).reshape(k, -1))
     means = np.ascontiguousarray(means, np.float64)
@@ -164,7 +173,9 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
         root = np.sqrt(noise[j])
         with np.errstate(over="ignore"):
             scaled = np.asarray(loadings[j], np.float64) / root[:, None]
-        if not np.isfinite(scaled).all():
+        if not weights[j] > 0:
+            scaled = np.zeros_like(scaled)
+        elif not np.isfinite(scaled).all():
             raise ValueError(
                 f"component {j}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance above "
                 f"{noise[j].min():.3g} or rescale the data"
@@ -178,8 +189,11 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
         latent_map[j] = _latent_map(Vt, gain, l)
         log_det[j] = -2.0 * np.log(gain).sum() + np.log(noise[j]).sum() * (d if noise.shape[1] == 1 else 1)
     with np.errstate(divide="ignore"):
-        log_norm = np.log(np.asarray(weights, np.float64)) - 0.5 * (d * np.log(2 * np.pi) + log_det)
-    center = np.asarray(weights, np.float64) @ means
+        log_norm = np.log(weights) - 0.5 * (d * np.log(2 * np.pi) + log_det)
+    live = weights > 0
+    center = weights[live] @ means[live]
+    if not live.all():
+        means, noise = (np.where(live[:, None], a, b) for a, b in ((means, center), (noise, noise[weights.argmax()])))
     return Factors(center, means, whitened, latent_map, noise, log_norm)
 
 

@@ -23,9 +23,10 @@ __all__ = ["impute", "latent", "reconstruct"]
 Array = NDArray[Any]
 
 
-def _best_pairs(scores: Scores, xp: Any) -> tuple[Array, Array]:
+def _best_pairs(evaluator: Evaluator, scores: Scores) -> tuple[Array, Array]:
     """Of each row, its most likely component [n] and the y [n, l] of that pair (the best is always refined)."""
-    best = scores.log_prob.argmax(axis=1)
+    xp = evaluator.xp
+    best = evaluator.relative(scores).argmax(axis=1)
     y = xp.full((len(best), scores.whitened_latent.shape[1]), np.nan)
     wins = best[scores.rows] == scores.components
     y[scores.rows[wins]] = scores.whitened_latent[wins]
@@ -64,7 +65,7 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
 
     def work(evaluator: Evaluator, block: Array, first: int) -> None:
         arrays, part = evaluator.arrays, slice(first, first + len(block))
-        best, y = _best_pairs(evaluator(block, first, rows.name), arrays.xp)
+        best, y = _best_pairs(evaluator, evaluator(block, first, rows.name))
         z = (evaluator.factors.latent_map[best] * y[:, None, :]).sum(axis=2)
         for result, values in ((component, best), (mean, z)):
             target = arrays.target(result, part)
@@ -88,7 +89,7 @@ def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         arrays, factors = evaluator.arrays, evaluator.factors
-        best, y = _best_pairs(evaluator(block, first), arrays.xp)
+        best, y = _best_pairs(evaluator, evaluator(block, first))
         for j in np.unique(arrays.to_host(best)).tolist():
             group = arrays.xp.nonzero(best == j)[0]
             part[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
@@ -176,7 +177,7 @@ def _conditional_mean(mfa: MFA, X: Array, missing: Array, opts: Options) -> Arra
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         scores = evaluator(block, first, rows.name)
-        resp, _ = evaluator.responsibilities(scores)
+        resp = evaluator.responsibilities(scores)
         part[np.isnan(resp[:, 0])] = np.nan
         for j in np.unique(scores.components):
             pair = scores.components == j

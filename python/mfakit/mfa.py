@@ -109,6 +109,11 @@ class MFA:
         """Whether the noise is one variance per component rather than one per feature."""
         return self.noise_variance.ndim == 1
 
+    @cached_property
+    def live(self) -> Array:
+        """Indices of the components that have any weight; the others play no part in anything."""
+        return np.flatnonzero(self.weights > 0)
+
     @property
     def device(self) -> str | None:
         """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments lie."""
@@ -164,8 +169,16 @@ class MFA:
 
     @cached_property
     def subspaces(self) -> Factors:
-        """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept."""
-        return subspace_factors(self.means, self.loadings)
+        """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept; of components without
+        weight, points among the means of the others.
+        """
+        gone = self.weights == 0
+        if not gone.any():
+            return subspace_factors(self.means, self.loadings)
+        middle = self.means[self.live].mean(axis=0)
+        means, loadings = np.where(gone[:, None], middle, self.means), self.loadings.copy()
+        loadings[gone] = 0.0
+        return subspace_factors(means, loadings)
 
     def __repr__(self) -> str:
         noise = "isotropic" if self.is_isotropic else "diagonal"

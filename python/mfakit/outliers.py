@@ -120,8 +120,9 @@ def _oriented(vector: Array) -> Array:
 
 
 def with_outlier(mfa: MFA, mean: Array, sigma: float) -> MFA:
-    """The mixture with one more component: weight 1/(k+1), the given mean [d], A = 0, noise σ²."""
-    k, d, l = mfa.loadings.shape
+    """The mixture with one more component: weight 1/(k+1), k components having any, mean [d], A = 0, noise σ²."""
+    _, d, l = mfa.loadings.shape
+    k = len(mfa.live)
     outlier = np.full((1,) if mfa.is_isotropic else (1, d), float(sigma) ** 2)
     return mfa.replace(
         weights=np.append(mfa.weights * (k / (k + 1)), 1 / (k + 1)),

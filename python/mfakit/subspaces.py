@@ -45,7 +45,8 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     Returns
     -------
     array, [n, k]
-        ℓ2 in data units, in X's dtype and container. Noise plays no part.
+        ℓ2 in data units, in X's dtype and container; inf to a component without weight, which is nobody's nearest.
+        Noise plays no part.
 
     Raises
     ------
@@ -62,8 +63,12 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
 
+    gone = mfa.weights == 0
+
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         part[:] = evaluator.xp.sqrt(_sq_distances(evaluator, block, first, rows.name))
+        if gone.any():
+            part[:, evaluator.arrays.asarray(np.flatnonzero(gone))] = np.inf
 
     over_blocks(rows, [mfa.subspaces], opts, fill, out)
     result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
@@ -116,7 +121,8 @@ def subspace_distances(
         The pairs are streamed in tiles: memory is one tile and what is kept.
     reduce : {None, "min", "smallest", "histogram"}
         What is kept: the whole matrix; the nearest of the other side for each component of `mfa0`; the `n_smallest`
-        pairs; or counts in `bins`.
+        pairs; or counts in `bins`. Components without weight play no part: they are at a distance of inf (their nearest
+        has index -1), among no smallest pairs and in no count.
     n_smallest : int
         For ``reduce="smallest"``.
     bins : int or array of edges
@@ -158,6 +164,7 @@ def subspace_distances(
     threads = 1 if shape[0] * shape[1] <= FEW_PAIRS and useful_threads(opts) > 1 else opts.threads
     with open_bar(progress, total=shape[0] * shape[1], unit="pair", unit_scale=True, desc="distances") as bar:
         for rows, columns, distances in _tiles(mfa0.subspaces, mfa1.subspaces, ops, threads, device):
+            distances[mfa0.weights[rows] == 0], distances[:, mfa1.weights[columns] == 0] = np.inf, np.inf
             reducer.add(rows, columns, distances)
             bar.update(distances.size)
     found = reducer.result()
@@ -236,8 +243,13 @@ class ClosestPoints:
 
 def closest_points(mfa0: MFA, component0: int, mfa1: MFA, component1: int) -> ClosestPoints:
     """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`; a small problem,
-    solved on the host, whose NumPy arrays it returns wherever the models lie.
+    solved on the host, whose NumPy arrays it returns wherever the models lie. A component of weight 0 is a ValueError.
     """
+    for name, mfa, j in (("component0", mfa0, component0), ("component1", mfa1, component1)):
+        if mfa.weights[j] == 0:
+            raise ValueError(
+                f"{name}={j} must have weight, got a component of weight 0; give it one by replace(weights=)"
+            )
     side0, side1 = mfa0.subspaces, mfa1.subspaces
     _, a, b = _solve_pair(side0, component0, side1, component1)
     point0 = side0.means[component0] + a @ side0.whitened[component0]
@@ -258,7 +270,7 @@ class _Matrix:
 
 class _RowMinimum:
     def __init__(self, k0: int) -> None:
-        self.best, self.index = np.full(k0, np.inf), np.zeros(k0, np.int64)
+        self.best, self.index = np.full(k0, np.inf), np.full(k0, -1)
 
     def add(self, rows: slice, columns: slice, distances: Array) -> None:
         column = distances.argmin(axis=1)
@@ -306,7 +318,7 @@ def _reducer(reduce: str | None, shape: tuple[int, int], count: int, bins: Any, 
     if reduce == "min":
         return _RowMinimum(shape[0])
     if reduce == "smallest":
-        return _Smallest(min(count, shape[0] * shape[1]))
+        return _Smallest(min(count, len(mfa0.live) * len(mfa1.live)))
     if reduce == "histogram":
         return _Histogram(_edges(bins, mfa0, mfa1))
     raise ValueError(f'reduce must be None, "min", "smallest" or "histogram", got {reduce!r}')
@@ -320,5 +332,5 @@ def _edges(bins: Any, mfa0: MFA, mfa1: MFA) -> Array:
         raise ValueError(f"bins must be a positive integer or ascending edges, got {bins!r}")
     # ‖μ_i - μ_j‖ bounds d_ij, and the two spreads around a common centre bound that.
     center = (mfa0.subspaces.center + mfa1.subspaces.center) / 2
-    reach = sum(float(np.linalg.norm(m.means - center, axis=1).max()) for m in (mfa0, mfa1))
+    reach = sum(float(np.linalg.norm(m.means[m.live] - center, axis=1).max()) for m in (mfa0, mfa1))
     return np.linspace(0.0, reach or 1.0, int(values) + 1)

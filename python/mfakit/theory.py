@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import RowBlocks, as_labels, to_numpy
 from .bayes import BayesClassifier
-from .mfa import MFA, on_device
+from .mfa import MFA, PARAMETERS, on_device
 from .subspaces import closest_points, point_subspace_distances, subspace_distances
 
 if TYPE_CHECKING:
@@ -201,11 +201,11 @@ def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: 
     if n < 1:
         raise ValueError(f"n must be positive, got {n}")
     generator = np.random.default_rng(rng)
-    mixtures = clf.mixtures
+    mixtures = tuple(_without_dead(m) for m in clf.mixtures)
     noise = np.concatenate([m.noise_variance.ravel() for m in mixtures])
     radius = theorem2_radius(clf, **options).radius
-    half_log_det = np.concatenate([np.log(m.weights) - m.factors.log_norm for m in mixtures if (m.weights > 0).all()])
-    spread = float(np.ptp(half_log_det)) if len(half_log_det) else float("nan")
+    half_log_det = np.concatenate([np.log(m.weights) - m.factors.log_norm for m in mixtures])
+    spread = float(np.ptp(half_log_det))
     separation, keeps = zip(*(_separation(m, n, radius, generator, options) for m in mixtures), strict=True)
     off_manifold = np.sqrt(noise.mean() * max(clf.n_features - max(m.n_factors for m in mixtures), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -219,6 +219,13 @@ def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: 
             sigma_over_radius=float(np.divide(off_manifold, radius)),
             radius=radius,
         )
+
+
+def _without_dead(m: MFA) -> MFA:
+    """The mixture without its components of weight 0."""
+    if len(m.live) == m.n_components:
+        return m
+    return m.replace(**{name: getattr(m, name)[m.live] for name in PARAMETERS})
 
 
 def _singular_value_spread(mixtures: tuple[MFA, ...]) -> float:

@@ -236,7 +236,8 @@ class BayesClassifierModule(_Rows):
         """1, or 2σ² with the harmonic mean σ² of all noise variances: the tightest noise sets a logit's size."""
         if self.logits == "log_likelihood":
             return 1.0
-        noise = np.concatenate([cast(MFAModule, m).mfa.noise_variance.ravel() for m in self.mixtures])
+        models = [cast(MFAModule, m).mfa for m in self.mixtures]
+        noise = np.concatenate([m.noise_variance[m.live].ravel() for m in models])
         return float(2.0 / np.mean(1.0 / noise))
 
     def forward(self, X: Tensor) -> Tensor:

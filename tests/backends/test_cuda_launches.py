@@ -41,17 +41,15 @@ def _last_blocks(engine: EmulatedEngine, blocks: int, count: int = 2) -> None:
 def test_n_k_beyond_31_bits(emulated: EmulatedEngine, tmp_path: Path) -> None:
     n, k = 9_000_000, 256
     log_prob, out = (_sparse(tmp_path, name, (n, k), np.float64) for name in ("log_prob", "out"))
-    log_total = _sparse(tmp_path, "log_total", (n,), np.float64)
     log_prob._array[-1] = np.log(np.arange(1.0, k + 1))
-    log_total._array[-1] = np.log(np.arange(1.0, k + 1).sum())
-    _last_blocks(emulated, n * k // 64)
-    cuda_ops.softmax(log_prob, log_total, out)
+    _last_blocks(emulated, n // 2)
+    cuda_ops.softmax(log_prob, out)
     np.testing.assert_allclose(out._array[-1, -64:], np.arange(193.0, 257.0) / np.arange(1.0, k + 1).sum())
 
     total = _sparse(tmp_path, "total", (n,), np.float64)
     _last_blocks(emulated, n // 2)
     cuda_ops.log_sum_exp(log_prob, total)
-    np.testing.assert_allclose(total._array[-1], log_total._array[-1])
+    np.testing.assert_allclose(total._array[-1], np.log(np.arange(1.0, k + 1).sum()))
 
 
 def test_products_beyond_31_bits(emulated: EmulatedEngine, tmp_path: Path) -> None:

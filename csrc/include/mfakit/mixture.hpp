@@ -43,17 +43,17 @@ MFAKIT_HD double log_sum_exp(const Team& team, const double* log_prob /*[k]*/, i
 
 MFAKIT_HD double log_sum_exp(const double* log_prob /*[k]*/, index_t k) { return log_sum_exp(Serial(), log_prob, k); }
 
-// exp(log_prob - log_total); a row that no component explains gives 1/k.
-MFAKIT_HD double responsibility(double log_prob, double log_total, index_t k) {
-  return log_total == -infinity_() ? 1.0 / double(k) : exp_(log_prob - log_total);
-}
-
-// The left factor of the gradient's product back: v [l+1] = r [W (x-mu), 1].
-template <class Real>
-MFAKIT_HD void gradient_weights(const Real* y /*[l+1]*/, const double* shift /*[l]*/, index_t l, double r,
-                                Real* v /*[l+1]*/) {
-  for (index_t a = 0; a < l; ++a) v[a] = Real(r * (double(y[a]) - shift[a]));
-  v[l] = Real(r);
+// out = exp(log_prob) / sum exp(log_prob) of a row. Of what the best component has, so that the sum is 1 also where a
+// log-density is so large that its rounding exceeds log k; a row of -inf, which no component explains, gives 1/k each.
+template <class Team>
+MFAKIT_HD void softmax(const Team& team, const double* log_prob /*[k]*/, index_t k, double* out /*[k]*/) {
+  const double top = team.max(k, [=](index_t j) { return log_prob[j]; });
+  if (top == -infinity_()) {
+    team.each(k, [=](index_t j) { out[j] = 1.0 / double(k); });
+    return;
+  }
+  const double total = team.sum(k, [=](index_t j) { return out[j] = exp_(log_prob[j] - top); });
+  team.each(k, [=](index_t j) { out[j] /= total; });  // each member reads what it wrote itself
 }
 
 }  // namespace mfakit

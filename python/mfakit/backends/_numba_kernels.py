@@ -231,11 +231,19 @@ def log_sum_exp(start: int, stop: int, log_prob: Array, out: Array) -> None:
 
 
 @kernel
-def softmax(start: int, stop: int, log_prob: Array, log_total: Array, out: Array) -> None:
+def softmax(start: int, stop: int, log_prob: Array, out: Array) -> None:
     k = log_prob.shape[1]
     for i in range(start, stop):
+        top = -np.inf
         for j in range(k):
-            out[i, j] = 1.0 / k if log_total[i] == -np.inf else np.exp(log_prob[i, j] - log_total[i])
+            top = max(top, log_prob[i, j])
+        total = 0.0
+        for j in range(k):
+            impossible = top == -np.inf and log_prob[i, j] == -np.inf  # and not NaN, which is no maximum
+            out[i, j] = 1.0 if impossible else np.exp(log_prob[i, j] - top)
+            total += out[i, j]
+        for j in range(k):
+            out[i, j] /= total
 
 
 @kernel
@@ -266,17 +274,6 @@ def accumulate_gradient(
                 for q in range(last - first):
                     out[row, first + q] += w * (g[q] - r[0, q] / variance[q])
         run += length
-
-
-@kernel
-def gradient_weights(start: int, stop: int, products: Array, responsibilities: Array, shift: Array, out: Array) -> None:
-    k, l = shift.shape
-    for i in range(start, stop):
-        for j in range(k):
-            first, resp = j * (l + 1), responsibilities[i, j]
-            for a in range(l):
-                out[i, first + a] = resp * (products[i, first + a] - shift[j, a])
-            out[i, first + l] = resp
 
 
 @kernel

@@ -121,10 +121,11 @@ def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
     engine().launch("density", "log_sum_exp_rows", _grid(n, threads // WARP), threads, (log_prob, n, k, out))
 
 
-def softmax(log_prob: Array, log_total: Array, out: Array, n_threads: int = 1) -> None:
+def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
     """See numpy_ops.softmax."""
     n, k = log_prob.shape
-    engine().launch("density", "softmax", _grid(n * k, _threads()), _threads(), (log_prob, log_total, n, k, out))
+    threads = _threads()
+    engine().launch("density", "softmax_rows", _grid(n, threads // WARP), threads, (log_prob, n, k, out))
 
 
 def accumulate_gradient(
@@ -171,15 +172,6 @@ def _rank_in_row(rows: Array, components: Array, k: int) -> Array:
     rank = xp.empty(len(rows), np.int64)
     rank[order] = xp.arange(len(rows)) - xp.searchsorted(ordered, ordered, side="left")
     return rank
-
-
-def gradient_weights(products: Array, responsibilities: Array, shift: Array, out: Array, n_threads: int = 1) -> None:
-    """See numpy_ops.gradient_weights."""
-    n, (k, l) = len(products), shift.shape
-    args = (products, responsibilities, shift, n, k, l, products.shape[1], out)
-    engine().launch(
-        "density", "gradient_weights_rows", _grid(n * k, _threads()), _threads(), args, real=_real(products)
-    )
 
 
 def point_distances(

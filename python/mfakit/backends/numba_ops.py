@@ -103,9 +103,9 @@ def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
     _run(kernels.log_sum_exp, len(log_prob), 8 * log_prob.size, n_threads, *_read(log_prob), out)
 
 
-def softmax(log_prob: Array, log_total: Array, out: Array, n_threads: int = 1) -> None:
-    """out [n, k] = exp(log_prob - log_total [n]); a row of -inf, which no component explains, gives 1/k each."""
-    _run(kernels.softmax, len(log_prob), 8 * log_prob.size, n_threads, *_read(log_prob, log_total), out)
+def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
+    """out [n, k] = exp log_prob over its sum in each row; a row of -inf gives 1/k each."""
+    _run(kernels.softmax, len(log_prob), 8 * log_prob.size, n_threads, *_read(log_prob), out)
 
 
 def accumulate_gradient(
@@ -124,12 +124,6 @@ def accumulate_gradient(
     inputs = _read(X, rows, components, weights, whitened_latent, means, whitened, noise)
     steps = len(rows) * X.shape[1] * (whitened.shape[1] + 1)
     _run(kernels.accumulate_gradient, X.shape[1], steps, n_threads, *inputs, out)
-
-
-def gradient_weights(products: Array, responsibilities: Array, shift: Array, out: Array, n_threads: int = 1) -> None:
-    """out [n, k (l+1)] = r_k · [W (x - μ_k), 1]."""
-    inputs = _read(products, responsibilities, shift)
-    _run(kernels.gradient_weights, len(products), products.size, n_threads, *inputs, out)
 
 
 def point_distances(

@@ -93,11 +93,15 @@ def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
         out[:] = np.log(np.exp(log_prob - base[:, None]).sum(axis=1)) + base
 
 
-def softmax(log_prob: Array, log_total: Array, out: Array, n_threads: int = 1) -> None:
-    """out [n, k] = exp(log_prob - log_total [n]); a row of -inf, which no component explains, gives 1/k each."""
-    impossible = np.isneginf(log_total)
-    np.exp(log_prob - np.where(impossible, 0.0, log_total)[:, None], out=out)
-    out[impossible] = 1.0 / log_prob.shape[1]
+def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
+    """out [n, k] = exp log_prob over its sum in each row, of what the row's best component has: the sum is 1 also where
+    a log-density is so large that its rounding exceeds log k. A row of -inf, which no component explains, gives 1/k
+    each.
+    """
+    top = log_prob.max(axis=1, keepdims=True)
+    impossible = np.isneginf(top)
+    np.exp(np.where(impossible, 0.0, log_prob - np.where(impossible, 0.0, top)), out=out)
+    out /= out.sum(axis=1, keepdims=True)
 
 
 def accumulate_gradient(
@@ -116,17 +120,6 @@ def accumulate_gradient(
     for j, part in _groups(components):
         R = X[rows[part]].astype(np.float64) - means[j]
         out[rows[part]] += weights[part, None] * (whitened_latent[part] @ whitened[j] - R / noise[j])
-
-
-def gradient_weights(products: Array, responsibilities: Array, shift: Array, out: Array, n_threads: int = 1) -> None:
-    """The left factor of the product back: out [n, k (l+1)] = r_k · [W (x - μ_k), 1], for
-    ∇ log p = out · Pᵀ - (x - c) ∘ (R D⁻¹).
-    """
-    n, (k, l) = len(products), shift.shape
-    V = out.reshape(n, k, l + 1)
-    V[:, :, :l] = products.reshape(n, k, l + 1)[:, :, :l] - shift
-    V[:, :, l] = 1.0
-    V *= responsibilities[:, :, None]
 
 
 def point_distances(

@@ -13,7 +13,6 @@ TABLE = (
     "softmax",
     # its gradient
     "accumulate_gradient",
-    "gradient_weights",
     # distances between samples and subspaces, and between subspaces
     "point_distances",
     "pair_distances",

@@ -223,13 +223,13 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         return self._checked(X).log_prob(X, **self._how())
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean log p(x) of the rows, nats."""
-        return float(np.mean(to_numpy(self.score_samples(X)).astype(np.float64)))
+        """Mean log p(x) of the rows, nats; no rows are a ValueError."""
+        return float(np.mean(self._log_prob_of_some(X, "score")))
 
     def predict(self, X: Any) -> Any:
         """The most likely component of each row, int64 [n]."""
-        joint = self._checked(X).component_log_prob(X, **self._how())
-        return wrap_like(to_numpy(joint).argmax(axis=1), X)
+        shares = self._checked(X).responsibilities(X, **self._how())
+        return wrap_like(to_numpy(shares).argmax(axis=1), X)
 
     def predict_proba(self, X: Any) -> Any:
         """p(component | x), [n, k]; rows sum to 1."""
@@ -241,17 +241,26 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         return self.mfa_.sample(n, rng=self._generator().spawn(1)[0] if rng is None else rng, dtype=dtype)
 
     def bic(self, X: Any) -> float:
-        """Bayesian information criterion on X; lower is better."""
-        rows = to_numpy(self.score_samples(X)).astype(np.float64)
+        """Bayesian information criterion on X; lower is better. No rows are a ValueError."""
+        rows = self._log_prob_of_some(X, "bic")
         return float(-2.0 * rows.sum() + self._n_parameters() * np.log(len(rows)))
 
     def aic(self, X: Any) -> float:
-        """Akaike information criterion on X; lower is better."""
-        return float(-2.0 * to_numpy(self.score_samples(X)).astype(np.float64).sum() + 2.0 * self._n_parameters())
+        """Akaike information criterion on X; lower is better. No rows are a ValueError."""
+        return float(-2.0 * self._log_prob_of_some(X, "aic").sum() + 2.0 * self._n_parameters())
+
+    def _log_prob_of_some(self, X: Any, name: str) -> Array:
+        """score_samples, float64 [n], on the host, of at least one row."""
+        rows = to_numpy(self.score_samples(X)).astype(np.float64)
+        if not len(rows):
+            raise ValueError(f"{name} needs at least one sample, got X with 0 rows; pass the samples to be scored")
+        return rows
 
     def _n_parameters(self) -> int:
-        """Free parameters; a rotation of the factors changes nothing, which takes off l (l - 1) / 2 per component."""
-        k, d, l = self.mfa_.loadings.shape
+        """Free parameters of the components that have weight; a rotation of the factors changes nothing, which takes
+        off l (l - 1) / 2 per component.
+        """
+        (_, d, l), k = self.mfa_.loadings.shape, len(self.mfa_.live)
         noise = 1 if self.mfa_.is_isotropic else d
         return int(k - 1 + k * (d + d * l - l * (l - 1) // 2 + noise))
 

@@ -228,19 +228,19 @@ def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array,
     index.
     """
     n, xp = len(scores.log_prob), evaluator.xp
-    if evaluator.arrays.is_device:
-        log_total = xp.empty(n)
+    relative = evaluator.relative(scores)
+    if evaluator.arrays.is_device or relative is not scores.log_prob:
+        log_total, share = xp.empty(n), xp.empty(relative.shape)
         evaluator.ops.log_sum_exp(scores.log_prob, log_total, evaluator.threads)
-        impossible = xp.isinf(log_total)
-        share = xp.exp(scores.log_prob - xp.where(impossible, 0.0, log_total)[:, None])[scores.rows, scores.components]
-        return share, log_total
+        evaluator.ops.softmax(relative, share, evaluator.threads)
+        # A sample of log p = -inf, whose squares no float holds, would leave no sum finite: it belongs to none.
+        return xp.where(xp.isinf(log_total)[:, None], 0.0, share)[scores.rows, scores.components], log_total
     top = scores.log_prob.max(axis=1, initial=-np.inf)
     base = np.where(np.isfinite(top), top, 0.0)
     share = np.exp(scores.log_prob[scores.rows, scores.components] - base[scores.rows])
     total = np.bincount(scores.rows, share, minlength=n)
     with np.errstate(divide="ignore"):
         log_total = np.log(total) + base
-    # A row that no component explains has log p = -inf and belongs to none.
     share /= np.where(total > 0, total, 1.0)[scores.rows]
     return share, log_total
 

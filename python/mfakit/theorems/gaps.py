@@ -79,7 +79,7 @@ def explain_gaps(clf: BayesClassifier, result: MinimalResult) -> GapCauses:
                 slopes[side, here] = m.grad_log_prob(x_adv[here])
                 active[side, here] = _effective_number(m.responsibilities(x_adv[here]))
     slope = np.linalg.norm(slopes[1] - slopes[0], axis=1)
-    offset = np.log([m.n_components for m in clf.mixtures])[other]
+    offset = np.log([len(m.live) for m in clf.mixtures])[other]
     with np.errstate(divide="ignore", invalid="ignore"):
         predicted = np.where(offset > 0, np.minimum(offset / (slope * result.upper[rows]), 1.0), 0.0)
     return GapCauses(rows, result.gap[rows], predicted, slope, *active)
