@@ -1,13 +1,12 @@
-"""Where data lies: the root folder, the places under it, and a checked download when it is asked for."""
+"""The root folder of the data, and a checked download when it is asked for."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["RESOURCES", "data_root", "fetch", "find", "missing_data"]
+__all__ = ["RESOURCES", "data_root", "fetch"]
 
 _MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -49,18 +48,6 @@ def data_root(root: str | os.PathLike[str] | None) -> Path:
     import pooch
 
     return Path(pooch.os_cache("mfakit"))
-
-
-def find(root: Path, folders: Iterable[str], names: Iterable[str]) -> Path | None:
-    """The first of `names` that exists, folder by folder under `root`, or None."""
-    candidates = (root / folder / name for folder in folders for name in names)
-    return next((path for path in candidates if path.exists()), None)
-
-
-def missing_data(dataset: str, names: Iterable[str], root: Path, folders: Iterable[str], remedy: str) -> OSError:
-    """The error for absent data: what is missing, every place looked, what to do."""
-    places = ", ".join(str(root / folder) for folder in folders)
-    return FileNotFoundError(f"{dataset}: no {' and no '.join(names)} in {places}; {remedy}")
 
 
 def fetch(name: str, folder: Path) -> Path:
