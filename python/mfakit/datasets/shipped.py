@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .._messages import excerpt, near
 from ..bayes import BayesClassifier
 from ..files import load_classifier
 
@@ -43,5 +44,7 @@ def load_bayes_pair(name: str) -> BayesClassifier:
     784
     """
     if name not in available_bayes_pairs():
-        raise ValueError(f"no shipped pair {name!r}; there are {', '.join(available_bayes_pairs())}")
+        close = near(str(name), available_bayes_pairs())
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise ValueError(f"no shipped pair {excerpt(name)}{hint}; there are {', '.join(available_bayes_pairs())}")
     return load_classifier(_folder() / f"{name}.safetensors")
