@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .._messages import excerpt, near
+from .._messages import excerpt, near, one_line
 
 __all__ = ["read_attribute", "read_parts"]
 
@@ -21,19 +21,20 @@ _MAX_BYTES = 1 << 28
 def read_attribute(path: Path, attribute: str) -> tuple[list[str], NDArray[np.int64]]:
     """Image names and 0/1 labels, in the list's order.
 
-    The text begins with the number of images and the attributes' names, the table with the attributes' names alone.
+    The text begins with the number of images, which some lack, and the attributes' names, the table with the names alone.
     Then each has a line per image, with its name and a value for each attribute: -1 or 1, or 0 or 1.
     """
     lines = _read_lines(path)
     table = bool(lines) and "," in lines[0]
-    n_titles = 1 if table else 2
-    if len(lines) < n_titles:
+    if len(lines) < 2:
         raise ValueError(f"{path} must begin with the number of images and the attributes' names; get the file again")
-    attributes = _fields(lines[0], table)[1:] if table else lines[1].split()
+    counted = not table and (lines[0].strip().isdigit() or len(lines[1].split()) != len(lines[0].split()) + 1)
+    n_titles = 2 if counted else 1
+    attributes = _fields(lines[0], table)[1:] if table else lines[n_titles - 1].split()
     if attribute not in attributes:
         raise ValueError(_unknown_attribute(attribute, attributes, path))
     rows = [(i, _fields(line, table)) for i, line in enumerate(lines[n_titles:], n_titles + 1) if line.strip()]
-    if not table and lines[0].strip() != str(len(rows)):
+    if counted and lines[0].strip() != str(len(rows)):
         _refuse(path, f"says {excerpt(lines[0])} images but has {len(rows)} lines of them")
     if len(set(attributes)) != len(attributes):
         raise ValueError(f"{path} names an attribute twice; get the file again")
@@ -99,5 +100,5 @@ def _refuse(path: Path, why: str) -> NoReturn:
 def _unknown_attribute(attribute: Any, attributes: list[str], path: Path) -> str:
     close = near(str(attribute), attributes[:100], 5)
     hint = "did you mean" if close else "choose one of"
-    names = ", ".join(name if len(name) <= 40 else excerpt(name) for name in (close or attributes[:100]))
+    names = ", ".join(one_line(name, 40) for name in (close or attributes[:100]))
     return f"{path} has no attribute {excerpt(attribute)}; {hint} {names}?"

@@ -126,11 +126,10 @@ def _parse(header: bytes, path: Path) -> tuple[bytes, int, bytes]:
     """Name, size and kind; a name in two parts has its last folders and the file in this one."""
     total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
     try:
-        good = len(header) == _BLOCK and _number(header[148:156]) == total
-        size = _number(header[124:136])
+        size = _number(header[124:136]) if len(header) == _BLOCK and _number(header[148:156]) == total else -1
     except ValueError:
-        good, size = False, 0
-    if not good or size < 0:
+        size = -1
+    if size < 0:
         raise ValueError(f"{path} is not a whole tar archive (a header is damaged); get the file again")
     return header[:100].partition(b"\0")[0], size, header[156:157]
 
