@@ -79,12 +79,16 @@ def _require_pillow() -> None:
 
 def _open(images: ZipImages | FolderImages, name: str) -> PillowImage:
     """An image whose header is read and whose pixels are not, yet."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(io.BytesIO(images.read(name)), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{images.path}: {name} is too large an image ({one_line(error)})") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{images.path}: {name} cannot be decoded (it is neither JPEG nor PNG); get the file again"
+        ) from error
     # What zipfile raises for a bad, encrypted or oddly packed entry, and Pillow for a bad image.
     except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise _undecodable(images.path, name, error) from error

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._messages import excerpt, near, one_line
+from .._unpacking import read_whole
 
 __all__ = ["read_attribute", "read_parts"]
 
@@ -21,7 +22,8 @@ _MAX_BYTES = 1 << 28
 def read_attribute(path: Path, attribute: str) -> tuple[list[str], NDArray[np.int64]]:
     """Image names and 0/1 labels, in the list's order.
 
-    The text begins with the number of images, which some lack, and the attributes' names, the table with the names alone.
+    The text begins with the number of images, which some lack, and the attributes' names; the table with the names
+    alone.
     Then each has a line per image, with its name and a value for each attribute: -1 or 1, or 0 or 1.
     """
     lines = _read_lines(path)
@@ -68,10 +70,7 @@ def read_parts(path: Path) -> dict[str, int]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"{path} must be a list of at most {_MAX_BYTES} bytes, and is longer; get the file again")
+    data = read_whole(path, _MAX_BYTES)
     # Editors on Windows put a mark at the beginning. Bytes that are no text become odd characters, which the checks of
     # each line then report.
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .._messages import excerpt, one_line
-from .._unpacking import read_exactly
+from .._unpacking import read_whole
 
 __all__ = ["FOLDER_NAMES", "FolderImages", "ZipImages", "image_files", "open_images"]
 
@@ -80,11 +80,7 @@ class FolderImages:
 
     def read(self, name: str) -> bytes:
         """The file of a listed image."""
-        with self.files[name].open("rb") as file:
-            data = read_exactly(file, _MAX_IMAGE_BYTES + 1)
-        if len(data) > _MAX_IMAGE_BYTES:
-            raise ValueError(f"it has more than {_MAX_IMAGE_BYTES} bytes")
-        return bytes(data)
+        return read_whole(self.files[name], _MAX_IMAGE_BYTES)
 
     def close(self) -> None:
         """A folder is not held open."""

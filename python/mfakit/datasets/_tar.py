@@ -24,7 +24,7 @@ _LONG_NAME, _LONG_LINK, _EXTENDED, _GLOBAL = b"L", b"K", b"x", b"g"
 _SPARSE = b"S"
 # A path, times and owners take a few hundred bytes; an archive of batches has ten members.
 _MOST_HEADER_BYTES = 1 << 16
-_MOST_HEADERS = 10_000
+_MOST_HEADERS = 1000
 
 
 class _Stream:
@@ -119,7 +119,7 @@ def _files(stream: _Stream, path: Path, wanted: Callable[[str], bool], most: int
         else:
             stream.skip(size)
         stream.skip(-size % _BLOCK)
-    raise ValueError(f"{path} has more than {_MOST_HEADERS} members, which is no set of batches; get the file again")
+    raise ValueError(f"{path} has more than {_MOST_HEADERS} headers, which is no set of batches; get the file again")
 
 
 def _parse(header: bytes, path: Path) -> tuple[bytes, int, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .._unpacking import read_exactly
+from .._unpacking import read_whole
 from ._cache import cache_folder, cached_rows, fingerprint
 from ._download import data_root, fetch
 from ._pickles import read_batch
@@ -193,8 +193,4 @@ def _batch_files(folder: Path) -> list[Path]:
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in _batch_files(folder):
-        with path.open("rb") as file:
-            data = read_exactly(file, _MAX_BATCH_BYTES + 1)
-        if len(data) > _MAX_BATCH_BYTES:
-            raise ValueError(f"{path} must be a batch of at most {_MAX_BATCH_BYTES} bytes, and is longer")
-        yield path.name, bytes(data)
+        yield path.name, read_whole(path, _MAX_BATCH_BYTES)
