@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ._messages import excerpt, near, one_line
+from ._messages import excerpt, meant, one_line
 
 __all__ = ["Parser", "number", "seed_type", "sigma_type", "whole"]
 
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
             option = rest[0].partition("=")[0]
             if not option.startswith("-"):
                 owner.error(f"{excerpt(option)} is one argument too many")
-            owner.error(f"there is no option {excerpt(option)}{_hint(near(option, owner._option_string_actions))}")
+            owner.error(f"there is no option {excerpt(option)}{meant(option, owner._option_string_actions)}")
         return parsed
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -41,15 +41,11 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         known = [str(choice) for choice in action.choices]
-        hint = _hint(near(str(value), known))
+        hint = meant(str(value), known)
         if isinstance(action, argparse._SubParsersAction):
             message = f"there is no {str(action.metavar).lower()} {excerpt(value)}{hint}; there are {', '.join(known)}"
             raise argparse.ArgumentError(None, message)
         raise argparse.ArgumentError(action, f"must be one of {', '.join(known)}, got {excerpt(value)}{hint}")
-
-
-def _hint(names: list[str]) -> str:
-    return f" (did you mean {' or '.join(names)}?)" if names else ""
 
 
 def whole(least: int = 1, most: int = MOST) -> Callable[[str], int]:

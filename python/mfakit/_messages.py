@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["excerpt", "near", "one_line"]
+__all__ = ["excerpt", "meant", "near", "one_line"]
 
 
 def excerpt(value: object, most: int = 40) -> str:
@@ -32,3 +32,9 @@ def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     # "hat" is far from "wearing_hat" as strings go.
     within = [f for f in folded if len(wanted) > 2 and wanted in f]
     return [folded[f] for f in dict.fromkeys(difflib.get_close_matches(wanted, list(folded), n=most) + within)]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """ "The words " (did you mean A or B?)" of the nearest names; nothing where none is near."""
+    close = near(name, known)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

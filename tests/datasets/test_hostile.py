@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import os
 import struct
 import tarfile
 import time
@@ -381,10 +380,18 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path, reader:
     read(tmp_path)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_files_that_may_not_be_read_are_named(tmp_path: Path) -> None:
+def test_files_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jpeg(tmp_path)
     write_mnist(tmp_path)
-    path = tmp_path / "train-images-idx3-ubyte"
-    path.chmod(0)
-    with pytest.raises(PermissionError, match=str(path)):
-        load_mnist(tmp_path)
+    shut = {tmp_path / "img_align_celeba" / NAMES[1], tmp_path / "t10k-labels-idx1-ubyte"}
+    usual = Path.open
+
+    def open_unless_shut(path: Path, *args, **kwargs):
+        if path in shut:
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", open_unless_shut)  # root may read anything
+    for load, path in ((celeba, tmp_path / "img_align_celeba" / NAMES[1]), (load_mnist, tmp_path / "t10k-labels-idx1")):
+        with pytest.raises(PermissionError, match=f"Permission denied: '{path}"):
+            load(tmp_path)

@@ -85,6 +85,15 @@ def test_two_files_of_one_name_must_agree(tmp_path: Path) -> None:
     assert str(tmp_path / path.name) in str(caught.value)
 
 
+def test_packed_and_unpacked_files_of_two_places_must_agree(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist", "{}.gz".format)
+    write_mnist(tmp_path / "raw")
+    read_mnist(tmp_path)
+    (tmp_path / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx(np.array([9, 9], np.uint8)))
+    with pytest.raises(ValueError, match=r"mnist/\S+\.gz and, with another content, in \S+/raw/t10k"):
+        load_mnist(tmp_path)
+
+
 def test_what_is_unpacked_is_read_rather_than_a_packed_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_mnist(tmp_path)
     write_mnist(tmp_path, "{}.gz".format)
@@ -110,6 +119,13 @@ def test_a_root_that_is_a_file(tmp_path: Path, load: Callable[[Path], object]) -
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError, match=rf"root= must be a folder .* got {tmp_path / 'file'}"):
         load(tmp_path / "file")
+
+
+def test_a_home_that_does_not_exist(tmp_path: Path) -> None:
+    for options in ({"root": "~nobody-of-this-name/data"}, {"root": tmp_path, "cache": "~nobody-of-this-name/cache"}):
+        write_cifar(tmp_path)
+        with pytest.raises(ValueError, match=r"^~nobody-of-this-name/.* home of a user that does not exist"):
+            load_cifar10(**options)
 
 
 # CIFAR-10

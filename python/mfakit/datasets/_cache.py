@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .._messages import one_line
 from .._outputs import replacing
+from ._download import expanded
 
 __all__ = ["cache_folder", "cached_rows", "fingerprint"]
 
@@ -35,7 +36,7 @@ def cache_folder(cache: bool | str | os.PathLike[str], root: Path) -> Path | Non
     if cache is False:
         return None
     if cache is not True:
-        folder = Path(cache).expanduser()
+        folder = expanded(cache)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):

@@ -85,6 +85,8 @@ def _open(images: ZipImages | FolderImages, name: str) -> PillowImage:
         image = Image.open(io.BytesIO(images.read(name)), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{images.path}: {name} is too large an image ({one_line(error)})") from error
+    except PermissionError:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{images.path}: {name} cannot be decoded (it is neither JPEG nor PNG); get the file again"

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["RESOURCES", "data_root", "fetch"]
+__all__ = ["RESOURCES", "data_root", "expanded", "fetch"]
 
 _MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -41,13 +41,26 @@ RESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
     """The folder that holds the data: `root`, else $MFAKIT_DATA, else the user's cache folder."""
-    if root is not None:
-        return Path(root).expanduser()
-    if os.environ.get("MFAKIT_DATA"):
-        return Path(os.environ["MFAKIT_DATA"]).expanduser()
+    given = os.environ.get("MFAKIT_DATA") or None if root is None else root
+    if given is not None:
+        return expanded(given)
     import pooch
 
     return Path(pooch.os_cache("mfakit"))
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with "~" and "~user" written out.
+
+    Raises
+    ------
+    ValueError
+        If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} names the home of a user that does not exist; write the path out") from error
 
 
 def fetch(name: str, folder: Path) -> Path:

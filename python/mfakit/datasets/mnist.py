@@ -91,19 +91,24 @@ def _locate(root: Path, download: bool) -> list[Path]:
         remedy = "pass download=True, or set MFAKIT_DATA to the folder that holds them"
         odd = [path for name in missing for path in found[name][1]]
         raise missing_data("MNIST", [name + "[.gz]" for name in missing], root, _FOLDERS, remedy, odd)
-    copies = {name: _unpacked_first(files) for name, (files, _) in found.items()}
+    copies = {name: _unpacked_first(files, name) for name, (files, _) in found.items()}
     taken = [
         one_of(copies[name], f"MNIST's {name}", _equal) if copies[name] else fetch(name + ".gz", root / "mnist")
         for name in _FILES
     ]
     for name, path in zip(_FILES, taken, strict=True):
-        log_taken("MNIST", path, [copy for copy in copies[name] if copy != path])
+        log_taken("MNIST", path, [file for file in found[name][0] if file != path])
     return taken
 
 
-def _unpacked_first(files: list[Path]) -> list[Path]:
-    """Without the gzipped ones, if there are others."""
-    return [path for path in files if path.suffix.casefold() != ".gz"] or files
+def _unpacked_first(files: list[Path], name: str) -> list[Path]:
+    """Without the gzipped files that lie beside an unpacked one."""
+
+    def place(path: Path) -> Path:
+        return path.parent.parent if _spelled(path.parent.name) == name else path.parent
+
+    unpacked = {place(path) for path in files if path.suffix.casefold() != ".gz"}
+    return [path for path in files if path.suffix.casefold() != ".gz" or place(path) not in unpacked]
 
 
 def _spelled(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .._messages import excerpt, near
+from .._messages import excerpt, meant
 from ..bayes import BayesClassifier
 from ..files import load_classifier
 
@@ -44,7 +44,6 @@ def load_bayes_pair(name: str) -> BayesClassifier:
     784
     """
     if name not in available_bayes_pairs():
-        close = near(str(name), available_bayes_pairs())
-        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise ValueError(f"no shipped pair {excerpt(name)}{hint}; there are {', '.join(available_bayes_pairs())}")
+        pairs = available_bayes_pairs()
+        raise ValueError(f"no shipped pair {excerpt(name)}{meant(str(name), pairs)}; there are {', '.join(pairs)}")
     return load_classifier(_folder() / f"{name}.safetensors")

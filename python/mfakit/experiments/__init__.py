@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from .._messages import excerpt
+from .._messages import excerpt, meant
 
 __all__ = ["EXPERIMENTS", "load_experiment"]
 
@@ -27,5 +27,7 @@ def load_experiment(name: str) -> ModuleType:
         For another name; the message lists those there are.
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"no experiment {excerpt(name)}; there are {', '.join(EXPERIMENTS)}")
+        raise ValueError(
+            f"no experiment {excerpt(name)}{meant(str(name), EXPERIMENTS)}; there are {', '.join(EXPERIMENTS)}"
+        )
     return import_module(f".{name}", __name__)
