@@ -35,6 +35,6 @@ def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """ "The words " (did you mean A or B?)" of the nearest names; nothing where none is near."""
+    """The words "(did you mean A or B?)" after a blank, with the nearest names; nothing where none is near."""
     close = near(name, known)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
