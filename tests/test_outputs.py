@@ -197,7 +197,7 @@ def test_writers_in_one_place_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["0.json", "1.json", "2.json"]
 
 
-def test_what_is_written_is_recorded(tmp_path: Path) -> None:
+def test_what_is_written_is_recorded_by_the_name_that_was_given(tmp_path: Path) -> None:
     write_text(tmp_path / "before", "")
     with recorded_outputs() as written:
         write_text(tmp_path / "b", "")
@@ -206,3 +206,12 @@ def test_what_is_written_is_recorded(tmp_path: Path) -> None:
             write_text(tmp_path / "no" / "c", "")
     write_text(tmp_path / "after", "")
     assert written == [tmp_path / "b", tmp_path / "a"]
+
+
+@posix
+def test_links_are_recorded_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "target")
+    with recorded_outputs() as written:
+        write_text(tmp_path / "link", "")
+    assert written == [tmp_path / "link"]

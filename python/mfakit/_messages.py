@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = ["excerpt", "meant", "near", "one_line"]
@@ -27,6 +26,8 @@ def one_line(error: object, most: int = 200) -> str:
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The names most like `name`, capitals aside: close in spelling, or with `name` in them; best first."""
+    import difflib
+
     folded = {k.casefold(): k for k in known}
     wanted = name[:100].casefold()
     # "hat" is far from "wearing_hat" as strings go.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import shutil
 import time
-import uuid
 import zlib
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -99,7 +97,7 @@ def replacing(path: PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     found = _recorded.get()
     if found is not None:
-        found.append(target)
+        found.append(Path(path))
 
 
 @contextlib.contextmanager
@@ -127,7 +125,7 @@ def _own_folder(parent: Path) -> Iterator[Path]:
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
     """The folder and its lock."""
     while True:
-        folder = parent / f"{_PREFIX}{_host()}-{uuid.uuid4().hex[:16]}{_SUFFIX}"
+        folder = parent / f"{_PREFIX}{_host()}-{os.urandom(8).hex()}{_SUFFIX}"
         folder.mkdir(mode=0o700)
         try:
             lock = _lock(folder)
@@ -182,4 +180,6 @@ def _unlock(handle: int | None) -> None:
 
 
 def _host() -> str:
+    import platform
+
     return f"{zlib.crc32(platform.node().encode()):08x}"

@@ -268,6 +268,21 @@ def test_a_folder_within_the_folder_of_its_name(tmp_path: Path) -> None:
         load_celeba(tmp_path, cache=False)
 
 
+@posix
+def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    write_images(tmp_path / "img_align_celeba")
+    (tmp_path / "img_align_celeba" / "img_align_celeba").symlink_to(tmp_path / "img_align_celeba")
+    (tmp_path / "img_align_celeba" / "000009.jpg").symlink_to("000009.jpg")
+    os.mkfifo(tmp_path / "img_align_celeba" / "000008.jpg")
+    (tmp_path / "celeba").symlink_to(tmp_path)
+    read_celeba(tmp_path)
+    (tmp_path / "img_align_celeba" / "000002.jpg").unlink()
+    os.mkfifo(tmp_path / "img_align_celeba" / "000002.jpg")
+    with pytest.raises(ValueError, match=r"lacks 1 of the 4 images .* 000002\.jpg"):
+        load_celeba(tmp_path, cache=False)
+
+
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_lists_of_other_editors(tmp_path: Path, bom: str, line_end: str) -> None:

@@ -156,6 +156,6 @@ def _require_usual_shape(width: int, height: int, where: str) -> None:
     if 2 * abs(width * usual_height - height * usual_width) > usual_width + usual_height:
         raise ValueError(
             f"the authors' crop is for aligned images of {usual_width}x{usual_height} pixels or scaled versions, and"
-            f" {where} is {width}x{height}: pass crop=None to take whole images that are cut already, or the box to cut"
-            " out, crop=(left, top, width, height)"
+            f" {where} is {width}x{height}; load_celeba(crop=None) takes whole images, as where they are cut already,"
+            " and crop=(left, top, width, height) another box"
         )

@@ -101,7 +101,7 @@ def open_images(source: Path, names: Sequence[str]) -> ZipImages | FolderImages:
         images.close()
         raise ValueError(
             f"{source} lacks {len(missing)} of the {len(names)} images that the attribute list names, first"
-            f" {missing[0]}; get images and list from the same place, or pass limit= to load fewer"
+            f" {missing[0]}; get images and list from the same place, or load fewer by load_celeba(limit=...)"
         )
     return images
 
@@ -115,8 +115,10 @@ def _nested(path: Path) -> list[Path]:
     """The folder, and what archives that were unpacked into a folder of their own name leave in it."""
     folders = [path]
     for folder in folders:
-        if len(folders) < 4:  # links may lead in a circle
-            folders += [folder / name for name in FOLDER_NAMES if (folder / name).is_dir()]
+        for inner in (folder / name for name in FOLDER_NAMES):
+            # Links may lead in a circle.
+            if inner.is_dir() and not any(inner.samefile(other) for other in folders):
+                folders.append(inner)
     return folders
 
 

@@ -97,20 +97,16 @@ def _locate(root: Path, download: bool, read: Callable[[Path], Batches]) -> Path
     if root.is_file():
         log_taken("CIFAR-10", root)
         return root
-    # An archive unpacked into a folder of its own name leaves two folders of one name.
-    inside = ("", *_UNPACKED, *(f"{name}/{name}" for name in _UNPACKED))
-    folders = folders_under(root, [f"{folder}/{name}" for folder in _FOLDERS for name in inside])
-    batches = {folder: {_stem(path.name) for path in _batch_files(folder)} for folder in folders}
-    whole = [folder for folder, names in batches.items() if len(names) == len(_BATCHES)]
-    parts = [folder for folder, names in batches.items() if 0 < len(names) < len(_BATCHES)]
+    whole, parts = _folders_of_batches(root)
     archives, odd = files_called(folders_under(root, _FOLDERS), _ARCHIVES)
+    # An archive that lies beside what was unpacked from it is not unpacked again.
     candidates = whole or archives or parts
-
-    def agree(a: Path, b: Path) -> bool:
-        return all(np.array_equal(read(a)[name], read(b)[name]) for name in _BATCHES)
-
     if candidates:
-        taken = one_of(candidates, "CIFAR-10's batches", agree)
+        taken = one_of(
+            candidates,
+            "CIFAR-10's batches",
+            lambda a, b: all(np.array_equal(read(a)[name], read(b)[name]) for name in _BATCHES),
+        )
         log_taken("CIFAR-10", taken, [path for path in (*whole, *archives, *parts) if path != taken])
         return taken
     if download:
@@ -118,6 +114,16 @@ def _locate(root: Path, download: bool, read: Callable[[Path], Batches]) -> Path
     remedy = "pass download=True, or set MFAKIT_DATA to the folder that holds one of them"
     names = (*_UNPACKED, "data_batch_1.bin", _ARCHIVES[0], _ARCHIVES[3])
     raise missing_data("CIFAR-10", names, root, _FOLDERS, remedy, odd)
+
+
+def _folders_of_batches(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders that hold all batches, and those that hold some."""
+    # An archive unpacked into a folder of its own name leaves two folders of one name.
+    inside = ("", *_UNPACKED, *(f"{name}/{name}" for name in _UNPACKED))
+    folders = folders_under(root, [f"{folder}/{name}" for folder in _FOLDERS for name in inside])
+    numbers = {folder: len({_stem(path.name) for path in _batch_files(folder)}) for folder in folders}
+    whole = [folder for folder, n in numbers.items() if n == len(_BATCHES)]
+    return whole, [folder for folder, n in numbers.items() if 0 < n < len(_BATCHES)]
 
 
 def _read_part(
