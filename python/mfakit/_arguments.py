@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         known = [str(choice) for choice in action.choices]
         hint = meant(str(value), known)
         if isinstance(action, argparse._SubParsersAction):
-            message = f"there is no {str(action.metavar).lower()} {excerpt(value)}{hint}; there are {', '.join(known)}"
+            message = f"there is no {str(action.metavar).lower()} {excerpt(value)}; there are {', '.join(known)}{hint}"
             raise argparse.ArgumentError(None, message)
         raise argparse.ArgumentError(action, f"must be one of {', '.join(known)}, got {excerpt(value)}{hint}")
 

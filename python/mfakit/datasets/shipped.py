@@ -45,5 +45,5 @@ def load_bayes_pair(name: str) -> BayesClassifier:
     """
     if name not in available_bayes_pairs():
         pairs = available_bayes_pairs()
-        raise ValueError(f"no shipped pair {excerpt(name)}{meant(str(name), pairs)}; there are {', '.join(pairs)}")
+        raise ValueError(f"no shipped pair {excerpt(name)}; there are {', '.join(pairs)}{meant(str(name), pairs)}")
     return load_classifier(_folder() / f"{name}.safetensors")

@@ -28,6 +28,6 @@ def load_experiment(name: str) -> ModuleType:
     """
     if name not in EXPERIMENTS:
         raise ValueError(
-            f"no experiment {excerpt(name)}{meant(str(name), EXPERIMENTS)}; there are {', '.join(EXPERIMENTS)}"
+            f"no experiment {excerpt(name)}; there are {', '.join(EXPERIMENTS)}{meant(str(name), EXPERIMENTS)}"
         )
     return import_module(f".{name}", __name__)
