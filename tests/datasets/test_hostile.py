@@ -39,6 +39,8 @@ from mfakit.commands._samples import read_samples
 from mfakit.datasets import load_celeba, load_cifar10, load_mnist
 from mfakit.datasets._pickles import read_batch
 
+pytest.importorskip("PIL.Image", reason="CelebA's images need Pillow")
+
 
 @contextmanager
 def refused(match: str, megabytes: int = 4) -> Iterator[None]:
