@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from support import random_mfa
 
 import mfakit
-from mfakit._outputs import output_file, output_folder
+from mfakit._outputs import output_file, output_folder, recorded_outputs, replacing
 from mfakit.report import write_json, write_text
 
 posix = pytest.mark.skipif(os.name != "posix", reason="symbolic links and pipes")
@@ -118,3 +121,97 @@ def test_the_old_file_stays_while_the_new_one_is_written(tmp_path: Path) -> None
         assert temporary.suffix == ".txt"
     assert path.read_text() == "new"
     assert output_file(path) == path
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from mfakit._outputs import replacing
+
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    (temporary.parent / "made by a library").write_text("")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[bytes]:
+    """A process in the midst of writing `path`."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.communicate()
+    process.wait()
+
+
+@posix
+@WRITERS
+def test_what_killed_writers_left_is_removed_by_the_next(write: Writer, tmp_path: Path) -> None:
+    killed, living = holder(tmp_path / "a"), holder(tmp_path / "b")
+    killed.kill()
+    killed.wait()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    for name in (".mfakit-notes.tmp", "user.tmp", ".mfakit-cache"):
+        (tmp_path / name).write_text("")
+    write(tmp_path / "m")
+    after = {path.name for path in tmp_path.iterdir()} - {".mfakit-notes.tmp", "user.tmp", ".mfakit-cache", "m"}
+    assert len(after) == 1
+    end(living)
+    assert (tmp_path / "b").read_text() == "half"
+    end(killed)
+    write(tmp_path / "m")
+    assert listing(tmp_path) == [".mfakit-cache", ".mfakit-notes.tmp", "b", "m", "user.tmp"]
+
+
+@posix
+def test_writers_of_other_machines_are_given_a_day(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / f".mfakit-00000000-{name}.tmp").mkdir()
+    os.utime(tmp_path / ".mfakit-00000000-old.tmp", (0, time.time() - 25 * 3600))
+    save_numbers(tmp_path / "m")
+    assert sorted(os.listdir(tmp_path)) == [".mfakit-00000000-new.tmp", "m"]
+
+
+def test_a_failed_writer_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with replacing(tmp_path / "m") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert listing(tmp_path) == []
+
+
+def test_writers_in_one_place_do_not_disturb_each_other(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_json(tmp_path / f"{i % 3}.json", {"a": i}), range(60)))
+    assert listing(tmp_path) == ["0.json", "1.json", "2.json"]
+
+
+def test_what_is_written_is_recorded_by_the_name_that_was_given(tmp_path: Path) -> None:
+    write_text(tmp_path / "before", "")
+    with recorded_outputs() as written:
+        write_text(tmp_path / "b", "")
+        save_model(tmp_path / "a")
+        with pytest.raises(FileNotFoundError):
+            write_text(tmp_path / "no" / "c", "")
+    write_text(tmp_path / "after", "")
+    assert written == [tmp_path / "b", tmp_path / "a"]
+
+
+@posix
+def test_links_are_recorded_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "target")
+    with recorded_outputs() as written:
+        write_text(tmp_path / "link", "")
+    assert written == [tmp_path / "link"]

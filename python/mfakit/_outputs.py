@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import shutil
+import time
+import zlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["PathLike", "output_file", "output_folder", "replacing"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["PathLike", "output_file", "output_folder", "recorded_outputs", "replacing"]
 
 PathLike = str | os.PathLike[str]
+
+# A writer's folder: .mfakit-HOST-RANDOM.tmp, locked while its writer lives.
+_PREFIX, _SUFFIX = ".mfakit-", ".tmp"
+# Locks say nothing about writers on other machines; those are given a day.
+_ABANDONED_AFTER = 24 * 3600.0
+
+_recorded: ContextVar[list[Path] | None] = ContextVar("recorded outputs", default=None)
 
 
 def output_file(path: PathLike) -> Path:
@@ -65,22 +80,106 @@ def output_folder(path: PathLike) -> Path:
 def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary path with the same suffix, which becomes `path` when the block ends well and is removed when it does
     not; errors as :func:`output_file`.
+
+    The temporary file has a folder of its own beside `path`, because libraries that write it may make further files.
+    What writers that were killed left in that place is removed first.
     """
     target = output_file(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=Path(path).suffix, dir=target.parent)
-    temporary = Path(name)
-    try:
-        os.close(handle)
+    _remove_abandoned(target.parent)
+    with _own_folder(target.parent) as folder:
+        temporary = folder / f"new{Path(path).suffix}"
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # what the user's new files get; some libraries make private ones
         yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())  # a power cut must not leave the new name with half of its content
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
+        temporary.chmod(mode)
         os.replace(temporary, target)
+    found = _recorded.get()
+    if found is not None:
+        found.append(Path(path))
+
+
+@contextlib.contextmanager
+def recorded_outputs() -> Iterator[list[Path]]:
+    """The files that :func:`replacing` writes within the block, in the order of writing."""
+    found: list[Path] = []
+    token = _recorded.set(found)
+    try:
+        yield found
     finally:
-        temporary.unlink(missing_ok=True)
+        _recorded.reset(token)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextlib.contextmanager
+def _own_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, locked until the block or the process ends, and removed after the block."""
+    folder, lock = _new_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _unlock(lock)
+
+
+def _new_folder(parent: Path) -> tuple[Path, int | None]:
+    """The folder and its lock."""
+    while True:
+        folder = parent / f"{_PREFIX}{_host()}-{os.urandom(8).hex()}{_SUFFIX}"
+        folder.mkdir(mode=0o700)
+        try:
+            lock = _lock(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process saw it before it was locked, and removes it
+        if folder.is_dir():
+            return folder, lock
+        _unlock(lock)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the folders of writers that no longer live."""
+    for folder in parent.glob(f"{_PREFIX}*{_SUFFIX}"):
+        try:
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            lock = _lock(folder)
+            old = time.time() - folder.stat().st_mtime > _ABANDONED_AFTER
+        except OSError:
+            continue  # it is in use, another process was faster, or it is not ours
+        same_host = folder.name.startswith(f"{_PREFIX}{_host()}-")
+        if old or (same_host and lock is not None):
+            shutil.rmtree(folder, ignore_errors=True)
+        _unlock(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A handle that holds the folder's lock until it is closed or its process ends; None where there are no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If another holds it.
+    """
+    if fcntl is None:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    return handle
+
+
+def _unlock(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
+
+
+def _host() -> str:
+    import platform
+
+    return f"{zlib.crc32(platform.node().encode()):08x}"

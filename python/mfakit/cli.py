@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+from ._arguments import Parser
+from ._messages import one_line
 from ._version import __version__
 from .commands import attack, bench, certify, distances, fit, info, reproduce, sample, train
 
@@ -18,8 +20,8 @@ COMMANDS = (reproduce, fit, sample, train, attack, certify, distances, bench, in
 EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="mfakit",
         description="Mixtures of factor analyzers, their Bayes-optimal classifiers, and how robust those are.",
         epilog="example: mfakit reproduce bayes --pairs mnist-06",
@@ -30,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     for module in COMMANDS:
         command = module.add_parser(commands)
         command.formatter_class = argparse.RawDescriptionHelpFormatter
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
         command.add_argument(
             "--no-progress", dest="progress", action="store_false", default=None, help="no progress bar"
         )
@@ -60,7 +62,7 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = _parser().parse_args(argv)
+    args = _parser().parse(argv)
     try:
         status = int(args.run(args))
         sys.stdout.flush()
@@ -82,10 +84,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        _complain(f"internal error, {type(error).__name__}: {error}; run again with --debug and report it")
+        _complain(f"internal error, {type(error).__name__}: {one_line(error)}; run again with --debug and report it")
         return 1
 
 
 def _complain(message: str) -> None:
-    """One line on standard error."""
-    print(f"mfakit: {' '.join(message.split())}", file=sys.stderr)
+    """One line on standard error; longer than any true message, it is cut."""
+    print(f"mfakit: {one_line(message, 4000)}", file=sys.stderr)

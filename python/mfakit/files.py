@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._messages import one_line
 from ._outputs import PathLike, replacing
 
 if TYPE_CHECKING:
@@ -71,13 +72,16 @@ def load_classifier(path: PathLike) -> BayesClassifier:
     from .bayes import BayesClassifier
 
     tensors, _ = read_tensors(path, "bayes-classifier")
-    classes = sorted({name.split(".")[0] for name in tensors if name.split(".")[0].isdigit()}, key=int)
+    found = {name.split(".")[0] for name in tensors if "." in name} - {"extra"}
+    classes = [str(c) for c in range(len(found))]
+    if found != set(classes):
+        raise ValueError(f"{path} is not a valid classifier: its classes must be numbered from 0 on, without gaps")
     mixtures = [_mixture(tensors, name, path) for name in classes]
     extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
     try:
         return BayesClassifier(mixtures, priors=tensors.get("priors"), extras=extras)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a valid classifier: {error}") from None
+        raise ValueError(f"{path} is not a valid classifier: {one_line(error)}") from None
 
 
 def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
@@ -93,7 +97,7 @@ def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
     try:
         return MFA(**values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a valid mixture: {error}") from None
+        raise ValueError(f"{path} is not a valid mixture: {one_line(error)}") from None
 
 
 def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:
@@ -164,14 +168,16 @@ def _opened(path: PathLike, kind: str | None = None) -> Iterator[tuple[Any, dict
             _check_metadata(path, metadata, metadata.get("kind") if kind is None else kind)
             yield file, metadata
     except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file (cut short or tampered with?): {error}") from None
+        raise ValueError(
+            f"{path} is not a readable safetensors file (cut short or tampered with?): {one_line(error)}"
+        ) from None
 
 
 def _parse_settings(text: str) -> dict[str, Any]:
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested beyond the stack
-        raise TypeError(f"its settings are not JSON: {error}") from None
+        raise TypeError(f"its settings are not JSON: {one_line(error)}") from None
     if not isinstance(settings, dict):
         raise TypeError(f"its settings are a {type(settings).__name__}, not an object")
     return settings
@@ -182,8 +188,9 @@ def _check_metadata(path: Path, metadata: dict[str, str], kind: str | None) -> N
         raise ValueError(f"{path} is a safetensors file, but not one of mfakit's")
     if metadata.get("version") != str(FORMAT_VERSION):
         raise ValueError(
-            f"{path} has format version {metadata.get('version')}, and this mfakit reads version {FORMAT_VERSION}; "
-            "update the older of the two"
+            f"{path} has format version {one_line(metadata.get('version'), 20)}, and this mfakit reads version "
+            f"{FORMAT_VERSION}; update the older of the two"
         )
     if metadata.get("kind") != kind:
-        raise ValueError(f"{path} holds a {metadata.get('kind')}, not a {kind}; load it with the matching class")
+        found = one_line(metadata.get("kind"), 40)
+        raise ValueError(f"{path} holds a {found}, not a {kind}; load it with the matching class")

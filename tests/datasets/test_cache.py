@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfakit.datasets._cache import cache_file, cache_folder, cached_rows
+from mfakit.datasets._cache import cache_folder, cached_rows, fingerprint
 
 ROWS = np.random.default_rng(0).integers(0, 256, (10, 7), dtype=np.uint8)
+
+
+def rows_at(path: Path | None, width: int, n_rows: int | None, build) -> np.ndarray:
+    """The rows in a cache of this name, stem-x.npy, whose sources do not change."""
+    if path is None:
+        return cached_rows(None, "rows", lambda: "x", width, n_rows, build)
+    return cached_rows(path.parent, path.stem.removesuffix("-x"), lambda: "x", width, n_rows, build)
 
 
 class Builder:
@@ -29,18 +36,18 @@ class Builder:
 
 def test_built_once_then_mapped(tmp_path: Path) -> None:
     build = Builder()
-    path = tmp_path / "rows.npy"
+    path = tmp_path / "rows-x.npy"
     for n_rows in (10, None):
-        rows = cached_rows(path, 7, n_rows, build)
+        rows = rows_at(path, 7, n_rows, build)
         assert isinstance(rows, np.memmap)
         assert not rows.flags.writeable
         np.testing.assert_array_equal(rows, ROWS)
     assert build.calls == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.npy"]
+    assert [p.name for p in tmp_path.iterdir()] == ["rows-x.npy"]
 
 
 def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
-    rows = cached_rows(None, 7, 10, Builder())
+    rows = rows_at(None, 7, 10, Builder())
     np.testing.assert_array_equal(rows, ROWS)
     assert not list(tmp_path.iterdir())
 
@@ -80,11 +87,11 @@ def foreign(kind: str, path: Path) -> None:
 )
 def test_a_damaged_or_foreign_file_is_made_again(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     build = Builder()
-    path = tmp_path / "rows.npy"
-    cached_rows(path, 7, 10, build)
+    path = tmp_path / "rows-x.npy"
+    rows_at(path, 7, 10, build)
     foreign(kind, path)
     with caplog.at_level(logging.WARNING, "mfakit"):
-        np.testing.assert_array_equal(cached_rows(path, 7, 10, build), ROWS)
+        np.testing.assert_array_equal(rows_at(path, 7, 10, build), ROWS)
     assert build.calls == 2
     assert "made again" in caplog.text
     np.testing.assert_array_equal(np.load(path), ROWS)
@@ -97,11 +104,11 @@ class Poison:
 
 def test_objects_are_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "rows.npy"
+    path = tmp_path / "rows-x.npy"
     np.save(path, np.array([Poison()], dtype=object), allow_pickle=True)
-    np.testing.assert_array_equal(cached_rows(path, 7, 10, Builder()), ROWS)
+    np.testing.assert_array_equal(rows_at(path, 7, 10, Builder()), ROWS)
     path.write_bytes(pickle.dumps(Poison()))
-    np.testing.assert_array_equal(cached_rows(path, 7, 10, Builder()), ROWS)
+    np.testing.assert_array_equal(rows_at(path, 7, 10, Builder()), ROWS)
     assert not Path("poisoned").exists()
 
 
@@ -114,7 +121,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         return 10, blocks()
 
     with pytest.raises(ValueError, match="broken image"):
-        cached_rows(tmp_path / "rows.npy", 7, 10, build)
+        rows_at(tmp_path / "rows-x.npy", 7, 10, build)
     assert not list(tmp_path.iterdir())
 
 
@@ -122,19 +129,46 @@ def test_an_unwritable_cache_keeps_the_rows_in_memory(tmp_path: Path, caplog: py
     # A file where the folder should be fails for every user, root included.
     (tmp_path / "file").write_bytes(b"")
     with caplog.at_level(logging.WARNING, "mfakit"):
-        rows = cached_rows(tmp_path / "file" / "rows.npy", 7, 10, Builder())
+        rows = rows_at(tmp_path / "file" / "rows-x.npy", 7, 10, Builder())
     np.testing.assert_array_equal(rows, ROWS)
     assert "could not be written" in caplog.text
 
 
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    day_old = time.time() - 25 * 3600
-    for name in ("a.0.mfakit-tmp", "b.1.mfakit-tmp", "user.tmp"):
-        (tmp_path / name).write_bytes(b"x")
-    for name in ("a.0.mfakit-tmp", "user.tmp"):
-        os.utime(tmp_path / name, (day_old, day_old))
-    cached_rows(tmp_path / "rows.npy", 7, 10, Builder())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.1.mfakit-tmp", "rows.npy", "user.tmp"]
+def test_a_source_that_cannot_be_read_is_not_called_an_unwritable_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def build():
+        calls.append(1)
+
+        def blocks():
+            yield ROWS[:6]
+            raise PermissionError(13, "Permission denied", "images.zip")
+
+        return 10, blocks()
+
+    with caplog.at_level(logging.WARNING, "mfakit"), pytest.raises(PermissionError, match=r"images\.zip"):
+        rows_at(tmp_path / "rows-x.npy", 7, 10, build)
+    assert len(calls) == 1
+    assert not caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["cache", None])
+def test_sources_that_change_while_they_are_read_are_not_kept(tmp_path: Path, folder: str | None) -> None:
+    states = iter("abcd")
+    place = None if folder is None else cache_folder(tmp_path / folder, tmp_path)
+    with pytest.raises(ValueError, match="files of faces changed while they were read"):
+        cached_rows(place, "faces", lambda: next(states), 7, 10, Builder())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_file_in_place_of_the_cache_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "file", tmp_path / "file" / "in"):
+        with pytest.raises(NotADirectoryError, match=rf"cache={place} cannot be made a folder"):
+            cache_folder(place, tmp_path)
 
 
 WRITER = """
@@ -148,30 +182,52 @@ def blocks():
         time.sleep(0.002)
         yield np.full((5, 100), i, dtype=np.uint8)
 
-rows = cached_rows(Path(sys.argv[1]), 100, 200, lambda: (200, blocks()))
+path = Path(sys.argv[1])
+rows = cached_rows(path.parent, "rows", lambda: "x", 100, 200, lambda: (200, blocks()))
 sys.exit(0 if (rows == np.repeat(np.arange(40), 5)[:, None]).all() else 1)
 """
 
 
 def test_processes_may_build_at_the_same_time(tmp_path: Path) -> None:
-    path = tmp_path / "rows.npy"
+    path = tmp_path / "rows-x.npy"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path)]) for _ in range(3)]
     assert [w.wait(timeout=60) for w in writers] == [0, 0, 0]
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.npy"]
+    assert [p.name for p in tmp_path.iterdir()] == ["rows-x.npy"]
 
 
 def test_the_name_follows_source_and_settings(tmp_path: Path) -> None:
     source = tmp_path / "images.zip"
     source.write_bytes(b"abc")
-    first = cache_file(tmp_path, "faces", [source], crop=(1, 2))
-    assert first == cache_file(tmp_path, "faces", [source], crop=(1, 2))
-    assert first != cache_file(tmp_path, "faces", [source], crop=(1, 3))
+    first = fingerprint([source], crop=(1, 2))
+    assert first == fingerprint([source], crop=(1, 2))
+    assert first != fingerprint([source], crop=(1, 3))
     os.utime(source, ns=(0, 12345))
-    touched = cache_file(tmp_path, "faces", [source], crop=(1, 2))
+    touched = fingerprint([source], crop=(1, 2))
     source.write_bytes(b"abcd")
     os.utime(source, ns=(0, 12345))
-    assert len({first, touched, cache_file(tmp_path, "faces", [source], crop=(1, 2))}) == 3
-    assert cache_file(None, "faces", [source]) is None
+    longer = fingerprint([source], crop=(1, 2))
+    time.sleep(0.01)
+    source.write_bytes(b"wxyz")
+    os.utime(source, ns=(0, 12345))  # as tools that copy with times do
+    assert len({first, touched, longer, fingerprint([source], crop=(1, 2))}) == 4
+
+
+def test_sources_of_equal_names_sizes_and_times_are_told_apart(tmp_path: Path) -> None:
+    found = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "images.zip").write_bytes(b"abc")
+        os.utime(tmp_path / folder / "images.zip", ns=(0, 0))
+        found.add(fingerprint([tmp_path / folder / "images.zip"]))
+    assert len(found) == 2
+    one, two = tmp_path / "a" / "1.jpg", tmp_path / "a" / "2.jpg"
+    for path, content in ((one, b"old"), (two, b"older")):
+        path.write_bytes(content)
+    before = fingerprint([one, two])
+    one.rename(tmp_path / "c")
+    two.rename(one)
+    (tmp_path / "c").rename(two)  # the same names, sizes in all and latest time
+    assert fingerprint([one, two]) != before
 
 
 def test_folder_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,10 +121,27 @@ def test_crops(tmp_path: Path) -> None:
     np.testing.assert_array_equal(X_train[0], np.asarray(whole).reshape(-1))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (60, 61), (300, 200)])
-def test_any_image_size(tmp_path: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(60, 61), (300, 200), (64, 64), (178, 178), (178, 216), (218, 178)])
+def test_images_of_another_shape_are_not_stretched(tmp_path: Path, size: tuple[int, int]) -> None:
+    write(tmp_path, {name: encode(pixels(i, size)) for i, name in enumerate(NAMES)})
+    with pytest.raises(ValueError, match=rf"178x218 .* 000001\.jpg is {size[0]}x{size[1]}; load_celeba\(crop=None\)"):
+        load_celeba(tmp_path)
+    assert not list((tmp_path / ".mfakit-cache").iterdir())
+    assert load_celeba(tmp_path, image_size=16, crop=None)[0].shape == (4, 768)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.37, 1 / 3, 0.9, 2])
+def test_scaled_versions_of_the_usual_images_are_read(tmp_path: Path, scale: float) -> None:
+    size = round(178 * scale), round(218 * scale)
     write(tmp_path, {name: encode(pixels(i, size)) for i, name in enumerate(NAMES)})
     assert load_celeba(tmp_path, image_size=16, cache=False)[0].shape == (4, 768)
+
+
+def test_images_of_two_sizes_are_not_mixed(tmp_path: Path) -> None:
+    images = {name: encode(pixels(i)) for i, name in enumerate(NAMES)} | {NAMES[4]: encode(pixels(0, (178, 218)))}
+    write(tmp_path, images)
+    with pytest.raises(ValueError, match=r"000001\.jpg is 89x109 and 000005\.jpg is 178x218"):
+        load_celeba(tmp_path)
 
 
 def test_the_first_images_only(tmp_path: Path) -> None:
@@ -234,8 +251,8 @@ def test_a_zip_bomb_among_the_images(tmp_path: Path) -> None:
     write(tmp_path)
     with zipfile.ZipFile(tmp_path / "img_align_celeba.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in NAMES:
-            archive.writestr(name, bytes((1 << 26) + 1) if name == NAMES[1] else encode(pixels(0)))
-    with pytest.raises(ValueError, match=r"000002\.jpg cannot be decoded \(it claims 67108865 bytes\)"):
+            archive.writestr(name, bytes((1 << 24) + 1) if name == NAMES[1] else encode(pixels(0)))
+    with pytest.raises(ValueError, match=r"000002\.jpg cannot be decoded \(it claims 16777217 bytes\)"):
         load_celeba(tmp_path)
 
 

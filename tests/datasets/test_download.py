@@ -11,7 +11,7 @@ import pytest
 
 import mfakit.datasets
 from mfakit.datasets import _download
-from mfakit.datasets._download import RESOURCES, data_root, fetch, find
+from mfakit.datasets._download import RESOURCES, data_root, fetch
 
 CONTENT = b"a small archive"
 
@@ -106,15 +106,6 @@ def test_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_root(None).name == "mfakit"
     monkeypatch.delenv("MFAKIT_DATA")
     assert data_root(None).name == "mfakit"
-
-
-def test_find_prefers_the_first_folder(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a").write_bytes(b"")
-    assert find(tmp_path, ("", "sub"), ("a", "b")) == tmp_path / "sub" / "a"
-    (tmp_path / "b").write_bytes(b"")
-    assert find(tmp_path, ("", "sub"), ("a", "b")) == tmp_path / "b"
-    assert find(tmp_path, ("", "sub"), ("c",)) is None
 
 
 def test_public_names() -> None:

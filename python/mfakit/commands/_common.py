@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import zipfile
-import zlib
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .._arguments import seed_type, sigma_type, whole
+from .._messages import near
 from .._outputs import output_file
+from ._samples import read_samples
 
 if TYPE_CHECKING:
     from ..bayes import BayesClassifier
     from ..mfa import MFA
 
 __all__ = [
+    "ARRAYS",
     "FRESH",
+    "JSON",
+    "MODEL",
     "VARIANT",
     "add_classifier",
     "add_data",
@@ -30,9 +34,14 @@ __all__ = [
     "load_mixture",
     "read_samples",
     "refuse",
+    "samples_from",
 ]
 
 Array = NDArray[Any]
+# The option, its file, and the endings that the file may have; () for any, which is checked elsewhere.
+Output = tuple[str, Path | None, tuple[str, ...]]
+
+ARRAYS, JSON, MODEL = (".npz",), (".json",), (".safetensors",)
 
 # Defaults of the options that say which pair, and which fresh samples.
 VARIANT: dict[str, Any] = {"variant": "symmetric", "sigma": 0.01}
@@ -54,24 +63,40 @@ def add_classifier(parser: argparse.ArgumentParser) -> None:
 def load_classifier(args: argparse.Namespace) -> BayesClassifier:
     """The classifier of :func:`add_classifier`'s arguments."""
     from ..bayes import BayesClassifier
-    from ..datasets import load_bayes_pair
 
     if Path(args.classifier).suffix == ".safetensors":
         clf = BayesClassifier.load(args.classifier)
     else:
-        clf = load_bayes_pair(args.classifier)
+        clf = _shipped(args.classifier)
     if args.variant == "as-is":
         return clf
     sym = clf.symmetric(args.sigma)
     return sym if args.variant == "symmetric" else sym.asymmetric()
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Raise, before any work, for a file that cannot be written, or one that is to be written twice."""
-    targets = [output_file(path).resolve() for path in paths if path is not None]
+def _shipped(name: str) -> BayesClassifier:
+    from ..datasets import load_bayes_pair
+
+    try:
+        return load_bayes_pair(name)
+    except ValueError as error:
+        if Path(name).exists():
+            raise ValueError(f"{name} is no model file, because those end in .safetensors, and {error}") from None
+        raise
+
+
+def check_outputs(*outputs: Output) -> None:
+    """Raise, before any work, for a file that cannot be written, or is to be written twice, or has another ending than
+    what is written to it.
+    """
+    given = [(flag, path, endings) for flag, path, endings in outputs if path is not None]
+    targets = [output_file(path).resolve() for _, path, _ in given]
     twice = [target for i, target in enumerate(targets) if target in targets[:i]]
     if twice:
         raise ValueError(f"two results cannot both be written to {twice[0]}; give each a file of its own")
+    for flag, path, endings in given:
+        if endings and path.suffix not in endings:
+            raise ValueError(f"{flag} must end in {' or '.join(endings)}, which is what is written, got {path}")
 
 
 def check_picture(path: Path | None) -> None:
@@ -111,21 +136,15 @@ def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Ar
     return clf.sample(args.samples, rng=args.seed, balanced=True)
 
 
-def read_samples(path: Path) -> tuple[Array, Array | None]:
-    """X and y (None if there is none) from a .npz or .npy file; nothing in it is executed."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no data file at {path}")
+@contextlib.contextmanager
+def samples_from(path: Path | None) -> Iterator[None]:
+    """Name the file in errors about its samples, which the library calls X and y."""
     try:
-        # Opened here, because np.load leaves the file open when it is a broken zip.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not hasattr(loaded, "files"):
-                return loaded, None
-            if "X" not in loaded.files:
-                raise ValueError(f"has arrays {', '.join(loaded.files) or 'none'}, but no X")
-            return loaded["X"], loaded["y"] if "y" in loaded.files else None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a readable .npz or .npy file: {error}") from None
+        yield
+    except (TypeError, ValueError) as error:
+        if path is None or not str(error).startswith(("X ", "y ")):
+            raise
+        raise type(error)(f"{path}: {error}") from error
 
 
 def load_mixture(name: str) -> MFA:
@@ -138,6 +157,9 @@ def load_mixture(name: str) -> MFA:
 
     pair, colon, cls = name.rpartition(":")
     if not colon or name.endswith(".safetensors"):
+        close = [] if Path(name).exists() else near(name, available_bayes_pairs())
+        if close:
+            raise ValueError(f"no model file at {name}; did you mean {close[0]}:0, a class of a shipped pair?")
         return MFA.load(name)
     if cls not in ("0", "1"):
         raise ValueError(f"{name!r}: the class of a shipped pair is 0 or 1, as in mnist-06:0")

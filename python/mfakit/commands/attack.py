@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from .._arguments import whole
 from ..report import Table, number, percent, replacing, write_json
 from ._common import (
+    ARRAYS,
     FRESH,
+    JSON,
     VARIANT,
     add_classifier,
     add_data,
@@ -21,6 +23,7 @@ from ._common import (
     load_data,
     read_samples,
     refuse,
+    samples_from,
 )  # fmt: skip
 
 # Options of one method only: flag, parameter, type, help.
@@ -72,17 +75,18 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Attack and report."""
-    check_outputs(args.out, args.json)
+    check_outputs(("--out", args.out, ARRAYS), ("--json", args.json, JSON))
     options = _options(args)
     clf, X, y, variant = _classifier_and_data(args)
-    if args.method == "cw":
-        from ..attacks import carlini_wagner_l2
+    with samples_from(args.data):
+        if args.method == "cw":
+            from ..attacks import carlini_wagner_l2
 
-        r = carlini_wagner_l2(clf, X, y, progress=args.progress, **options)
-    else:
-        from ..attacks import gradient_attack
+            r = carlini_wagner_l2(clf, X, y, progress=args.progress, **options)
+        else:
+            from ..attacks import gradient_attack
 
-        r = gradient_attack(clf, X, y, progress=args.progress, **options)
+            r = gradient_attack(clf, X, y, progress=args.progress, **options)
     print(_table(r, clf.classes_).terminal())
     if args.json is not None:
         numbers = {"accuracy": r.accuracy, "success_rate": r.success_rate, "mean_l2": r.mean_l2, "settings": r.settings}

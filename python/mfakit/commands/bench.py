@@ -8,7 +8,7 @@ from typing import Any
 
 from .._arguments import whole
 from ..report import write_json
-from ._common import check_outputs
+from ._common import JSON, check_outputs
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and report."""
     from .. import bench
 
-    check_outputs(args.json)
+    check_outputs(("--json", args.json, JSON))
     size = args.size or ("digits-gpu" if args.backend == "cuda" else "digits")
     result = bench.run(args.backend, size, args.rounds, args.progress)
     print(result.table().terminal())

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..report import Table, number, percent, replacing, write_json
-from ._common import add_classifier, add_data, check_outputs, check_picture, load_classifier, load_data
+from ._common import (
+    ARRAYS,
+    JSON,
+    add_classifier,
+    add_data,
+    check_outputs,
+    check_picture,
+    load_classifier,
+    load_data,
+    samples_from,
+)
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -37,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
     """Certify and report."""
     from ..attacks import gradient_attack, minimal_perturbation
 
-    check_outputs(args.out, args.json, args.picture)
+    check_outputs(("--out", args.out, ARRAYS), ("--json", args.json, JSON), ("--picture", args.picture, ()))
     check_picture(args.picture)
     clf = load_classifier(args)
     X, y = load_data(args, clf)
-    r = minimal_perturbation(clf, X, y, path=args.path, progress=args.progress)
-    attack = gradient_attack(clf, X, y, polish=True, progress=args.progress)
+    with samples_from(args.data):
+        r = minimal_perturbation(clf, X, y, path=args.path, progress=args.progress)
+        attack = gradient_attack(clf, X, y, polish=True, progress=args.progress)
     rows, numbers = [], {}
     for name in ("all", *map(str, range(clf.n_classes))):
         part = ~r.already_wrong & np.isfinite(r.upper) & ((r.y == int(name)) if name != "all" else True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._arguments import whole
 from ..report import Table, number, write_json
-from ._common import check_outputs, load_mixture, read_samples
+from ._common import JSON, check_outputs, load_mixture, read_samples, samples_from
 
 # A line each.
 MOST_BINS = 10_000
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Compute and print."""
     from ..datasets import available_bayes_pairs
 
-    check_outputs(args.json)
+    check_outputs(("--json", args.json, JSON))
     if args.model in available_bayes_pairs() and args.other is None and args.data is None:
         args.model, args.other = f"{args.model}:0", f"{args.model}:1"
     if (args.other is None) == (args.data is None):
@@ -74,7 +74,8 @@ def _between(args: argparse.Namespace, mfa: Any) -> dict[str, Any]:
 def _to_samples(args: argparse.Namespace, mfa: Any) -> dict[str, Any]:
     from ..subspaces import point_subspace_distances
 
-    nearest = point_subspace_distances(read_samples(args.data)[0], mfa).min(axis=1)
+    with samples_from(args.data):
+        nearest = point_subspace_distances(read_samples(args.data)[0], mfa).min(axis=1)
     if not len(nearest):
         raise ValueError(f"{args.data} has no samples")
     print(f"{len(nearest)} samples to their nearest subspace: mean {nearest.mean():.4f}, min {nearest.min():.4f}\n")

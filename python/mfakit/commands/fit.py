@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._arguments import number, seed_type, whole
-from ._common import Array, check_outputs, read_samples
+from ._common import MODEL, Array, check_outputs, read_samples, refuse, samples_from
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     source.add_argument("--celeba", metavar="ATTRIBUTE=0|1", help="training images with or without an attribute")
     source.add_argument("--cifar10", type=whole(0, 9), metavar="CLASS", help="training images of a class")
     parser.add_argument("--data-root", type=Path, help="where the data sets are (default: MFAKIT_DATA)")
+    parser.add_argument("--download", action="store_true", help="fetch MNIST or CIFAR-10 if it is not there")
     parser.add_argument("--components", type=whole(), default=25, help="k (default: %(default)s)")
     parser.add_argument("--factors", type=whole(0), default=6, help="l (default: %(default)s)")
     parser.add_argument("--noise", choices=("isotropic", "diagonal"), default="isotropic", help="default: %(default)s")
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write."""
     import warnings
 
-    check_outputs(args.out)
+    check_outputs(("--out", args.out, MODEL))
     if args.solver == "sgd":
         import torch  # noqa: F401 (where it is missing, that is said before the data are read)
     X = _load(args)
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the line below says whether it converged
-        estimator.fit(X)
+        with samples_from(args.data):
+            estimator.fit(X)
     estimator.mfa_.save(args.out)
     state = "converged" if estimator.converged_ else "not converged: raise --max-iter or --tol"
     print(f"{estimator.mfa_} from {len(X)} samples: {estimator.lower_bound_:.4f} nats per sample after "
@@ -65,16 +67,38 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> Array:
+    if args.data is not None:
+        refuse(args, {"download": False, "data_root": None}, "--data is a file of its own")
+        return read_samples(args.data)[0]
+    try:
+        return _load_images(args)
+    except (OSError, ValueError) as error:
+        raise type(error)(_in_flags(str(error))) from error
+
+
+def _load_images(args: argparse.Namespace) -> Array:
     from .. import datasets
 
-    if args.data is not None:
-        return read_samples(args.data)[0]
+    where = {"root": args.data_root, "download": args.download}
     if args.mnist is not None:
-        return np.asarray(datasets.load_mnist(args.data_root, classes=(args.mnist,))[0])
+        return np.asarray(datasets.load_mnist(**where, classes=(args.mnist,))[0])
     if args.cifar10 is not None:
-        return np.asarray(datasets.load_cifar10(args.data_root, classes=(args.cifar10,))[0])
+        return np.asarray(datasets.load_cifar10(**where, classes=(args.cifar10,))[0])
     attribute, _, value = args.celeba.partition("=")
     if value not in ("0", "1"):
         raise ValueError(f"--celeba must be ATTRIBUTE=0 or ATTRIBUTE=1, such as Male=1, got {args.celeba!r}")
-    X, y, _, _ = datasets.load_celeba(args.data_root, attribute, progress=args.progress)
+    X, y, _, _ = datasets.load_celeba(**where, attribute=attribute, progress=args.progress)
     return np.asarray(X[y == int(value)])
+
+
+def _in_flags(message: str) -> str:
+    """A loader's message with this command's options in place of the loader's arguments."""
+    for argument, flag in {
+        "download=True": "--download",
+        "pass --download": "give --download",
+        "set MFAKIT_DATA": "set --data-root or MFAKIT_DATA",
+        "pass root=": "give --data-root",
+        "root=": "--data-root",
+    }.items():
+        message = message.replace(argument, flag)
+    return message

@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description="Run one of the paper's experiments.",
         epilog="example:\n  mfakit reproduce bayes --pairs mnist-06 --samples 100 --out results/bayes",
     )
-    names = parser.add_subparsers(title="experiments", metavar="NAME", required=True)
+    names = parser.add_subparsers(title="experiments", metavar="EXPERIMENT", required=True)
     for name, about in EXPERIMENTS.items():
         module = load_experiment(name)
         experiment = names.add_parser(
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         experiment.add_argument("--no-progress", dest="progress", action="store_false", default=argparse.SUPPRESS,
                                 help="no progress bar")  # fmt: skip
         module.add_arguments(experiment)
-        experiment.set_defaults(experiment=name)
+        experiment.set_defaults(experiment=name, parser=experiment)
     return parser
 
 

@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw and write."""
     if args.out is None and args.picture is None:
         raise ValueError("nothing to write: give --out, --picture or both")
-    if args.out is not None and args.out.suffix not in (".npy", ".npz"):
-        raise ValueError(f"--out must end in .npy or .npz, got {args.out}")
-    check_outputs(args.out, args.picture)
+    check_outputs(("--out", args.out, (".npy", ".npz")), ("--picture", args.picture, ()))
     check_picture(args.picture)
     mfa = load_mixture(args.model)
     if args.sigma is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._arguments import seed_type, sigma_type, whole
 from ..report import Table, number, percent, write_json
-from ._common import VARIANT, Array, check_outputs, load_classifier, read_samples, refuse
+from ._common import JSON, MODEL, VARIANT, Array, check_outputs, load_classifier, read_samples, refuse, samples_from
 
 MODELS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
 # Without test data every fifth sample of a file is held out.
@@ -76,7 +76,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train, report and write."""
-    check_outputs(args.out, args.json)
+    check_outputs(("--out", args.out, MODEL), ("--json", args.json, JSON))
     from .. import classifiers
 
     estimator = _estimator(args, getattr(classifiers, MODELS[args.model]))
@@ -156,7 +156,8 @@ def _from_file(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Arra
         order = np.random.default_rng(args.seed).permutation(len(X))
         held_out, rest = np.split(order, [max(1, len(X) // HELD_OUT)])
         train, test = (X[rest], y[rest]), (X[held_out], y[held_out])
-    estimator.fit(*train)
+    with samples_from(Path(args.classifier)):
+        estimator.fit(*train)
     return {"training": train, "test": test}
 
 

@@ -10,21 +10,22 @@ import hashlib
 import json
 import logging
 import os
-import time
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cache_file", "cache_folder", "cached_rows"]
+from .._messages import one_line
+from .._outputs import replacing
+from ._download import expanded
+
+__all__ = ["cache_folder", "cached_rows", "fingerprint"]
 
 logger = logging.getLogger("mfakit")
 
-_FORMAT_VERSION = 1
-_ABANDONED_AFTER = 24 * 3600.0
+_FORMAT_VERSION = 2
 
 # Number of rows, and the rows in blocks [rows, width] of uint8.
 Build = Callable[[], tuple[int, Iterable[NDArray[np.uint8]]]]
@@ -35,8 +36,13 @@ def cache_folder(cache: bool | str | os.PathLike[str], root: Path) -> Path | Non
     if cache is False:
         return None
     if cache is not True:
-        folder = Path(cache).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = expanded(cache)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(
+                f"cache={folder} cannot be made a folder, because there is a file in its place; give another"
+            ) from None
         return folder
     if _is_writable(root):
         folder = root / ".mfakit-cache"
@@ -57,34 +63,66 @@ def _is_writable(folder: Path) -> bool:
     return folder.is_dir() and bool(folder.stat().st_mode & 0o222) and os.access(folder, os.W_OK)
 
 
-def cache_file(folder: Path | None, dataset: str, sources: Iterable[Path], **settings: Any) -> Path | None:
-    """The file for these sources (their names, number, sizes and latest change) and settings; None without folder."""
-    if folder is None:
-        return None
-    names, size, changed = [], 0, 0
+def fingerprint(sources: Iterable[Path], **settings: Any) -> str:
+    """A digest of these files as they are now, and of settings that JSON can hold.
+
+    Of each file its place, size and times count. The time of the last change of its entry is among them: copying
+    tools restore the other one, so that two versions of a file may agree in all else.
+    """
+    digest = hashlib.sha256(json.dumps([_FORMAT_VERSION, settings], sort_keys=True).encode())
     for path in sources:
         try:
             stat = path.stat()
         except FileNotFoundError:
             continue  # building the rows reports it
-        names.append(path.name)
-        size, changed = size + stat.st_size, max(changed, stat.st_mtime_ns)
-    key = json.dumps([_FORMAT_VERSION, names, size, changed, settings], sort_keys=True)
-    return folder / f"{dataset}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+        digest.update(repr((os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
+    return digest.hexdigest()[:24]
 
 
-def cached_rows(path: Path | None, width: int, n_rows: int | None, build: Build) -> NDArray[np.uint8]:
-    """uint8 rows [n, width]: mapped from the file at `path`, which is made if it is absent or damaged.
+class _SourceError(Exception):
+    """An OSError of the files that are read, not of the cache that is written."""
 
-    Without a path, or where it cannot be written, the rows are built in memory. `n_rows` None accepts any number.
+
+def cached_rows(
+    folder: Path | None, name: str, state: Callable[[], str], width: int, n_rows: int | None, build: Build
+) -> NDArray[np.uint8]:
+    """uint8 rows [n, width]: mapped from the cache, which is written if it is absent or damaged.
+
+    Without a folder, or where it cannot be written to, the rows are built in memory.
+
+    Parameters
+    ----------
+    folder : Path or None
+    name : str
+        The beginning of the file's name.
+    state : callable
+        The :func:`fingerprint` of the sources, which is the rest of the name.
+    width, n_rows : int
+        Expected of the file; `n_rows` None accepts any number.
+    build : callable
+        Decodes the sources.
+
+    Raises
+    ------
+    ValueError
+        If the sources changed while they were read; nothing is kept then.
     """
-    if path is not None:
+    found = state()
+
+    def check() -> None:
+        if state() != found:
+            raise ValueError(f"the files of {name} changed while they were read; load again when they are complete")
+
+    if folder is not None:
+        path = folder / f"{name}-{found}.npy"
         rows = _open(path, width, n_rows)
         if rows is None:
             try:
-                _write(path, width, *build())
+                _write(path, width, build, check)
+            except _SourceError as error:
+                raise error.args[0] from None
             except OSError as error:
-                logger.warning("%s could not be written, so the images stay in memory: %s", path, error)
+                logger.warning("%s could not be written, so the images stay in memory: %s", path, one_line(error))
             else:
                 rows = _open(path, width, n_rows)
         if rows is not None:
@@ -95,17 +133,18 @@ def cached_rows(path: Path | None, width: int, n_rows: int | None, build: Build)
     for block in blocks:
         out[start : start + len(block)] = block
         start += len(block)
+    check()
     return out
 
 
 def _open(path: Path, width: int, n_rows: int | None) -> NDArray[np.uint8] | None:
     """The rows in the file, mapped read-only, or None if it is absent, cut short or something else."""
-    if not path.exists():
-        return None
+    if not path.is_file():
+        return None  # writing reports what else is in its place
     try:
         rows = np.lib.format.open_memmap(path, mode="r")  # refuses objects, so nothing is unpickled
     except Exception as error:  # a foreign file may fail in any way, and is replaced in any case
-        logger.warning("%s is damaged and is made again: %s", path, error)
+        logger.warning("%s is damaged and is made again: %s", path, one_line(error))
         return None
     fits = rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == width and n_rows in (None, len(rows))
     if not (fits and rows.flags.c_contiguous and path.stat().st_size == rows.offset + rows.nbytes):
@@ -114,30 +153,28 @@ def _open(path: Path, width: int, n_rows: int | None) -> NDArray[np.uint8] | Non
     return rows
 
 
-def _write(path: Path, width: int, n: int, blocks: Iterable[NDArray[np.uint8]]) -> None:
-    """Write under a name of our own, then rename: readers and other writers see a whole file or none."""
-    _remove_abandoned(path.parent)
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.mfakit-tmp")
-    try:
-        with temporary.open("xb") as file:
+def _write(path: Path, width: int, build: Build, check: Callable[[], None]) -> None:
+    """Write the rows, whole or not at all; `check` raises if they are not to be kept."""
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            n, blocks = _read(build)
             # Written, not mapped: a full disk is an OSError here, and would be a fatal signal there.
             header = {"descr": "|u1", "fortran_order": False, "shape": (n, width)}
             np.lib.format.write_array_header_1_0(file, header)
             for block in blocks:
                 file.write(np.ascontiguousarray(block).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        check()
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """What writers that were killed left behind."""
-    for path in folder.glob("*.mfakit-tmp"):
+def _read(build: Build) -> tuple[int, Iterator[NDArray[np.uint8]]]:
+    def each() -> Iterator[NDArray[np.uint8]]:
         try:
-            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
-                path.unlink()
-        except OSError:
-            # Another process was faster, or it is not ours.
-            continue
+            yield from blocks
+        except OSError as error:
+            raise _SourceError(error) from error
+
+    try:
+        n, blocks = build()
+    except OSError as error:
+        raise _SourceError(error) from error
+    return n, each()

@@ -1,74 +1,37 @@
-"""CelebA's images as arrays: read from the zip or a folder, cropped, and resized."""
+"""CelebA's images as arrays: read from the zip or a folder, checked, cropped, and resized."""
 
 from __future__ import annotations
 
+import io
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._messages import one_line
 from .._progress import open_bar
+from ._celeba_sources import FolderImages, ZipImages, open_images
 
-__all__ = ["Crop", "decode_images", "image_files"]
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+__all__ = ["Crop", "decode_images"]
 
 Crop = Literal["authors"] | tuple[int, int, int, int] | None
+Box = tuple[int, int, int, int]
 
 # Left, top, width, height in the usual images, 178 wide and 218 high.
 _AUTHORS_BOX = (25, 50, 128, 128)
 _AUTHORS_SIZE = (178, 218)
-# Far above the 10 kB of an image; what an entry of the zip may claim.
-_MAX_ENTRY_BYTES = 1 << 26
+# A hundred times the usual image: far above any version of it, and a bound on what decoding takes.
+_MOST_PIXELS = 100 * 178 * 218
 _BLOCK = 256
 _FORMATS = ("JPEG", "PNG")
-
-
-class _ZipImages:
-    """Entries of an open zip, looked up by their last name; nothing is extracted."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-            raise ValueError(f"{path} is not a whole zip file ({error}); get the file again") from error
-        self._entries = {PurePosixPath(e.filename).name: e for e in self._zip.infolist() if not e.is_dir()}
-
-    def names(self) -> set[str]:
-        return set(self._entries)
-
-    def read(self, name: str) -> bytes:
-        entry = self._entries[name]
-        if entry.file_size > _MAX_ENTRY_BYTES:
-            raise ValueError(f"it claims {entry.file_size} bytes")
-        return self._zip.read(entry)
-
-    def close(self) -> None:
-        self._zip.close()
-
-
-class _FolderImages:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> set[str]:
-        return set(os.listdir(self.path))
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-    def close(self) -> None:
-        """A folder is not held open."""
-
-
-def image_files(source: Path, names: Sequence[str]) -> list[Path]:
-    """The files whose change makes a cache stale."""
-    return [source / name for name in names] if source.is_dir() else [source]
 
 
 def decode_images(
@@ -79,16 +42,18 @@ def decode_images(
     Raises
     ------
     ValueError
-        If an image is missing from the source, cannot be decoded, or does not contain the crop box.
+        If an image is missing from the source or there twice, cannot be decoded, has another size than the first, is
+        not of the shape that the authors' crop is for, or does not contain the crop box.
     ImportError
         Without Pillow.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     _require_pillow()
-    images = _FolderImages(source) if source.is_dir() else _ZipImages(source)
+    images = open_images(source, names)
     try:
-        _require_all(images, names)
+        size = _size(images, names[0])
+        box = _box(crop, *size, f"{source}: {names[0]}")
         # Pillow decodes without the GIL, so threads help.
         with (
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
@@ -96,7 +61,7 @@ def decode_images(
         ):
             for start in range(0, len(names), _BLOCK):
                 block = names[start : start + _BLOCK]
-                rows = pool.map(lambda name: _decode(images, name, crop, image_size), block)
+                rows = pool.map(lambda name: _decode(images, name, names[0], size, box, image_size), block)
                 yield np.stack(list(rows)).reshape(len(block), -1)
                 bar.update(len(block))
     finally:
@@ -112,43 +77,69 @@ def _require_pillow() -> None:
         ) from error
 
 
-def _require_all(images: _ZipImages | _FolderImages, names: Sequence[str]) -> None:
-    there = images.names()
-    missing = [name for name in names if name not in there]
-    if missing:
-        raise ValueError(
-            f"{images.path} lacks {len(missing)} of the {len(names)} images that the attribute list names, first"
-            f" {missing[0]}; get images and list from the same place, or pass limit= to load fewer"
-        )
-
-
-def _decode(images: _ZipImages | _FolderImages, name: str, crop: Crop, image_size: int) -> NDArray[np.uint8]:
-    """One image as [image_size, image_size, 3]."""
-    import io
-
-    from PIL import Image
+def _open(images: ZipImages | FolderImages, name: str) -> PillowImage:
+    """An image whose header is read and whose pixels are not, yet."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(images.read(name)), formats=_FORMATS) as image:
-            image.load()
-            pixels = image.convert("RGB")
+        image = Image.open(io.BytesIO(images.read(name)), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{images.path}: {name} is too large an image ({one_line(error)})") from error
+    except PermissionError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{images.path}: {name} cannot be decoded (it is neither JPEG nor PNG); get the file again"
+        ) from error
     # What zipfile raises for a bad, encrypted or oddly packed entry, and Pillow for a bad image.
     except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{images.path}: {name} cannot be decoded ({error}); get the file again") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{images.path}: {name} is too large an image ({error})") from error
-    pixels = pixels.crop(_box(crop, pixels.width, pixels.height, f"{images.path}: {name}"))
+        raise _undecodable(images.path, name, error) from error
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"{images.path}: {name} is too large an image ({image.width}x{image.height} pixels)")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{images.path}: {name} has pixels of type {image.mode}, not bytes; get the file again")
+    return image
+
+
+def _undecodable(path: Path, name: str, error: Exception) -> ValueError:
+    return ValueError(f"{path}: {name} cannot be decoded ({one_line(error)}); get the file again")
+
+
+def _size(images: ZipImages | FolderImages, name: str) -> tuple[int, int]:
+    with _open(images, name) as image:
+        return image.size
+
+
+def _decode(
+    images: ZipImages | FolderImages, name: str, first: str, size: tuple[int, int], box: Box, image_size: int
+) -> NDArray[np.uint8]:
+    """One image as [image_size, image_size, 3]."""
+    from PIL import Image
+
+    with _open(images, name) as image:
+        if image.size != size:
+            raise ValueError(
+                f"{images.path}: all images must have one size, but {first} is {size[0]}x{size[1]} and {name} is"
+                f" {image.width}x{image.height}; get the images again"
+            )
+        try:
+            image.load()
+            pixels = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error) as error:
+            raise _undecodable(images.path, name, error) from error
+    pixels = pixels.crop(box)
     if pixels.size != (image_size, image_size):
         # As in the authors' code: bilinear, with the support widened when shrinking.
         pixels = pixels.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(pixels)
 
 
-def _box(crop: Crop, width: int, height: int, where: str) -> tuple[int, int, int, int]:
+def _box(crop: Crop, width: int, height: int, where: str) -> Box:
     """The crop as Pillow's left, top, right, bottom, in an image of this size."""
     if crop is None:
         return 0, 0, width, height
     if crop == "authors":
+        _require_usual_shape(width, height, where)
         left, top = _AUTHORS_BOX[0] * width // _AUTHORS_SIZE[0], _AUTHORS_BOX[1] * height // _AUTHORS_SIZE[1]
         wide = max(1, round(_AUTHORS_BOX[2] * width / _AUTHORS_SIZE[0]))
         high = max(1, round(_AUTHORS_BOX[3] * height / _AUTHORS_SIZE[1]))
@@ -157,3 +148,14 @@ def _box(crop: Crop, width: int, height: int, where: str) -> tuple[int, int, int
     if left + wide > width or top + high > height:
         raise ValueError(f"crop {(left, top, wide, high)} does not fit into {where}, which is {width}x{height}")
     return left, top, left + wide, top + high
+
+
+def _require_usual_shape(width: int, height: int, where: str) -> None:
+    """Raise unless both sides are those of the usual image times one factor, each rounded to pixels."""
+    usual_width, usual_height = _AUTHORS_SIZE
+    if 2 * abs(width * usual_height - height * usual_width) > usual_width + usual_height:
+        raise ValueError(
+            f"the authors' crop is for aligned images of {usual_width}x{usual_height} pixels or scaled versions, and"
+            f" {where} is {width}x{height}; load_celeba(crop=None) takes whole images, as where they are cut already,"
+            " and crop=(left, top, width, height) another box"
+        )

@@ -1,13 +1,12 @@
-"""Where data lies: the root folder, the places under it, and a checked download when it is asked for."""
+"""The root folder of the data, and a checked download when it is asked for."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["RESOURCES", "data_root", "fetch", "find", "missing_data"]
+__all__ = ["RESOURCES", "data_root", "expanded", "fetch"]
 
 _MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -42,25 +41,26 @@ RESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
     """The folder that holds the data: `root`, else $MFAKIT_DATA, else the user's cache folder."""
-    if root is not None:
-        return Path(root).expanduser()
-    if os.environ.get("MFAKIT_DATA"):
-        return Path(os.environ["MFAKIT_DATA"]).expanduser()
+    given = os.environ.get("MFAKIT_DATA") or None if root is None else root
+    if given is not None:
+        return expanded(given)
     import pooch
 
     return Path(pooch.os_cache("mfakit"))
 
 
-def find(root: Path, folders: Iterable[str], names: Iterable[str]) -> Path | None:
-    """The first of `names` that exists, folder by folder under `root`, or None."""
-    candidates = (root / folder / name for folder in folders for name in names)
-    return next((path for path in candidates if path.exists()), None)
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with "~" and "~user" written out.
 
-
-def missing_data(dataset: str, names: Iterable[str], root: Path, folders: Iterable[str], remedy: str) -> OSError:
-    """The error for absent data: what is missing, every place looked, what to do."""
-    places = ", ".join(str(root / folder) for folder in folders)
-    return FileNotFoundError(f"{dataset}: no {' and no '.join(names)} in {places}; {remedy}")
+    Raises
+    ------
+    ValueError
+        If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} names the home of a user that does not exist; write the path out") from error
 
 
 def fetch(name: str, folder: Path) -> Path:

@@ -12,25 +12,12 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_exactly", "read_idx"]
+from .._messages import one_line
+from .._unpacking import expands_too_far, read_exactly
+
+__all__ = ["read_idx"]
 
 _UNSIGNED_BYTE = 0x08
-# Far above MNIST's 47 MB and its larger relatives, and what a compressed file may claim at most.
-_MAX_BYTES = 1 << 30
-# Deflate never expands by more than 1032 to 1, so a claim beyond that is false, whatever the file holds.
-_MAX_EXPANSION = 1032
-_CHUNK = 1 << 20
-
-
-def read_exactly(stream: IO[bytes], size: int) -> bytearray:
-    """Up to `size` bytes, in pieces: memory follows what arrives, never what was claimed."""
-    data = bytearray()
-    while len(data) < size:
-        piece = stream.read(min(_CHUNK, size - len(data)))
-        if not piece:
-            break
-        data += piece
-    return data
 
 
 def read_idx(path: Path, n_axes: int) -> NDArray[np.uint8]:
@@ -49,15 +36,16 @@ def read_idx(path: Path, n_axes: int) -> NDArray[np.uint8]:
         try:
             return _parse(cast("IO[bytes]", stream), path, n_axes, zipped)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is not a whole gzip file ({error}); get the file again") from error
+            raise ValueError(f"{path} is not a whole gzip file ({one_line(error)}); get the file again") from error
 
 
 def _parse(stream: IO[bytes], path: Path, n_axes: int, zipped: bool) -> NDArray[np.uint8]:
     shape = _read_shape(stream, path, n_axes)
     size, stored = math.prod(shape), path.stat().st_size
-    if size > (min(_MAX_BYTES, _MAX_EXPANSION * stored) if zipped else stored):
+    if expands_too_far(size, stored) if zipped else size > stored:
         raise ValueError(
-            f"{path} claims {size} bytes of data (shape {shape}), more than it can hold; get the file again"
+            f"{path} claims {size} bytes of data (shape {shape}), more than it can hold as images in {stored} bytes;"
+            " get the file again"
         )
     data = read_exactly(stream, size)
     if len(data) != size or stream.read(1):

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
+import filecmp
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._cache import cache_file, cache_folder, cached_rows
-from ._celeba_images import Crop, decode_images, image_files
-from ._download import data_root, find, missing_data
+from ._cache import cache_folder, cached_rows, fingerprint
+from ._celeba_images import Crop, decode_images
+from ._celeba_lists import read_attribute, read_parts
+from ._celeba_sources import FOLDER_NAMES, image_files
+from ._download import data_root
+from ._places import entries, files_called, folders_under, log_taken, missing_data, one_of, require_folder
 from ._samples import Split, as_features
 
 __all__ = ["load_celeba"]
 
-_FOLDERS = ("", "celeba", "celeba/Img", "celeba/Anno", "celeba/Eval")
-_IMAGES, _ATTRIBUTES, _PARTITION = "img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"
+# Everything in one folder, or as the authors' drive has it.
+_FOLDERS = ("", "Img", "Anno", "Eval", "celeba", "celeba/Img", "celeba/Anno", "celeba/Eval")
+# In each folder the first of these that is there.
+_IMAGES = ("img_align_celeba.zip", *FOLDER_NAMES, "img_align_celeba_png.zip")
+_ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+_PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 _TRAIN, _VALIDATION, _TEST = 0, 1, 2
 
 
@@ -44,8 +52,9 @@ def load_celeba(
     Parameters
     ----------
     root : path or None
-        Folder that holds the images, ``list_attr_celeba.txt`` and ``list_eval_partition.txt``, itself or in
-        ``celeba``. None: the environment variable MFAKIT_DATA, else the user's cache folder.
+        Folder that holds the images, ``list_attr_celeba`` and ``list_eval_partition`` (.txt or .csv), itself or in
+        ``celeba``, together or in ``Img``, ``Anno`` and ``Eval``, whatever their capitals. None: the environment
+        variable MFAKIT_DATA, else the user's cache folder. Which of them are read is logged.
     attribute : str
         The label: 1 where this attribute is present, else 0.
     image_size : int
@@ -53,7 +62,8 @@ def load_celeba(
     crop : "authors", (left, top, width, height) or None
         What is cut out and then resized (bilinear) to `image_size` if its size differs. "authors": the paper's box,
         128x128 at (25, 50) of the usual 178x218 images, scaled with the image, so 64x64 at (12, 25) of images half
-        that size. A tuple is in the pixels of the images at hand. None: the whole image.
+        that size; images of another shape are an error. A tuple is in the pixels of the images at hand. None: the whole
+        image. A box that is not square is stretched to a square.
     include_validation : bool
         Add the validation images to the train images. By default they are left out, as in the paper's code.
     limit : int or None
@@ -81,7 +91,8 @@ def load_celeba(
         If files are missing; the message names them and every place looked.
     ValueError
         For an unknown attribute (the message lists the close ones), lists that do not fit each other, images that
-        the lists name and the source lacks, and images that cannot be decoded.
+        the lists name and the source lacks, images that cannot be decoded or differ in size, and where two files or
+        folders could be meant (the message names both).
     ImportError
         Without Pillow, which comes with ``mfakit[plots]``.
 
@@ -94,23 +105,24 @@ def load_celeba(
     """
     image_size, limit, crop = _check_arguments(image_size, limit, crop)
     root = data_root(root)
-    images, attributes, partition = _locate(root, download)
-    names, y = _read_attribute(attributes, attribute)
+    require_folder(root, "CelebA")
+    images, attributes, partition = _locate(root, attribute, download)
+    names, y = read_attribute(attributes, attribute)
     names, y = names[:limit], y[:limit]
+    if not names:
+        raise ValueError(f"{attributes} names no image; get the file again")
     parts = _parts_of(names, partition)
     # Part after part on disk, so that a part is a slice of the memory map.
     order = np.argsort(parts, kind="stable")
     ordered = [names[i] for i in order]
-    path = cache_file(
+
+    def state() -> str:
+        return fingerprint(image_files(images, ordered), order=ordered, crop=crop, image_size=image_size)
+
+    pixels = cached_rows(
         cache_folder(cache, root),
         "celeba",
-        image_files(images, ordered),
-        order=ordered,
-        crop=crop,
-        image_size=image_size,
-    )
-    pixels = cached_rows(
-        path,
+        state,
         image_size * image_size * 3,
         len(names),
         lambda: (len(names), decode_images(images, ordered, crop, image_size, progress)),
@@ -143,81 +155,57 @@ def _check_arguments(image_size: Any, limit: Any, crop: Any) -> tuple[int, int |
     return size, limit, (left, top, width, height)
 
 
-def _locate(root: Path, download: bool) -> tuple[Path, Path, Path]:
-    images = find(root, _FOLDERS, (_IMAGES, "img_align_celeba"))
-    attributes, partition = find(root, _FOLDERS, (_ATTRIBUTES,)), find(root, _FOLDERS, (_PARTITION,))
-    if images is not None and attributes is not None and partition is not None:
-        return images, attributes, partition
-    files = {f"{_IMAGES} (or its folder img_align_celeba)": images, _ATTRIBUTES: attributes, _PARTITION: partition}
-    missing = [name for name, path in files.items() if path is None]
-    by_hand = "get them by hand from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, where the licence is"
-    remedy = f"{by_hand}, put them into {root / 'celeba'}, or set MFAKIT_DATA to the folder that holds them"
-    if download:
-        remedy = f"download=True cannot fetch CelebA, whose licence has to be accepted: {remedy}"
-    raise missing_data("CelebA", missing, root, _FOLDERS, remedy)
+def _locate(root: Path, attribute: str, download: bool) -> tuple[Path, Path, Path]:
+    """The images, the list of attributes and the list of parts; where there are several, they must agree."""
+    folders = folders_under(root, _FOLDERS)
+    images = [places[0] for folder in folders if (places := _images_in(folder))]
+    attributes, odd_attributes = files_called(folders, _ATTRIBUTES)
+    partition, odd_partition = files_called(folders, _PARTITION)
+    files = {f"{_IMAGES[0]} (or its folder img_align_celeba)": images, _ATTRIBUTES[0]: attributes}
+    files[_PARTITION[0]] = partition
+    missing = [name for name, paths in files.items() if not paths]
+    if missing:
+        by_hand = "get them by hand from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, where the licence is"
+        remedy = f"{by_hand}, put them into {root / 'celeba'}, or set MFAKIT_DATA to the folder that holds them"
+        if download:
+            remedy = f"download=True cannot fetch CelebA, whose licence has to be accepted: {remedy}"
+        raise missing_data("CelebA", missing, root, _FOLDERS, remedy, odd_attributes + odd_partition)
+    return (
+        _taken(images, "CelebA's images", _same_files),
+        _taken(attributes, "CelebA's attributes", lambda a, b: _same_labels(a, b, attribute)),
+        _taken(partition, "CelebA's parts", lambda a, b: read_parts(a) == read_parts(b)),
+    )
 
 
-def _read_lines(path: Path) -> list[str]:
-    # Bytes that are no text become odd characters, which the checks of each line then report.
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _taken(paths: list[Path], what: str, agree: Callable[[Path, Path], bool]) -> Path:
+    taken = one_of(paths, what, agree)
+    log_taken(what, taken, [path for path in paths if path != taken])
+    return taken
 
 
-def _check_name(name: str, path: Path) -> None:
-    """The lists name files, not paths: a folder of images is never left."""
-    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise ValueError(f"{path} names {name!r}, which is not a plain file name; get the file again")
+def _images_in(folder: Path) -> list[Path]:
+    """Zips and folders of images, the preferred one first; folders that hold nothing do not count."""
+    there = {path.name.casefold(): path for path in reversed(entries(folder))}
+    found = [there[name] for name in _IMAGES if name in there]
+    return [path for path in found if path.is_file() or entries(path)]
 
 
-def _read_attribute(path: Path, attribute: str) -> tuple[list[str], NDArray[np.int64]]:
-    """Image names and 0/1 labels from: a count, the attributes' names, then a line per image with -1 or 1 for each."""
-    lines = _read_lines(path)
-    if len(lines) < 2:
-        raise ValueError(f"{path} must begin with the number of images and the attributes' names; get the file again")
-    attributes, rows = lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
-    if attribute not in attributes:
-        raise ValueError(_unknown_attribute(attribute, attributes, path))
-    if lines[0].strip() != str(len(rows)):
-        raise ValueError(f"{path} says {lines[0][:40]!r} images but has {len(rows)} lines of them; get the file again")
-    column = 1 + attributes.index(attribute)
-    names, y = [], np.empty(len(rows), dtype=np.int64)
-    for i, row in enumerate(rows):
-        if len(row) != 1 + len(attributes) or row[column] not in ("-1", "1"):
-            raise ValueError(
-                f"{path}: line {i + 3} must have a name and {len(attributes)} values -1 or 1; get it again"
-            )
-        _check_name(row[0], path)
-        names.append(row[0])
-        y[i] = row[column] == "1"
-    if len(set(names)) != len(names):
-        raise ValueError(f"{path} names an image twice; get the file again")
-    return names, y
+def _same_files(a: Path, b: Path) -> bool:
+    return a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
 
 
-def _unknown_attribute(attribute: Any, attributes: list[str], path: Path) -> str:
-    folded = {a.casefold(): a for a in attributes}
-    wanted = str(attribute).casefold()
-    # "hat" is far from "wearing_hat" as strings go.
-    within = [a for a in folded if len(wanted) > 2 and wanted in a]
-    close = list(dict.fromkeys(difflib.get_close_matches(wanted, list(folded), n=5) + within))
-    hint = "did you mean" if close else "choose one of"
-    return f"{path} has no attribute {attribute!r}; {hint} {', '.join(folded[c] for c in close or folded)}?"
+def _same_labels(a: Path, b: Path, attribute: str) -> bool:
+    (names, y), (other_names, other_y) = read_attribute(a, attribute), read_attribute(b, attribute)
+    return names == other_names and np.array_equal(y, other_y)
 
 
 def _parts_of(names: list[str], path: Path) -> NDArray[np.int64]:
     """The part of each image: 0 train, 1 validation, 2 test."""
-    part = {}
-    for i, line in enumerate(_read_lines(path)):
-        fields = line.split()
-        if fields and (len(fields) != 2 or fields[1] not in ("0", "1", "2")):
-            raise ValueError(
-                f"{path}: line {i + 1} must be a name and 0, 1 or 2, got {line[:40]!r}; get the file again"
-            )
-        if fields:
-            part[fields[0]] = int(fields[1])
+    part = read_parts(path)
     missing = [name for name in names if name not in part]
     if missing:
         raise ValueError(
-            f"{path} lacks {len(missing)} of the {len(names)} images of the attribute list, first {missing[0]}; get"
-            " both lists from the same place"
+            f"{path} lacks {len(missing)} of the {len(names)} images of the attribute list, first"
+            f" {missing[0]}; get both lists from the same place"
         )
     return np.array([part[name] for name in names], dtype=np.int64)

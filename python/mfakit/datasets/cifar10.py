@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import os
-import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._cache import cache_file, cache_folder, cached_rows
-from ._download import data_root, fetch, find, missing_data
-from ._idx import read_exactly
+from .._unpacking import read_whole
+from ._cache import cache_folder, cached_rows, fingerprint
+from ._download import data_root, fetch
 from ._pickles import read_batch
+from ._places import entries, files_called, folders_under, log_taken, missing_data, one_of
 from ._samples import Split, as_classes, as_features, keep_classes
+from ._tar import read_files
 
 __all__ = ["load_cifar10"]
 
 _FOLDERS = ("", "cifar10", "cifar-10")
-_NAMES = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+_UNPACKED = ("cifar-10-batches-bin", "cifar-10-batches-py")
+_ARCHIVES = tuple(f"cifar-10-{kind}{ending}" for kind in ("binary", "python") for ending in (".tar.gz", ".tgz", ".tar"))
 _BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 # One byte for the label, then 32x32 red, green and blue.
 _RECORD = 3073
-# Thirty times the usual batch; what an archive may claim.
-_MAX_BATCH_BYTES = 1 << 30
+# Four times the usual batch.
+_MAX_BATCH_BYTES = 1 << 27
 
 Batches = dict[str, NDArray[np.uint8]]
 
@@ -49,8 +48,9 @@ def load_cifar10(
     Parameters
     ----------
     root : path or None
-        Folder that holds the archive or the folder unpacked from it, itself or in ``cifar10``. None: the environment
-        variable MFAKIT_DATA, else the user's cache folder.
+        Folder that holds the batches, the folder unpacked from an archive, or an archive, itself or in ``cifar10``,
+        whatever their capitals; or the archive itself. None: the environment variable MFAKIT_DATA, else the user's
+        cache folder. Which of them is read is logged: what is unpacked rather than an archive.
     classes : iterable of int, or None
         Classes to keep, 0 (airplane) to 9 (truck); they are relabelled 0, 1, … in the order given. None keeps all ten.
     download : bool
@@ -73,7 +73,8 @@ def load_cifar10(
     FileNotFoundError
         If the data is missing; the message names every place looked.
     ValueError
-        If a batch is damaged or missing from its archive, or for classes outside 0 to 9.
+        If a batch is damaged or missing from its archive, if two places or two files of a place hold different images
+        as one batch, or for classes outside 0 to 9.
 
     Examples
     --------
@@ -84,22 +85,45 @@ def load_cifar10(
     """
     chosen = as_classes(classes, 10)
     root = data_root(root)
-    source = _locate(root, download)
-    folder = cache_folder(cache, root)
-    read = functools.cache(lambda: _read(source))
+    read = functools.cache(_read)
+    source = _locate(root, download, read)
+    folder = cache_folder(cache, root if root.is_dir() else root.parent)
     X_train, y_train = _read_part(source, folder, "train", _BATCHES[:5], read, chosen, as_uint8)
     X_test, y_test = _read_part(source, folder, "test", _BATCHES[5:], read, chosen, as_uint8)
     return X_train, y_train, X_test, y_test
 
 
-def _locate(root: Path, download: bool) -> Path:
-    found = find(root, _FOLDERS, _NAMES)
-    if found is not None:
-        return found
+def _locate(root: Path, download: bool, read: Callable[[Path], Batches]) -> Path:
+    if root.is_file():
+        log_taken("CIFAR-10", root)
+        return root
+    whole, parts = _folders_of_batches(root)
+    archives, odd = files_called(folders_under(root, _FOLDERS), _ARCHIVES)
+    # An archive that lies beside what was unpacked from it is not unpacked again.
+    candidates = whole or archives or parts
+    if candidates:
+        taken = one_of(
+            candidates,
+            "CIFAR-10's batches",
+            lambda a, b: all(np.array_equal(read(a)[name], read(b)[name]) for name in _BATCHES),
+        )
+        log_taken("CIFAR-10", taken, [path for path in (*whole, *archives, *parts) if path != taken])
+        return taken
     if download:
         return fetch("cifar-10-binary.tar.gz", root / "cifar10")
     remedy = "pass download=True, or set MFAKIT_DATA to the folder that holds one of them"
-    raise missing_data("CIFAR-10", _NAMES, root, _FOLDERS, remedy)
+    names = (*_UNPACKED, "data_batch_1.bin", _ARCHIVES[0], _ARCHIVES[3])
+    raise missing_data("CIFAR-10", names, root, _FOLDERS, remedy, odd)
+
+
+def _folders_of_batches(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders that hold all batches, and those that hold some."""
+    # An archive unpacked into a folder of its own name leaves two folders of one name.
+    inside = ("", *_UNPACKED, *(f"{name}/{name}" for name in _UNPACKED))
+    folders = folders_under(root, [f"{folder}/{name}" for folder in _FOLDERS for name in inside])
+    numbers = {folder: len({_stem(path.name) for path in _batch_files(folder)}) for folder in folders}
+    whole = [folder for folder, n in numbers.items() if n == len(_BATCHES)]
+    return whole, [folder for folder, n in numbers.items() if 0 < n < len(_BATCHES)]
 
 
 def _read_part(
@@ -107,29 +131,38 @@ def _read_part(
     folder: Path | None,
     part: str,
     batches: tuple[str, ...],
-    read: Callable[[], Batches],
+    read: Callable[[Path], Batches],
     classes: tuple[int, ...] | None,
     as_uint8: bool,
 ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64]]:
     def build() -> tuple[int, list[NDArray[np.uint8]]]:
-        blocks = [read()[name] for name in batches]
+        blocks = [read(source)[name] for name in batches]
         return sum(map(len, blocks)), blocks
 
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    records = cached_rows(cache_file(folder, f"cifar10-{part}", files), _RECORD, None, build)
+    def state() -> str:
+        return fingerprint(_batch_files(source) if source.is_dir() else [source])
+
+    records = cached_rows(folder, f"cifar10-{part}", state, _RECORD, None, build)
     rows, y = keep_classes(np.array(records[:, 0]), classes, 10, f"{source} ({part})")
     return as_features(records[:, 1:], rows, as_uint8), y
 
 
 def _read(source: Path) -> Batches:
     """All six batches as records [n, 3073]: the label, then the pixels height-width-channel."""
-    found = {}
-    for name, data in _read_folder(source) if source.is_dir() else _read_archive(source):
-        stem, where = name.removesuffix(".bin"), f"{source}: {name}"
-        labels, planes = _read_binary(data, where) if name.endswith(".bin") else read_batch(data, where)
+    found: Batches = {}
+    names: dict[str, str] = {}
+    contents = _read_folder(source) if source.is_dir() else read_files(source, _is_batch, _MAX_BATCH_BYTES)
+    for name, data in contents:
+        where = f"{source}: {name}"
+        labels, planes = _read_binary(data, where) if _stem(name) != name.casefold() else read_batch(data, where)
         if len(labels) != len(planes) or not len(labels):
             raise ValueError(f"{where} has {len(planes)} images and {len(labels)} labels; get the file again")
-        found[stem] = _records(labels, planes)
+        records = _records(labels, planes)
+        if not np.array_equal(found.setdefault(_stem(name), records), records):
+            raise ValueError(
+                f"{source} has this batch twice with different images: {names[_stem(name)]} and {name}; remove one"
+            )
+        names[_stem(name)] = name
     missing = [name for name in _BATCHES if name not in found]
     if missing:
         raise ValueError(f"{source} has no {', '.join(missing)}; get it again")
@@ -152,34 +185,18 @@ def _records(labels: NDArray[np.uint8], planes: NDArray[np.uint8]) -> NDArray[np
     return records
 
 
+def _stem(name: str) -> str:
+    return name.casefold().removesuffix(".bin")
+
+
 def _is_batch(name: str) -> bool:
-    return name.removesuffix(".bin") in _BATCHES
+    return _stem(name) in _BATCHES
+
+
+def _batch_files(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if _is_batch(path.name) and path.is_file()]
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.iterdir()):
-        if _is_batch(path.name):
-            yield path.name, path.read_bytes()
-
-
-def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The batches by name; nothing is extracted to disk."""
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                # Against false sizes of any member: even what is skipped must be unpacked to get past it.
-                if member.size > _MAX_BATCH_BYTES:
-                    raise ValueError(f"{path}: {member.name} claims {member.size} bytes; get the file again")
-                name = PurePosixPath(member.name).name
-                # A sparse member of a few bytes may claim any size.
-                if _is_batch(name) and member.isreg() and not member.issparse():
-                    yield name, _read_member(archive, member, path)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is not a whole tar.gz archive ({error}); get the file again") from error
-
-
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
-    data = read_exactly(cast("IO[bytes]", archive.extractfile(member)), member.size)
-    if len(data) != member.size:
-        raise ValueError(f"{path}: {member.name} ends early; get the file again")
-    return bytes(data)
+    for path in _batch_files(folder):
+        yield path.name, read_whole(path, _MAX_BATCH_BYTES)

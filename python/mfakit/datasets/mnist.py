@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._download import data_root, fetch, find, missing_data
+from ._download import data_root, fetch
 from ._idx import read_idx
+from ._places import files_called, folders_under, log_taken, missing_data, one_of, require_folder
 from ._samples import Split, as_classes, as_features, keep_classes
 
 __all__ = ["load_mnist"]
 
-_FOLDERS = ("", "mnist", "MNIST/raw", "mnist/MNIST/raw")
+_FOLDERS = ("", "mnist", "raw", "MNIST/raw", "mnist/MNIST/raw")
 _FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -36,8 +38,9 @@ def load_mnist(
     Parameters
     ----------
     root : path or None
-        Folder that holds the files, itself or in ``mnist`` or ``MNIST/raw``. None: the environment variable
-        MFAKIT_DATA, else the user's cache folder.
+        Folder that holds the files, itself or in ``mnist``, ``raw`` or ``MNIST/raw``, whatever their capitals, dots
+        and dashes. None: the environment variable MFAKIT_DATA, else the user's cache folder. Which files are read is
+        logged.
     classes : iterable of int, or None
         Digits to keep; they are relabelled 0, 1, … in the order given. None keeps all ten as they are.
     download : bool
@@ -57,7 +60,8 @@ def load_mnist(
     FileNotFoundError
         If files are missing; the message names them and every place looked.
     ValueError
-        If a file is damaged or is no IDX file, or for classes outside 0 to 9.
+        If a file is damaged or is no IDX file, if two places hold different files of one name, or for classes outside
+        0 to 9.
 
     Examples
     --------
@@ -79,13 +83,42 @@ def load_mnist(
 
 
 def _locate(root: Path, download: bool) -> list[Path]:
-    # "train-images.idx3-ubyte" is what some mirrors unpack to.
-    found = [find(root, _FOLDERS, (f, f + ".gz", f.replace("-idx", ".idx"))) for f in _FILES]
-    missing = [f + "[.gz]" for f, path in zip(_FILES, found, strict=True) if path is None]
+    require_folder(root, "MNIST")
+    folders = folders_under(root, _FOLDERS)
+    found = {name: files_called(folders, (name,), _spelled) for name in _FILES}
+    missing = [name for name, (files, _) in found.items() if not files]
     if missing and not download:
         remedy = "pass download=True, or set MFAKIT_DATA to the folder that holds them"
-        raise missing_data("MNIST", missing, root, _FOLDERS, remedy)
-    return [path or fetch(f + ".gz", root / "mnist") for f, path in zip(_FILES, found, strict=True)]
+        odd = [path for name in missing for path in found[name][1]]
+        raise missing_data("MNIST", [name + "[.gz]" for name in missing], root, _FOLDERS, remedy, odd)
+    copies = {name: _unpacked_first(files, name) for name, (files, _) in found.items()}
+    taken = [
+        one_of(copies[name], f"MNIST's {name}", _equal) if copies[name] else fetch(name + ".gz", root / "mnist")
+        for name in _FILES
+    ]
+    for name, path in zip(_FILES, taken, strict=True):
+        log_taken("MNIST", path, [file for file in found[name][0] if file != path])
+    return taken
+
+
+def _unpacked_first(files: list[Path], name: str) -> list[Path]:
+    """Without the gzipped files that lie beside an unpacked one."""
+
+    def place(path: Path) -> Path:
+        return path.parent.parent if _spelled(path.parent.name) == name else path.parent
+
+    unpacked = {place(path) for path in files if path.suffix.casefold() != ".gz"}
+    return [path for path in files if path.suffix.casefold() != ".gz" or place(path) not in unpacked]
+
+
+def _spelled(name: str) -> str:
+    """The name as in _FILES; mirrors and tools write "train-images.idx3-ubyte" or "train_images_idx3_ubyte.gz"."""
+    return re.sub(r"[._-]+", "-", name.casefold()).removesuffix("-gz")
+
+
+def _equal(a: Path, b: Path) -> bool:
+    n_axes = 3 if "images" in a.name.casefold() else 1
+    return np.array_equal(read_idx(a, n_axes), read_idx(b, n_axes))
 
 
 def _read_part(

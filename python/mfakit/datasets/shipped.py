@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .._messages import excerpt, meant
 from ..bayes import BayesClassifier
 from ..files import load_classifier
 
@@ -43,5 +44,6 @@ def load_bayes_pair(name: str) -> BayesClassifier:
     784
     """
     if name not in available_bayes_pairs():
-        raise ValueError(f"no shipped pair {name!r}; there are {', '.join(available_bayes_pairs())}")
+        pairs = available_bayes_pairs()
+        raise ValueError(f"no shipped pair {excerpt(name)}; there are {', '.join(pairs)}{meant(str(name), pairs)}")
     return load_classifier(_folder() / f"{name}.safetensors")

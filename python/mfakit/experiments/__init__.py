@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from .._messages import excerpt, meant
+
 __all__ = ["EXPERIMENTS", "load_experiment"]
 
 # Name -> what it shows. The module of the same name has add_arguments(parser) and run_command(args).
@@ -25,5 +27,7 @@ def load_experiment(name: str) -> ModuleType:
         For another name; the message lists those there are.
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+        raise ValueError(
+            f"no experiment {excerpt(name)}; there are {', '.join(EXPERIMENTS)}{meant(str(name), EXPERIMENTS)}"
+        )
     return import_module(f".{name}", __name__)

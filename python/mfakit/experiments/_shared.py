@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .._outputs import output_folder
 from ..bayes import BayesClassifier
 from ..datasets import available_bayes_pairs, load_bayes_pair
 
-__all__ = ["have_matplotlib", "prepare"]
+__all__ = ["have_matplotlib", "prepare", "written_to"]
 
 
 def prepare(
@@ -32,3 +32,9 @@ def have_matplotlib() -> bool:
     except ImportError:
         return False
     return True
+
+
+def written_to(folder: Path, written: Iterable[Path]) -> str:
+    """A line that names what a run has written to `folder`; what was there before is no result of it."""
+    names = sorted({path.name for path in written if path.parent.resolve() == folder.resolve()})
+    return f"written to {folder}: {', '.join(names)}"

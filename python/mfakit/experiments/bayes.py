@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from .. import report, theory
 from .._arguments import seed_type, sigma_type, whole
+from .._outputs import recorded_outputs
 from .._progress import open_bar
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
 from ..backends import why_missing
 from ..bayes import BayesClassifier
-from ._shared import have_matplotlib, prepare
+from ._shared import have_matplotlib, prepare, written_to
 
 __all__ = ["BayesReport", "PairResult", "run"]
 
@@ -311,16 +312,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Run and print; returns the exit status."""
-    found = run(
-        args.pairs, n=args.samples, sigma=args.sigma, step_size=args.step_size, seed=args.seed, out=args.out,
-        progress=args.progress,
-    )  # fmt: skip
+    with recorded_outputs() as written:
+        found = run(
+            args.pairs, n=args.samples, sigma=args.sigma, step_size=args.step_size, seed=args.seed, out=args.out,
+            progress=args.progress,
+        )  # fmt: skip
     print(found.table().terminal())
     print()
     import textwrap
 
     print(textwrap.fill(found.notes, 100))
-    print(f"\nwritten: {args.out}/bayes.json, bayes.md" + (" and pictures (.png)" if have_matplotlib() else ""))
+    print(f"\n{written_to(args.out, written)}")
     if not have_matplotlib():
         print("pictures need matplotlib: pip install mfakit[plots]")
     return 0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import report, theory
 from .._arguments import seed_type, whole
-from .._outputs import output_folder
-from ._shared import have_matplotlib
+from .._outputs import output_folder, recorded_outputs
+from ._shared import have_matplotlib, written_to
 
 if TYPE_CHECKING:  # theory loads them when tables are checked: `mfakit --help` need not
     from ..quantization import LemmaA2Check, LemmaA2Validation
@@ -136,9 +136,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Run and print; returns the exit status."""
-    found = run(levels=args.levels, n=args.samples, metric=args.metric, seed=args.seed, out=args.out)
+    with recorded_outputs() as written:
+        found = run(levels=args.levels, n=args.samples, metric=args.metric, seed=args.seed, out=args.out)
     for name, table in found.tables().items():
         print(f"{name}\n\n{table.terminal()}\n")
     print(textwrap.fill(found.notes, 100))
-    print(f"\nwritten to {args.out}: {', '.join(sorted(path.name for path in args.out.iterdir()))}")
+    print(f"\n{written_to(args.out, written)}")
     return 0

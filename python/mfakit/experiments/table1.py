@@ -15,9 +15,10 @@ from typing import Any
 
 from .. import report
 from .._arguments import seed_type, sigma_type, whole
-from .._outputs import output_folder
+from .._outputs import output_folder, recorded_outputs
 from .._progress import open_bar
 from ..datasets import available_bayes_pairs, load_bayes_pair
+from ._shared import written_to
 from ._table1_report import Table1Report, draw_pair
 from ._table1_units import CLASSIFIERS, Pair, Plan, unfitted
 from ._units import Store
@@ -236,16 +237,16 @@ def run_command(args: argparse.Namespace) -> int:
     }
     if args.quick:
         parameters["cnn"] = {**QUICK_CNN, **parameters["cnn"]}
-    found = run(
-        args.pairs, classifiers=args.classifiers, n=n, n_train=n_train, sigma=args.sigma, seed=args.seed,
-        clip=args.clip, cw_all=args.cw_all, device=args.device, parameters=parameters, out=args.out,
-        work_dir=args.work_dir, progress=args.progress,
-    )  # fmt: skip
+    with recorded_outputs() as written:
+        found = run(
+            args.pairs, classifiers=args.classifiers, n=n, n_train=n_train, sigma=args.sigma, seed=args.seed,
+            clip=args.clip, cw_all=args.cw_all, device=args.device, parameters=parameters, out=args.out,
+            work_dir=args.work_dir, progress=args.progress,
+        )  # fmt: skip
     print(found.table().terminal())
     print()
     print(textwrap.fill(found.notes, 100))
-    written = sorted(p.name for p in args.out.iterdir() if p.is_file())
     kept = args.work_dir or args.out / "parts"
     reused = f", {found.n_reused} of them from before" if found.n_reused else ""
-    print(f"\nwritten to {args.out}: {', '.join(written)}; finished parts are in {kept}{reused}")
+    print(f"\n{written_to(args.out, written)}; finished parts are in {kept}{reused}")
     return 0

@@ -17,9 +17,10 @@ import numpy as np
 
 from .. import report, theory
 from .._arguments import seed_type, sigma_type, whole
+from .._outputs import recorded_outputs
 from ..attacks import minimal_perturbation
 from ..bayes import BayesClassifier
-from ._shared import have_matplotlib, prepare
+from ._shared import have_matplotlib, prepare, written_to
 
 if TYPE_CHECKING:  # theory loads them when a theorem is validated: `mfakit --help` need not
     from ..theorems import GapSweep, Theorem1Validation, Theorem2Validation, Theorem3Validation
@@ -221,10 +222,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Run and print; returns the exit status."""
-    found = run(args.pairs, n=args.samples, sigmas=args.sigmas, seed=args.seed, out=args.out, progress=args.progress)
+    with recorded_outputs() as written:
+        found = run(
+            args.pairs, n=args.samples, sigmas=args.sigmas, seed=args.seed, out=args.out, progress=args.progress
+        )
     for r in found.results:
         for name, table in r.tables().items():
             print(f"{r.pair}: {name}\n\n{table.terminal()}\n")
     print(textwrap.fill(found.notes, 100))
-    print(f"\nwritten to {args.out}: {', '.join(sorted(path.name for path in args.out.iterdir()))}")
+    print(f"\n{written_to(args.out, written)}")
     return 0
