@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from ._threads import forked, single_threaded_products
 from .bayes import BayesClassifier
+from .classifiers._forms import LinearForm
+from .classifiers._recognise import is_module, machine_form
 from .mfa import MFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
@@ -220,7 +222,7 @@ class BayesClassifierModule(_Rows):
         self, clf: BayesClassifier, logits: str = "log_likelihood", *, image_shape: Sequence[int] | None = None
     ) -> None:
         if not isinstance(clf, BayesClassifier):
-            raise TypeError(f"clf must be a BayesClassifier, got {type(clf).__name__}; for an SVM take SVMModule")
+            raise TypeError(f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take SVMModule")
         if logits not in LOGITS:
             raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
         super().__init__(clf.n_features, image_shape)
@@ -254,29 +256,30 @@ class BayesClassifierModule(_Rows):
 
 
 class SVMModule(_Rows):
-    """A fitted support vector machine as a network: X [n, d] → logits [n, C], in torch's own operations.
+    """A fitted linear classifier or support vector machine as a network: X [n, d] → logits [n, C], in torch's own
+    operations.
 
-    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (one machine for
-    each class against the rest) give the decision values. Column c is class ``classes_[c]``. Differentiable any number
+    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (one decision
+    for each class) give the decision values. Column c is class ``classes_[c]``. Differentiable any number
     of times.
 
     Parameters
     ----------
     svm : classifier
-        :class:`mfakit.classifiers.LinearSVM` or ``RBFSVM``; scikit-learn's SVC (two classes, linear or rbf kernel) or
-        LinearSVC; or anything with the same attributes:
-        ``coef_`` and ``intercept_``, or ``support_vectors_``, ``dual_coef_``, ``intercept_`` and ``_gamma`` or
-        ``gamma_``.
+        :class:`mfakit.classifiers.LinearSVM` or ``RBFSVM``; of scikit-learn what decides linearly or by one machine of
+        RBF kernels, as in :func:`mfakit.attacks.gradient_attack`; or anything with ``classes_``, ``decision_function``
+        and ``coef_`` and ``intercept_``, or ``support_vectors_``, ``dual_coef_``, ``intercept_`` and ``gamma_``. What
+        is read off is compared with its own decisions first.
     image_shape : (height, width, channels) or (height, width), optional
         Accept images [n, C, H, W] as well.
 
     Raises
     ------
     TypeError
-        For a classifier that is not fitted or no such machine.
+        For what is no such machine, with the reason: a regressor, a classifier that is not fitted, another kernel,
+        votes of pairwise machines (an SVC of more than two classes), ...
     ValueError
-        Another kernel, several pairwise machines (an SVC of more than two classes), an image shape of another size
-        than d; in ``forward``, for X of another shape.
+        An image shape of another size than d; in ``forward``, X of another shape.
 
     Notes
     -----
@@ -301,38 +304,22 @@ class SVMModule(_Rows):
     gamma: Tensor
 
     def __init__(self, svm: Any, *, image_shape: Sequence[int] | None = None) -> None:
-        kernel = getattr(svm, "kernel", "rbf" if hasattr(svm, "support_vectors_") else "linear")
-        if not hasattr(svm, "intercept_"):
-            raise TypeError(f"{type(svm).__name__} is not a fitted support vector machine: it has no intercept_")
-        if kernel not in ("linear", "rbf"):
-            raise ValueError(f"the kernel must be linear or rbf, got {kernel!r}")
-        linear = kernel == "linear"
-        coef = np.atleast_2d(_dense(svm.coef_ if linear else svm.dual_coef_))
-        vectors = np.zeros((0, coef.shape[1])) if linear else _dense(svm.support_vectors_)
-        intercept = np.atleast_1d(_dense(svm.intercept_))
-        about = getattr(svm, "center_", None) if linear and hasattr(svm, "offset_") else None
-        if about is not None:  # ours is trained about the data's mean, and far from the origin w·x cancels
-            intercept = np.atleast_1d(_dense(svm.offset_))
-        n_classes = len(getattr(svm, "classes_", range(2)))
-        # An SVC of three classes has three pairwise machines: only the shape of its dual coefficients tells.
-        one_each = len(coef) == len(intercept) == n_classes == getattr(svm, "dual_coef_", coef).shape[0]
-        if n_classes > 2 and not one_each:
-            raise ValueError(
-                f"{type(svm).__name__} decides between its {n_classes} classes pair by pair, which is not supported; "
-                "take mfakit.classifiers.RBFSVM, or one machine for each class against the rest"
-            )
-        super().__init__(coef.shape[1] if linear else vectors.shape[1], image_shape)
-        self.kernel, self.n_classes = kernel, n_classes
-        # Centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits.
-        center = (
-            vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1]) if about is None else _dense(about)
-        )
-        gamma = 0.0 if linear else float(getattr(svm, "_gamma", None) or svm.gamma_)
-        for name, value in (
-            ("coef", coef), ("intercept", intercept), ("support_vectors", vectors - center), ("center", center),
-            ("gamma", gamma),
-        ):  # fmt: skip
-            self.register_buffer(name, _buffer(np.asarray(value, np.float64)))
+        if is_module(svm) or isinstance(svm, BayesClassifier):
+            what = "a torch module already" if is_module(svm) else "no machine; take BayesClassifierModule"
+            raise TypeError(f"{type(svm).__name__} is {what}")
+        form = machine_form(svm)
+        super().__init__(form.n_features, image_shape)
+        self.n_classes = max(2, form.n_rows)
+        if isinstance(form, LinearForm):
+            self.kernel = "linear"
+            values = {"coef": form.weights, "intercept": form.offset, "center": form.center, "gamma": 0.0}
+            values["support_vectors"] = np.zeros((0, form.n_features))
+        else:
+            self.kernel, m = "rbf", form.machine
+            values = {"coef": m.coefficients, "intercept": m.intercept, "center": m.center, "gamma": m.gamma}
+            values["support_vectors"] = m.support - m.center  # centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits
+        for name in ("coef", "intercept", "support_vectors", "center", "gamma"):
+            self.register_buffer(name, _buffer(np.asarray(values[name], np.float64)))
 
     def decision(self, X: Tensor) -> Tensor:
         """Decision values, [n, 1] for two classes, [n, C] for more, in the buffers' dtype."""
@@ -354,13 +341,6 @@ def _buffer(values: Any) -> Tensor:
     """A tensor of its own on the host that gradients can be taken through, whatever mode the caller is in."""
     with torch.inference_mode(False):
         return torch.tensor(np.asarray(values), device="cpu")
-
-
-def _dense(value: Any) -> Any:
-    """A plain float64 array of what may be sparse (a machine fitted on sparse data) or a torch tensor."""
-    if hasattr(value, "toarray"):
-        value = value.toarray()
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, np.float64)
 
 
 def _as_image_shape(shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int] | None:
