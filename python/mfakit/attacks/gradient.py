@@ -175,7 +175,7 @@ def _attack(
             inside_bounds(block, bounds, first)
             walk = _walk(victim, block, None if labels is None else labels[part], coordinates, taken)
             walk.run(steps)
-            there = push_until_flipped(victim.strict(), walk, block, bounds)
+            there = push_until_flipped(victim.final(), walk, block, bounds)
             points[part] = there if rows.device is not None else arrays.to_host(there)
             return walk.state
 

@@ -12,14 +12,23 @@ from ..bayes import BayesClassifier
 from ..classifiers._forms import KernelForm, LinearForm
 from ..classifiers._kernel_products import RBFMachine
 from ..classifiers._recognise import Unrecognised, as_classifier, is_module, machine_form
-from .victims import Choice, GradientVictim, MixtureVictim
+from .victims import Choice, Confirmed, GradientVictim, MixtureVictim, Strict
 
 __all__ = ["KernelVictim", "LinearVictim", "as_victim"]
 
 Array = Any  # NumPy's
 
 
-class LinearVictim(GradientVictim):
+class _MachineVictim(GradientVictim):
+    """A classifier by the form that was read off it."""
+
+    def final(self) -> Strict:
+        """Verified by the form and, of classifiers that are not ours, by their own predict."""
+        ours = type(self.clf).__module__.split(".")[0] == "mfakit" or not callable(getattr(self.clf, "predict", None))
+        return Strict(self) if ours else Confirmed(self)
+
+
+class LinearVictim(_MachineVictim):
     """f = W x + b, in float64: W [1 or C, d], b [1 or C]. Its nearest boundary is known in closed form."""
 
     def __init__(self, clf: Any, options: Options, sample: Array, form: LinearForm) -> None:
@@ -45,7 +54,7 @@ class LinearVictim(GradientVictim):
         return 2.0**-24 if self.narrow else 2.0**-53
 
 
-class KernelVictim(GradientVictim):
+class KernelVictim(_MachineVictim):
     """A machine of RBF kernels: scores and gradients by its products in float64, without the checks of its owner.
 
     With `log_ratio` its direction is the difference of the log-gradients of the two sums that its decision is the
