@@ -222,7 +222,9 @@ class BayesClassifierModule(_Rows):
         self, clf: BayesClassifier, logits: str = "log_likelihood", *, image_shape: Sequence[int] | None = None
     ) -> None:
         if not isinstance(clf, BayesClassifier):
-            raise TypeError(f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take SVMModule")
+            raise TypeError(
+                f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take SVMModule"
+            )
         if logits not in LOGITS:
             raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
         super().__init__(clf.n_features, image_shape)

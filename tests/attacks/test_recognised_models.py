@@ -158,7 +158,9 @@ def test_kernel_machines_fitted_to_dense_or_sparse_samples(name: str, sparse: bo
     X, y = samples(2)
     clf = SVC(kernel="linear") if name == "linear" else KERNEL[name]
     clf.fit(scipy.sparse.csr_matrix(X) if sparse else X, y)
-    r = gradient_attack(clf, X, y, max_steps=300, polish=True, direction="gradient" if name == "linear" else "log-ratio")
+    r = gradient_attack(
+        clf, X, y, max_steps=300, polish=True, direction="gradient" if name == "linear" else "log-ratio"
+    )
     np.testing.assert_array_equal(r.already_wrong, clf.predict(X) != y)
     assert r.success[~r.already_wrong].all()
     assert (clf.predict(r.x_adv) != y)[r.success].all()
