@@ -6,7 +6,8 @@ Libraries that attack, explain or certify networks take these as any network. In
   channels)`` also torch's channel-first images [n, C, H, W], which are rearranged;
 - a row with NaN or inf gives NaN, as in torch, and not an error, as in the functions on arrays;
 - nothing is trained, so a module is in evaluation mode from the start, and its parameters are buffers: ``.to(device)``,
-  ``state_dict`` and ``load_state_dict`` move, save and restore them.
+  ``state_dict`` and ``load_state_dict`` move, save and restore them. Results follow buffers that are edited or
+  replaced; a gradient in them, by ``requires_grad_()`` or a Parameter, is refused where there is none.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from .mfa import MFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
 
+# Buffers of up to so many numbers are compared with what was computed from them at every call.
+LOOKED_AT = 2**18
 LOGITS = ("log_likelihood", "scaled")
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 
@@ -86,7 +89,7 @@ class _LogProb(torch.autograd.Function):
 class _Rows(nn.Module):
     """A module on rows of d features, or on images that are such rows."""
 
-    # Our kernels run where X lies, wherever the buffers are.
+    # Our kernels run where X lies, wherever the buffers are, and have gradients in X only.
     anywhere = True
 
     def __init__(self, n_features: int, image_shape: Sequence[int] | None) -> None:
@@ -100,7 +103,7 @@ class _Rows(nn.Module):
         one_thread_after_fork()
         if not isinstance(X, Tensor):
             raise TypeError(f"X must be a torch tensor, got {type(X).__name__}; pass torch.as_tensor(X)")
-        at = next(self.buffers()).device
+        at = next(iter([*self.buffers(), *self.parameters()])).device
         if X.device != at and not (self.anywhere and "meta" not in (X.device.type, at.type)):
             raise ValueError(f"X is on {X.device}, and the module on {at}; move one of them by .to()")
         if self.image_shape is not None and X.ndim == 4:
@@ -112,6 +115,30 @@ class _Rows(nn.Module):
             hint = "" if self.image_shape is not None else "; for images [n, C, H, W] pass image_shape"
             raise ValueError(f"X must be [n, {self.n_features}], got {tuple(X.shape)}{hint}")
         return X
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Refused, but for False: there are no parameters to take gradients in."""
+        if requires_grad and not list(self.parameters()):
+            raise TypeError(
+                f"{type(self).__name__} has no parameters to train, and its buffers take no gradients by requires_grad_; "
+                "call X.requires_grad_() for gradients in X"
+            )
+        return super().requires_grad_(requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._check_no_parameter(name, value)  # before torch removes the buffer of this name
+        super().__setattr__(name, value)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refused where our kernels compute, which have no gradients in parameters."""
+        self._check_no_parameter(name, param)
+        super().register_parameter(name, param)
+
+    def _check_no_parameter(self, name: str, value: Any) -> None:
+        if self.anywhere and isinstance(value, nn.Parameter):
+            raise TypeError(
+                f"{type(self).__name__} has gradients in X only, so {name} cannot be a Parameter; assign a tensor"
+            )
 
 
 class MFAModule(_Rows):
@@ -126,9 +153,10 @@ class MFAModule(_Rows):
     Raises
     ------
     TypeError
-        For anything but an MFA.
+        For anything but an MFA; for a Parameter, or ``requires_grad_()``: gradients are in X only.
     ValueError
-        For an image shape of another size than d; in ``forward``, for X of another shape.
+        For an image shape of another size than d; in ``forward``, for X of another shape, and for buffers that have
+        been edited to what is no mixture or requires a gradient.
     RuntimeError
         When a second derivative is asked for.
 
@@ -148,12 +176,48 @@ class MFAModule(_Rows):
     """
 
     def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
-        if not isinstance(mfa, MFA):
-            raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
-        super().__init__(mfa.n_features, image_shape)
+        super().__init__(_as_mfa(mfa).n_features, image_shape)
+        self.mfa = mfa
+
+    @property
+    def mfa(self) -> MFA:
+        """The mixture of the buffers as they are now.
+
+        Raises
+        ------
+        ValueError
+            For buffers that are no mixture, of another width, or that require a gradient.
+        """
+        buffers = self._found()
+        if not _unchanged(buffers, self._mfa, self._seen):
+            wanting = [name for name, value in buffers.items() if value.requires_grad]
+            if wanting:
+                raise ValueError(
+                    f"{wanting[0]} requires grad, and this module has gradients in X only; pass {wanting[0]}.detach()"
+                )
+            if not _equal(buffers, self._mfa):
+                self._mfa = self._checked(MFA(*map(_numbers, buffers.values())))
+            self._seen = _versions(buffers)
+        return self._mfa
+
+    @mfa.setter
+    def mfa(self, mfa: MFA) -> None:
+        self._mfa = self._checked(_as_mfa(mfa))
         for name in PARAMETERS:
             self.register_buffer(name, _buffer(getattr(mfa, name)))
-        self.mfa = mfa
+        self._seen = _versions(self._found())
+
+    def _checked(self, mfa: MFA) -> MFA:
+        if mfa.n_features != self.n_features:
+            raise ValueError(f"the mixture must have {self.n_features} features, as before, got {mfa.n_features}")
+        return mfa
+
+    def _found(self) -> dict[str, Tensor]:
+        found = {name: self._buffers.get(name) for name in PARAMETERS}
+        missing = [name for name, value in found.items() if value is None]
+        if missing:
+            raise ValueError(f"the buffer {missing[0]} has been removed; assign a tensor")
+        return {name: cast(Tensor, value) for name, value in found.items()}
 
     def forward(self, X: Tensor) -> Tensor:
         """log p(x) [n]."""
@@ -161,7 +225,7 @@ class MFAModule(_Rows):
         return log_prob
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        kept = {name: self.get_buffer(name) for name in PARAMETERS}
+        kept = self._found()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in kept.items():
             after = self.get_buffer(name)
@@ -173,9 +237,8 @@ class MFAModule(_Rows):
         found = [state_dict.get(prefix + name) for name in PARAMETERS]
         if all(isinstance(value, Tensor) and value.shape == self.get_buffer(n).shape
                for n, value in zip(PARAMETERS, found, strict=True)):  # fmt: skip
-            MFA(*(value.cpu().numpy() for value in found))  # what is no mixture is refused before anything is copied
+            MFA(*map(_numbers, found))  # what is no mixture is refused before anything is copied
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self.mfa = MFA(*(self.get_buffer(name).cpu().numpy() for name in PARAMETERS))
 
 
 class BayesClassifierModule(_Rows):
@@ -337,6 +400,43 @@ class SVMModule(_Rows):
         f = self.decision(X)
         logits = f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)
         return logits.to(X.dtype if X.is_floating_point() else torch.float32)
+
+
+def _versions(buffers: dict[str, Tensor]) -> list[tuple[int, int]]:
+    """What tells an edited or replaced tensor from the one that was seen before."""
+    return [(id(value), 0 if value.is_inference() else value._version) for value in buffers.values()]
+
+
+def _unchanged(buffers: dict[str, Tensor], mfa: MFA, seen: list[tuple[int, int]]) -> bool:
+    """Whether the buffers are still the mixture's parameters, as far as that can be seen at no cost beside a density:
+    edits through ``.data``, which torch does not count, are looked for in a part of large buffers.
+    """
+    if _versions(buffers) != seen or any(value.requires_grad for value in buffers.values()):
+        return False
+    return any(value.device.type != "cpu" for value in buffers.values()) or _equal(buffers, mfa, LOOKED_AT)
+
+
+def _equal(buffers: dict[str, Tensor], mfa: MFA, most: int | None = None) -> bool:
+    """Whether the buffers hold the mixture's parameters; of `most` numbers of each, spread over it, if that is given."""
+    if any(value.device.type == "meta" for value in buffers.values()):
+        return True  # no values to differ; torch's own functions refuse them
+    for name, value in buffers.items():
+        array, step = getattr(mfa, name), 1 if most is None else 1 + value.numel() // most
+        if value.shape != array.shape or not np.array_equal(_numbers(value).ravel()[::step], array.ravel()[::step]):
+            return False
+    return True
+
+
+def _numbers(value: Any) -> Any:
+    """A tensor on the host as NumPy has it; bfloat16, which it does not have, as float32."""
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _as_mfa(mfa: Any) -> MFA:
+    if not isinstance(mfa, MFA):
+        raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
+    return mfa
 
 
 def _buffer(values: Any) -> Tensor:

@@ -43,7 +43,8 @@ def before(form: LinearForm, step: Any) -> LinearForm | None:
 
 def _image(step: Any, center: Array) -> Array:
     """What the step makes of one point, [d]."""
-    return np.asarray(step.transform(center[None]), np.float64)[0]
+    image: Array = np.asarray(step.transform(center[None]), np.float64)[0]
+    return image
 
 
 def _standard(step: Any, W: Array) -> tuple[Array, Array]:
