@@ -6,13 +6,11 @@ Libraries that attack, explain or certify networks take these as any network. In
   channels)`` also torch's channel-first images [n, C, H, W], which are rearranged;
 - a row with NaN or inf gives NaN, as in torch, and not an error, as in the functions on arrays;
 - nothing is trained, so a module is in evaluation mode from the start, and its parameters are buffers: ``.to(device)``,
-  ``state_dict`` and ``load_state_dict`` move, save and restore them. Results follow buffers that are edited or
-  replaced; a gradient in them, by ``requires_grad_()`` or a Parameter, is refused where there is none.
+  ``state_dict`` and ``load_state_dict`` move, save and restore them, results follow them, and gradients are in X only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ._threads import forked, single_threaded_products
+from ._torch_parts import as_image_shape, as_mfa, equal, make_buffer, numbers, unchanged, versions
 from .bayes import BayesClassifier
 from .classifiers._forms import LinearForm
 from .classifiers._recognise import is_module, machine_form
@@ -29,8 +28,6 @@ from .mfa import MFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
 
-# Buffers of up to so many numbers are compared with what was computed from them at every call.
-LOOKED_AT = 2**18
 LOGITS = ("log_likelihood", "scaled")
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 
@@ -95,7 +92,7 @@ class _Rows(nn.Module):
     def __init__(self, n_features: int, image_shape: Sequence[int] | None) -> None:
         super().__init__()
         self.n_features = n_features
-        self.image_shape = _as_image_shape(image_shape, n_features)
+        self.image_shape = as_image_shape(image_shape, n_features)
         self.eval()
 
     def rows(self, X: Tensor) -> Tensor:
@@ -120,8 +117,8 @@ class _Rows(nn.Module):
         """Refused, but for False: there are no parameters to take gradients in."""
         if requires_grad and not list(self.parameters()):
             raise TypeError(
-                f"{type(self).__name__} has no parameters to train, and its buffers take no gradients by requires_grad_; "
-                "call X.requires_grad_() for gradients in X"
+                f"{type(self).__name__} has no parameters to train, and its buffers take no gradients by "
+                "requires_grad_; call X.requires_grad_() for gradients in X"
             )
         return super().requires_grad_(requires_grad)
 
@@ -176,7 +173,7 @@ class MFAModule(_Rows):
     """
 
     def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
-        super().__init__(_as_mfa(mfa).n_features, image_shape)
+        super().__init__(as_mfa(mfa).n_features, image_shape)
         self.mfa = mfa
 
     @property
@@ -189,23 +186,23 @@ class MFAModule(_Rows):
             For buffers that are no mixture, of another width, or that require a gradient.
         """
         buffers = self._found()
-        if not _unchanged(buffers, self._mfa, self._seen):
+        if not unchanged(buffers, self._mfa, self._seen):
             wanting = [name for name, value in buffers.items() if value.requires_grad]
             if wanting:
                 raise ValueError(
                     f"{wanting[0]} requires grad, and this module has gradients in X only; pass {wanting[0]}.detach()"
                 )
-            if not _equal(buffers, self._mfa):
-                self._mfa = self._checked(MFA(*map(_numbers, buffers.values())))
-            self._seen = _versions(buffers)
+            if not equal(buffers, self._mfa):
+                self._mfa = self._checked(MFA(*map(numbers, buffers.values())))
+            self._seen = versions(buffers)
         return self._mfa
 
     @mfa.setter
     def mfa(self, mfa: MFA) -> None:
-        self._mfa = self._checked(_as_mfa(mfa))
+        self._mfa = self._checked(as_mfa(mfa))
         for name in PARAMETERS:
-            self.register_buffer(name, _buffer(getattr(mfa, name)))
-        self._seen = _versions(self._found())
+            self.register_buffer(name, make_buffer(getattr(mfa, name)))
+        self._seen = versions(self._found())
 
     def _checked(self, mfa: MFA) -> MFA:
         if mfa.n_features != self.n_features:
@@ -237,7 +234,7 @@ class MFAModule(_Rows):
         found = [state_dict.get(prefix + name) for name in PARAMETERS]
         if all(isinstance(value, Tensor) and value.shape == self.get_buffer(n).shape
                for n, value in zip(PARAMETERS, found, strict=True)):  # fmt: skip
-            MFA(*map(_numbers, found))  # what is no mixture is refused before anything is copied
+            MFA(*map(numbers, found))  # what is no mixture is refused before anything is copied
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -286,7 +283,8 @@ class BayesClassifierModule(_Rows):
     ) -> None:
         if not isinstance(clf, BayesClassifier):
             raise TypeError(
-                f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take SVMModule"
+                f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take "
+                "SVMModule"
             )
         if logits not in LOGITS:
             raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
@@ -295,7 +293,7 @@ class BayesClassifierModule(_Rows):
         self.logits = logits
         self.mixtures = nn.ModuleList(MFAModule(m) for m in clf.mixtures)
         with np.errstate(divide="ignore"):
-            self.register_buffer("log_priors", _buffer(np.log(clf.priors)))
+            self.register_buffer("log_priors", make_buffer(np.log(clf.priors)))
         self.eval()
 
     @property
@@ -384,7 +382,7 @@ class SVMModule(_Rows):
             values = {"coef": m.coefficients, "intercept": m.intercept, "center": m.center, "gamma": m.gamma}
             values["support_vectors"] = m.support - m.center  # centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits
         for name in ("coef", "intercept", "support_vectors", "center", "gamma"):
-            self.register_buffer(name, _buffer(np.asarray(values[name], np.float64)))
+            self.register_buffer(name, make_buffer(np.asarray(values[name], np.float64)))
 
     def decision(self, X: Tensor) -> Tensor:
         """Decision values, [n, 1] for two classes, [n, C] for more, in the buffers' dtype."""
@@ -400,60 +398,3 @@ class SVMModule(_Rows):
         f = self.decision(X)
         logits = f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)
         return logits.to(X.dtype if X.is_floating_point() else torch.float32)
-
-
-def _versions(buffers: dict[str, Tensor]) -> list[tuple[int, int]]:
-    """What tells an edited or replaced tensor from the one that was seen before."""
-    return [(id(value), 0 if value.is_inference() else value._version) for value in buffers.values()]
-
-
-def _unchanged(buffers: dict[str, Tensor], mfa: MFA, seen: list[tuple[int, int]]) -> bool:
-    """Whether the buffers are still the mixture's parameters, as far as that can be seen at no cost beside a density:
-    edits through ``.data``, which torch does not count, are looked for in a part of large buffers.
-    """
-    if _versions(buffers) != seen or any(value.requires_grad for value in buffers.values()):
-        return False
-    return any(value.device.type != "cpu" for value in buffers.values()) or _equal(buffers, mfa, LOOKED_AT)
-
-
-def _equal(buffers: dict[str, Tensor], mfa: MFA, most: int | None = None) -> bool:
-    """Whether the buffers hold the mixture's parameters; of `most` numbers of each, spread over it, if that is given."""
-    if any(value.device.type == "meta" for value in buffers.values()):
-        return True  # no values to differ; torch's own functions refuse them
-    for name, value in buffers.items():
-        array, step = getattr(mfa, name), 1 if most is None else 1 + value.numel() // most
-        if value.shape != array.shape or not np.array_equal(_numbers(value).ravel()[::step], array.ravel()[::step]):
-            return False
-    return True
-
-
-def _numbers(value: Any) -> Any:
-    """A tensor on the host as NumPy has it; bfloat16, which it does not have, as float32."""
-    value = value.detach().cpu()
-    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-
-
-def _as_mfa(mfa: Any) -> MFA:
-    if not isinstance(mfa, MFA):
-        raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
-    return mfa
-
-
-def _buffer(values: Any) -> Tensor:
-    """A tensor of its own on the host that gradients can be taken through, whatever mode the caller is in."""
-    with torch.inference_mode(False):
-        return torch.tensor(np.asarray(values), device="cpu")
-
-
-def _as_image_shape(shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int] | None:
-    if shape is None:
-        return None
-    full = tuple(shape) if isinstance(shape, Sequence | np.ndarray | torch.Size) else ()
-    full = (*full, 1) if len(full) == 2 else full
-    whole = all(isinstance(s, int | np.integer) and s > 0 for s in full)
-    if len(full) != 3 or not whole or math.prod(full) != n_features:
-        raise ValueError(
-            f"image_shape must be (height, width, channels) with product {n_features}, the number of features, "
-            f"got {shape!r}"
-        )
-    return int(full[0]), int(full[1]), int(full[2])

@@ -110,7 +110,7 @@ class AttackResult:
         unattacked = self.already_wrong & (self.reason == "already wrong")
         if unattacked.any():
             raise ValueError(
-                f"{int(unattacked.sum())} sample(s) were wrong already and not attacked, and the paper's count includes "
+                f"{int(unattacked.sum())} sample(s) were wrong already and not attacked, and the paper's count has "
                 "them; attack again without y"
             )
         return float((self.y_adv == labels).mean()) if len(labels) else float("nan")

@@ -63,8 +63,8 @@ class GammaPath:
 
 
 class PathSettings(NamedTuple):
-    """How to search: threshold (None: the best accuracy of the path) and samples to attack of the held-out ones, and how
-    to compute.
+    """How to search: threshold (None: the best accuracy of the path) and samples to attack of the held-out ones, and
+    how to compute.
     """
 
     threshold: float | None

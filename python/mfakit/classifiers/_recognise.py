@@ -7,7 +7,6 @@ that was read off. Everything that takes classifiers asks here, so that all agre
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._agreement import dense, disagreement
 from ._forms import KernelForm, LinearForm, MachineForm
 from ._kernel_products import RBFMachine
 from ._pipeline_steps import AFFINE_STEPS, before, is_identity, scikit_learn_names
@@ -23,10 +23,6 @@ __all__ = ["TAKEN", "Unrecognised", "as_classifier", "is_module", "machine_form"
 
 Array = NDArray[Any]
 
-# A form is believed where the classifier's own decisions agree with it this well, relative to their size.
-AGREEMENT = 1e-5
-# At so many points of its own, and at as many samples.
-PROBES = 8
 TAKEN = (
     "a BayesClassifier, mfakit's CNN, TRADES and SVMs, and fitted linear classifiers, SVC(kernel='rbf') of two "
     "classes, and OneVsRestClassifier, CalibratedClassifierCV (ensemble=False) and pipelines of these"
@@ -95,7 +91,9 @@ def machine_form(clf: Any, samples: Array | None = None) -> MachineForm:
     if samples is not None and samples.shape[1] != form.n_features:
         raise ValueError(f"X must be [n, {form.n_features}] (this model has d={form.n_features}), got {samples.shape}")
     if not isinstance(getattr(clf, "kernel_machine", None), RBFMachine):  # that one is what decides
-        _compare(clf, form, samples)
+        reason = disagreement(clf, form, samples)
+        if reason is not None:
+            raise Unrecognised(f"{_name(clf)} {reason}; taken are {TAKEN}")
     return form
 
 
@@ -127,11 +125,11 @@ def _weights(clf: Any) -> LinearForm:
         )
     if not callable(getattr(clf, "decision_function", None)):
         raise Unrecognised(f"{name} has coef_ but no decision_function to compare them with; taken are {TAKEN}")
-    coef = np.atleast_2d(_dense(clf.coef_))
+    coef = np.atleast_2d(dense(clf.coef_))
     narrow = coef.dtype.itemsize < 8
     try:
         W = np.asarray(coef, np.float64)
-        b = np.broadcast_to(np.ravel(_dense(clf.intercept_)).astype(np.float64), len(W)).copy()
+        b = np.broadcast_to(np.ravel(dense(clf.intercept_)).astype(np.float64), len(W)).copy()
     except (TypeError, ValueError):
         raise Unrecognised(
             f"{name} has coef_ and intercept_ that are no weights of a linear decision, of shapes {np.shape(coef)} and "
@@ -153,7 +151,7 @@ def _support_vectors(clf: Any) -> MachineForm:
         what = "a kernel function of its own" if callable(kernel) else f"kernel={kernel!r}"
         because = ", whose input is a kernel matrix and no samples" if kernel == "precomputed" else ""
         raise Unrecognised(f"{name} has {what}{because}; kernels that are taken are 'rbf' and 'linear'")
-    dual = np.atleast_2d(np.asarray(_dense(clf.dual_coef_), np.float64))
+    dual = np.atleast_2d(np.asarray(dense(clf.dual_coef_), np.float64))
     if n_classes > 2 and len(dual) != n_classes:
         raise Unrecognised(
             f"{name} decides between its {n_classes} classes by the votes of machines for each pair, which is neither "
@@ -167,8 +165,8 @@ def _support_vectors(clf: Any) -> MachineForm:
     _check_rows(name, len(dual), n_classes, "dual_coef_")
     gamma = getattr(clf, "_gamma", None)
     gamma = clf.gamma_ if gamma is None else gamma
-    intercept = np.ravel(_dense(clf.intercept_)).astype(np.float64)
-    support = np.asarray(_dense(clf.support_vectors_))
+    intercept = np.ravel(dense(clf.intercept_)).astype(np.float64)
+    support = np.asarray(dense(clf.support_vectors_))
     if not len(support):
         raise Unrecognised(f"{name} has no support vectors: its decision is a constant; check its training data")
     support = support if support.dtype.kind == "f" else support.astype(np.float64)
@@ -189,8 +187,8 @@ def _pipeline(clf: Any) -> MachineForm:
             continue
         if isinstance(form, KernelForm):
             raise Unrecognised(
-                f"{_name(clf)} puts {_name(step)} ({label!r}) before a machine of RBF kernels, whose distances are then "
-                "not those of X; transform X with the steps before and attack the last one"
+                f"{_name(clf)} puts {_name(step)} ({label!r}) before a machine of RBF kernels, whose distances are "
+                "then not those of X; transform X with the steps before and attack the last one"
             )
         earlier = before(form, step)
         if earlier is None:
@@ -285,7 +283,7 @@ def _centroids(clf: Any) -> LinearForm:
     if clf.metric != "euclidean":
         raise Unrecognised(f"{_name(clf)} has metric={clf.metric!r}, with which it is not linear; take 'euclidean'")
     priors = np.asarray(getattr(clf, "class_prior_", np.full(len(clf.classes_), 1 / len(clf.classes_))), np.float64)
-    centroids = np.asarray(_dense(clf.centroids_), np.float64)
+    centroids = np.asarray(dense(clf.centroids_), np.float64)
     center, scale = centroids.mean(axis=0), np.ones(centroids.shape[1])
     if not np.isclose(priors, 1 / len(priors)).all():
         spread = clf.within_class_std_dev_
@@ -307,7 +305,7 @@ def _eliminated(clf: Any) -> MachineForm:
 
 def _other_threshold(clf: Any) -> MachineForm:
     raise Unrecognised(
-        f"{_name(clf)} moves the threshold of its estimator's decisions; pass the fitted estimator itself, its estimator_"
+        f"{_name(clf)} moves the threshold of its estimator's decisions; pass the fitted estimator, its estimator_"
     )
 
 
@@ -317,54 +315,6 @@ _READERS: dict[str, Callable[[Any], MachineForm]] = {
     "CalibratedClassifierCV": _calibrated, "NearestCentroid": _centroids, "BaseThresholdClassifier": _other_threshold,
     "RFE": _eliminated,
 }  # fmt: skip
-
-
-def _compare(clf: Any, form: MachineForm, samples: Array | None) -> None:
-    """Raise unless the classifier's own decisions and labels are those of the form."""
-    x = form.probes(PROBES)
-    if samples is not None:
-        x = np.concatenate([x, samples[:PROBES].astype(np.float64)])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of names of columns, which arrays do not have
-        try:
-            same = (not form.is_decision or _same_decisions(clf, form, x)) and _same_labels(clf, form, x)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise Unrecognised(
-                f"{_name(clf)} cannot score arrays of float64 samples [n, {form.n_features}]: {reason}"
-            ) from error
-    if not same:
-        raise Unrecognised(
-            f"{_name(clf)} decides otherwise than its coefficients say, so it is not the linear classifier or RBF "
-            f"machine that it looks like; taken are {TAKEN}"
-        )
-
-
-def _same_decisions(clf: Any, form: MachineForm, x: Array) -> bool:
-    own = np.asarray(_dense(clf.decision_function(x)), np.float64)
-    if own.ndim == 1:
-        own = own[:, None]
-    values = form.values(x)
-    return own.shape == values.shape and bool((np.abs(own - values) <= AGREEMENT * form.sizes(x)[:, None]).all())
-
-
-def _same_labels(clf: Any, form: MachineForm, x: Array) -> bool:
-    """Whether predict, if there is one, gives the class of the largest value wherever that is clear."""
-    if not callable(getattr(clf, "predict", None)):
-        return True
-    f = form.values(x)
-    f = np.concatenate([np.zeros_like(f), f], axis=1) if form.n_rows == 1 else f
-    clear = _lead(f) > AGREEMENT * form.sizes(x)
-    if not form.is_decision and callable(getattr(clf, "predict_proba", None)):
-        clear &= _lead(np.asarray(clf.predict_proba(x))) > 0  # probabilities that are both rounded to 1 are a tie
-    labels, expected = np.asarray(clf.predict(x)), np.asarray(clf.classes_)[f.argmax(axis=1)]
-    return labels.shape == expected.shape and bool((labels == expected)[clear].all())
-
-
-def _lead(values: Array) -> Array:
-    """By how much the largest of each row exceeds the second, [n]."""
-    top = np.partition(values, -2, axis=1)
-    return np.asarray(top[:, -1] - top[:, -2])
 
 
 def _inner(model: Any, names: list[str]) -> Any:
@@ -404,12 +354,3 @@ def _is_fitted(model: Any) -> bool:
 
 def _name(model: Any) -> str:
     return type(model).__name__
-
-
-def _dense(value: Any) -> Any:
-    """An array of what may be sparse, a matrix or a torch tensor, in its own dtype."""
-    if hasattr(value, "toarray"):
-        value = value.toarray()
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    return np.asarray(value)

@@ -104,8 +104,9 @@ class Table1Report:
             f"Trained and attacked are fresh samples of the symmetric pairs (σ = {s['sigma']:g}) {data}. ℓ2: mean over "
             "samples that were right and were fooled, in pixel units of [0, 1]. Not fooled: share of all samples that "
             "were right and stayed so. Adversarial: share of all samples that are right after the attack, as the paper "
-            "counts; it adds those that were wrong and that the attack, which changes the predicted class, makes right, "
-            f"so that it is 100 - accuracy where every sample is fooled. Attacks: gradient, in steps of 0.05 with the last one bisected{closed}; "
+            "counts; it adds those that were wrong and that the attack, which changes the predicted class, makes "
+            "right, so that it is 100 - accuracy where every sample is fooled. Attacks: gradient, in steps of 0.05 "
+            f"with the last one bisected{closed}; "
             f"CW-L2 with the paper's preset{self._about_cw()}. Ratio: a sample's ℓ2 over its certified Bayes radius, "
             "the smallest perturbation that changes the Bayes decision; Bayes samples fooled by less than that: "
             f"{below}. The paper prints accuracies only; its ℓ2 are bars in Figure 7."
@@ -193,7 +194,8 @@ def _rows(pair: str, unit: UnitNumbers) -> list[tuple[str, ...]]:
             (
                 pair, *shared, attack.attack, report.percent(unit.accuracy) if i == 0 else "",
                 report.percent(attack.adversarial_accuracy), report.percent(attack.adversarial_accuracy_paper),
-                report.number(attack.mean_l2), report.number(attack.median_ratio), report.number(attack.mean_ratio), beside if i == 0 else "",
+                report.number(attack.mean_l2), report.number(attack.median_ratio), report.number(attack.mean_ratio),
+                beside if i == 0 else "",
             )
         )  # fmt: skip
     return rows

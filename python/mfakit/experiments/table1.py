@@ -72,8 +72,8 @@ def run(
         Of the CNN: "auto", "cpu", "cuda".
     parameters : mapping of classifier to mapping, optional
         Arguments of their constructors, such as ``{"cnn": {"width": 64}}``; the rest are their defaults, but for the
-        RBF SVM, which takes the largest γ that has as many held-out samples right as any: all of them, the accuracy that
-        Table 1 has, where the samples suffice for it.
+        RBF SVM, which takes the largest γ that has as many held-out samples right as any: all of them, the accuracy
+        that Table 1 has, where the samples suffice for it.
     out : path, optional
         Folder for table1.json, table1.md and, with matplotlib, pictures; None writes nothing.
     work_dir : path, optional
