@@ -44,7 +44,7 @@ def equal(buffers: dict[str, Tensor], mfa: MFA, most: int | None = None) -> bool
         return True  # no values to differ; torch's own functions refuse them
     for name, value in buffers.items():
         array, step = getattr(mfa, name), 1 if most is None else 1 + value.numel() // most
-        if value.shape != array.shape or not np.arrayequal(numbers(value).ravel()[::step], array.ravel()[::step]):
+        if value.shape != array.shape or not np.array_equal(numbers(value).ravel()[::step], array.ravel()[::step]):
             return False
     return True
 

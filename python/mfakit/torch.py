@@ -172,6 +172,9 @@ class MFAModule(_Rows):
     tensor([[-2., -1.]])
     """
 
+    _mfa: MFA
+    _seen: list[tuple[int, int]]
+
     def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
         super().__init__(as_mfa(mfa).n_features, image_shape)
         self.mfa = mfa
@@ -210,11 +213,10 @@ class MFAModule(_Rows):
         return mfa
 
     def _found(self) -> dict[str, Tensor]:
-        found = {name: self._buffers.get(name) for name in PARAMETERS}
-        missing = [name for name, value in found.items() if value is None]
-        if missing:
-            raise ValueError(f"the buffer {missing[0]} has been removed; assign a tensor")
-        return {name: cast(Tensor, value) for name, value in found.items()}
+        found = {name: value for name in PARAMETERS if (value := self._buffers.get(name)) is not None}
+        for name in set(PARAMETERS) - set(found):
+            raise ValueError(f"the buffer {name} has been removed; assign a tensor")
+        return found
 
     def forward(self, X: Tensor) -> Tensor:
         """log p(x) [n]."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, to_numpy
-from .._options import Options, no_out
+from .._options import Options, no_out, refuse_unknown
 from .._progress import open_bar
 from .._shares import plan_crew
 from ..backends import get_arrays, get_backend
@@ -127,6 +127,7 @@ def gradient_attack(
         "direction": direction, "bounds": as_bounds(bounds), "path": path,
     }  # fmt: skip
     clf = attackable(clf)
+    refuse_unknown("gradient_attack", options, gradient_attack.__kwdefaults__ or ())
     no_out("gradient_attack", options)
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
