@@ -52,13 +52,13 @@ def samples(n_classes: int) -> tuple[Array, Array]:
 
 
 LINEAR = {
-    "LinearSVC without intercept": LinearSVC(fit_intercept=False),
-    "Crammer and Singer": LinearSVC(multi_class="crammer_singer", max_iter=20_000),
+    "LinearSVC without intercept": LinearSVC(fit_intercept=False, random_state=0),
+    "Crammer and Singer": LinearSVC(multi_class="crammer_singer", tol=1e-2, random_state=0),
     "Ridge": RidgeClassifier(),
     "Ridge without intercept": RidgeClassifier(fit_intercept=False),
     "RidgeCV": RidgeClassifierCV(),
     "LogisticRegression": LogisticRegression(),
-    "Perceptron": Perceptron(),
+    "Perceptron": Perceptron(random_state=0),
     "SGD hinge": SGDClassifier(random_state=0),
     "SGD squared error": SGDClassifier(loss="squared_error", learning_rate="invscaling", eta0=1e-3, random_state=0),
     "LDA": LinearDiscriminantAnalysis(),

@@ -44,7 +44,7 @@ class Table1Report:
     def table(self) -> report.Table:
         """Each classifier under each of its attacks, beside the paper's Table 1."""
         columns = (
-            "pair", "classifier", "training\nsamples", "attack", "accuracy\n(%)", "not fooled\n(%)", "adversarial\n(%)",
+            "pair", "classifier", "training\nsamples", "attack", "acc.\n(%)", "not\nfooled", "adv.\n(%)",
             "mean\nℓ2", "ratio\nmedian", "ratio\nmean", "paper\nacc. (adv.)",
         )  # fmt: skip
         rows: list[tuple[str, ...]] = []
@@ -102,10 +102,10 @@ class Table1Report:
         closed = "" if s["clip"] else " (closed form for the linear SVM)"
         notes = (
             f"Trained and attacked are fresh samples of the symmetric pairs (σ = {s['sigma']:g}) {data}. ℓ2: mean over "
-            "samples that were right and were fooled, in pixel units of [0, 1]. Not fooled: share of all samples that "
-            "were right and stayed so. Adversarial: share of all samples that are right after the attack, as the paper "
-            "counts; it adds those that were wrong and that the attack, which changes the predicted class, makes "
-            "right, so that it is 100 - accuracy where every sample is fooled. Attacks: gradient, in steps of 0.05 "
+            "samples that were right and were fooled, in pixel units of [0, 1]. Not fooled: % of all samples that "
+            "were right and stayed so. Adv. (adversarial accuracy): % of all samples that are right after the attack, "
+            "as the paper counts; it adds those that were wrong and that the attack, which changes the predicted class, "
+            "makes right, so that it is 100 - acc. where every sample is fooled. Attacks: gradient, in steps of 0.05 "
             f"with the last one bisected{closed}; "
             f"CW-L2 with the paper's preset{self._about_cw()}. Ratio: a sample's ℓ2 over its certified Bayes radius, "
             "the smallest perturbation that changes the Bayes decision; Bayes samples fooled by less than that: "
