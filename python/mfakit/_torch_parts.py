@@ -15,7 +15,7 @@ from .mfa import MFA
 __all__ = ["as_image_shape", "as_mfa", "equal", "make_buffer", "numbers", "unchanged", "versions"]
 
 # So many numbers of each buffer, spread over it, are compared with what was computed from them at every call.
-LOOKED_AT = 2**18
+LOOKED_AT = 2**14
 
 
 def make_buffer(values: Any) -> Tensor:
