@@ -105,7 +105,7 @@ def test_a_classifier_follows_noise_and_priors() -> None:
         (lambda m: m.means.fill_(torch.nan), "means has NaN or inf"),
         (lambda m: setattr(m, "means", m.means[:2]), r"loadings must be \[k, d, l\] = \[2, 6, l\]"),
         (lambda m: setattr(m, "means", None), "the buffer means has been removed"),
-        (lambda m: m.means.requires_grad_(), "means requires grad, and this module has gradients in X only"),
+        (lambda m: m.means.requires_grad_(), "means requires grad, and gradients are in X only"),
     ],
 )
 def test_buffers_that_are_no_mixture_are_refused_by_forward(edit: Any, message: str) -> None:

@@ -14,8 +14,8 @@ from .mfa import MFA
 
 __all__ = ["as_image_shape", "as_mfa", "equal", "make_buffer", "numbers", "unchanged", "versions"]
 
-# So many numbers of each buffer, spread over it, are compared with what was computed from them at every call.
-LOOKED_AT = 2**14
+# Up to so many numbers of each buffer, spread over it, are compared with what was seen before at every call.
+LOOKED_AT = 2**12
 
 
 def make_buffer(values: Any) -> Tensor:
@@ -24,29 +24,29 @@ def make_buffer(values: Any) -> Tensor:
         return torch.tensor(np.asarray(values), device="cpu")
 
 
-def versions(buffers: dict[str, Tensor]) -> list[tuple[int, int]]:
-    """What tells an edited or replaced tensor from the one that was seen before."""
-    return [(id(value), 0 if value.is_inference() else value._version) for value in buffers.values()]
-
-
-def unchanged(buffers: dict[str, Tensor], mfa: MFA, seen: list[tuple[int, int]]) -> bool:
-    """Whether the buffers are still the mixture's parameters, as far as that can be seen at no cost beside a density:
-    edits through ``.data``, which torch does not count, are looked for in a part of large buffers.
+def versions(buffers: dict[str, Tensor]) -> list[tuple[int, int, bytes]]:
+    """What tells an edited or replaced tensor from the one that was seen before: itself, torch's count of its edits
+    and, since edits through ``.data`` are not counted, some of its numbers.
     """
-    if versions(buffers) != seen or any(value.requires_grad for value in buffers.values()):
-        return False
-    return any(value.device.type != "cpu" for value in buffers.values()) or equal(buffers, mfa, LOOKED_AT)
+    return [(id(v), 0 if v.is_inference() else v._version, _some_numbers(v)) for v in buffers.values()]
 
 
-def equal(buffers: dict[str, Tensor], mfa: MFA, most: int | None = None) -> bool:
-    """Whether the buffers hold the mixture's parameters, judged by `most` numbers of each if that is given."""
+def _some_numbers(value: Tensor) -> bytes:
+    if value.device.type != "cpu" or value.requires_grad or value.dtype == torch.bfloat16:
+        return b""
+    return value.numpy().ravel()[:: 1 + value.numel() // LOOKED_AT].tobytes()
+
+
+def unchanged(buffers: dict[str, Tensor], seen: list[tuple[int, int, bytes]]) -> bool:
+    """Whether the buffers are as they were seen, and take no gradients."""
+    return not any(value.requires_grad for value in buffers.values()) and versions(buffers) == seen
+
+
+def equal(buffers: dict[str, Tensor], mfa: MFA) -> bool:
+    """Whether the buffers hold the mixture's parameters."""
     if any(value.device.type == "meta" for value in buffers.values()):
         return True  # no values to differ; torch's own functions refuse them
-    for name, value in buffers.items():
-        array, step = getattr(mfa, name), 1 if most is None else 1 + value.numel() // most
-        if value.shape != array.shape or not np.array_equal(numbers(value).ravel()[::step], array.ravel()[::step]):
-            return False
-    return True
+    return all(np.array_equal(numbers(value), getattr(mfa, name)) for name, value in buffers.items())
 
 
 def numbers(value: Any) -> Any:

@@ -173,7 +173,7 @@ class MFAModule(_Rows):
     """
 
     _mfa: MFA
-    _seen: list[tuple[int, int]]
+    _seen: list[tuple[int, int, bytes]]
 
     def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
         super().__init__(as_mfa(mfa).n_features, image_shape)
@@ -189,12 +189,9 @@ class MFAModule(_Rows):
             For buffers that are no mixture, of another width, or that require a gradient.
         """
         buffers = self._found()
-        if not unchanged(buffers, self._mfa, self._seen):
-            wanting = [name for name, value in buffers.items() if value.requires_grad]
-            if wanting:
-                raise ValueError(
-                    f"{wanting[0]} requires grad, and this module has gradients in X only; pass {wanting[0]}.detach()"
-                )
+        if not unchanged(buffers, self._seen):
+            for name in (name for name, value in buffers.items() if value.requires_grad):
+                raise ValueError(f"{name} requires grad, and gradients are in X only; assign {name}.detach()")
             if not equal(buffers, self._mfa):
                 self._mfa = self._checked(MFA(*map(numbers, buffers.values())))
             self._seen = versions(buffers)
