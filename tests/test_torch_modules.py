@@ -195,6 +195,7 @@ class LikeOurs:
     """The attributes of mfakit's own machines: one-dimensional coefficients and a public gamma_."""
 
     def __init__(self, svm: SVC) -> None:
+        self.classes_, self.decision_function = svm.classes_, svm.decision_function
         self.support_vectors_, self.gamma_ = svm.support_vectors_, svm._gamma
         self.dual_coef_, self.intercept_ = svm.dual_coef_[0], float(svm.intercept_[0])
 
@@ -213,16 +214,16 @@ def test_bad_input_says_what_is_wrong() -> None:
     X, y = rng.normal(size=(30, 4)), np.arange(30) % 3
     with pytest.raises(TypeError, match="must be an MFA, got int"):
         MFAModule(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="for an SVM take SVMModule"):
+    with pytest.raises(TypeError, match="for a linear or kernel machine take SVMModule"):
         BayesClassifierModule(svms()[0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="logits must be one of"):
         BayesClassifierModule(classifier(), "odds")
-    with pytest.raises(TypeError, match="SVC is not a fitted"):
+    with pytest.raises(TypeError, match="SVC is not fitted; call fit first"):
         SVMModule(SVC())
-    with pytest.raises(ValueError, match="linear or rbf, got 'poly'"):
+    with pytest.raises(TypeError, match="SVC has kernel='poly'; kernels that are taken are 'rbf' and 'linear'"):
         SVMModule(SVC(kernel="poly").fit(X, y))
     for kernel in ("rbf", "linear"):  # the latter has as many machines as classes, between pairs of them
-        with pytest.raises(ValueError, match="SVC decides between its 3 classes pair by pair"):
+        with pytest.raises(TypeError, match="SVC decides between its 3 classes by the votes of machines for each pair"):
             SVMModule(SVC(kernel=kernel).fit(X, y))
     with pytest.raises(ValueError, match=r"X must be \[n, 12\], got \(2, 4\)"):
         BayesClassifierModule(classifier())(torch.zeros(2, 4))

@@ -270,7 +270,8 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
 def _some(labels: np.ndarray[Any, Any]) -> str:
     """The first distinct labels, in their order if they have one."""
     distinct = labels[:100].tolist() if labels.dtype == object else np.unique(labels).tolist()
-    return ", ".join(list(dict.fromkeys(map(str, distinct)))[:5])
+    kind = f" ({type(distinct[0]).__name__})" if labels.dtype.kind in "USO" else ""  # "1" is not 1
+    return ", ".join(list(dict.fromkeys(map(str, distinct)))[:5]) + kind
 
 
 def class_indices(

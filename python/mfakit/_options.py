@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from ._arrays import _device_view, is_cupy, is_torch
 
-__all__ = ["Options", "no_out"]
+__all__ = ["Options", "no_out", "refuse_unknown"]
 
 METHODS = ("auto", "dense", "residual")
 PRECISIONS = (None, "float32", "float64", "fast")
@@ -60,6 +61,11 @@ class Options:
     block_rows: int | None = None
     n_threads: int | None = None
     out: Any = None
+
+    def __new__(cls, *_: Any, **given: Any) -> Options:
+        """An object to initialise, unless an option is none: the generated __init__ would not say which there are."""
+        refuse_unknown("", given, ())
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if not isinstance(self.check_finite, bool | np.bool_):
@@ -130,6 +136,21 @@ class Options:
         by_bytes = max(BLOCK_BYTES // row_bytes, min(TALL_ROWS, TALL_BYTES // row_bytes))
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
         return int(max(1, min(max(by_bytes, 64), max(by_flops, 16), 16384)))
+
+
+def refuse_unknown(function: str, given: Iterable[str], own: Iterable[str]) -> None:
+    """Raise TypeError for a keyword argument that is neither an option nor one of the function's `own`, with the names
+    of all that there are.
+    """
+    known = [*own, *(field.name for field in fields(Options))]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            raise TypeError(
+                f"{function}{' ' if function else ''}got an unexpected keyword argument {name!r}{meant}; the keyword "
+                f"arguments are {', '.join(known)}"
+            )
 
 
 def no_out(function: str, options: Mapping[str, Any]) -> None:

@@ -396,4 +396,4 @@ def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
         raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
     values /= values.sum()  # of priors in float32, too, what samples are drawn with sums to 1
     values.flags.writeable = False
-    return values
+    return values.view()  # which cannot be made writeable again

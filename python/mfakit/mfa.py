@@ -87,7 +87,7 @@ class MFA:
         }
         for name, value in fields.items():
             value.flags.writeable = False
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, value.view())  # a view of what is frozen cannot be made writeable again
 
     @property
     def n_components(self) -> int:

@@ -6,12 +6,11 @@ Libraries that attack, explain or certify networks take these as any network. In
   channels)`` also torch's channel-first images [n, C, H, W], which are rearranged;
 - a row with NaN or inf gives NaN, as in torch, and not an error, as in the functions on arrays;
 - nothing is trained, so a module is in evaluation mode from the start, and its parameters are buffers: ``.to(device)``,
-  ``state_dict`` and ``load_state_dict`` move, save and restore them.
+  ``state_dict`` and ``load_state_dict`` move, save and restore them, results follow them, and gradients are in X only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
@@ -21,7 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ._threads import forked, single_threaded_products
+from ._torch_parts import as_image_shape, as_mfa, equal, make_buffer, numbers, unchanged, versions
 from .bayes import BayesClassifier
+from .classifiers._forms import LinearForm
+from .classifiers._recognise import is_module, machine_form
 from .mfa import MFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
@@ -84,13 +86,13 @@ class _LogProb(torch.autograd.Function):
 class _Rows(nn.Module):
     """A module on rows of d features, or on images that are such rows."""
 
-    # Our kernels run where X lies, wherever the buffers are.
+    # Our kernels run where X lies, wherever the buffers are, and have gradients in X only.
     anywhere = True
 
     def __init__(self, n_features: int, image_shape: Sequence[int] | None) -> None:
         super().__init__()
         self.n_features = n_features
-        self.image_shape = _as_image_shape(image_shape, n_features)
+        self.image_shape = as_image_shape(image_shape, n_features)
         self.eval()
 
     def rows(self, X: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class _Rows(nn.Module):
         one_thread_after_fork()
         if not isinstance(X, Tensor):
             raise TypeError(f"X must be a torch tensor, got {type(X).__name__}; pass torch.as_tensor(X)")
-        at = next(self.buffers()).device
+        at = next(iter([*self.buffers(), *self.parameters()])).device
         if X.device != at and not (self.anywhere and "meta" not in (X.device.type, at.type)):
             raise ValueError(f"X is on {X.device}, and the module on {at}; move one of them by .to()")
         if self.image_shape is not None and X.ndim == 4:
@@ -110,6 +112,30 @@ class _Rows(nn.Module):
             hint = "" if self.image_shape is not None else "; for images [n, C, H, W] pass image_shape"
             raise ValueError(f"X must be [n, {self.n_features}], got {tuple(X.shape)}{hint}")
         return X
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Refused, but for False: there are no parameters to take gradients in."""
+        if requires_grad and not list(self.parameters()):
+            raise TypeError(
+                f"{type(self).__name__} has no parameters to train, and its buffers take no gradients by "
+                "requires_grad_; call X.requires_grad_() for gradients in X"
+            )
+        return super().requires_grad_(requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._check_no_parameter(name, value)  # before torch removes the buffer of this name
+        super().__setattr__(name, value)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refused where our kernels compute, which have no gradients in parameters."""
+        self._check_no_parameter(name, param)
+        super().register_parameter(name, param)
+
+    def _check_no_parameter(self, name: str, value: Any) -> None:
+        if self.anywhere and isinstance(value, nn.Parameter):
+            raise TypeError(
+                f"{type(self).__name__} has gradients in X only, so {name} cannot be a Parameter; assign a tensor"
+            )
 
 
 class MFAModule(_Rows):
@@ -124,9 +150,10 @@ class MFAModule(_Rows):
     Raises
     ------
     TypeError
-        For anything but an MFA.
+        For anything but an MFA; for a Parameter, or ``requires_grad_()``: gradients are in X only.
     ValueError
-        For an image shape of another size than d; in ``forward``, for X of another shape.
+        For an image shape of another size than d; in ``forward``, for X of another shape, and for buffers that have
+        been edited to what is no mixture or requires a gradient.
     RuntimeError
         When a second derivative is asked for.
 
@@ -145,13 +172,48 @@ class MFAModule(_Rows):
     tensor([[-2., -1.]])
     """
 
+    _mfa: MFA
+    _seen: list[tuple[int, int, bytes]]
+
     def __init__(self, mfa: MFA, *, image_shape: Sequence[int] | None = None) -> None:
-        if not isinstance(mfa, MFA):
-            raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
-        super().__init__(mfa.n_features, image_shape)
-        for name in PARAMETERS:
-            self.register_buffer(name, _buffer(getattr(mfa, name)))
+        super().__init__(as_mfa(mfa).n_features, image_shape)
         self.mfa = mfa
+
+    @property
+    def mfa(self) -> MFA:
+        """The mixture of the buffers as they are now.
+
+        Raises
+        ------
+        ValueError
+            For buffers that are no mixture, of another width, or that require a gradient.
+        """
+        buffers = self._found()
+        if not unchanged(buffers, self._seen):
+            for name in (name for name, value in buffers.items() if value.requires_grad):
+                raise ValueError(f"{name} requires grad, and gradients are in X only; assign {name}.detach()")
+            if not equal(buffers, self._mfa):
+                self._mfa = self._checked(MFA(*map(numbers, buffers.values())))
+            self._seen = versions(buffers)
+        return self._mfa
+
+    @mfa.setter
+    def mfa(self, mfa: MFA) -> None:
+        self._mfa = self._checked(as_mfa(mfa))
+        for name in PARAMETERS:
+            self.register_buffer(name, make_buffer(getattr(mfa, name)))
+        self._seen = versions(self._found())
+
+    def _checked(self, mfa: MFA) -> MFA:
+        if mfa.n_features != self.n_features:
+            raise ValueError(f"the mixture must have {self.n_features} features, as before, got {mfa.n_features}")
+        return mfa
+
+    def _found(self) -> dict[str, Tensor]:
+        found = {name: value for name in PARAMETERS if (value := self._buffers.get(name)) is not None}
+        for name in set(PARAMETERS) - set(found):
+            raise ValueError(f"the buffer {name} has been removed; assign a tensor")
+        return found
 
     def forward(self, X: Tensor) -> Tensor:
         """log p(x) [n]."""
@@ -159,7 +221,7 @@ class MFAModule(_Rows):
         return log_prob
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        kept = {name: self.get_buffer(name) for name in PARAMETERS}
+        kept = self._found()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in kept.items():
             after = self.get_buffer(name)
@@ -171,9 +233,8 @@ class MFAModule(_Rows):
         found = [state_dict.get(prefix + name) for name in PARAMETERS]
         if all(isinstance(value, Tensor) and value.shape == self.get_buffer(n).shape
                for n, value in zip(PARAMETERS, found, strict=True)):  # fmt: skip
-            MFA(*(value.cpu().numpy() for value in found))  # what is no mixture is refused before anything is copied
+            MFA(*map(numbers, found))  # what is no mixture is refused before anything is copied
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self.mfa = MFA(*(self.get_buffer(name).cpu().numpy() for name in PARAMETERS))
 
 
 class BayesClassifierModule(_Rows):
@@ -220,7 +281,10 @@ class BayesClassifierModule(_Rows):
         self, clf: BayesClassifier, logits: str = "log_likelihood", *, image_shape: Sequence[int] | None = None
     ) -> None:
         if not isinstance(clf, BayesClassifier):
-            raise TypeError(f"clf must be a BayesClassifier, got {type(clf).__name__}; for an SVM take SVMModule")
+            raise TypeError(
+                f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take "
+                "SVMModule"
+            )
         if logits not in LOGITS:
             raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
         super().__init__(clf.n_features, image_shape)
@@ -228,7 +292,7 @@ class BayesClassifierModule(_Rows):
         self.logits = logits
         self.mixtures = nn.ModuleList(MFAModule(m) for m in clf.mixtures)
         with np.errstate(divide="ignore"):
-            self.register_buffer("log_priors", _buffer(np.log(clf.priors)))
+            self.register_buffer("log_priors", make_buffer(np.log(clf.priors)))
         self.eval()
 
     @property
@@ -255,29 +319,30 @@ class BayesClassifierModule(_Rows):
 
 
 class SVMModule(_Rows):
-    """A fitted support vector machine as a network: X [n, d] → logits [n, C], in torch's own operations.
+    """A fitted linear classifier or support vector machine as a network: X [n, d] → logits [n, C], in torch's own
+    operations.
 
-    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (one machine for
-    each class against the rest) give the decision values. Column c is class ``classes_[c]``. Differentiable any number
+    Two classes give [-f/2, f/2], f the decision value, so that the difference of the logits is f; more (one decision
+    for each class) give the decision values. Column c is class ``classes_[c]``. Differentiable any number
     of times.
 
     Parameters
     ----------
     svm : classifier
-        :class:`mfakit.classifiers.LinearSVM` or ``RBFSVM``; scikit-learn's SVC (two classes, linear or rbf kernel) or
-        LinearSVC; or anything with the same attributes:
-        ``coef_`` and ``intercept_``, or ``support_vectors_``, ``dual_coef_``, ``intercept_`` and ``_gamma`` or
-        ``gamma_``.
+        :class:`mfakit.classifiers.LinearSVM` or ``RBFSVM``; of scikit-learn what decides linearly or by one machine of
+        RBF kernels, as in :func:`mfakit.attacks.gradient_attack`; or anything with ``classes_``, ``decision_function``
+        and ``coef_`` and ``intercept_``, or ``support_vectors_``, ``dual_coef_``, ``intercept_`` and ``gamma_``. What
+        is read off is compared with its own decisions first.
     image_shape : (height, width, channels) or (height, width), optional
         Accept images [n, C, H, W] as well.
 
     Raises
     ------
     TypeError
-        For a classifier that is not fitted or no such machine.
+        For what is no such machine, with the reason: a regressor, a classifier that is not fitted, another kernel,
+        votes of pairwise machines (an SVC of more than two classes), ...
     ValueError
-        Another kernel, several pairwise machines (an SVC of more than two classes), an image shape of another size
-        than d; in ``forward``, for X of another shape.
+        An image shape of another size than d; in ``forward``, X of another shape.
 
     Notes
     -----
@@ -302,38 +367,22 @@ class SVMModule(_Rows):
     gamma: Tensor
 
     def __init__(self, svm: Any, *, image_shape: Sequence[int] | None = None) -> None:
-        kernel = getattr(svm, "kernel", "rbf" if hasattr(svm, "support_vectors_") else "linear")
-        if not hasattr(svm, "intercept_"):
-            raise TypeError(f"{type(svm).__name__} is not a fitted support vector machine: it has no intercept_")
-        if kernel not in ("linear", "rbf"):
-            raise ValueError(f"the kernel must be linear or rbf, got {kernel!r}")
-        linear = kernel == "linear"
-        coef = np.atleast_2d(_dense(svm.coef_ if linear else svm.dual_coef_))
-        vectors = np.zeros((0, coef.shape[1])) if linear else _dense(svm.support_vectors_)
-        intercept = np.atleast_1d(_dense(svm.intercept_))
-        about = getattr(svm, "center_", None) if linear and hasattr(svm, "offset_") else None
-        if about is not None:  # ours is trained about the data's mean, and far from the origin w·x cancels
-            intercept = np.atleast_1d(_dense(svm.offset_))
-        n_classes = len(getattr(svm, "classes_", range(2)))
-        # An SVC of three classes has three pairwise machines: only the shape of its dual coefficients tells.
-        one_each = len(coef) == len(intercept) == n_classes == getattr(svm, "dual_coef_", coef).shape[0]
-        if n_classes > 2 and not one_each:
-            raise ValueError(
-                f"{type(svm).__name__} decides between its {n_classes} classes pair by pair, which is not supported; "
-                "take mfakit.classifiers.RBFSVM, or one machine for each class against the rest"
-            )
-        super().__init__(coef.shape[1] if linear else vectors.shape[1], image_shape)
-        self.kernel, self.n_classes = kernel, n_classes
-        # Centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits.
-        center = (
-            vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1]) if about is None else _dense(about)
-        )
-        gamma = 0.0 if linear else float(getattr(svm, "_gamma", None) or svm.gamma_)
-        for name, value in (
-            ("coef", coef), ("intercept", intercept), ("support_vectors", vectors - center), ("center", center),
-            ("gamma", gamma),
-        ):  # fmt: skip
-            self.register_buffer(name, _buffer(np.asarray(value, np.float64)))
+        if is_module(svm) or isinstance(svm, BayesClassifier):
+            what = "a torch module already" if is_module(svm) else "no machine; take BayesClassifierModule"
+            raise TypeError(f"{type(svm).__name__} is {what}")
+        form = machine_form(svm)
+        super().__init__(form.n_features, image_shape)
+        self.n_classes = max(2, form.n_rows)
+        if isinstance(form, LinearForm):
+            self.kernel = "linear"
+            values = {"coef": form.weights, "intercept": form.offset, "center": form.center, "gamma": 0.0}
+            values["support_vectors"] = np.zeros((0, form.n_features))
+        else:
+            self.kernel, m = "rbf", form.machine
+            values = {"coef": m.coefficients, "intercept": m.intercept, "center": m.center, "gamma": m.gamma}
+            values["support_vectors"] = m.support - m.center  # centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits
+        for name in ("coef", "intercept", "support_vectors", "center", "gamma"):
+            self.register_buffer(name, make_buffer(np.asarray(values[name], np.float64)))
 
     def decision(self, X: Tensor) -> Tensor:
         """Decision values, [n, 1] for two classes, [n, C] for more, in the buffers' dtype."""
@@ -349,30 +398,3 @@ class SVMModule(_Rows):
         f = self.decision(X)
         logits = f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)
         return logits.to(X.dtype if X.is_floating_point() else torch.float32)
-
-
-def _buffer(values: Any) -> Tensor:
-    """A tensor of its own on the host that gradients can be taken through, whatever mode the caller is in."""
-    with torch.inference_mode(False):
-        return torch.tensor(np.asarray(values), device="cpu")
-
-
-def _dense(value: Any) -> Any:
-    """A plain float64 array of what may be sparse (a machine fitted on sparse data) or a torch tensor."""
-    if hasattr(value, "toarray"):
-        value = value.toarray()
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, np.float64)
-
-
-def _as_image_shape(shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int] | None:
-    if shape is None:
-        return None
-    full = tuple(shape) if isinstance(shape, Sequence | np.ndarray | torch.Size) else ()
-    full = (*full, 1) if len(full) == 2 else full
-    whole = all(isinstance(s, int | np.integer) and s > 0 for s in full)
-    if len(full) != 3 or not whole or math.prod(full) != n_features:
-        raise ValueError(
-            f"image_shape must be (height, width, channels) with product {n_features}, the number of features, "
-            f"got {shape!r}"
-        )
-    return int(full[0]), int(full[1]), int(full[2])

@@ -60,7 +60,7 @@ def test_pairwise_machines_are_not_taken_for_one_against_the_rest() -> None:
     X = np.random.default_rng(0).normal(size=(90, 4)) + 3 * np.eye(4)[y]
     for shape in ("ovo", "ovr"):
         svc = SVC(kernel="linear", decision_function_shape=shape).fit(X, y)
-        with pytest.raises(TypeError, match="SVC cannot be attacked by gradient"):
+        with pytest.raises(TypeError, match="SVC decides between its 3 classes by the votes"):
             gradient_attack(svc, X, y)
 
 

@@ -125,6 +125,20 @@ def test_samples_that_are_wrong_are_left_alone_and_not_averaged() -> None:
     np.testing.assert_allclose([r.accuracy, r.success_rate, r.adversarial_accuracy], [2 / 3, 1, 0])
 
 
+def test_the_papers_count_is_of_all_samples_and_of_an_attack_without_labels() -> None:
+    """All three decisions change, which makes the wrong one right; ours counts none, because none stayed right."""
+    X = np.array([[0.0] * 5, [2.0, 0, 0, 0, 0], [0.9, 0, 0, 0, 0]])
+    with_labels, without = gradient_attack(spheres(), X, [0, 0, 0]), gradient_attack(spheres(), X)
+    assert without.adversarial_accuracy_paper([0, 0, 0]) == pytest.approx(1 / 3) == 1 - with_labels.accuracy
+    assert with_labels.adversarial_accuracy == 0.0
+    with pytest.raises(ValueError, match=r"1 sample\(s\) were wrong already .*attack again without y"):
+        with_labels.adversarial_accuracy_paper([0, 0, 0])
+    with pytest.raises(ValueError, match="true classes of the 3 samples as integers"):
+        without.adversarial_accuracy_paper([0, 0])
+    stuck = gradient_attack(spheres(), X, step_size=0.01, max_steps=1)
+    assert stuck.adversarial_accuracy_paper([0, 0, 0]) == pytest.approx(2 / 3)  # nothing has changed
+
+
 def test_without_labels_the_predicted_classes_are_attacked() -> None:
     X, _ = spheres().sample(20, rng=0)
     r = gradient_attack(spheres(), X)

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mfakit.attacks import carlini_wagner_l2, gradient_attack
+import mfakit
+from mfakit.attacks import carlini_wagner_l2, gradient_attack, minimal_perturbation
 from mfakit.classifiers import RBFSVM, LinearSVM
 
 NAMES = {"words": np.array(["cat", "dog", "owl"]), "numbers": np.array([3, 7, 20]), "usual": np.arange(3)}
@@ -57,3 +58,33 @@ def test_unknown_labels_are_named() -> None:
             attack(svm, X[:2], ["cat"])
     with pytest.raises(ValueError, match="targets must hold the classes cat, dog"):
         carlini_wagner_l2(svm, X[:2], ["cat", "dog"], targets=["owl", "cat"])
+
+
+def test_labels_of_another_type_are_told_apart_from_what_they_look_like() -> None:
+    X, codes = _samples(2)
+    svm = LinearSVM().fit(X, codes)
+    for y, found in ((codes.astype(str), r"0, 1 \(str\)"), (np.array(["a", "b"], object)[codes], r"a, b \(str\)")):
+        with pytest.raises(ValueError, match=f"classes 0 to 1 of this classifier, got values {found}"):
+            gradient_attack(svm, X, y)
+    flags = LinearSVM().fit(X, codes == 1)
+    np.testing.assert_array_equal(gradient_attack(flags, X, codes == 1).y, codes)
+
+
+def test_unknown_keyword_arguments_are_answered_by_the_list() -> None:
+    X, codes = _samples(2)
+    svm = LinearSVM().fit(X, codes)
+    with pytest.raises(
+        TypeError, match=r"gradient_attack got .* 'n_thread' \(did you mean 'n_threads'\?\); .* step_size, "
+    ):
+        gradient_attack(svm, X, n_thread=1)
+    mfa = mfakit.MFA([1.0], np.zeros((1, 4)), np.zeros((1, 4, 1)), 1.0)
+    clf = mfakit.BayesClassifier([mfa, mfa.replace(means=np.ones((1, 4)))])
+    with pytest.raises(
+        TypeError, match=r"minimal_perturbation got .* 'steps'; the keyword arguments are path, progress, b"
+    ):
+        minimal_perturbation(clf, X, steps=1)
+    for method in (mfa.log_prob, mfa.responsibilities, clf.predict):
+        with pytest.raises(
+            TypeError, match=r"got an unexpected keyword argument 'zzz'; the keyword arguments are backend"
+        ):
+            method(X, zzz=1)

@@ -63,3 +63,15 @@ def test_no_accurate_gamma_is_an_error_with_the_best_seen() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"^no γ of the path keeps a validation accuracy of 0.99: the best is 0\.\d+ "):
         RBFSVM(random_state=0, n_attacked=0).fit(rng.normal(size=(60, 3)), rng.integers(2, size=60))
+
+
+def test_the_best_accuracy_of_the_path_is_a_threshold_that_is_always_met() -> None:
+    """Few samples that overlap reach no fixed share; the choice is still the largest γ that nothing surpasses."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), rng.integers(2, size=60)
+    svm = RBFSVM(accuracy_threshold="best", random_state=0, n_attacked=0).fit(X, y)
+    path = svm.gamma_path_
+    assert path.accuracy.max() < 0.9
+    assert path.chosen == np.flatnonzero(path.accuracy == path.accuracy.max())[-1]
+    with pytest.raises(ValueError, match="accuracy_threshold must be a share of 1 or \"best\", got 'most'"):
+        RBFSVM(accuracy_threshold="most").fit(X, y)

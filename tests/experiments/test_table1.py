@@ -74,11 +74,29 @@ def test_numbers_are_those_of_the_attacks(found: tuple[table1.Table1Report, Path
     unit = found[0].results[0].units[2]
     assert unit.accuracy == right.mean()
     assert unit.attacks[0].adversarial_accuracy == (right & ~fooled).mean()
+    righted = ~right & (svm.predict(mfakit.attacks.gradient_attack(svm, X).x_adv) == y)
+    assert unit.attacks[0].adversarial_accuracy_paper == ((right & ~fooled) | righted).mean()
     np.testing.assert_allclose(unit.attacks[0].mean_l2, distance[fooled].mean(), rtol=1e-12)
     np.testing.assert_allclose(unit.attacks[0].mean_ratio, (distance / radius)[fooled].mean(), rtol=1e-9)
     # The exact distance to the plane.
     plane = np.abs(svm.decision_function(X.astype(np.float64))) / np.linalg.norm(svm.coef_)
     np.testing.assert_allclose(distance[fooled], plane[fooled], rtol=1e-4)
+
+
+def test_the_papers_count_includes_what_the_attack_makes_right() -> None:
+    """A machine of few samples is wrong on some; where every sample is fooled the paper counts 100 - accuracy."""
+    parameters = {"linear-svm": {"C": 1e-6}}
+    found = table1.run(
+        ["mnist-27"], classifiers=["linear-svm"], n=24, n_train=10, parameters=parameters, progress=False, sigma=0.3,
+    )  # fmt: skip
+    (unit,) = found.results[0].units
+    (attack,) = unit.attacks
+    assert 0.5 < unit.accuracy < 1.0
+    assert attack.adversarial_accuracy == 0.0
+    assert attack.adversarial_accuracy_paper == pytest.approx(1.0 - unit.accuracy, abs=1e-12)
+    header = found.table().columns
+    assert header.index("not\nfooled") + 1 == header.index("adv.\n(%)")
+    assert "it is 100 - acc. where every sample is fooled" in found.notes
 
 
 def test_files_hold_what_is_printed(found: tuple[table1.Table1Report, Path]) -> None:

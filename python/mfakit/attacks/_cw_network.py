@@ -161,13 +161,15 @@ def as_module(model: Any, device: Any) -> nn.Module:
     Raises
     ------
     TypeError
-        For anything else.
+        For anything else, with the reason.
     """
+    from ..classifiers._recognise import Unrecognised, as_classifier
     from ..classifiers.network import as_device
     from ..torch import BayesClassifierModule, SVMModule
 
     if isinstance(model, nn.Module):
         return model
+    model = as_classifier(model)
     at = torch.device("cpu") if device is None else as_device(device)
     if isinstance(model, BayesClassifier):
         return BayesClassifierModule(model).to(at)
@@ -176,9 +178,7 @@ def as_module(model: Any, device: Any) -> nn.Module:
         network = model.to_torch()
     if isinstance(network, nn.Module):
         return network
-    if hasattr(model, "intercept_") and (hasattr(model, "coef_") or hasattr(model, "support_vectors_")):
+    try:
         return SVMModule(model).to(at)
-    raise TypeError(
-        f"{type(model).__name__} cannot be attacked: it is no torch module, BayesClassifier, fitted support vector "
-        "machine, or fitted classifier with a module_"
-    )
+    except Unrecognised as error:
+        raise TypeError(f"{error}; or pass a torch module, or a classifier that has one as its module_") from error

@@ -65,7 +65,7 @@ def carlini_wagner_l2(
     model : torch.nn.Module or classifier
         A module in evaluation mode that maps samples to logits [n, C], C ≥ 2; a :class:`mfakit.BayesClassifier` (by
         :class:`mfakit.torch.BayesClassifierModule`, in float64); a classifier with a network in ``module_``; a fitted
-        support vector machine (by :class:`mfakit.torch.SVMModule`).
+        linear classifier or support vector machine (by :class:`mfakit.torch.SVMModule`).
     X : array-like, [n, d]
         For a module also [n, ...], such as images [n, C, H, W], passed on in this shape.
     y : array-like [n], optional
@@ -118,7 +118,7 @@ def carlini_wagner_l2(
     Raises
     ------
     TypeError
-        A model that is none of those.
+        A model that is none of those, with the reason: a regressor, a classifier that is not fitted, ...
     ValueError
         NaN or inf in X, inputs outside `bounds`, labels or targets that are no classes, a module in training mode, one
         that returns a single logit, is not differentiable or does not take such samples, an argument out of range.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, to_numpy
-from .._options import Options, no_out
+from .._options import Options, no_out, refuse_unknown
 from .._progress import open_bar
 from .._shares import plan_crew
 from ..backends import get_arrays, get_backend
@@ -22,7 +22,7 @@ from ..backends.host import Host
 from .blocks import attack_blocks, plan_walks, victims_of
 from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
-from .machines import KernelVictim, LinearVictim, as_victim
+from .machines import KernelVictim, LinearVictim, as_victim, attackable
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds, push_until_flipped
 from .victims import PROBES, GradientVictim, MixtureVictim
@@ -62,8 +62,10 @@ def gradient_attack(
     clf : BayesClassifier or classifier
         Anything with ``decision_function`` ([n], positive for the second class, or [n, C]) and ``decision_gradient``
         ([n, d] or [n, C, d]): :class:`mfakit.classifiers.CNN`, ``LinearSVM``, ``RBFSVM``, ...; and of scikit-learn
-        whatever is linear (``coef_``) and an ``SVC(kernel="rbf")`` of two classes. For a Bayes classifier the walk is
-        between components.
+        what decides linearly or by one machine of RBF kernels: classifiers with ``coef_``, ``NearestCentroid``,
+        ``SVC`` of two classes, ``OneVsRestClassifier`` and ``CalibratedClassifierCV(ensemble=False)`` of these,
+        pipelines of affine steps before a linear one, and fitted searches. What is read off is compared with the
+        classifier's own decisions first. For a Bayes classifier the walk is between components.
     X : array-like, [n, d]
     y : array-like [n], optional
         True classes, as values of ``clf.classes_`` (a Bayes classifier's are 0, 1, ...); None takes the predicted ones.
@@ -102,7 +104,7 @@ def gradient_attack(
     Raises
     ------
     TypeError
-        A classifier that cannot be attacked.
+        A classifier that cannot be attacked, with the reason: a regressor, one that is not fitted, a torch module, ...
     ValueError
         NaN or inf in X, labels that are not classes, inputs outside `bounds`, a step size or option out of range.
 
@@ -124,6 +126,8 @@ def gradient_attack(
         "attack": "gradient", "step_size": step_size, "max_steps": max_steps, "polish": polish, "targets": targets,
         "direction": direction, "bounds": as_bounds(bounds), "path": path,
     }  # fmt: skip
+    clf = attackable(clf)
+    refuse_unknown("gradient_attack", options, gradient_attack.__kwdefaults__ or ())
     no_out("gradient_attack", options)
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
@@ -172,7 +176,7 @@ def _attack(
             inside_bounds(block, bounds, first)
             walk = _walk(victim, block, None if labels is None else labels[part], coordinates, taken)
             walk.run(steps)
-            there = push_until_flipped(victim.strict(), walk, block, bounds)
+            there = push_until_flipped(victim.final(), walk, block, bounds)
             points[part] = there if rows.device is not None else arrays.to_host(there)
             return walk.state
 

@@ -1,33 +1,39 @@
-"""Linear and kernel machines as the gradient attack sees them, ours and scikit-learn's, and who is taken for what."""
+"""Linear and kernel machines as the gradient attack sees them, and which of its views a classifier is attacked by."""
 
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._options import Options
 from ..bayes import BayesClassifier
-from .victims import PROBES, Choice, GradientVictim, MixtureVictim
-
-if TYPE_CHECKING:
-    from ..classifiers._kernel_products import RBFMachine
+from ..classifiers._forms import KernelForm, LinearForm
+from ..classifiers._kernel_products import RBFMachine
+from ..classifiers._recognise import Unrecognised, as_classifier, is_module, machine_form
+from .victims import Choice, Confirmed, GradientVictim, MixtureVictim, Strict
 
 __all__ = ["KernelVictim", "LinearVictim", "as_victim"]
 
 Array = Any  # NumPy's
 
-# A machine recognised by its attributes is believed where its own decisions agree this well.
-AGREEMENT = 1e-5
+
+class _MachineVictim(GradientVictim):
+    """A classifier by the form that was read off it."""
+
+    def final(self) -> Strict:
+        """Verified by the form and, of classifiers that are not ours, by their own predict."""
+        ours = type(self.clf).__module__.split(".")[0] == "mfakit" or not callable(getattr(self.clf, "predict", None))
+        return Strict(self) if ours else Confirmed(self)
 
 
-class LinearVictim(GradientVictim):
+class LinearVictim(_MachineVictim):
     """f = W x + b, in float64: W [1 or C, d], b [1 or C]. Its nearest boundary is known in closed form."""
 
-    def __init__(self, clf: Any, options: Options, sample: Array, weights: Array, intercept: Array) -> None:
-        self.weights, self.intercept = weights.astype(np.float64), intercept.astype(np.float64)
-        self.narrow = weights.dtype.itemsize < 8
+    def __init__(self, clf: Any, options: Options, sample: Array, form: LinearForm) -> None:
+        self.weights, self.intercept = form.weights, form.intercept
+        self.narrow = form.narrow or (form.stepwise and sample.dtype.itemsize < 8)
         super().__init__(clf, options, sample)
 
     def differences(self, y: Array) -> tuple[Array, Array]:
@@ -48,7 +54,7 @@ class LinearVictim(GradientVictim):
         return 2.0**-24 if self.narrow else 2.0**-53
 
 
-class KernelVictim(GradientVictim):
+class KernelVictim(_MachineVictim):
     """A machine of RBF kernels: scores and gradients by its products in float64, without the checks of its owner.
 
     With `log_ratio` its direction is the difference of the log-gradients of the two sums that its decision is the
@@ -103,7 +109,6 @@ def as_victim(
     """The view of a classifier that the attack walks on; blocks of at most `rows` samples, of which `sample` [b, d] are
     some, in the data's dtype. `device`: where they lie, None for the host.
     """
-    clf = _nameless(clf)
     if isinstance(clf, BayesClassifier):
         return MixtureVictim(clf, rows, options, device)
     if device is not None or options.backend == "cuda":
@@ -111,18 +116,36 @@ def as_victim(
             f"a {type(clf).__name__} is attacked on the host, and X is on {device or 'the way to a device'}; pass "
             "X.get() or X.cpu(), and a backend of the host"
         )
-    machine = _rbf_machine(clf, sample)
-    if machine is not None:
-        return KernelVictim(clf, options, sample, machine, log_ratio)
-    linear = _linear_parts(clf, sample)
-    if linear is not None:
-        return LinearVictim(clf, options, sample, *linear)
-    if callable(getattr(clf, "decision_function", None)) and callable(getattr(clf, "decision_gradient", None)):
-        return GradientVictim(clf, options, sample)
-    raise TypeError(
-        f"{type(clf).__name__} cannot be attacked by gradient: it has no decision_function and decision_gradient, nor "
-        f"is it a fitted linear classifier or RBF SVM of two classes"
-    )
+    try:
+        form = machine_form(clf, sample)
+    except Unrecognised as error:
+        if differentiable(clf):
+            return GradientVictim(_nameless(clf), options, sample)
+        raise TypeError(f"{error}; or give it decision_gradient beside decision_function") from error
+    if isinstance(form, KernelForm):
+        return KernelVictim(clf, options, sample, form.machine, log_ratio)
+    return LinearVictim(clf, options, sample, form)
+
+
+def attackable(clf: Any) -> Any:
+    """The classifier that the gradient attack is given, or that a fitted search holds.
+
+    Raises
+    ------
+    TypeError
+        For what is no fitted classifier, and for torch modules.
+    """
+    if is_module(clf):
+        raise TypeError(
+            f"{type(clf).__name__} is a torch module, and gradient_attack takes classifiers with decision_function; "
+            "call carlini_wagner_l2, which takes modules, or pass the classifier that the module was made of"
+        )
+    return as_classifier(clf)
+
+
+def differentiable(clf: Any) -> bool:
+    """Whether a classifier offers its decisions and their gradients itself."""
+    return all(callable(getattr(clf, name, None)) for name in ("decision_function", "decision_gradient"))
 
 
 def _nameless(clf: Any) -> Any:
@@ -133,45 +156,3 @@ def _nameless(clf: Any) -> Any:
         clf = copy(clf)
         del clf.feature_names_in_
     return clf
-
-
-def _rbf_machine(clf: Any, sample: Array) -> RBFMachine | None:
-    """The machine of our RBFSVM, or of scikit-learn's fitted SVC(kernel="rbf") of two classes."""
-    machine: RBFMachine | None = getattr(clf, "kernel_machine", None)
-    if machine is not None or getattr(clf, "kernel", None) != "rbf" or len(getattr(clf, "classes_", ())) != 2:
-        return machine
-    support, dual, intercept, gamma = (
-        getattr(clf, name, None) for name in ("support_vectors_", "dual_coef_", "intercept_", "_gamma")
-    )
-    if (
-        gamma is None or not isinstance(support, np.ndarray) or not isinstance(dual, np.ndarray)
-    ):  # not fitted, or sparse
-        return None
-    from ..classifiers._kernel_products import RBFMachine
-
-    machine = RBFMachine(support, dual, np.asarray(intercept), gamma)
-    x = sample[:PROBES].astype(np.float64)
-    if not len(x):
-        return machine
-    return machine if np.allclose(machine.values(x)[:, 0], clf.decision_function(x), AGREEMENT, AGREEMENT) else None
-
-
-def _linear_parts(clf: Any, sample: Array) -> tuple[Array, Array] | None:
-    """W [1 or C, d] and b of whatever has coef_ and intercept_, if its decisions are W x + b."""
-    W, b, classes = (getattr(clf, name, None) for name in ("coef_", "intercept_", "classes_"))
-    if not isinstance(W, np.ndarray) or W.ndim != 2 or b is None or classes is None:
-        return None
-    if not callable(getattr(clf, "decision_function", None)) or len(W) != (1 if len(classes) == 2 else len(classes)):
-        return None
-    if len(classes) > 2 and np.shape(getattr(clf, "dual_coef_", W))[0] != len(W):
-        return None  # pairwise machines, of which three classes have three
-    b = np.broadcast_to(np.asarray(b, W.dtype), len(W))
-    x = sample[:PROBES].astype(np.float64)
-    if not len(x):
-        return W, b
-    with np.errstate(over="ignore"):
-        size = np.linalg.norm(x, axis=1).max(initial=0.0) * np.linalg.norm(W, axis=1).max() + np.abs(b).max()
-    decision = np.asarray(clf.decision_function(x)).reshape(len(x), -1)
-    if decision.shape != (len(x), len(W)) or not np.allclose(x @ W.T + b, decision, AGREEMENT, AGREEMENT * size):
-        return None
-    return W, b

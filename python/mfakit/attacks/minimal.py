@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
-from .._options import Options, no_out
+from .._options import Options, no_out, refuse_unknown
 from .._progress import open_bar
 from .._threads import forked
 from ..backends import why_missing
@@ -190,6 +190,7 @@ def minimal_perturbation(
     (array([1.]), array([1.]))
     """
     path = _path(clf, path)
+    refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
     opts = Options(**options)
     clf = clf.to("cpu")  # wherever it was put, the proof is computed on the host
@@ -251,7 +252,8 @@ def _path(clf: Any, path: str) -> str:
         raise ValueError(f"path must be one of {PATHS}, got {path!r}")
     if not isinstance(clf, BayesClassifier):
         raise ValueError(
-            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier"
+            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; for "
+            "other classifiers take gradient_attack, or carlini_wagner_l2 for networks"
         )
     if path == "general":
         return path

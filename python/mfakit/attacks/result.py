@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from .._arrays import to_numpy
+
 if TYPE_CHECKING:
     from .minimal import Grade, MinimalResult
 
@@ -77,8 +79,41 @@ class AttackResult:
 
     @property
     def adversarial_accuracy(self) -> float:
-        """Accuracy on x_adv: right before, and not fooled."""
+        """Share of all samples that were right before and were not fooled; not the paper's count, which is
+        :meth:`adversarial_accuracy_paper`.
+        """
         return float((~self.already_wrong & ~self.success).mean()) if len(self.success) else float("nan")
+
+    def adversarial_accuracy_paper(self, y: Any) -> float:
+        """Adversarial accuracy as the paper counts it: the share of all samples, those included that were wrong before,
+        whose decision at x_adv is the true class.
+
+        The paper's attacks are called without labels and change the *predicted* class, so that of two classes a sample
+        that was wrong becomes right: where every sample is fooled this is 1 - accuracy, while
+        :attr:`adversarial_accuracy` is 0.
+
+        Parameters
+        ----------
+        y : array-like, int [n]
+            The true classes, in the terms of :attr:`y` (indices into ``classes_``).
+
+        Raises
+        ------
+        ValueError
+            For labels of other samples, or an attack with labels that left samples alone because they were wrong.
+        """
+        labels = to_numpy(y)
+        if labels.shape != self.y.shape or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"y must be the true classes of the {len(self)} samples as integers, got {labels.dtype} {labels.shape}"
+            )
+        unattacked = self.already_wrong & (self.reason == "already wrong")
+        if unattacked.any():
+            raise ValueError(
+                f"{int(unattacked.sum())} sample(s) were wrong already and not attacked, and the paper's count has "
+                "them; attack again without y"
+            )
+        return float((self.y_adv == labels).mean()) if len(labels) else float("nan")
 
     def grade(self, minimal: MinimalResult) -> Grade:
         """Ratios of this attack to the certified minima of the same samples; see :func:`minimal_perturbation`.

@@ -6,6 +6,7 @@ anything with ``decision_function`` and ``decision_gradient``. Linear and kernel
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from ..backends import get_arrays, get_backend
 from ..bayes import BayesClassifier
 from ..evaluator import Evaluator
 
-__all__ = ["PROBES", "Choice", "GradientVictim", "MixtureVictim", "Strict"]
+__all__ = ["PROBES", "Choice", "Confirmed", "GradientVictim", "MixtureVictim", "Strict"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
@@ -69,6 +70,8 @@ class MixtureVictim:
     def strict(self) -> MixtureVictim:
         """Itself: its scores are refined, and their size says what rounding does to them."""
         return self
+
+    final = strict
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
         """log prior_c p_c(x) [n, C], and the most likely component of the true class and of any other at x."""
@@ -147,6 +150,10 @@ class GradientVictim:
 
     def strict(self) -> Strict:
         """The same with the true class raised by what rounding may do."""
+        return Strict(self)
+
+    def final(self) -> Strict:
+        """What the returned points are verified by."""
         return Strict(self)
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
@@ -233,6 +240,23 @@ class Strict:
         X = X.astype(self.victim.dtype).astype(np.float64)
         joint, choice = self.victim.scores(X, y)
         joint[np.arange(len(y)), y] += self.victim.rounding(X, y, joint, choice)
+        return joint, choice
+
+
+class Confirmed(Strict):
+    """The same, and a sample that the classifier's own predict calls right is right: what was read off a classifier of
+    another library is exact, but that library may compute it with more rounding, in float32 or over support vectors.
+    """
+
+    def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
+        """Scores [n, C] and choices."""
+        joint, choice = super().scores(X, y)
+        victim, rows = self.victim, np.arange(len(y))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names of columns, which arrays do not have
+            labels = np.asarray(victim.clf.predict(X.astype(victim.dtype)))
+        right = labels == np.asarray(victim.clf.classes_)[y]
+        joint[rows[right], y[right]] = joint[right].max(axis=1, initial=-np.inf)
         return joint, choice
 
 

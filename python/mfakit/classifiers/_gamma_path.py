@@ -43,7 +43,8 @@ class GammaPath:
     n_support : int64 [p]
         Support vectors of the fit to the rest.
     mean_l2, adversarial_accuracy : float64 [p]
-        Of the gradient attack on a few samples held out, in data units; NaN if none were attacked (or none fooled).
+        Of the gradient attack on a few samples held out, in data units, and the share of these that were right and were
+        not fooled; NaN if none were attacked (or none fooled).
     chosen : int
         Index of the largest γ whose accuracy is at least the threshold.
     """
@@ -62,9 +63,11 @@ class GammaPath:
 
 
 class PathSettings(NamedTuple):
-    """How to search: threshold and samples to attack of the held-out ones, and how to compute."""
+    """How to search: threshold (None: the best accuracy of the path) and samples to attack of the held-out ones, and
+    how to compute.
+    """
 
-    threshold: float
+    threshold: float | None
     n_attacked: int
     penalty: Penalty
     threads: int
@@ -118,12 +121,13 @@ def search_gamma(
     values = np.sort(DEFAULT_MULTIPLES / mean if gammas is None else np.asarray(gammas, np.float64))
     study = _Study(distances, rows, codes, split, settings, np.sqrt(mean))
     accuracy, n_support, mean_l2, robust = (np.array(c) for c in zip(*_in_threads(study, values), strict=True))
-    good = np.flatnonzero(accuracy >= settings.threshold)
+    threshold = accuracy.max() if settings.threshold is None else settings.threshold
+    good = np.flatnonzero(accuracy >= threshold)
     if not len(good):
         best = int(accuracy.argmax())
         raise ValueError(
-            f"no γ of the path keeps a validation accuracy of {settings.threshold:g}: the best is {accuracy[best]:.4g} "
-            f"at γ={values[best]:.4g}; lower accuracy_threshold, or give other gammas"
+            f"no γ of the path keeps a validation accuracy of {threshold:g}: the best is {accuracy[best]:.4g} at "
+            f'γ={values[best]:.4g}; lower accuracy_threshold, pass "best", or give other gammas'
         )
     if good[-1] == len(values) - 1:
         _logger.info("the largest γ of the path, %g, is still accurate: a larger one may be too", values[-1])

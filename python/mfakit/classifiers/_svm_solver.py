@@ -72,6 +72,9 @@ def _binary(kernel: Array, y: Array, penalty: Penalty) -> tuple[Array, Array, fl
 
     # libsvm keeps rows of the kernel in float32; with room for all of them it reads each once.
     room = max(200.0, 4.4 * len(y) ** 2 / 2**20)
-    svc = SVC(C=penalty.C, kernel="precomputed", tol=penalty.tol, max_iter=penalty.max_iter, cache_size=room)
+    # A seed of its own: without one scikit-learn draws it from NumPy's global stream, though nothing here is random.
+    svc = SVC(
+        C=penalty.C, kernel="precomputed", tol=penalty.tol, max_iter=penalty.max_iter, cache_size=room, random_state=0
+    )
     svc.fit(kernel, y)
     return svc.support_.astype(np.int64), svc.dual_coef_[0], float(svc.intercept_[0]), int(svc.n_iter_[0])

@@ -142,8 +142,9 @@ class RBFSVM(KernelSVM):
     gamma : {"largest-accurate", "scale"} or float
         γ. "largest-accurate" fits a path of them to a part of the samples, keeps the largest that is accurate on the
         rest, and fits that to all. "scale": 1 / (d · variance of all entries of X), as scikit-learn has it.
-    accuracy_threshold : float
-        What is accurate: the least share of the held-out samples that is right.
+    accuracy_threshold : float or "best"
+        What is accurate: the least share of the held-out samples that is right; "best": what the most accurate γ of the
+        path reaches, so that there is always one.
     validation_share : float
         Share of each class that is held out for the path.
     gammas : sequence of float, optional
@@ -202,7 +203,7 @@ class RBFSVM(KernelSVM):
         C: float = 1.0,
         gamma: str | float = "largest-accurate",
         *,
-        accuracy_threshold: float = 0.99,
+        accuracy_threshold: float | str = 0.99,
         validation_share: float = 0.2,
         gammas: Sequence[float] | None = None,
         n_attacked: int = 20,
@@ -239,8 +240,9 @@ class RBFSVM(KernelSVM):
             raise ValueError("the distances between rows of X are lost in rounding; scale X up or centre it")
         learned: dict[str, Any] = {"path": None}
         if self.gamma == "largest-accurate":
+            threshold = None if isinstance(self.accuracy_threshold, str) else float(self.accuracy_threshold)
             settings = PathSettings(
-                float(self.accuracy_threshold), int(self.n_attacked), self._penalty(), self._options().threads,
+                threshold, int(self.n_attacked), self._penalty(), self._options().threads,
                 self.progress,
             )  # fmt: skip
             split = stratified_split(codes, self.validation_share, as_generator(self.random_state))
@@ -281,7 +283,11 @@ class RBFSVM(KernelSVM):
         else:
             check_numbers({"gamma": self.gamma}, positive=True)
         check_integers({"n_attacked": self.n_attacked}, 0)
-        check_numbers({"accuracy_threshold": self.accuracy_threshold}, positive=False, below=np.nextafter(1.0, 2.0))
+        if isinstance(self.accuracy_threshold, str):
+            if self.accuracy_threshold != "best":
+                raise ValueError(f'accuracy_threshold must be a share of 1 or "best", got {self.accuracy_threshold!r}')
+        else:
+            check_numbers({"accuracy_threshold": self.accuracy_threshold}, positive=False, below=np.nextafter(1.0, 2.0))
         check_numbers({"validation_share": self.validation_share}, positive=True, below=1.0)
         if self.gammas is not None:
             try:

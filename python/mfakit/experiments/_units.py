@@ -32,7 +32,7 @@ _logger = logging.getLogger("mfakit")
 
 KIND = "experiment-part"
 # Raise this when what a part holds or means changes.
-PART_VERSION = 1
+PART_VERSION = 2  # 2: which of the wrong samples an attack makes right
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
