@@ -17,8 +17,8 @@ __all__ = ["STEPS_IN_UNIT", "Frame", "first_lengths"]
 # Without bounds the unit is this many steps of Adam. It is 1 for the paper's learning rate.
 STEPS_IN_UNIT = 100.0
 # A step of the learning rate "auto": this share of the ℓ∞ distance to the boundary, so that Adam, whose first steps
-# change every feature equally, needs ten of them for a linear model.
-STEP_SHARE = 0.1
+# change every feature equally, needs twenty of them for a linear model.
+STEP_SHARE = 0.05
 # Lengths along the gradient that are tried in search of the boundary: powers of two of the linear model's distance.
 SHORTEST, LONGEST = -16, 8
 

@@ -29,6 +29,8 @@ BOXED_RATE = 0.01
 # A search ends where the best loss did not fall by 1e-4 of itself in this share of max_iterations; it is looked at this
 # many times in that share. Not before GRACE of it: Adam's momentum carries it far beyond the boundary, and back.
 PATIENCE, PROGRESS, LOOKS, GRACE = 0.06, 0.9999, 4, 0.2
+# Each rescue search makes steps this many times longer where their length was measured, and not given.
+LONGER = 4.0
 # x is pulled in by this factor before arctanh, which is infinite at the bounds.
 INSIDE = 0.999999
 # "auto" starts at this multiple of the constant at which a linear model's minimum lies on its boundary.
@@ -49,6 +51,11 @@ class Settings(NamedTuple):
     polish: bool
     # What a constant is divided by while no smaller one is known to fail.
     shrink: float
+
+    @property
+    def measured(self) -> bool:
+        """Whether each sample's unit of length is made from the model around it."""
+        return self.bounds is None and self.learning_rate is None
 
     @property
     def step(self) -> float:
@@ -230,6 +237,9 @@ def search(
         lost = rows[(left[rows] == 0) & torch.isinf(high[rows]) & (spare[rows] > 0)]
         left[lost], rescued[lost] = 1, True
         spare[lost] -= 1
+        if settings.measured:  # the boundary may be farther than it looked: lengths are in longer units from here on
+            frame.unit[lost] *= LONGER
+            c[lost], low[lost] = c[lost] / LONGER**2, low[lost] / LONGER**2
         between = torch.where(low > 0, 0.5 * (low + high), high / settings.shrink)
         c = torch.where(torch.isinf(high), c * 10.0, between).clamp_max(_largest(c.dtype))
         progress(len(rows))

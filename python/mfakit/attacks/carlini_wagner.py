@@ -80,7 +80,7 @@ def carlini_wagner_l2(
         then bisected.
     learning_rate : float or "auto"
         Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box. "auto" is
-        0.01 with bounds. Without them it is a tenth of a sample's ℓ∞ distance to the boundary, which is looked for
+        0.01 with bounds. Without them it is a twentieth of a sample's ℓ∞ distance to the boundary, which is looked for
         along the gradient there: right in any unit of the data.
     initial_const : float or "auto"
         The first c of ‖δ‖² + c · margin, ‖δ‖ in data units. "auto" measures the scale of the logits: per sample
