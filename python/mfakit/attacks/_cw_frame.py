@@ -92,4 +92,4 @@ def first_lengths(network: Network, x: Tensor, aim: Aim, missing: Tensor, gradie
     largest = length * norm / gradient.double().abs().sum(dim=1)
     unit = (STEPS_IN_UNIT * STEP_SHARE) * torch.where(torch.isfinite(largest), largest, length)
     info = torch.finfo(network.work)
-    return unit.clamp(info.tiny, info.max**0.5)[:, None].to(network.work)
+    return unit.clamp(info.tiny, 1e-3 * info.max)[:, None].to(network.work)

@@ -123,8 +123,6 @@ class Descent:
         self.w = self.path.start.clone()
         self.rows = torch.arange(len(c), device=c.device)
         self.c, self.may_stop = c, may_stop
-        # Of the margin's gradient in data units, in the loss whose lengths are in units.
-        self.pull = (c * frame.unit[:, 0])[:, None]
         self.first, self.second, self.best_p = (torch.zeros_like(self.w) for _ in range(3))
         self.best, self.lowest, self.mark = (torch.full_like(c, math.inf) for _ in range(3))
         self.stale = torch.zeros_like(self.rows)
@@ -167,7 +165,8 @@ class Descent:
         nearer = torch.nonzero((missing < 0) & (square < self.best))[:, 0]
         if len(nearer):
             self.best[nearer], self.best_p[nearer] = square[nearer], p[nearer]
-        gradient = self.path.chain(p.mul_(2.0).addcmul_(gradient, self.pull), t)
+        # The unit first: its product with a gradient in data units is of ordinary size, that with c may overflow.
+        gradient = self.path.chain(p.mul_(2.0).addcmul_(gradient.mul_(self.frame.unit), self.c[:, None]), t)
         self.first.lerp_(gradient, 1.0 - BETA1)
         self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
         # Both bias corrections go into the step's length.
@@ -191,7 +190,7 @@ class Descent:
         self.aim, self.frame = self.aim.take(going), self.frame.take(going)
         self.path.take(going)
         for name in (
-            "rows", "c", "pull", "w", "first", "second", "best_p", "best", "lowest", "mark", "stale", "undecided",
+            "rows", "c", "w", "first", "second", "best_p", "best", "lowest", "mark", "stale", "undecided",
             "astray", "may_stop",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name)[going])

@@ -144,7 +144,7 @@ def carlini_wagner_l2(
     so that ``preset="paper"`` is meant for images in [0, 1], and without bounds a number for `learning_rate` with the
     unit. The search moves displacements, not points, so that the data may be far from 0 or in a narrow range, as long
     as the model's dtype resolves it. A module in half precision runs in its own dtype; lengths and Adam are in float32.
-    Bounds may be 3e-35 to 3e34 wide, in float64 1e-277 to 1e277. Autocast, torch's default device and other settings
+    Bounds may be 2e-35 to 5e34 wide, in float64 1e-277 to 1e277. Autocast, torch's default device and other settings
     around the call do not reach the model.
 
     References
