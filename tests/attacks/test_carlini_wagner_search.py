@@ -43,7 +43,13 @@ def test_constants_grow_tenfold_until_success_and_are_bisected_then(constants: l
     carries a sample a little further.
     """
     net = linear()
-    options: dict[str, Any] = {"bounds": None, "initial_const": 1e-3, "rescue_searches": 0, "max_iterations": 400, "learning_rate": 0.01}
+    options: dict[str, Any] = {
+        "bounds": None,
+        "initial_const": 1e-3,
+        "rescue_searches": 0,
+        "max_iterations": 400,
+        "learning_rate": 0.01,
+    }
     together = []
     for distances in ([0.3, 0.01], [0.3], [0.01]):
         constants.clear()

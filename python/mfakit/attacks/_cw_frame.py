@@ -1,4 +1,4 @@
-"""Where the search of Carlini and Wagner's attack moves: displacements from the samples, in units of length of their own.
+"""Where the search of Carlini and Wagner's attack moves: displacements of the samples, each in its own unit of length.
 
 A displacement is never computed as a difference of two points: far from 0, or in a narrow range, that difference would
 be rounding alone. A displacement in units is of ordinary size whatever the data's unit, range and offset are, and only
@@ -72,8 +72,8 @@ def first_lengths(network: Network, x: Tensor, aim: Aim, missing: Tensor, gradie
     `STEP_SHARE` of the ℓ∞ distance to the boundary.
 
     The boundary is looked for along the gradient, since a linear model's distance, missing / ‖gradient‖, is too large
-    by orders of magnitude where the margin saturates. `missing` [m] and `gradient` [m, d] are those at x; `hinge` is the
-    confidence asked for.
+    by orders of magnitude where the margin saturates. `missing` [m] and `gradient` [m, d] are those at x; `hinge` is
+    the confidence asked for.
     """
     norm = gradient.double().norm(dim=1)
     spacing = torch.finfo(network.dtype).eps * (x.double().norm(dim=1) + aim.size.double() / norm)

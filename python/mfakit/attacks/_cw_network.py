@@ -149,7 +149,7 @@ class Network:
     def input_rounding(self, x: Tensor, aim: Aim, z: Tensor, proof: Proof) -> Tensor:
         """What rounding x and the layers may move the margin by, [m]."""
         _, gradient = self.descend(x, aim, None)
-        moved = gradient.double().norm(dim=1) * x.double().norm(dim=1)
+        moved: Tensor = gradient.double().norm(dim=1) * x.double().norm(dim=1)
         features = float(x.shape[1]) ** 0.5 if proof.every_feature else 1.0
         return (proof.input_units * features * self.unit_of(z) * moved).to(z.dtype)
 

@@ -35,7 +35,7 @@ LONGEST_PUSH = 0.1
 def polish(frame: Frame, points: Tensor, aim: Aim, confidence: float) -> Tensor:
     """Displacements [m, d] that meet the aim and are no longer than `points` are, which meet it."""
     network = frame.network
-    start = network.sure_margin(frame.at(torch.zeros_like(points)), aim) + confidence
+    start: Tensor = network.sure_margin(frame.at(torch.zeros_like(points)), aim) + confidence
     best, _ = _cut(frame, points, start, aim, confidence)
     rows, size = torch.arange(len(points), device=points.device), torch.ones_like(frame.unit[:, 0])
     for _ in range(TURNS):
@@ -66,7 +66,7 @@ def _towards(frame: Frame, here: Tensor, aim: Aim, confidence: float) -> Tensor:
     norm = g.double().norm(dim=1)
     g = torch.where(norm[:, None] > 0, g / norm[:, None], 0.0).to(here.dtype)
     level = (g * here).sum(dim=1) - ((margin + confidence) / norm / frame.unit[:, 0].double()).to(here.dtype)
-    step = (level / g.square().sum(dim=1))[:, None] * g
+    step: Tensor = (level / g.square().sum(dim=1))[:, None] * g
     room = frame.room()
     if room is None:
         return step
@@ -135,8 +135,8 @@ def _pushed(
     network: Network, X: Array, here: Array, seen: Array | None, aim: Aim, bounds: tuple[float, float] | None,
     proof: Proof, widely: bool,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """What :func:`settle` returns, by one proof; `seen` [m, d] are points to try as well. `widely`: push by lengths that
-    the dtypes resolve even where that is farther than the way so far.
+    """What :func:`settle` returns, by one proof; `seen` [m, d] are points to try as well. `widely`: push by lengths
+    that the dtypes resolve even where that is farther than the way so far.
     """
     points, sure, decisions = X.copy(), np.zeros(len(X), bool), np.zeros(len(X), np.int64)
     rows, onward = np.arange(len(X)), np.zeros_like(here)

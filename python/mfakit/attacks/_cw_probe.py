@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ._cw_network import PROOFS, Aim, Network, size_of
 
-__all__ = ["probe"]
+__all__ = ["operations", "probe"]
 
 # Two answers to one question differ where they differ by more than this share of the largest logit, in units in the
 # last place, and at most by this share in half precision.
@@ -52,6 +52,30 @@ def probe(network: Network, x: Tensor) -> int:
     if not _stands_alone(network, x, z, tolerance):
         raise _coupled(network.module)
     return int(z.shape[1])
+
+
+def operations(network: Network, x: Tensor) -> float:
+    """Operations of one step of the search for one sample x [1, d], forward and backward: those of the layers whose
+    outputs are made with a matrix of weights, or two for each parameter where the layers cannot be looked into.
+    """
+    found = 0.0
+
+    def count(layer: Any, _: Any, output: Any) -> None:
+        nonlocal found
+        if isinstance(output, Tensor):
+            found += 2.0 * layer.weight.numel() * output.numel() / layer.weight.shape[0]
+
+    # What torch.compile made would be compiled again.
+    module = getattr(network.module, "_orig_mod", network.module)
+    layers = [p for p in module.modules() if getattr(getattr(p, "weight", None), "ndim", 0) >= 2]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        with torch.no_grad():
+            module(x.reshape(-1, *network.shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 2.0 * max(found, 2.0 * sum(p.numel() for p in module.parameters()))
 
 
 def _logits(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,8 +145,6 @@ def _coupled(module: nn.Module) -> ValueError:
         name, kind = culprits[0]
         why = f"its part {name!r}, a {kind} with track_running_stats=False, normalises by the batch's own statistics"
     return ValueError(
-        f"the model's answer for a sample depends on the other samples in its batch: {why}; attack a model that answers "
-        "for each sample alone, such as one with running statistics in evaluation mode"
+        f"the model's answer for a sample depends on the other samples in its batch: {why}; attack a model that "
+        "answers for each sample alone, such as one with running statistics in evaluation mode"
     )
-
-

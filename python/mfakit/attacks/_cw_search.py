@@ -117,7 +117,9 @@ class Descent:
     `may_stop` [m] are those that may end early.
     """
 
-    def __init__(self, network: Network, frame: Frame, aim: Aim, c: Tensor, may_stop: Tensor, settings: Settings) -> None:
+    def __init__(
+        self, network: Network, frame: Frame, aim: Aim, c: Tensor, may_stop: Tensor, settings: Settings
+    ) -> None:
         self.network, self.settings, self.frame, self.aim = network, settings, frame, aim
         self.path = Path(frame)
         self.w = self.path.start.clone()

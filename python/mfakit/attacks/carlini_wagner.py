@@ -236,7 +236,8 @@ def _attack(
     network: Network, rows: RowBlocks, given: _Labels, search: Settings, batch_size: int, progress: bool | None
 ) -> tuple[list[State], Array]:
     """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
-    from ._cw_probe import probe
+    from ..classifiers.network import bounded_threads
+    from ._cw_probe import operations, probe
 
     n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
     first = rows.block(0, min(n, batch_size))
@@ -246,7 +247,8 @@ def _attack(
     # Without samples nothing says how many classes there are.
     n_classes = probe(network, network.tensor(first)) if n else 2
     labels, goals = given.columns(n, n_classes)
-    with open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
+    work = min(n, batch_size) * operations(network, network.tensor(first[:1])) if n else 0.0
+    with bounded_threads(work), open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
         for start in range(0, n, batch_size):
             part = slice(start, min(start + batch_size, n))
             block = _Block(network, rows.block(part.start, part.stop), search)
