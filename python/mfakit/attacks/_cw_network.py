@@ -114,7 +114,18 @@ class Network:
         return torch.tensor(X, dtype=self.dtype, device=self.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        z: Tensor = self.module(x.reshape(-1, *self.shape))
+        return self._logits(x.reshape(-1, *self.shape))
+
+    def recorded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [m, C] for autograd, and the leaf [m, *shape] that they are made from: torch.compile warns of tensors
+        with a history.
+        """
+        leaf = x.detach().reshape(-1, *self.shape).requires_grad_()
+        with torch.enable_grad():
+            return self._logits(leaf), leaf
+
+    def _logits(self, samples: Tensor) -> Tensor:
+        z: Tensor = self.module(samples)
         return z.to(self.work) if self.narrow and isinstance(z, Tensor) and z.dtype.is_floating_point else z
 
     def alone(self, x: Tensor) -> Tensor:
@@ -161,14 +172,12 @@ class Network:
         """Margins [m], and their gradient [m, d], 0 for samples whose margin is below -hinge (for none where hinge is
         None); both in ``work``.
         """
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            z = self(x)
+        z, leaf = self.recorded(x)
         margin, rival = aim.margins(z.detach())
         # A sample on the boundary is not over it.
         over = torch.ones_like(margin) if hinge is None else (margin + hinge >= 0).to(margin)
-        (gradient,) = torch.autograd.grad(z, x, aim.seeds(z.detach(), rival, over))
-        return margin.to(self.work), gradient.to(self.work)
+        (gradient,) = torch.autograd.grad(z, leaf, aim.seeds(z.detach(), rival, over))
+        return margin.to(self.work), gradient.reshape(x.shape).to(self.work)
 
 
 def size_of(z: Tensor) -> Tensor:

@@ -31,10 +31,10 @@ def probe(network: Network, x: Tensor) -> int:
     UserWarning
         If the model gives two answers for one input.
     """
-    z, x = _logits(network, x)
-    if not z.requires_grad or torch.autograd.grad(z.sum(), x, allow_unused=True)[0] is None:
+    z, leaf = _logits(network, x)
+    if not z.requires_grad or torch.autograd.grad(z.sum(), leaf, allow_unused=True)[0] is None:
         raise ValueError("the model's logits have no gradient in its input; does it detach them or return labels?")
-    x, z = x.detach(), z.detach()
+    z = z.detach()
     unit = network.unit_of(z)
     tolerance = min(ANSWER_UNITS * unit, ANSWER_SHARE) * size_of(z)
     with torch.no_grad():
@@ -67,7 +67,11 @@ def operations(network: Network, x: Tensor) -> float:
 
     # What torch.compile made would be compiled again.
     module = getattr(network.module, "_orig_mod", network.module)
-    layers = [p for p in module.modules() if getattr(getattr(p, "weight", None), "ndim", 0) >= 2]
+    layers = [
+        p
+        for p in module.modules()
+        if getattr(getattr(p, "weight", None), "ndim", 0) >= 2 and not isinstance(p, torch.jit.ScriptModule)
+    ]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
         with torch.no_grad():
@@ -79,10 +83,9 @@ def operations(network: Network, x: Tensor) -> float:
 
 
 def _logits(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [m, C] of x, and the x that they can be differentiated in."""
+    """Logits [m, C] of x, and the leaf that they can be differentiated in."""
     try:
-        with torch.enable_grad():
-            z = network(x := x.detach().requires_grad_())
+        z, leaf = network.recorded(x)
     except (RuntimeError, ValueError) as error:
         if _needs_company(error):
             raise _coupled(network.module) from None
@@ -101,7 +104,7 @@ def _logits(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"the model must return logits [n, C] for two or more classes, got {got} for {len(x)} samples; {remedy}"
         )
-    return z, x
+    return z, leaf
 
 
 def _stands_alone(network: Network, x: Tensor, z: Tensor, tolerance: Tensor) -> bool:
