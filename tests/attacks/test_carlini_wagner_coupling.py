@@ -177,3 +177,26 @@ def test_scripted_hooked_and_compiled_modules_give_the_modules_result() -> None:
     for model in (hooked, torch.jit.script(net.layers).eval(), compiled):
         np.testing.assert_allclose(carlini_wagner_l2(model, X, y, **QUICK).l2, expected.l2, rtol=1e-3)
     assert seen
+
+
+def test_a_module_that_hides_a_network_runs_in_its_dtype() -> None:
+    net, X, y = net_and_samples(3)
+
+    class Hidden(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return net(x)
+
+    r = carlini_wagner_l2(Hidden().eval(), X, y, **QUICK)
+    assert r.settings["runs_in"] == "float32"
+    np.testing.assert_array_equal(r.x_adv, carlini_wagner_l2(net, X, y, **QUICK).x_adv)
+
+
+def test_bounds_are_two_numbers() -> None:
+    net, X, y = net_and_samples(3)
+    expected = carlini_wagner_l2(net, X, y, bounds=(-1, 1), **QUICK).x_adv
+    for bounds in (np.array([-1, 1]), (torch.tensor(-1.0), np.float32(1)), [np.array([-1.0]), np.array([1.0])]):
+        np.testing.assert_array_equal(carlini_wagner_l2(net, X, y, bounds=bounds, **QUICK).x_adv, expected)
+    low, high = X.min(axis=0), X.max(axis=0)
+    for several in ((low, high), (torch.from_numpy(low), torch.from_numpy(high))):
+        with pytest.raises(ValueError, match=r"got arrays; one pair of numbers holds for all features$"):
+            carlini_wagner_l2(net, X, y, bounds=several)

@@ -74,20 +74,22 @@ class Network:
 
     @classmethod
     def of(cls, module: nn.Module, shape: tuple[int, ...], device: Any) -> Network:
-        """The module where it is, in the dtype of its parameters; float64 where it has none."""
+        """The module where it is, in the dtype of its parameters; where it has none, in float64 if it takes that, else
+        in float32.
+        """
         training = [name for name, part in module.named_modules() if part.training]
         if training:
             where = f"its part {training[0]!r}" if training[0] else type(module).__name__
             raise ValueError(f"the model must be in evaluation mode, but {where} is in training mode; call .eval()")
         tensors = [*module.parameters(), *module.buffers()]
-        dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), torch.float64)
+        dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), None)
         wanted = None if device is None or str(device) == "auto" else _device(device)
         at = tensors[0].device if tensors else wanted or torch.device("cpu")
         if at.type == "meta":
             raise ValueError("the model is on meta, where it has no numbers; load it on a device first")
         if wanted is not None and (wanted.type != at.type or wanted.index not in (None, at.index)):
             raise ValueError(f"device is {device}, but the model is on {at}; move it with .to({str(device)!r}) first")
-        return cls(module, dtype, at, shape)
+        return cls(module, dtype or _taken(module, at, shape), at, shape)
 
     @property
     def work(self) -> torch.dtype:
@@ -183,6 +185,18 @@ class Network:
 def size_of(z: Tensor) -> Tensor:
     """The largest finite logit [m] in absolute value, by logits [m, C]."""
     return torch.where(torch.isfinite(z), z.abs(), 0.0).amax(dim=1)
+
+
+def _taken(module: nn.Module, at: torch.device, shape: tuple[int, ...]) -> torch.dtype:
+    """The dtype that a module without parameters takes: float64, but for one that computes with float32 of its own."""
+    for dtype in (torch.float64, torch.float32):
+        try:
+            with torch.no_grad():
+                module(torch.zeros((1, *shape), dtype=dtype, device=at))
+        except (RuntimeError, ValueError):  # the samples may be what it does not take, which is said later
+            continue
+        return dtype
+    return torch.float64
 
 
 def _device(device: Any) -> torch.device:

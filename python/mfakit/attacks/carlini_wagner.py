@@ -18,7 +18,6 @@ from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
 from .._progress import open_bar
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds
-from .victims import Choice
 from .walk import State
 
 if TYPE_CHECKING:
@@ -237,6 +236,7 @@ def _attack(
 ) -> tuple[list[State], Array]:
     """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
     from ..classifiers.network import bounded_threads
+    from ._cw_block import Block
     from ._cw_probe import operations, probe
 
     n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
@@ -251,70 +251,12 @@ def _attack(
     with bounded_threads(work), open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
         for start in range(0, n, batch_size):
             part = slice(start, min(start + batch_size, n))
-            block = _Block(network, rows.block(part.start, part.stop), search)
+            block = Block(network, rows.block(part.start, part.stop), search)
             block.decide(None if labels is None else labels[part], None if goals is None else goals[part], start)
             points[part] = block.search(lambda m: bar.update(min(m, bar.total - bar.n)))
             states.append(block.state)
         bar.update(bar.total - bar.n)
     return states, points
-
-
-class _Block:
-    """One batch of samples X [n, d]."""
-
-    def __init__(self, network: Network, X: Array, settings: Settings) -> None:
-        self.network, self.X, self.settings = network, X, settings
-
-    def decide(self, y: Array | None, targets: Array | None, start: int) -> None:
-        """Score the samples: who is right, and hence attacked, and with what aim; `start` is for messages."""
-        import torch
-
-        from ._cw_network import Aim, size_of
-
-        with torch.no_grad():
-            z = self.network(self.network.tensor(self.X))
-        n, predicted = len(z), z.argmax(dim=1).cpu().numpy()
-        broken = z.isnan().any(dim=1).cpu().numpy() | ~np.isfinite(self.X).all(axis=1)
-        self.targets, labels = targets, predicted if y is None else y
-        if targets is not None and (targets == labels).any():
-            row = int((targets == labels).argmax())
-            raise ValueError(
-                f"targets must differ from the true classes, but both are {targets[row]} in row {start + row}"
-            )
-        wrong = (predicted != labels) | broken
-        reason = np.where(broken, "NaN logits", np.where(wrong, "already wrong", "max_steps")).astype("<U16")
-        self.attacked = np.flatnonzero(~wrong)
-        classes = torch.as_tensor(labels if targets is None else targets, device=z.device)
-        aim = Aim(classes, 1.0 if targets is None else -1.0, size_of(z))
-        self.aim = aim.take(torch.as_tensor(self.attacked, device=z.device))
-        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
-
-    def search(self, progress: Any) -> Array:
-        """The points to return [n, d], searched, polished and verified."""
-        import torch
-
-        from ._cw_polish import polish, settle
-        from ._cw_search import search
-
-        state, rows, network, settings = self.state, self.attacked, self.network, self.settings
-        origin = torch.tensor(self.X[rows], dtype=network.work, device=network.device)
-        frame, found = search(network, origin, self.aim, settings, progress)
-        won = torch.isfinite(found.squares) & ~found.undecided
-        frame, aim, changes = frame.take(won), self.aim.take(won), found.displacements[won]
-        if settings.polish and len(changes):
-            changes = polish(frame, changes, aim, settings.confidence)
-        ends = {"no gradient": found.stuck, "NaN gradient": found.astray, "NaN logits": found.undecided}
-        for reason, at in ends.items():
-            state.reason[rows[at.cpu().numpy()]] = reason
-        state.n_steps[rows] = found.n_steps.cpu().numpy()
-        rows = rows[won.cpu().numpy()]
-        points = self.X.copy()
-        points[rows], sure, decisions = settle(frame, self.X[rows], changes, aim, settings.bounds)
-        state.flipped[rows], state.reason[rows] = sure, np.where(sure, "flipped", "not verified")
-        state.y_adv[rows] = np.where(sure, decisions, state.y_adv[rows])
-        goals = state.y_adv if self.targets is None else self.targets
-        state.choice.target_class = np.where(state.flipped, goals, -1)
-        return points
 
 
 def _box(
@@ -394,9 +336,11 @@ def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
         X = X.cpu()
     elif type(X).__module__.split(".")[0] == "cupy":
         X = X.get()
+    if isinstance(X, list | tuple):
+        X = np.asarray(X)
     ndim = getattr(X, "ndim", None)
-    if ndim is None or ndim <= 2:
-        return X, tuple(np.shape(X)[1:]) if ndim is None else tuple(X.shape[1:])
+    if ndim is None or ndim <= 2:  # what is no array RowBlocks refuses
+        return X, () if ndim is None else tuple(X.shape[1:])
     shape = tuple(X.shape[1:])
     return X.reshape(len(X), math.prod(shape)), shape
 
