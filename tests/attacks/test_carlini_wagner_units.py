@@ -69,11 +69,11 @@ def test_in_float32_units_that_are_powers_of_two_change_no_bit(case: str) -> Non
 
 def test_what_float32_does_not_hold_is_refused() -> None:
     net, X, y = net_and_samples(2)
-    for unit in (1e-37, 1e37):
-        with pytest.raises(ValueError, match=r"bounds must be .* not wider than 5e\+34 or narrower than 2e-35 for"):
+    for unit in (2e-39, 1e38):
+        with pytest.raises(ValueError, match=r"learning_rate must be 2e-38 to 6e\+37 for a float32 model"):
+            attack(net, X, y, unit, {"learning_rate": 1.0})
+        with pytest.raises(ValueError, match=r"bounds must be .* not wider than 6e\+37 or narrower than 2e-38 for"):
             attack(net, X, y, unit, {"bounds": "data"})
-        with pytest.raises(ValueError, match=r"learning_rate must be 2e-35 to 5e\+34 for a float32 model"):
-            attack(net, X, y, unit, {"learning_rate": 0.01})
 
 
 @contextmanager

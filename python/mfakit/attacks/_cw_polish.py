@@ -28,8 +28,8 @@ TURNS, CUTS = 20, 9
 ENOUGH, SMALLEST = 1e-6, 2e-3
 # Rounds in which features come to be held by a bound.
 HOLDS = 8
-# A point is pushed on by at most this share of its way.
-LONGEST_PUSH = 0.1
+# A point is pushed on by at most this share of its way, from one rounding or, in half precision, this one on.
+LONGEST_PUSH, SHORTEST_PUSH = 0.1, 1e-4
 
 
 def polish(frame: Frame, points: Tensor, aim: Aim, confidence: float) -> Tensor:
@@ -117,14 +117,14 @@ def settle(
     points, sure, decisions = X.copy(), np.zeros(len(X), bool), np.zeros(len(X), np.int64)
     here = X + (displacements.double() * frame.unit.double()).cpu().numpy()
     rows = np.arange(len(X))
-    for k, proof in enumerate(frame.network.proofs):
+    for proof in frame.network.proofs:
         if not len(rows):
             break
         left = torch.as_tensor(rows, device=frame.network.device)
         start = here[rows]
         # The last resort is what the network was asked about in the search, which is rounded to its own dtype.
         seen = frame.take(left).at(displacements[left]).double().cpu().numpy() if proof.logit_units == 0 else None
-        part = _pushed(frame.network, X[rows], start, seen, aim.take(left), bounds, proof, widely=k > 0)
+        part = _pushed(frame.network, X[rows], start, seen, aim.take(left), bounds, proof)
         won = part[1]
         points[rows[won]], sure[rows[won]], decisions[rows[won]] = part[0][won], True, part[2][won]
         rows = rows[~won]
@@ -133,14 +133,12 @@ def settle(
 
 def _pushed(
     network: Network, X: Array, here: Array, seen: Array | None, aim: Aim, bounds: tuple[float, float] | None,
-    proof: Proof, widely: bool,
+    proof: Proof,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """What :func:`settle` returns, by one proof; `seen` [m, d] are points to try as well. `widely`: push by lengths
-    that the dtypes resolve even where that is farther than the way so far.
-    """
+    """What :func:`settle` returns, by one proof; `seen` [m, d] are points to try as well."""
     points, sure, decisions = X.copy(), np.zeros(len(X), bool), np.zeros(len(X), np.int64)
     rows, onward = np.arange(len(X)), np.zeros_like(here)
-    least = max(float(np.finfo(X.dtype).eps), float(torch.finfo(network.dtype).eps))
+    least = min(max(float(np.finfo(X.dtype).eps), float(torch.finfo(network.dtype).eps)), SHORTEST_PUSH)
     pushes = [0.0]
     while max(2 * pushes[-1], least) < LONGEST_PUSH:
         pushes.append(max(2 * pushes[-1], least))
@@ -155,18 +153,19 @@ def _pushed(
         rows = rows[~met]
         if push == 0.0 and len(rows):
             target = aim.take(torch.as_tensor(rows, device=network.device))
-            onward[rows] = _onward(network, here[rows], X[rows], target, widely)
+            onward[rows] = _onward(network, here[rows], X[rows], target, proof)
     return points, sure, decisions
 
 
-def _onward(network: Network, here: Array, X: Array, aim: Aim, widely: bool) -> Array:
-    """Steps [m, d] down the margin, as long as the way so far, or as what the dtypes resolve where that is longer and
-    `widely` or there is no way; along the way itself where the margin has no gradient.
+def _onward(network: Network, here: Array, X: Array, aim: Aim, proof: Proof) -> Array:
+    """Steps [m, d] down the margin, as long as the way so far, or as what the dtypes resolve where that is longer, but
+    not for a proof against the rounding of x, which could then lengthen the way by any factor; along the way itself
+    where the margin has no gradient.
     """
     way = here - X
     length = np.linalg.norm(way, axis=1, keepdims=True)
     resolved = least_length(X) * max(1.0, torch.finfo(network.dtype).eps / float(np.finfo(X.dtype).eps))
-    length = np.where((length < resolved) & (widely | (length == 0)), resolved, length)
+    length = np.where((length < resolved) & ((proof.input_units == 0) | (length == 0)), resolved, length)
     _, gradient = network.descend(network.tensor(here), aim, None)
     down = -gradient.double().cpu().numpy()
     norm = np.linalg.norm(down, axis=1, keepdims=True)

@@ -216,7 +216,7 @@ def search(
     out = Found(torch.zeros_like(origin), squares, counts, none.clone(), none.clone(), none.clone())
     norm = gradient.double().norm(dim=1)
     out.stuck[:], out.undecided[:], out.astray[:] = norm == 0, margin.isnan(), ~norm.isfinite() & ~margin.isnan()
-    c = _initial(torch.maximum(missing, _least(network, aim)).double(), norm, frame, settings)
+    c = _initial(torch.maximum(missing.double(), _least(network, origin, aim, norm)), norm, frame, settings)
     low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
     left = torch.full((m,), settings.searches, device=origin.device)
     spare, rescued = torch.full_like(left, settings.rescue_searches), none.clone()
@@ -262,9 +262,12 @@ def _units(
     return torch.full((len(origin), 1), unit, dtype=origin.dtype, device=origin.device)
 
 
-def _least(network: Network, aim: Aim) -> Tensor:
-    """What is missing [m] at a sample on the boundary, where it is rounding: a constant must be made of something."""
-    return (PROOFS[0].logit_units * torch.finfo(network.work).eps * aim.size).to(network.work)
+def _least(network: Network, origin: Tensor, aim: Aim, norm: Tensor) -> Tensor:
+    """What is missing [m], float64, at a sample on the boundary, where it is rounding of the logits and of the sample: a
+    constant must be made of something.
+    """
+    size = PROOFS[0].logit_units * aim.size.double() + norm * origin.double().norm(dim=1)
+    return torch.finfo(network.work).eps * size.nan_to_num(nan=0.0)
 
 
 def _initial(missing: Tensor, norm: Tensor, frame: Frame, settings: Settings) -> Tensor:
@@ -274,6 +277,7 @@ def _initial(missing: Tensor, norm: Tensor, frame: Frame, settings: Settings) ->
     unit, dtype = frame.unit[:, 0].double(), frame.unit.dtype
     if settings.initial_const is None:
         slope = unit * norm
+        missing = torch.where(missing > 0, missing, slope)  # of logits 0 at 0, where nothing has a size
         c = (ABOVE_LINEAR * 2.0 * missing / slope / slope).nan_to_num(nan=1.0)
     else:
         c = settings.initial_const / unit / unit

@@ -143,7 +143,7 @@ def carlini_wagner_l2(
     so that ``preset="paper"`` is meant for images in [0, 1], and without bounds a number for `learning_rate` with the
     unit. The search moves displacements, not points, so that the data may be far from 0 or in a narrow range, as long
     as the model's dtype resolves it. A module in half precision runs in its own dtype; lengths and Adam are in float32.
-    Bounds may be 2e-35 to 5e34 wide, in float64 1e-277 to 1e277. Autocast, torch's default device and other settings
+    Bounds may be 2e-38 to 6e37 wide, in float64 1e-302 to 1e302. Autocast, torch's default device and other settings
     around the call do not reach the model.
 
     References
@@ -182,7 +182,7 @@ def carlini_wagner_l2(
     rows = RowBlocks(host, width if len(shape) == 1 else None)
     with torch.inference_mode(False):  # what the caller may have set around us is not set inside
         network = Network.of(as_module(model, device), shape, device)
-    widest = float(torch.finfo(network.work).max) ** 0.9
+    widest = float(torch.finfo(network.work).max) ** 0.98
     rate = given["learning_rate"]
     if rate != "auto" and not 1 / widest < rate < widest:
         raise ValueError(
