@@ -263,11 +263,11 @@ def _units(
 
 
 def _least(network: Network, origin: Tensor, aim: Aim, norm: Tensor) -> Tensor:
-    """What is missing [m], float64, at a sample on the boundary, where it is rounding of the logits and of the sample: a
-    constant must be made of something.
+    """What is missing [m], float64, at a sample on the boundary, where it is rounding of the logits and of the sample:
+    a constant must be made of something.
     """
-    size = PROOFS[0].logit_units * aim.size.double() + norm * origin.double().norm(dim=1)
-    return torch.finfo(network.work).eps * size.nan_to_num(nan=0.0)
+    size: Tensor = PROOFS[0].logit_units * aim.size.double() + norm * origin.double().norm(dim=1)
+    return size.nan_to_num_(nan=0.0).mul_(torch.finfo(network.work).eps)
 
 
 def _initial(missing: Tensor, norm: Tensor, frame: Frame, settings: Settings) -> Tensor:
