@@ -141,12 +141,12 @@ def test_confidence_is_the_lead_of_the_other_logit() -> None:
 
 def test_bounds() -> None:
     net, X, y = net_and_samples()
-    default = carlini_wagner_l2(net, X, y)
-    assert default.settings["bounds"] == (float(X.min()), float(X.max()))
-    assert default.settings["bounds_from"] == "data"
-    assert default.x_adv.min() >= X.min()
-    assert default.x_adv.max() <= X.max()
-    assert carlini_wagner_l2(net, X, y, bounds=None).settings["bounds"] is None
+    default, data = carlini_wagner_l2(net, X, y), carlini_wagner_l2(net, X, y, bounds="data")
+    assert default.settings["bounds"] is None
+    assert data.settings["bounds"] == (float(X.min()), float(X.max()))
+    assert data.settings["bounds_from"] == "data"
+    assert data.x_adv.min() >= X.min()
+    assert data.x_adv.max() <= X.max()
     tight = carlini_wagner_l2(net, X * 0.5, None, bounds=(-0.5, 0.5))
     assert np.abs(tight.x_adv).max() <= 0.5
     with pytest.raises(ValueError, match=r"within bounds \[0, 1\], got values from .* in row 0; clip X or widen"):
@@ -154,7 +154,7 @@ def test_bounds() -> None:
     with pytest.raises(ValueError, match="low < high"):
         carlini_wagner_l2(net, X, y, bounds=(1, 0))
     with pytest.raises(ValueError, match=r"needs data with a range, and every value of X is 0\.5; pass"):
-        carlini_wagner_l2(net, np.full((2, 10), 0.5))
+        carlini_wagner_l2(net, np.full((2, 10), 0.5), bounds="data")
 
 
 def test_features_on_the_bounds_come_back_exactly_where_they_did_not_move() -> None:

@@ -194,7 +194,7 @@ class Complex(nn.Module):
         ({"rescue_searches": -1}, ValueError, "rescue_searches"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate must be a positive"),
-        ({"learning_rate": 1e300}, ValueError, "learning_rate must be 4e-16 to"),
+        ({"learning_rate": 1e300}, ValueError, r"learning_rate must be 2e-38 to 6e\+37 for a float32 model"),
         ({"initial_const": "high"}, ValueError, "initial_const"),
         ({"initial_const": np.ones(2)}, ValueError, "initial_const"),
         ({"abort_early": "never"}, ValueError, "abort_early must be True or False, got 'never'"),

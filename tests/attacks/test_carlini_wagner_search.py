@@ -23,9 +23,9 @@ def constants(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     seen: list[list[float]] = []
 
     class Seen(_cw_search.Descent):
-        def __init__(self, network: Any, box: Any, x: Any, aim: Any, c: Any, *rest: Any) -> None:
+        def __init__(self, network: Any, frame: Any, aim: Any, c: Any, *rest: Any) -> None:
             seen.append(c.tolist())
-            super().__init__(network, box, x, aim, c, *rest)
+            super().__init__(network, frame, aim, c, *rest)
 
     monkeypatch.setattr(_cw_search, "Descent", Seen)
     return seen
@@ -43,7 +43,13 @@ def test_constants_grow_tenfold_until_success_and_are_bisected_then(constants: l
     carries a sample a little further.
     """
     net = linear()
-    options: dict[str, Any] = {"bounds": None, "initial_const": 1e-3, "rescue_searches": 0, "max_iterations": 400}
+    options: dict[str, Any] = {
+        "bounds": None,
+        "initial_const": 1e-3,
+        "rescue_searches": 0,
+        "max_iterations": 400,
+        "learning_rate": 0.01,
+    }
     together = []
     for distances in ([0.3, 0.01], [0.3], [0.01]):
         constants.clear()

@@ -32,8 +32,8 @@ class InUnits(nn.Module):
 
 
 def attack(net: Any, X: Any, y: Any, unit: float, options: dict[str, Any]) -> Any:
-    if options.get("bounds", "data") is None:  # then the learning rate is a length
-        options = options | {"learning_rate": 0.01 * unit}
+    if options.get("bounds") is None and "learning_rate" in options:  # then it is a length
+        options = options | {"learning_rate": options["learning_rate"] * unit}
     if "initial_const" in options:
         options = options | {"initial_const": options["initial_const"] * unit**2}
     return carlini_wagner_l2(InUnits(net, unit), (X * unit).astype(X.dtype), y, **options)
@@ -42,7 +42,7 @@ def attack(net: Any, X: Any, y: Any, unit: float, options: dict[str, Any]) -> An
 OPTIONS = {
     "paper": PAPER,
     "default": {"max_iterations": 100},
-    "no bounds": {"bounds": None, "max_iterations": 100},
+    "bounds": {"bounds": "data", "max_iterations": 100},
 }
 
 
@@ -69,11 +69,11 @@ def test_in_float32_units_that_are_powers_of_two_change_no_bit(case: str) -> Non
 
 def test_what_float32_does_not_hold_is_refused() -> None:
     net, X, y = net_and_samples(2)
-    for unit in (1e-20, 1e20):
-        with pytest.raises(ValueError, match=r"bounds must be .* not wider than 3e\+15 or narrower than 4e-16 for"):
-            attack(net, X, y, unit, {})
-        with pytest.raises(ValueError, match=r"learning_rate must be 4e-16 to 3e\+15 for a model of this dtype"):
-            attack(net, X, y, unit, {"bounds": None})
+    for unit in (2e-39, 1e38):
+        with pytest.raises(ValueError, match=r"learning_rate must be 2e-38 to 6e\+37 for a float32 model"):
+            attack(net, X, y, unit, {"learning_rate": 1.0})
+        with pytest.raises(ValueError, match=r"bounds must be .* not wider than 6e\+37 or narrower than 2e-38 for"):
+            attack(net, X, y, unit, {"bounds": "data"})
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def test_settings_around_the_call_change_nothing(kind: str, setting: str) -> Non
 
     def run() -> Any:
         victim = net if kind == "module" else model(kind, X, y)
-        return carlini_wagner_l2(victim, X, max_iterations=20, learning_rate=0.1, rescue_searches=2)
+        return carlini_wagner_l2(victim, X, max_iterations=20, bounds="data", learning_rate=0.1, rescue_searches=2)
 
     expected = run()
     with SETTINGS[setting]():

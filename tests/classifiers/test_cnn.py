@@ -24,7 +24,19 @@ EXPECTED_FAILURES = {
 
 
 @parametrize_with_checks(
-    [CNN((1, -1, 1), width=8, depth=1, epochs=10, batch_size=32, learning_rate=0.05, device="cpu")],
+    # Smoothed: without, probabilities reach 1 in float32, whose logarithm one check compares with log p.
+    [
+        CNN(
+            (1, -1, 1),
+            width=8,
+            depth=1,
+            epochs=10,
+            batch_size=32,
+            learning_rate=0.05,
+            label_smoothing=0.1,
+            device="cpu",
+        )
+    ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
@@ -164,3 +176,14 @@ def test_it_learns_a_symmetric_pair_and_the_gradient_attack_fools_it() -> None:
 def test_the_papers_network_reaches_the_bayes_accuracy() -> None:
     cnn = CNN(epochs=2, device="cpu").fit(*digits(10_000, 0))
     assert cnn.score(*digits(2000, 1)) >= 0.99
+
+
+def test_no_label_is_smoothed_by_default() -> None:
+    """The loss is the cross-entropy itself; the paper's library smooths only where it is asked to."""
+    from mfakit.classifiers import TRADES
+
+    X, y = images()
+    cnn = CNN(**{**TINY, "epochs": 1, "batch_size": len(X), "learning_rate": 1e-30}).fit(X, y)
+    log_p = cnn.predict_log_proba(X.astype(float))
+    assert cnn.history_["loss"][0] == pytest.approx(-log_p[np.arange(len(X)), y].mean(), rel=1e-5)
+    assert CNN().label_smoothing == TRADES().label_smoothing == 0.0

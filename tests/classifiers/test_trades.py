@@ -98,7 +98,8 @@ def test_the_divergence_is_the_sum_and_survives_vanishing_probabilities() -> Non
 
 def test_the_loss_is_cross_entropy_plus_beta_divergences(samples: tuple[Array, Array]) -> None:
     X, y = samples
-    clf = TRADES(**{**TINY, "epochs": 1, "batch_size": 400, "learning_rate": 1e-30}, beta=2.5).fit(X, y)
+    settings = {**TINY, "epochs": 1, "batch_size": 400, "learning_rate": 1e-30, "label_smoothing": 0.1}
+    clf = TRADES(**settings, beta=2.5).fit(X, y)
     _, data, noise = clf._generators()
     order = data.permutation(400)  # of the one epoch: the random starts follow it
     loss, sums = TradesLoss(clf, noise)(clf.module_, torch.from_numpy(X[order]), torch.from_numpy(y[order]))
@@ -133,6 +134,7 @@ def test_it_buys_robustness() -> None:
     share, lengths = [], []
     for beta in (0.0, 4.0):
         settings = {"width": 4, "depth": 3, "epochs": 4, "batch_size": 40, "learning_rate": 3e-3, "device": "cpu"}
+        settings["label_smoothing"] = 0.1
         clf = TRADES(**settings, epsilon=1.0, beta=beta, n_attack_steps=3).fit(*pair.sample(700, rng=0, balanced=True))
         assert clf.score(X, y) >= 0.97
         attacked = loss_of(epsilon=1.0, n_attack_steps=20)(clf.module_, torch.from_numpy(X), torch.from_numpy(y))[1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from ..bayes import BayesClassifier
 from .verify import SURE
 
-__all__ = ["Aim", "Network", "as_module", "size_of"]
+__all__ = ["PROOFS", "Aim", "Network", "Proof", "as_module", "size_of"]
 
 Array = NDArray[Any]
 
@@ -38,13 +36,34 @@ class Aim(NamedTuple):
         """
         index = self.classes[:, None]
         # -inf masks whatever the scale; a large constant would not hide log-likelihoods.
-        top, rival = z.scatter(1, index, -math.inf).max(dim=1)
+        top, rival = z.scatter(1, index, -torch.inf).max(dim=1)
         return self.sign * (z.gather(1, index)[:, 0] - top), rival
 
     def seeds(self, z: Tensor, rival: Tensor, weight: Tensor) -> Tensor:
         """∂ Σ weight · margin / ∂ z, [m, C]."""
         pull = (self.sign * weight).to(z.dtype)[:, None]
         return torch.zeros_like(z).scatter_(1, self.classes[:, None], pull).scatter_(1, rival[:, None], -pull)
+
+
+class Proof(NamedTuple):
+    """By how much a margin must be beyond 0: units in the last place of the largest logit, and of what rounding x moves
+    the margin by (times √d where `every_feature` may be off by one in the same direction); and whether the sample has
+    to meet it alone as well, and not only in its batch.
+    """
+
+    logit_units: float
+    input_units: float
+    every_feature: bool
+    alone: bool
+
+
+# From the strictest on; a point meets the first one that it can. The first holds in any batch and in a model of the
+# same weights in a wider dtype. Where that asks for more than there is, as far from 0 or in half precision, what the
+# network answers decides, in its own dtype, in the batch and alone; if possible by more than rounding is worth.
+PROOFS = (
+    Proof(16.0, 2.0, True, False), Proof(2.0, 0.5, False, True), Proof(2.0, 0.0, False, True),
+    Proof(0.0, 0.0, False, True),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,94 +77,129 @@ class Network:
 
     @classmethod
     def of(cls, module: nn.Module, shape: tuple[int, ...], device: Any) -> Network:
-        """The module where it is, in the dtype of its parameters; float64 where it has none."""
+        """The module where it is, in the dtype of its parameters; where it has none, in float64 if it takes that, else
+        in float32.
+        """
         training = [name for name, part in module.named_modules() if part.training]
         if training:
             where = f"its part {training[0]!r}" if training[0] else type(module).__name__
             raise ValueError(f"the model must be in evaluation mode, but {where} is in training mode; call .eval()")
         tensors = [*module.parameters(), *module.buffers()]
-        dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), torch.float64)
+        dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), None)
         wanted = None if device is None or str(device) == "auto" else _device(device)
         at = tensors[0].device if tensors else wanted or torch.device("cpu")
         if at.type == "meta":
             raise ValueError("the model is on meta, where it has no numbers; load it on a device first")
-        if wanted is not None and wanted.type != at.type:
+        if wanted is not None and (wanted.type != at.type or wanted.index not in (None, at.index)):
             raise ValueError(f"device is {device}, but the model is on {at}; move it with .to({str(device)!r}) first")
-        return cls(module, dtype, at, shape)
+        return cls(module, dtype or _taken(module, at, shape), at, shape)
+
+    @property
+    def work(self) -> torch.dtype:
+        """What displacements, lengths and Adam are computed in: float32 for a model in half precision."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def type(self) -> str:
+        """The dtype's name."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the model runs in half precision."""
+        return self.dtype != self.work
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """The proofs to try, in this order. No point in half precision's reach meets the first."""
+        return PROOFS[1:] if self.narrow else PROOFS
 
     def tensor(self, X: Array) -> Tensor:
         """An array as the network runs it."""
         return torch.tensor(X, dtype=self.dtype, device=self.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        z: Tensor = self.module(x.reshape(-1, *self.shape))
-        return z
+        return self._logits(x.reshape(-1, *self.shape))
 
-    def probe(self, x: Tensor) -> int:
-        """The number of classes, after what can be wrong with a model has been looked for on a first batch."""
-        try:
-            with torch.enable_grad():
-                z = self(x := x.detach().requires_grad_())
-        except RuntimeError as error:
-            if "allocate" in str(error):  # no fault of the samples
-                raise
-            shape, reason = [len(x), *self.shape], " ".join(str(error).split())
-            raise ValueError(f"the model takes no {str(x.dtype)[6:]} samples {shape}: {reason}") from error
-        real = isinstance(z, Tensor) and not z.is_complex()
-        if not real or z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2:
-            got = tuple(z.shape) if real else z.dtype if isinstance(z, Tensor) else type(z).__name__
-            raise ValueError(
-                f"the model must return logits [n, C] for two or more classes, got {got} for {len(x)} samples; "
-                "of a single logit f make [-f/2, f/2]"
-            )
-        if not z.requires_grad or torch.autograd.grad(z.sum(), x, allow_unused=True)[0] is None:
-            raise ValueError("the model's logits have no gradient in its input; does it detach them or return labels?")
-        with torch.no_grad():
-            again = self(x)
-        size = torch.nan_to_num(z.detach().abs(), posinf=0.0).max()
-        if ((again - z.detach()).abs() > 1e3 * torch.finfo(z.dtype).eps * size).any():
-            warnings.warn(
-                "the model gave two answers for one input; it is not deterministic, and neither is this attack",
-                stacklevel=4,
-            )
-        return int(z.shape[1])
-
-    def sure_margin(self, x: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
-        """Margins [m] with what rounding may take off them added, so that a negative one stays so in any batch, and
-        the decisions [m].
+    def recorded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [m, C] for autograd, and the leaf [m, *shape] that they are made from: torch.compile warns of tensors
+        with a history.
         """
-        with torch.no_grad():
-            z = self(x)
-        size = torch.maximum(size_of(z), aim.size.to(z.dtype))
-        return aim.margins(z)[0] + (16.0 * torch.finfo(z.dtype).eps + SURE) * size, z.argmax(dim=1)
-
-    def proven_margin(self, x: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
-        """:meth:`sure_margin` with what rounding x and the layers may move it by as well: a negative one stays so in
-        any batch, and in a model of the same weights in a wider dtype.
-        """
-        margin, decision = self.sure_margin(x, aim)
-        _, gradient = self.descend(x, aim, torch.ones(len(x), dtype=x.dtype, device=x.device), None)
-        slope = gradient.double().norm(dim=1) * x.double().norm(dim=1)
-        unit = 0.5 * torch.finfo(x.dtype).eps
-        return margin + (4.0 * math.sqrt(x.shape[1]) * unit * slope).to(margin), decision
-
-    def descend(self, x: Tensor, aim: Aim, weight: Tensor, hinge: float | None) -> tuple[Tensor, Tensor]:
-        """Margins [m], and the gradient [m, d] of Σ weight · margin over the samples whose margin is not below -hinge
-        (all for None).
-        """
+        leaf = x.detach().reshape(-1, *self.shape).requires_grad_()
         with torch.enable_grad():
-            x = x.detach().requires_grad_()
+            return self._logits(leaf), leaf
+
+    def _logits(self, samples: Tensor) -> Tensor:
+        z: Tensor = self.module(samples)
+        return z.to(self.work) if self.narrow and isinstance(z, Tensor) and z.dtype.is_floating_point else z
+
+    def alone(self, x: Tensor) -> Tensor:
+        """Logits [m, C] of samples that are each given to the model by itself."""
+        with torch.no_grad():
+            return torch.cat([self(x[i : i + 1]) for i in range(len(x))])
+
+    def unit_of(self, z: Tensor) -> float:
+        """One unit in the last place of 1, in the coarser of the dtypes of the model and its logits."""
+        return max(torch.finfo(self.dtype).eps, torch.finfo(z.dtype).eps)
+
+    def sure_margin(self, x: Tensor, aim: Aim) -> Tensor:
+        """Margins [m] with what rounding may take off them added, so that a negative one stays so in any batch."""
+        with torch.no_grad():
             z = self(x)
+        return aim.margins(z)[0] + self._logit_rounding(z, aim, self.proofs[0])
+
+    def proven(self, x: Tensor, aim: Aim, proof: Proof) -> tuple[Tensor, Tensor]:
+        """Which samples meet the aim by a proof [m], and the decisions [m]."""
+        with torch.no_grad():
+            z = self(x)
+        allowance = self._logit_rounding(z, aim, proof)
+        if proof.input_units:
+            allowance = allowance + self.input_rounding(x, aim, z, proof)
+        met = aim.margins(z)[0] + allowance < 0
+        rows = torch.nonzero(met)[:, 0]
+        if proof.alone and len(rows):
+            by_itself, part = self.alone(x[rows]), aim.take(rows)
+            met[rows] &= part.margins(by_itself)[0] + self._logit_rounding(by_itself, part, proof) < 0
+        return met, z.argmax(dim=1)
+
+    def input_rounding(self, x: Tensor, aim: Aim, z: Tensor, proof: Proof) -> Tensor:
+        """What rounding x and the layers may move the margin by, [m]."""
+        _, gradient = self.descend(x, aim, None)
+        moved: Tensor = gradient.double().norm(dim=1) * x.double().norm(dim=1)
+        features = float(x.shape[1]) ** 0.5 if proof.every_feature else 1.0
+        return (proof.input_units * features * self.unit_of(z) * moved).to(z.dtype)
+
+    def _logit_rounding(self, z: Tensor, aim: Aim, proof: Proof) -> Tensor:
+        size = torch.maximum(size_of(z), aim.size.to(z.dtype))
+        return (proof.logit_units * self.unit_of(z) + SURE * (proof.logit_units > 0)) * size
+
+    def descend(self, x: Tensor, aim: Aim, hinge: float | None) -> tuple[Tensor, Tensor]:
+        """Margins [m], and their gradient [m, d], 0 for samples whose margin is below -hinge (for none where hinge is
+        None); both in ``work``.
+        """
+        z, leaf = self.recorded(x)
         margin, rival = aim.margins(z.detach())
-        if hinge is not None:
-            weight = weight * (margin + hinge >= 0)  # a sample on the boundary is not over it
-        (gradient,) = torch.autograd.grad(z, x, aim.seeds(z.detach(), rival, weight))
-        return margin.to(x.dtype), gradient
+        # A sample on the boundary is not over it.
+        over = torch.ones_like(margin) if hinge is None else (margin + hinge >= 0).to(margin)
+        (gradient,) = torch.autograd.grad(z, leaf, aim.seeds(z.detach(), rival, over))
+        return margin.to(self.work), gradient.reshape(x.shape).to(self.work)
 
 
 def size_of(z: Tensor) -> Tensor:
     """The largest finite logit [m] in absolute value, by logits [m, C]."""
     return torch.where(torch.isfinite(z), z.abs(), 0.0).amax(dim=1)
+
+
+def _taken(module: nn.Module, at: torch.device, shape: tuple[int, ...]) -> torch.dtype:
+    """The dtype that a module without parameters takes: float64, but for one that computes with float32 of its own."""
+    for dtype in (torch.float64, torch.float32):
+        try:
+            with torch.no_grad():
+                module(torch.zeros((1, *shape), dtype=dtype, device=at))
+        except (RuntimeError, ValueError):  # the samples may be what it does not take, which is said later
+            continue
+        return dtype
+    return torch.float64
 
 
 def _device(device: Any) -> torch.device:

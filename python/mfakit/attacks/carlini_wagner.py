@@ -18,7 +18,6 @@ from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
 from .._progress import open_bar
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds
-from .victims import Choice
 from .walk import State
 
 if TYPE_CHECKING:
@@ -45,16 +44,17 @@ def carlini_wagner_l2(
     *,
     max_iterations: int = 500,
     binary_search_steps: int = 3,
-    learning_rate: float = 0.01,
+    learning_rate: float | str = "auto",
     initial_const: float | str = "auto",
     confidence: float = 0.0,
-    bounds: tuple[float, float] | str | None = "data",
+    bounds: tuple[float, float] | str | None = None,
     targets: Any = None,
     rescue_searches: int = 8,
     polish: bool = True,
     preset: str | None = None,
     batch_size: int = 128,
     abort_early: bool = True,
+    check_finite: bool = True,
     progress: bool | None = False,
     device: Any = None,
 ) -> AttackResult:
@@ -63,9 +63,10 @@ def carlini_wagner_l2(
     Parameters
     ----------
     model : torch.nn.Module or classifier
-        A module in evaluation mode that maps samples to logits [n, C], C ≥ 2; a :class:`mfakit.BayesClassifier` (by
-        :class:`mfakit.torch.BayesClassifierModule`, in float64); a classifier with a network in ``module_``; a fitted
-        linear classifier or support vector machine (by :class:`mfakit.torch.SVMModule`).
+        A module in evaluation mode that maps samples to logits [n, C], C ≥ 2, each sample by itself; a
+        :class:`mfakit.BayesClassifier` (by :class:`mfakit.torch.BayesClassifierModule`, in float64); a classifier with
+        a network in ``module_``; a fitted linear classifier or support vector machine (by
+        :class:`mfakit.torch.SVMModule`).
     X : array-like, [n, d]
         For a module also [n, ...], such as images [n, C, H, W], passed on in this shape.
     y : array-like [n], optional
@@ -77,31 +78,36 @@ def carlini_wagner_l2(
     binary_search_steps : int
         Searches per sample, each with its own constant c: ten times larger after a failure, until one has succeeded,
         then bisected.
-    learning_rate : float
-        Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box.
+    learning_rate : float or "auto"
+        Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box. "auto" is
+        0.01 with bounds. Without them it is a twentieth of a sample's ℓ∞ distance to the boundary, which is looked for
+        along the gradient there: right in any unit of the data.
     initial_const : float or "auto"
         The first c of ‖δ‖² + c · margin, ‖δ‖ in data units. "auto" measures the scale of the logits: per sample
         4 margin / ‖∇margin‖², twice the constant at which a linear model's loss has its minimum on the boundary.
     confidence : float
         How far the other logit must lead, in logits. The margin is kept in ``x_adv`` where rounding permits.
     bounds : (low, high), None or "data"
-        Keep every feature within these, by tanh; None for no box; "data" is the range of X. The result's settings say
-        which bounds they were.
+        Keep every feature within these, by tanh; None for no box, which is the default because a sample's result then
+        depends on this sample alone. "data" is the range of all rows of X: the result for a sample depends on which
+        others X holds. The result's settings say which bounds they were.
     targets : array-like [n], optional
         The classes to reach, in the terms of `y`, each other than the true one; None for any other class.
     rescue_searches : int
-        So many more searches, with c ten times larger each time, for samples that no search has fooled: margins may
-        become flatter by orders of magnitude on the way. Such a sample is bisected afterwards.
+        Number of further searches, with c ten times larger each time, for samples that no search has fooled: margins
+        may become flatter by orders of magnitude on the way. Such a sample is bisected afterwards.
     polish : bool
         Cut and turn the best points onto the boundary, where Adam stops within a step of it. Never longer.
     preset : {None, "paper"}
         "paper": 500 iterations, 3 searches, learning rate 0.01, first constant 0.01 for all, no confidence, no rescue,
         no polish. An argument that disagrees with it is an error.
     batch_size : int
-        Samples at a time. No sample's result depends on it or on the others beyond the rounding of the model itself.
+        Samples at a time. No sample's result depends on it, or on the others, beyond the rounding of the model itself.
     abort_early : bool
         End a sample's search, after its first fifth, when 6% of its iterations did not lower its loss by 1e-4 of
         itself. Rescue searches are not ended early.
+    check_finite : bool
+        Refuse NaN and inf in X; False: only the rows that have them fail, as "NaN logits".
     progress : bool or None
         A progress bar over the searches; None shows it on a terminal.
     device : {None, "cpu", "cuda", "cuda:1", ...}
@@ -110,9 +116,10 @@ def carlini_wagner_l2(
     Returns
     -------
     AttackResult
-        Verified on the returned points in the dtype in which the model runs (float64 for mfakit's own), with
-        differences that rounding could undo not counted. ``reason`` is "flipped", "already wrong", "max_steps", "no
-        gradient" (it vanishes at the sample), "NaN logits" or "not verified"; ``n_steps`` are Adam's steps in all
+        Verified on the returned points in the dtype in which the model runs (float64 for mfakit's Bayes classifiers
+        and SVMs): where possible by more than rounding could undo, else, as in half precision, by what the model
+        answers in its batch and alone. ``reason`` is "flipped", "already wrong", "max_steps", "no gradient" (it
+        vanishes at the sample), "NaN logits", "NaN gradient" or "not verified"; ``n_steps`` are Adam's steps in all
         searches. With `targets`, success means that the decision is the target.
 
     Raises
@@ -121,21 +128,24 @@ def carlini_wagner_l2(
         A model that is none of those, with the reason: a regressor, a classifier that is not fitted, ...
     ValueError
         NaN or inf in X, inputs outside `bounds`, labels or targets that are no classes, a module in training mode, one
-        that returns a single logit, is not differentiable or does not take such samples, an argument out of range.
+        that returns a single logit, is not differentiable, does not take such samples or lets the other samples of a
+        batch change its answer (batch normalisation by the batch's statistics), an argument out of range.
 
     Warns
     -----
     UserWarning
-        If the module gives two answers for one input.
+        If the module gives two answers for one input, as with dropout in evaluation mode.
 
     Notes
     -----
     In other data units, with a model to match, the same samples are fooled, and at the same distances in those units:
     in float64 to rounding; in float32, whose rounding the search multiplies, to about a thousandth (polished 1e-5), and
     exactly for units that differ by a power of two. A number for `initial_const` has to follow with the unit's square,
-    so that ``preset="paper"`` is meant for images in [0, 1], and without bounds `learning_rate` with the unit. Bounds
-    (and the range of X, where it makes them) may be 1e-15 to 1e15 wide for a model in float32, 1e-123 to 1e123 in
-    float64. Autocast, torch's default device and other settings around the call do not reach the model.
+    so that ``preset="paper"`` is meant for images in [0, 1], and without bounds a number for `learning_rate` with the
+    unit. The search moves displacements, not points, so that the data may be far from 0 or in a narrow range, as long
+    as the model's dtype resolves it. A module in half precision runs in its own dtype; lengths and Adam are in float32.
+    Bounds may be 2e-38 to 6e37 wide, in float64 1e-302 to 1e302. Autocast, torch's default device and other settings
+    around the call do not reach the model.
 
     References
     ----------
@@ -147,7 +157,7 @@ def carlini_wagner_l2(
     >>> import numpy as np, mfakit
     >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
     >>> clf = mfakit.BayesClassifier(mixtures)
-    >>> r = mfakit.attacks.carlini_wagner_l2(clf, np.array([[-1.0, 0.5]]), bounds=None)
+    >>> r = mfakit.attacks.carlini_wagner_l2(clf, np.array([[-1.0, 0.5]]))
     >>> r.success, r.l2.round(6)
     (array([ True]), array([1.]))
     """
@@ -156,7 +166,7 @@ def carlini_wagner_l2(
         "initial_const": initial_const, "confidence": confidence, "rescue_searches": rescue_searches, "polish": polish,
     }  # fmt: skip
     _apply_preset(given, preset)
-    _check(given, batch_size, abort_early)
+    _check(given, batch_size, {"abort_early": abort_early, "check_finite": check_finite})
     host, shape = _on_host(X)
     try:
         import torch
@@ -173,22 +183,23 @@ def carlini_wagner_l2(
     rows = RowBlocks(host, width if len(shape) == 1 else None)
     with torch.inference_mode(False):  # what the caller may have set around us is not set inside
         network = Network.of(as_module(model, device), shape, device)
-    widest = float(torch.finfo(network.dtype).max) ** 0.4
-    if not 1 / widest < learning_rate < widest:
+    widest = float(torch.finfo(network.work).max) ** 0.98
+    rate = given["learning_rate"]
+    if rate != "auto" and not 1 / widest < rate < widest:
         raise ValueError(
-            f"learning_rate must be {1 / widest:.0e} to {widest:.0e} for a model of this dtype, got {learning_rate:g}"
+            f"learning_rate must be {1 / widest:.0e} to {widest:.0e} for a {network.type} model, got {rate:g}"
         )
-    box = _box(rows, bounds, widest)
+    box = _box(rows, bounds, widest, network, check_finite)
     settings = {
         "attack": "carlini_wagner_l2", **given, "preset": preset, "abort_early": abort_early,
         "targeted": targets is not None, "bounds": box,
         "bounds_from": "data" if isinstance(bounds, str) else "argument",
-        "dtype": rows.dtype.name, "runs_in": str(network.dtype).removeprefix("torch."), "device": str(network.device),
+        "dtype": rows.dtype.name, "runs_in": network.type, "device": str(network.device),
     }  # fmt: skip
     search = Settings(
-        max_iterations, given["binary_search_steps"], given["rescue_searches"], given["learning_rate"],
-        None if given["initial_const"] == "auto" else given["initial_const"], given["confidence"], box, abort_early,
-        given["polish"], 2.0 if preset == "paper" else 10.0,
+        given["max_iterations"], given["binary_search_steps"], given["rescue_searches"], _number(rate),
+        _number(given["initial_const"]), given["confidence"], box, abort_early, given["polish"],
+        2.0 if preset == "paper" else 10.0,
     )  # fmt: skip
     with settled(network.device):
         states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
@@ -225,14 +236,23 @@ def _attack(
     network: Network, rows: RowBlocks, given: _Labels, search: Settings, batch_size: int, progress: bool | None
 ) -> tuple[list[State], Array]:
     """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
+    from ..classifiers.network import bounded_threads
+    from ._cw_block import Block
+    from ._cw_probe import operations, probe
+
     n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
+    first = rows.block(0, min(n, batch_size))
+    first = first[np.isfinite(first).all(axis=1)]
+    if not len(first):  # then the classes are counted only, in a sample of zeros
+        first = np.zeros((min(n, 1), rows.shape[1]), rows.dtype)
     # Without samples nothing says how many classes there are.
-    n_classes = network.probe(network.tensor(rows.block(0, min(n, batch_size)))) if n else 2
+    n_classes = probe(network, network.tensor(first)) if n else 2
     labels, goals = given.columns(n, n_classes)
-    with open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
+    work = min(n, batch_size) * operations(network, network.tensor(first[:1])) if n else 0.0
+    with bounded_threads(work), open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
         for start in range(0, n, batch_size):
             part = slice(start, min(start + batch_size, n))
-            block = _Block(network, rows.block(part.start, part.stop), search)
+            block = Block(network, rows.block(part.start, part.stop), search)
             block.decide(None if labels is None else labels[part], None if goals is None else goals[part], start)
             points[part] = block.search(lambda m: bar.update(min(m, bar.total - bar.n)))
             states.append(block.state)
@@ -240,70 +260,11 @@ def _attack(
     return states, points
 
 
-class _Block:
-    """One batch of samples X [n, d]."""
-
-    def __init__(self, network: Network, X: Array, settings: Settings) -> None:
-        self.network, self.X, self.settings = network, X, settings
-
-    def decide(self, y: Array | None, targets: Array | None, start: int) -> None:
-        """Score the samples: who is right, and hence attacked, and with what aim; `start` is for messages."""
-        import torch
-
-        from ._cw_network import Aim, size_of
-
-        with torch.no_grad():
-            z = self.network(self.network.tensor(self.X))
-        n, predicted, broken = len(z), z.argmax(dim=1).cpu().numpy(), z.isnan().any(dim=1).cpu().numpy()
-        self.targets, labels = targets, predicted if y is None else y
-        if targets is not None and (targets == labels).any():
-            row = int((targets == labels).argmax())
-            raise ValueError(
-                f"targets must differ from the true classes, but both are {targets[row]} in row {start + row}"
-            )
-        wrong = (predicted != labels) | broken
-        reason = np.where(broken, "NaN logits", np.where(wrong, "already wrong", "max_steps")).astype("<U16")
-        self.attacked = np.flatnonzero(~wrong)
-        classes = torch.as_tensor(labels if targets is None else targets, device=z.device)
-        aim = Aim(classes, 1.0 if targets is None else -1.0, size_of(z))
-        self.aim = aim.take(torch.as_tensor(self.attacked, device=z.device))
-        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
-
-    def search(self, progress: Any) -> Array:
-        """The points to return [n, d], searched, polished and verified."""
-        import torch
-
-        from ._cw_polish import polish, settle
-        from ._cw_search import Box, search
-
-        state, rows, network, settings = self.state, self.attacked, self.network, self.settings
-        x, aim = network.tensor(self.X[rows]), self.aim
-        found = search(network, x, aim, settings, progress)
-        won = torch.isfinite(found.squares) & ~found.spoilt
-        box, start = Box(settings), x[won]
-        # tanh returns samples only nearly; what it did not move comes back exactly.
-        changed = start + (found.points[won] - box.points(box.enter(start))[0])
-        if settings.bounds is not None:
-            changed = changed.clamp(*settings.bounds)
-        if settings.polish and len(changed):
-            changed = polish(network, start, changed, aim.take(won), settings.confidence, settings.bounds)
-        fooled, stuck, spoilt = (value.cpu().numpy() for value in (won, found.stuck, found.spoilt))
-        state.n_steps[rows] = found.n_steps.cpu().numpy()
-        state.reason[rows[stuck]], state.reason[rows[spoilt]] = "no gradient", "NaN logits"
-        rows = rows[fooled]
-        here = self.X[rows] + (changed.double() - start.double()).cpu().numpy()
-        points = self.X.copy()
-        points[rows], sure, decisions = settle(network, self.X[rows], here, aim.take(won), settings.bounds)
-        state.flipped[rows], state.reason[rows] = sure, np.where(sure, "flipped", "not verified")
-        state.y_adv[rows] = np.where(sure, decisions, state.y_adv[rows])
-        goals = state.y_adv if self.targets is None else self.targets
-        state.choice.target_class = np.where(state.flipped, goals, -1)
-        return points
-
-
-def _box(rows: RowBlocks, bounds: Any, widest: float) -> tuple[float, float] | None:
+def _box(
+    rows: RowBlocks, bounds: Any, widest: float, network: Network, check_finite: bool
+) -> tuple[float, float] | None:
     """The bounds meant; every row of X is looked at, for NaN and for values outside. A box must be narrower than
-    `widest` and wider than its inverse, whose squares the model's dtype holds.
+    `widest` and wider than its inverse.
     """
     if isinstance(bounds, str) and bounds != "data":
         raise ValueError(f'bounds must be (low, high), None or "data", got {bounds!r}')
@@ -313,7 +274,12 @@ def _box(rows: RowBlocks, bounds: Any, widest: float) -> tuple[float, float] | N
     low, high = np.inf, -np.inf
     for start in range(0, len(rows), RANGE_ROWS):
         block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
-        check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, "X")
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = block.sum(axis=1, dtype=np.float64)
+        if check_finite:
+            check_finite_rows(sums, block, start, "X")
+        else:
+            block = block[np.isfinite(block).all(axis=1)]
         inside_bounds(block, box, start)
         low, high = min(low, float(block.min(initial=np.inf))), max(high, float(block.max(initial=-np.inf)))
     if isinstance(bounds, str) and len(rows):
@@ -324,10 +290,15 @@ def _box(rows: RowBlocks, bounds: Any, widest: float) -> tuple[float, float] | N
         box = low, high
     if box is not None and not 1 / widest < box[1] - box[0] < widest:
         raise ValueError(
-            f"bounds must be finite and not wider than {widest:.0e} or narrower than {1 / widest:.0e} for a model of "
-            f"this dtype, got {box}; scale the data, or pass None for no bounds"
+            f"bounds must be finite and not wider than {widest:.0e} or narrower than {1 / widest:.0e} for a "
+            f"{network.type} model, got {box}; scale the data, or pass None for no bounds"
         )
     return box
+
+
+def _number(value: float | str) -> float | None:
+    """A number, or None for "auto"."""
+    return None if isinstance(value, str) else float(value)
 
 
 def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
@@ -343,8 +314,8 @@ def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
         given[name] = value
 
 
-def _check(given: dict[str, Any], batch_size: int, abort_early: bool) -> None:
-    for name, value in (("polish", given["polish"]), ("abort_early", abort_early)):
+def _check(given: dict[str, Any], batch_size: int, switches: dict[str, Any]) -> None:
+    for name, value in {"polish": given["polish"], **switches}.items():
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"{name} must be True or False, got {value!r}")
     for name, least in (("max_iterations", 1), ("binary_search_steps", 1), ("rescue_searches", 0), ("batch_size", 1)):
@@ -353,7 +324,7 @@ def _check(given: dict[str, Any], batch_size: int, abort_early: bool) -> None:
             raise ValueError(f"{name} must be a whole number of at least {least} and below 2^31, got {value!r}")
     for name in ("learning_rate", "initial_const", "confidence"):
         value = given[name]
-        if name == "initial_const" and isinstance(value, str) and value == "auto":
+        if name != "confidence" and isinstance(value, str) and value == "auto":
             continue
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
         if not number or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
@@ -366,9 +337,11 @@ def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
         X = X.cpu()
     elif type(X).__module__.split(".")[0] == "cupy":
         X = X.get()
+    if isinstance(X, list | tuple):
+        X = np.asarray(X)
     ndim = getattr(X, "ndim", None)
-    if ndim is None or ndim <= 2:
-        return X, tuple(np.shape(X)[1:]) if ndim is None else tuple(X.shape[1:])
+    if ndim is None or ndim <= 2:  # what is no array RowBlocks refuses
+        return X, () if ndim is None else tuple(X.shape[1:])
     shape = tuple(X.shape[1:])
     return X.reshape(len(X), math.prod(shape)), shape
 

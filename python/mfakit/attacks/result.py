@@ -42,7 +42,7 @@ class AttackResult:
     target_class : int64 [n]
         The class that `target` belongs to.
     reason : str [n]
-        How each sample ended: "flipped", "already wrong", "max_steps", "no gradient", "NaN logits" or
+        How each sample ended: "flipped", "already wrong", "max_steps", "no gradient", "NaN logits", "NaN gradient" or
         "not verified".
     settings : dict
         The attack and its parameters, and which data it was given (dtype, bounds).

@@ -27,11 +27,13 @@ def as_bounds(bounds: Any) -> tuple[float, float] | None:
     if bounds is None:
         return None
     try:
-        low, high = (float(value) for value in bounds)
-    except (TypeError, ValueError):
+        low, high = (float(value.item() if hasattr(value, "item") else value) for value in bounds)
+    except (TypeError, ValueError, RuntimeError):  # the last one from a tensor of several
         low = high = np.nan
     if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
+        several = any(np.ndim(value) for value in bounds) if isinstance(bounds, tuple | list) else False
+        got = "arrays; one pair of numbers holds for all features" if several else repr(bounds)
+        raise ValueError(f"bounds must be (low, high) with low < high, or None, got {got}")
     return low, high
 
 

@@ -135,7 +135,7 @@ class GradientVictim:
     def __init__(self, clf: Any, options: Options, sample: Array) -> None:
         # Steps in one thread: after a product in several they would wait for those, which spin on.
         self.clf, self.ops, self.threads = clf, get_backend(options.backend), 1
-        self.dtype = sample.dtype
+        self.dtype, self.all_finite = sample.dtype, options.check_finite
         classes = getattr(clf, "classes_", None)
         self.classes = None if classes is None else np.asarray(classes)
         self.n_classes = self._count(sample)
@@ -187,14 +187,27 @@ class GradientVictim:
 
     def _decide(self, X: Array) -> Array:
         """float64 [n, C], or [n, 1] for two classes."""
-        return self._checked(self.clf.decision_function(X.astype(self.dtype, copy=False)), len(X))
+        return self._asked(X, lambda x: self._checked(self.clf.decision_function(x), len(x)))
 
     def _margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        gradient = _numpy(self.clf.decision_gradient(X.astype(self.dtype, copy=False)))
+        gradient = self._asked(X, lambda x: _numpy(self.clf.decision_gradient(x)))
         if gradient.ndim == 2:
             return np.where(y == 0, 1.0, -1.0)[:, None] * gradient
         rows = np.arange(len(X))
         return np.asarray(gradient[rows, choice.target_class] - gradient[rows, y])
+
+    def _asked(self, X: Array, ask: Callable[[Array], Array]) -> Array:
+        """What a method of the classifier answers for samples [n, d]; NaN, without asking it, for samples with NaN or
+        inf, which the classifier may refuse.
+        """
+        X = X.astype(self.dtype, copy=False)
+        sound = np.ones(len(X), bool) if self.all_finite else np.isfinite(X).all(axis=1)
+        if sound.all():
+            return ask(X)
+        answer = ask(X[sound] if sound.any() else np.zeros_like(X[:1]))
+        result = np.full((len(X), *answer.shape[1:]), np.nan)
+        result[sound] = answer[: int(sound.sum())]
+        return result
 
     def _checked(self, decision: Any, n: int) -> Array:
         values = _numpy(decision)

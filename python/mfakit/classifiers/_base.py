@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,7 +144,7 @@ class NetworkClassifier(Classifier):
             What the network runs in, its weights widened if need be; None is X's own dtype (float64 is several times
             slower).
         check_finite : bool
-            Refuse NaN and inf; False skips the check, and only the rows that have them suffer.
+            Refuse NaN and inf; False skips the check, and the results of the rows that have them are NaN.
         block_rows : int or None
             Samples at once; results depend on it by rounding only.
 
@@ -224,9 +225,10 @@ class NetworkClassifier(Classifier):
         from .training import train
 
         device = as_device(self.device)
-        with settled(device, self.n_threads):
+        loss = self._loss(noise)
+        rows = min(self.batch_size, layout.rows_at_once(loss.passes))
+        with settled(device, self.n_threads), self._threads(layout, loss.passes, rows):
             network = Network(layout, self.negative_slope, init).to(device)
-            loss = self._loss(noise)
             history = train(
                 network, batches, loss, learning_rate=float(self.learning_rate), n_steps=int(marks[-1]), marks=marks,
                 rows_at_once=layout.rows_at_once(loss.passes), progress=self.progress, name=type(self).__name__,
@@ -234,6 +236,16 @@ class NetworkClassifier(Classifier):
         network.zero_grad(set_to_none=True)
         # Attacks differentiate in x: gradients of the weights would only cost them time.
         return network.eval().requires_grad_(False), history
+
+    def _threads(self, layout: Layout, passes: int, rows: int) -> Any:
+        """What bounds torch's threads by the work of this many forward passes of `rows` images; nothing where the
+        caller has said how many there are to be.
+        """
+        from .network import bounded_threads
+
+        if self.n_threads is not None:
+            return contextlib.nullcontext()
+        return bounded_threads(2.0 * passes * rows * layout.n_products)
 
     def _to_file(self) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors = {name: value.detach().cpu().numpy() for name, value in self.module_.named_parameters()}
@@ -274,15 +286,19 @@ class NetworkClassifier(Classifier):
         step = options.block_rows or network.layout.rows_at_once(passes * max(1, n_classes - 1), dtype.itemsize)
         result = np.empty((len(rows), *(() if n_classes == 2 else (n_classes,)), *tail), rows.dtype)
         device = network.output.weight.device
-        with settled(device, self.n_threads):
+        with settled(device, self.n_threads), self._threads(network.layout, passes, min(step, len(rows))):
             if dtype != np.float32:
                 network = copy.deepcopy(network).double()
             for start in range(0, len(rows), step):
                 block = rows.block(start, min(start + step, len(rows)))
+                part = result[start : start + len(block)]
                 if options.check_finite:
-                    check_block(rows, block, start, dtype)
-                x = torch.from_numpy(writeable(block.astype(dtype, copy=False))).to(device)
-                result[start : start + len(block)] = of(network, x).cpu().numpy()
+                    check_block(rows, block, start, dtype, optional=True)
+                with np.errstate(over="ignore"):
+                    x = torch.from_numpy(writeable(block.astype(dtype, copy=False))).to(device)
+                part[:] = of(network, x).cpu().numpy()
+                if not options.check_finite:  # LeakyReLU has a slope at NaN, and inf an answer
+                    part[~np.isfinite(block).all(axis=1)] = np.nan
         return wrap_like(result, X)
 
 

@@ -109,10 +109,12 @@ def encode_labels(y: Any, n: int, name: str, classes: Array | None = None) -> tu
     return classes, codes
 
 
-def check_block(rows: RowBlocks, block: Array, start: int, dtype: Any = np.float32) -> None:
-    """Raise for NaN or inf in a block, and for values that `dtype`, which it will be computed in, cannot hold."""
+def check_block(rows: RowBlocks, block: Array, start: int, dtype: Any = np.float32, *, optional: bool = False) -> None:
+    """Raise for NaN or inf in a block, and for values that `dtype`, which it will be computed in, cannot hold;
+    `optional`: the caller can be told not to check.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, rows.name)
+        check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, rows.name, optional=optional)
         narrowed = np.dtype(dtype).itemsize < block.dtype.itemsize
         if narrowed and len(block) and np.abs(block).max() > np.finfo(dtype).max:
             raise ValueError(

@@ -20,9 +20,13 @@ from .._errors import BackendUnavailable
 from .._threads import forked
 from ._layout import Layout
 
-__all__ = ["Network", "as_device", "settled"]
+__all__ = ["Network", "as_device", "bounded_threads", "settled"]
 
 Array = NDArray[Any]
+
+# A thread of torch is worth starting for this many operations of one step, forward and backward: some 20 ms. Torch's
+# threads wait for each other after every operation, and where another process takes a core that wait is milliseconds.
+OPERATIONS_PER_THREAD = 2**29
 
 
 class Network(nn.Module):
@@ -132,6 +136,13 @@ def settled(device: torch.device, n_threads: int | None = None) -> Iterator[None
         if "allocate" not in str(error):
             raise
         raise MemoryError(f"a network on {device} ran out of memory; lower batch_size, width or depth") from None
+
+
+@contextlib.contextmanager
+def bounded_threads(operations: float) -> Iterator[None]:
+    """Torch in no more threads than steps of this many operations are worth, and in no more than it was set to."""
+    with _threads(min(torch.get_num_threads(), max(1, int(operations / OPERATIONS_PER_THREAD)))):
+        yield
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ class TRADES(NetworkClassifier):
         epochs: int = 6,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
-        label_smoothing: float = 0.1,
+        label_smoothing: float = 0.0,
         negative_slope: float = 0.2,
         device: str = "auto",
         random_state: Any = 0,

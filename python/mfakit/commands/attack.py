@@ -36,7 +36,12 @@ CW = (
     ("--preset", "preset", str, "paper: the attack as the paper ran it"),
     ("--max-iterations", "max_iterations", whole(), "Adam's steps in one search (default: 500)"),
     ("--searches", "binary_search_steps", whole(), "searches per sample (default: 3)"),
-    ("--learning-rate", "learning_rate", float, "of Adam (default: 0.01)"),
+    (
+        "--learning-rate",
+        "learning_rate",
+        float,
+        "of Adam (default: 0.01 of tanh's argument with --bounds, measured without)",
+    ),
     ("--confidence", "confidence", float, "lead of the other class, in logits (default: 0)"),
     ("--batch-size", "batch_size", whole(), "samples at a time (default: 128)"),
 )
@@ -58,13 +63,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=("gradient", "cw"), default="gradient", help="default: %(default)s")
     parser.add_argument(
         "--bounds", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="keep features within these (default: gradient, none; cw, the data's range)",
+        help="keep features within these (default: none)",
     )  # fmt: skip
     gradient = parser.add_argument_group("options of the gradient attack")
     gradient.add_argument("--polish", action="store_true", help="bisect the last step")
     gradient.add_argument("--frozen", action="store_true", help="keep the components chosen at the start")
     cw = parser.add_argument_group("options of CW-L2")
-    cw.add_argument("--unbounded", action="store_true", help="no box at all")
     for group, options in ((gradient, GRADIENT), (cw, CW)):
         for flag, parameter, kind, text in options:
             group.add_argument(flag, dest=parameter, type=kind, help=text)
@@ -107,18 +111,14 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of the method; an option that it does not have is an error, not ignored."""
     own, foreign = (GRADIENT, CW) if args.method == "gradient" else (CW, GRADIENT)
     wrong = [flag for flag, parameter, _, _ in foreign if getattr(args, parameter) is not None]
-    switches = ("unbounded",) if args.method == "gradient" else ("polish", "frozen")
+    switches = () if args.method == "gradient" else ("polish", "frozen")
     wrong += [f"--{name}" for name in switches if getattr(args, name)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: --method {args.method} has no such option; leave it out")
     options = {p: getattr(args, p) for _, p, _, _ in own if getattr(args, p) is not None}
     if args.method == "gradient":
         options |= {"polish": args.polish, "targets": "frozen" if args.frozen else "rechosen"}
-    if args.unbounded:
-        if args.bounds is not None:
-            raise ValueError("--bounds and --unbounded contradict each other; leave one out")
-        options["bounds"] = None
-    elif args.bounds is not None:
+    if args.bounds is not None:
         options["bounds"] = tuple(args.bounds)
     return options
 

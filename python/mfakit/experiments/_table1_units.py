@@ -38,6 +38,8 @@ CW, CW_AUTO, GRADIENT, LOG_RATIO = "CW-L2", "CW-L2 auto", "gradient", "log-ratio
 ATTACKS = {"bayes": (GRADIENT,), "cnn": (CW, CW_AUTO), "linear-svm": (GRADIENT,), "rbf-svm": (GRADIENT, LOG_RATIO)}
 # 20 in ℓ2, twice the typical distance between two samples: who has not crossed by then never will.
 STEP_SIZE, MAX_STEPS = 0.05, 400
+# Adam's step in CW-L2, with the paper's preset and with our defaults, in units of a pixel.
+CW_RATE = 0.01
 PIXEL_THRESHOLD = 5 / 255
 BOX = (0.0, 1.0)
 
@@ -190,7 +192,9 @@ class Pair:
         if n_train is None:
             victim: _Given | Trained = _Given(self.clf)
         else:
-            key |= {"n_train": n_train, "parameters": self._parameters(classifier)}
+            # All of them: a part that was made with other defaults is another part.
+            parameters = unfitted(classifier, self._parameters(classifier)).get_params()
+            key |= {"n_train": n_train, "parameters": {k: v for k, v in parameters.items() if k != "progress"}}
             victim = Trained(self.store, f"{self.name}-{classifier}", key, partial(self._train, classifier), self._read)
         attacks: list[AttackNumbers] = []
         found: dict[str, Any] = {}
@@ -252,7 +256,9 @@ class Pair:
         bounds, progress = self.plan.bounds, self.progress
         if kind in (CW, CW_AUTO):
             preset = "paper" if kind == CW else None
-            return carlini_wagner_l2(clf, X, y, preset=preset, bounds=bounds, progress=progress)
+            return carlini_wagner_l2(
+                clf, X, y, preset=preset, bounds=bounds, learning_rate=CW_RATE, progress=progress
+            )
         direction = LOG_RATIO if kind == LOG_RATIO else GRADIENT
         return gradient_attack(
             clf, X, y, step_size=STEP_SIZE, max_steps=MAX_STEPS, polish=True, direction=direction, bounds=bounds,
