@@ -49,6 +49,7 @@ from .coordinates import FactorCoordinates, why_not
 from .general import GeneralSearch, RootSearchError
 from .pairs import PairTable, why_not_pairs
 from .result import AttackResult
+from .shorten import shorten
 from .verify import as_result, push_until_flipped
 from .victims import Choice, MixtureVictim
 from .walk import DirectWalk, State, within_class
@@ -200,11 +201,12 @@ def minimal_perturbation(
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
     size = BLOCK_ROWS if path == "factor" else GENERAL_BLOCK_ROWS
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    components, (count, own) = None, plan_walks(len(rows), opts)
+    components, coordinates, (count, own) = None, None, plan_walks(len(rows), opts)
     if path == "general":  # Python, which is no quicker in several threads
         components, count, own = Components(clf), 1, opts
     else:
-        PairTable.of(FactorCoordinates.of(clf))  # made here, and not in each of the threads
+        coordinates = FactorCoordinates.of(clf)
+        PairTable.of(coordinates)  # made here, and not in each of the threads
     victims = victims_of(clf, count, size, own)
 
     def attack(victim: MixtureVictim, block: Array, first: int) -> State:
@@ -219,6 +221,7 @@ def minimal_perturbation(
         else:
             search = GeneralSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(components, first)
+        shorten(search, block, lower[part], clf, coordinates)
         points[part] = push_until_flipped(victim, search, block, None)
         return search.state
 

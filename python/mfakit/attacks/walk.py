@@ -64,6 +64,12 @@ class DirectWalk:
         reason[undecided] = "NaN logits"
         self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
 
+    def restart(self, X: Array) -> None:
+        """Back to the samples X [n, d] that it was made with, for another run."""
+        self.here, self.before, state = X.astype(np.float64), X.astype(np.float64), self.state
+        state.flipped[:], state.n_steps[:] = False, 0
+        state.reason[~state.already_wrong] = "max_steps"
+
     def run(self, steps: Steps) -> None:
         """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""
         state, active = self.state, np.flatnonzero(~self.state.already_wrong)
