@@ -14,7 +14,7 @@ import mfakit
 from mfakit._options import Options
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.blocks import victims_of
-from mfakit.attacks.shorten import shorten
+from mfakit.attacks.shorten import _is_stationary, shorten
 from mfakit.attacks.walk import DirectWalk
 from mfakit.backends import why_missing
 
@@ -33,18 +33,19 @@ def _soft_pair(seed: int, d: int = 60) -> tuple[mfakit.BayesClassifier, Array, A
 def _largest_lead(clf: Any, X: Array, y: Array, upper: Array) -> float:
     """By how much, relatively, the best of many gradient attacks ends below `upper`; negative if none does."""
     lead = -1.0
-    for step in (0.1, 0.05, 0.02, 0.01):
-        for settings in ({"polish": True}, {"polish": False}, {"polish": True, "targets": "frozen"}):
-            attack = gradient_attack(clf, X, y, step_size=step, max_steps=400, **settings)  # type: ignore[arg-type]
-            lead = max(lead, float((1.0 - attack.l2 / upper)[attack.success].max(initial=-1.0)))
+    every = [(step, polish, "rechosen") for step in (0.1, 0.05, 0.02, 0.01) for polish in (True, False)]
+    for step, polish, targets in [*every, (0.05, True, "frozen")]:
+        attack = gradient_attack(clf, X, y, step_size=step, polish=polish, targets=targets, max_steps=300)
+        lead = max(lead, float((1.0 - attack.l2 / upper)[attack.success].max(initial=-1.0)))
     return lead
 
 
 @NATIVE
-@pytest.mark.parametrize("seed", [1, 2, 10])
-def test_no_gradient_attack_is_nearer_than_upper(seed: int) -> None:
-    """The duals' own points were beaten by 3, 2 and 5% here."""
+@pytest.mark.parametrize(("seed", "beaten"), [(1, [11, 54]), (2, [26, 59]), (10, [11, 46, 58])])
+def test_no_gradient_attack_is_nearer_than_upper(seed: int, beaten: list[int]) -> None:
+    """The duals' own points were beaten by 3, 2 and 5% at the samples named."""
     clf, X, y = _soft_pair(seed)
+    X, y = X[[0, 1, *beaten]], y[[0, 1, *beaten]]
     r = minimal_perturbation(clf, X, y, path="factor")
     assert (r.gap > 1e-3).any()
     assert _largest_lead(clf, X, y, r.upper) < 1e-6
@@ -54,24 +55,25 @@ def test_no_gradient_attack_is_nearer_than_upper(seed: int) -> None:
 
 
 def test_no_gradient_attack_is_nearer_on_the_general_path() -> None:
-    clf = diagonal_classifier(4, k=4, d=10).asymmetric(direction=2)
-    X, y = clf.sample(12, rng=0, dtype=np.float64)
+    clf = diagonal_classifier(4, k=2, d=6)
+    X, y = clf.sample(6, rng=0, dtype=np.float64)
     r = minimal_perturbation(clf, X, y, path="general")
     assert _largest_lead(clf, X, y, r.upper) < 1e-6
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 def test_a_point_that_is_no_nearest_one_is_moved_along_the_boundary(noise: str) -> None:
-    """From points found in random directions, 1.3 times too far and more, to those of the bracket."""
+    """From points found in random directions, 1.3 times too far and more, to where the way is perpendicular to it."""
     if noise == "isotropic":
-        clf, X, y = _soft_pair(1, d=20)
+        clf = mfakit.BayesClassifier([random_mfa(k=2, d=6, l=2, seed=s, spread=1.0) for s in (0, 1)])
     else:
-        clf = diagonal_classifier(4, k=4, d=10)
-        X, y = clf.sample(12, rng=0, dtype=np.float64)
+        clf = diagonal_classifier(4, k=2, d=6)
+    X, y = clf.sample(6, rng=0, dtype=np.float64)
     r = minimal_perturbation(clf, X, y, path="general")
-    rows = np.flatnonzero(r.success)[:6]
+    rows = np.flatnonzero(r.success)[:3]
     X, y, lower = X[rows], y[rows], r.lower[rows]
-    search = DirectWalk(victims_of(clf, 1, len(X), Options())[0], X, y)
+    victim = victims_of(clf, 1, len(X), Options())[0]
+    search = DirectWalk(victim, X, y)
     rng = np.random.default_rng(0)
     for i in range(len(X)):
         while not search.state.flipped[i]:
@@ -79,33 +81,37 @@ def test_a_point_that_is_no_nearest_one_is_moved_along_the_boundary(noise: str) 
             search.here[i] = X[i] + rng.uniform(1.3, 20.0) * r.upper[rows[i]] * u / np.linalg.norm(u)
             search.state.flipped[i] = clf.predict(search.here[i : i + 1])[0] != y[i]
     before = np.linalg.norm(search.here - X, axis=1)
-    shorten(search, X, lower, clf, None)
+    shorten(victim, search, X, lower, clf, None)
     after = np.linalg.norm(search.here - X, axis=1)
     assert (before > 1.29 * r.upper[rows]).all()
-    np.testing.assert_allclose(after, r.upper[rows], rtol=1e-3)
+    assert (after < before / 1.05).all()
+    assert (clf.predict(search.here + 1e-6 * (search.here - X)) != y).all()
+    for i in range(len(X)):
+        part = slice(i, i + 1)
+        assert _is_stationary(victim, X[part], y[part], search.here[part])
 
 
 def test_where_no_point_was_found_the_attack_may_find_one() -> None:
-    clf, X, y = _soft_pair(1, d=20)
-    X, y = X[:3], y[:3]
-    search = DirectWalk(victims_of(clf, 1, 3, Options())[0], X, y)
+    clf = diagonal_classifier(4, k=2, d=6)
+    X, y = clf.sample(3, rng=0, dtype=np.float64)
+    victim = victims_of(clf, 1, 3, Options())[0]
+    search = DirectWalk(victim, X, y)
     attacked = np.flatnonzero(~search.state.already_wrong)
-    shorten(search, X, np.where(np.arange(3) == attacked[0], np.inf, 0.0), clf, None)
+    shorten(victim, search, X, np.where(np.arange(3) == attacked[0], np.inf, 0.0), clf, None)
     assert search.state.flipped.tolist() == [i in attacked[1:] for i in range(3)]
     assert (clf.predict(search.here[attacked[1:]]) != y[attacked[1:]]).all()
     np.testing.assert_array_equal(search.here[attacked[0]], X[attacked[0]])  # proved to be out of reach
 
 
 @NATIVE
-@pytest.mark.parametrize("path", ["factor", "general"])
-def test_a_shortened_point_does_not_depend_on_the_batch_or_the_threads(path: str) -> None:
+def test_a_shortened_point_does_not_depend_on_the_batch_or_the_threads() -> None:
     clf, X, y = _soft_pair(10)
-    rows = [11, 46, 58, 0, 1, 2]  # the first three are shortened
+    rows = [11, 46, 0, 1]  # the first two are shortened
     X, y = X[rows], y[rows]
-    whole = minimal_perturbation(clf, X, y, path=path, n_threads=2)
+    whole = minimal_perturbation(clf, X, y, path="factor", n_threads=2)
     assert (whole.gap > 1e-3).any()
-    for i in range(3):
-        alone = minimal_perturbation(clf, X[i : i + 1], y[i : i + 1], path=path, n_threads=1)
+    for i in range(2):
+        alone = minimal_perturbation(clf, X[i : i + 1], y[i : i + 1], path="factor", n_threads=1)
         np.testing.assert_allclose(alone.upper, whole.upper[i], rtol=1e-9)
         np.testing.assert_allclose(alone.x_adv[0], whole.x_adv[i], atol=1e-7 * whole.upper[i])
 

@@ -52,7 +52,7 @@ from .result import AttackResult
 from .shorten import shorten
 from .verify import as_result, push_until_flipped
 from .victims import Choice, MixtureVictim
-from .walk import DirectWalk, State, within_class
+from .walk import DirectWalk, State, in_parts, within_class
 
 __all__ = ["Grade", "MinimalResult", "grade", "minimal_perturbation"]
 
@@ -221,7 +221,7 @@ def minimal_perturbation(
         else:
             search = GeneralSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(components, first)
-        shorten(search, block, lower[part], clf, coordinates)
+        shorten(victim, search, block, lower[part], clf, coordinates)
         points[part] = push_until_flipped(victim, search, block, None)
         return search.state
 
@@ -273,23 +273,20 @@ def _path(clf: Any, path: str) -> str:
 class FactorSearch(DirectWalk):
     """One block of samples; the kernel finds the bracket, and the base class's state is what the verification reads."""
 
+    victim: MixtureVictim
+
     def bracket(self, clf: Any, start: int) -> tuple[Array, Array]:
         """Lower bounds [n] and pairs examined [n]; leaves the points beyond the boundary in `here`.
 
         `start` is the number of the block's first sample, for messages.
         """
-        from .. import _native
-
         q, state = FactorCoordinates.of(clf), self.state
         finite = np.isfinite(self.here).all(axis=1)
         rows = np.flatnonzero(finite & ~state.already_wrong)
         a, sq = q.project(self.here[rows])
         alpha, w, found = np.zeros(len(rows)), np.zeros_like(a), np.zeros((len(rows), 2))
         reports = np.zeros((len(rows), 5), np.int64)
-        _native.certify(
-            *q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, state.y[rows], a, sq, alpha, w,
-            found, reports, 1 if forked() else self.victim.threads,
-        )  # fmt: skip
+        self._certify(clf, (state.y[rows], a, sq, alpha, w, found, reports))
         if np.isnan(found).any():
             i = int(np.isnan(found).any(axis=1).argmax())
             raise RootSearchError(
@@ -311,3 +308,16 @@ class FactorSearch(DirectWalk):
         lower[~finite] = np.nan
         lower[rows], pairs[rows] = found[:, 0], reports[:, 3]
         return lower, pairs
+
+    def _certify(self, clf: BayesClassifier, arrays: tuple[Array, ...]) -> None:
+        """The kernel, for so many samples at a time that Ctrl-C is heard between two calls. `arrays` [n, ...] are y and
+        what the kernel reads and fills.
+        """
+        from .. import _native
+
+        q, threads = FactorCoordinates.of(clf), 1 if forked() else self.victim.threads
+
+        def part(*block: Array) -> None:
+            _native.certify(*q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, *block, threads)
+
+        in_parts(self.victim, part, arrays, threads)

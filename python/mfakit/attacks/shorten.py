@@ -24,8 +24,10 @@ __all__ = ["shorten"]
 
 # Steps are 2^-k of the best length known, rounded up to a power of two: from 1/8 or 1/4 of it down to 1/128 or 1/64.
 FINENESS = (3, 4, 5, 6, 7)
+# Those of a walk in d features, where a step costs a hundred times more.
+DIRECT_FINENESS = (3, 5)
 # A walk may be so many times longer than the best length known: it goes around, and then straight back.
-DETOUR = 8
+DETOUR = 4
 # Where no point is known there is no such scale: the attack's own defaults.
 DEFAULT_STEP, DEFAULT_MOST = 0.05, 5000
 # Relative difference in length that is worth a descent.
@@ -38,12 +40,13 @@ IN_PLAY, ROUNDS = 40.0, 8
 
 
 def shorten(
-    search: DirectWalk, X: Array, lower: Array, clf: BayesClassifier, coordinates: FactorCoordinates | None
-) -> None:
+    victim: MixtureVictim, search: DirectWalk, X: Array, lower: Array, clf: BayesClassifier,
+    coordinates: FactorCoordinates | None,
+) -> None:  # fmt: skip
     """Replace the points that `search` has found for samples X [n, d] by nearer ones, where there are, and where there
     is room above `lower` [n]. Sample by sample, so that none depends on the others.
     """
-    state, victim = search.state, search.victim
+    state = search.state
     with np.errstate(invalid="ignore"):
         upper = np.where(state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
         is_open = ~state.already_wrong & np.isfinite(X).all(axis=1) & (lower < (1.0 - CLOSED) * upper)
@@ -62,10 +65,10 @@ def shorten(
 def _attack(
     victim: MixtureVictim, x: Array, y: Array, coordinates: FactorCoordinates | None, upper: float
 ) -> Array | None:
-    """The shortest perturbation [d] of a sample x [1, d] that the gradient attack finds, if it is shorter than `upper`."""
+    """The shortest perturbation [d] that the gradient attack finds for x [1, d], if it is shorter than `upper`."""
     best = None
     walk = DirectWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
-    for steps in _steps(upper):
+    for steps in _steps(upper, DIRECT_FINENESS if coordinates is None else FINENESS):
         walk.restart(x)
         walk.run(steps)
         delta = walk.here[0] - x[0]
@@ -82,12 +85,12 @@ def _is_stationary(victim: MixtureVictim, x: Array, y: Array, here: Array) -> bo
     return float((way * gradient).sum()) >= (1.0 - ASKEW) * lengths
 
 
-def _steps(upper: float) -> list[Steps]:
+def _steps(upper: float, fineness: tuple[int, ...]) -> list[Steps]:
     """How to walk, given the best length known. Powers of two: a length that differs by a rounding changes nothing."""
     if not 0.0 < upper < math.inf:
         return [Steps(DEFAULT_STEP, DEFAULT_MOST, False, True, None)]
     scale = math.frexp(upper)[1]
-    return [Steps(math.ldexp(1.0, scale - k), DETOUR * 2**k, False, True, None) for k in FINENESS]
+    return [Steps(math.ldexp(1.0, scale - k), DETOUR * 2**k, False, True, None) for k in fineness]
 
 
 def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delta: Array, lower: float) -> Array:
