@@ -47,6 +47,7 @@ from ._general_model import Components
 from .blocks import attack_blocks, plan_walks, victims_of
 from .coordinates import FactorCoordinates, why_not
 from .general import GeneralSearch, RootSearchError
+from .identity import identity
 from .pairs import PairTable, why_not_pairs
 from .result import AttackResult
 from .shorten import shorten
@@ -111,21 +112,28 @@ class Grade:
     over_lower, over_upper : float64 [n]
         ℓ2 of the attack over either end of the bracket; NaN where it failed or the bracket is not finite.
     contradictions : int64 [m]
-        Samples fooled below their lower bound: one of the two results is wrong.
+        Samples fooled below the lower bound of the same classifier: one of the two results is wrong. Of another
+        classifier there are none, since a bound says nothing about it.
+    same_classifier : bool
+        Whether the attack was on the classifier whose minima these are.
     """
 
     over_lower: Array
     over_upper: Array
     contradictions: Array
+    same_classifier: bool = True
 
     @property
     def mean(self) -> float:
-        """Mean ratio to the smallest perturbation known, 1 for a perfect attack; NaN if nothing can be graded."""
+        """Mean ratio to the smallest perturbation known; NaN if nothing can be graded. Of the same classifier it is 1
+        for a perfect attack.
+        """
         graded = np.isfinite(self.over_upper)
         return float(self.over_upper[graded].mean()) if graded.any() else float("nan")
 
     def __repr__(self) -> str:
-        return f"Grade(mean={self.mean:.5g}, contradictions={len(self.contradictions)})"
+        found = f"contradictions={len(self.contradictions)}" if self.same_classifier else "of another classifier"
+        return f"Grade(mean={self.mean:.5g}, {found})"
 
 
 def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
@@ -138,7 +146,9 @@ def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
     l2 = np.where(usable, attack.l2, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         over_lower, over_upper = l2 / minimal.lower, l2 / minimal.upper
-    return Grade(over_lower, over_upper, np.flatnonzero(usable & (attack.l2 < minimal.lower)))
+    same = attack.classifier == minimal.classifier
+    below = usable & (attack.l2 < minimal.lower) & same
+    return Grade(over_lower, over_upper, np.flatnonzero(below), same)
 
 
 def minimal_perturbation(
@@ -228,7 +238,7 @@ def minimal_perturbation(
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
     settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
-    result = as_result(points, X, rows, states, settings)
+    result = as_result(points, X, rows, states, settings, identity(clf))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)

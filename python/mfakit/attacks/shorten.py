@@ -14,7 +14,6 @@ import numpy as np
 from .._threads import single_threaded_products
 from ..bayes import BayesClassifier
 from ._general_model import Array, Components
-from ._general_roots import RootSearchError
 from ._general_search import CLOSED, Search
 from .coordinates import FactorCoordinates
 from .victims import MixtureVictim
@@ -58,7 +57,9 @@ def shorten(
                 continue
             start = here[0] - x[0] if delta is None else delta
             here[0] = x[0] + _descend(victim, clf, x[0], int(y[0]), start, float(lower[i]))
-            state.flipped[i], state.reason[i] = True, "flipped"
+            state.flipped[i] = True
+            if state.reason[i] == "no crossing":  # another reason, why there is no bound, stays
+                state.reason[i] = "flipped"
             state.choice.put(np.array([i]), victim.scores(here, y)[1])
 
 
@@ -101,7 +102,7 @@ def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delt
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 point = Search(Components(_part(clf, kept)), x, y).descend(delta, lower)
-        except RootSearchError:
+        except (RuntimeError, np.linalg.LinAlgError):  # a search that does not end, at extreme scales
             return delta
         if point is None:
             return delta
