@@ -147,6 +147,30 @@ def test_lanczos_gives_the_same_direction_and_is_interrupted(
     assert calls == [1]
 
 
+def test_the_direction_of_the_mixtures_moments_by_either_method(
+    interrupting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clf = _pair(120)
+    dense = outliers.outlier_step(clf, None, 4)
+    monkeypatch.setattr(outliers, "DENSE", 100)
+    monkeypatch.setattr(outliers, "ROWS", 7)
+    for got, expected in zip(outliers.outlier_step(clf, None, 4), dense, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
+    weights = np.concatenate([0.5 * m.weights for m in clf.mixtures])
+    means = np.concatenate([m.means for m in clf.mixtures])
+    covariance = sum(0.5 * w * (A @ A.T + np.eye(120) * s) for m in clf.mixtures
+                     for w, A, s in zip(m.weights, m.loadings, m.noise_variance, strict=True))  # fmt: skip
+    centered = means - weights @ means
+    values, vectors = np.linalg.eigh(covariance + (weights[:, None] * centered).T @ centered)
+    expected_step = vectors[:, -4] * np.sqrt(values[-4])
+    expected_step *= np.sign(expected_step[np.abs(expected_step).argmax()])
+    np.testing.assert_allclose(dense[1], expected_step, rtol=1e-7, atol=1e-9)
+    calls = interrupting(outliers, "_lanczos", 1)
+    with pytest.raises(KeyboardInterrupt):
+        clf.asymmetric(direction=4)
+    assert calls == [1]
+
+
 def test_lanczos_of_samples_that_span_fewer_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no tenth direction: a step of length 0, whichever way it is computed."""
     X = np.random.default_rng(0).normal(size=(400, 5)) @ np.random.default_rng(1).normal(size=(5, 150))

@@ -11,8 +11,8 @@ __all__ = ["add_gram", "gram", "mirror"]
 
 Array = NDArray[Any]
 
-# Multiplications of a panel, a tenth of a second on one busy core; and its least rows, which keep a product efficient.
-PANEL_STEPS, LEAST_ROWS = 2**32, 16
+# Multiplications of a panel, less than a tenth of a second on one core; and its least rows, which keep a product fast.
+PANEL_STEPS, LEAST_ROWS = 2**31, 16
 
 
 def gram(A: Array) -> Array:

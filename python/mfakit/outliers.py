@@ -24,6 +24,8 @@ Array = NDArray[Any]
 
 # Values in float64 of a block of rows; and features of all rows at a time, where there are fewer rows than features.
 BLOCK_VALUES, PANEL = 2**22, 2048
+# Rows of a matrix at a time in products with a vector.
+ROWS = 512
 # The largest matrix whose eigenvectors are computed as a whole, in a fraction of a second.
 DENSE = 1024
 
@@ -95,18 +97,26 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
     d = clf.n_features
     shares = [prior * m.weights for prior, m in zip(clf.priors, clf.mixtures, strict=True)]
     mean = sum(w @ m.means.astype(np.float64) for w, m in zip(shares, clf.mixtures, strict=True))
-    columns, noise = [], np.zeros(d)
+    noise = np.zeros(d)
+    F = np.empty((sum(m.n_components * (m.n_factors + 1) for m in clf.mixtures), d))
+    row = 0
     for w, m in zip(shares, clf.mixtures, strict=True):
-        columns.append((np.sqrt(w)[:, None, None] * m.loadings).transpose(1, 0, 2).reshape(d, -1))
-        columns.append((np.sqrt(w)[:, None] * (m.means - mean)).T)
+        for j, root in enumerate(np.sqrt(w)):  # one by one: Ctrl-C is heard
+            F[row : row + m.n_factors] = root * m.loadings[j].T
+            F[row + m.n_factors] = root * (m.means[j] - mean)
+            row += m.n_factors + 1
         noise += w @ np.broadcast_to(m.noise_variance.reshape(m.n_components, -1), m.means.shape)
-    F = np.hstack(columns).astype(np.float64)
     if d <= DENSE:
         covariance = np.diag(noise)
-        add_gram(covariance, F)
+        add_gram(covariance, F.T)
         value, vector = _eigenvector(covariance, direction)
     else:
-        value, vector = _lanczos(LinearOperator((d, d), matvec=lambda v: F @ (F.T @ v) + noise * v), direction)
+
+        def times(v: Array) -> Array:
+            panels = (F[i : i + ROWS] for i in range(0, len(F), ROWS))
+            return np.asarray(sum((panel.T @ (panel @ v) for panel in panels), noise * v))
+
+        value, vector = _lanczos(LinearOperator((d, d), matvec=times, dtype=np.float64), direction)
     return np.asarray(mean), _oriented(vector) * np.sqrt(value)
 
 

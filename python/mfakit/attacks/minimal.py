@@ -18,7 +18,10 @@ component j.
 4. *Rounding.* The log-densities enter with a bound on their rounding errors added, and 1e-10 is taken off every result.
 
 The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
-point that is returned is verified to flip the decision in float64, and its norm is `upper`.
+point that is returned is verified to flip the decision in float64, and its norm is `upper`. Where the bracket stays
+open by more than 1e-3 the gradient attack is tried from x in several step sizes, and what is nearer, or the point
+itself where the way to it is not perpendicular to the boundary, is moved down along the boundary
+(:mod:`mfakit.attacks.shorten`).
 
 Nothing here asks for isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows (:mod:`mfakit.attacks._general_dual`)
@@ -165,7 +168,8 @@ def minimal_perturbation(
         True classes; None takes the predicted ones.
     path : {"auto", "factor", "general"}
         "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
-        samples a second. "general": NumPy in the d features, for any noise; some to some tens of samples a second.
+        samples a second, and a fifth of that where brackets stay open. "general": NumPy in the d features, for any
+        noise; some to some tens of samples a second.
         "auto": "factor" where it is possible.
     progress : bool or None
         A progress bar; None shows it on a terminal.
