@@ -81,10 +81,10 @@ def test_samples_that_are_searched_again_are_interrupted_between_two(interruptin
     assert calls == [3]
 
 
-def test_the_gram_matrix_of_the_coordinates_is_made_in_panels(
+def test_the_gram_matrix_of_the_coordinates_is_made_in_tiles(
     interrupting: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_products, "PANEL_STEPS", 2**12)
+    monkeypatch.setattr(_products, "TILE_STEPS", 2**12)
     clf, same = _pair(), _pair()
     calls = interrupting(_products.np, "zeros", 1)  # as the product begins
     with pytest.raises(KeyboardInterrupt):
@@ -94,14 +94,14 @@ def test_the_gram_matrix_of_the_coordinates_is_made_in_panels(
     np.testing.assert_array_equal(FactorCoordinates.of(clf).gram, FactorCoordinates.of(same).gram)
 
 
-def test_a_product_in_panels_is_the_product() -> None:
+def test_a_product_in_tiles_is_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     A = np.random.default_rng(0).normal(size=(301, 40))
-    for steps in (2**10, 2**16, 2**40):
-        _products.PANEL_STEPS, kept = steps, _products.PANEL_STEPS
-        try:
-            np.testing.assert_allclose(_products.gram(A), A @ A.T, rtol=1e-12, atol=1e-12)
-        finally:
-            _products.PANEL_STEPS = kept
+    for steps in (2**10, 2**18, 2**40):
+        monkeypatch.setattr(_products, "TILE_STEPS", steps)
+        np.testing.assert_allclose(_products.gram(A), A @ A.T, rtol=1e-12, atol=1e-12)
+        lower = np.tril(np.ones((301, 301)))
+        _products.add_gram(lower, A, 0.5)
+        np.testing.assert_allclose(np.tril(lower), np.tril(1.0 + 0.5 * A @ A.T), rtol=1e-12, atol=1e-12)
 
 
 @NATIVE

@@ -1,7 +1,8 @@
-"""Matrices of inner products, a panel at a time: Ctrl-C is heard between two panels."""
+"""Matrices of inner products, a tile at a time: Ctrl-C is heard between two tiles."""
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ __all__ = ["add_gram", "gram", "mirror"]
 
 Array = NDArray[Any]
 
-# Multiplications of a panel, less than a tenth of a second on one core; and its least rows, which keep a product fast.
-PANEL_STEPS, LEAST_ROWS = 2**31, 16
+# Multiplications of a tile, a tenth of a second on one core, and its least side.
+TILE_STEPS, LEAST_SIDE = 2**32, 16
 
 
 def gram(A: Array) -> Array:
@@ -26,15 +27,15 @@ def gram(A: Array) -> Array:
 def add_gram(out: Array, A: Array, scale: float = 1.0) -> None:
     """Add scale · A Aᵀ to the lower triangle of `out` [m, m]; what is above is undefined."""
     m, d = A.shape
-    start = 0
-    while start < m:
-        stop = min(m, start + max(LEAST_ROWS, PANEL_STEPS // max(1, (start + LEAST_ROWS) * d)))
-        stop = min(stop, start + max(LEAST_ROWS, PANEL_STEPS // max(1, stop * d)))
-        panel = A[start:stop] @ A[:stop].T
-        if scale != 1.0:
-            panel *= scale
-        out[start:stop, :stop] += panel
-        start = stop
+    side = max(LEAST_SIDE, isqrt(TILE_STEPS // max(d, 1)))  # square tiles, of which BLAS makes the most
+    for start in range(0, m, side):
+        rows = slice(start, start + side)
+        for first in range(0, start + 1, side):
+            columns = slice(first, first + side)
+            tile = A[rows] @ A[columns].T
+            if scale != 1.0:
+                tile *= scale
+            out[rows, columns] += tile
 
 
 def mirror(out: Array, rows: int = 256) -> None:
