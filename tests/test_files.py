@@ -17,6 +17,7 @@ import pytest
 from support import parameters, random_mfa
 
 import mfakit
+from mfakit import files
 
 WRITER = """
 import sys, numpy as np, mfakit
@@ -201,7 +202,16 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeyp
     path = tmp_path / "m"
     random_mfa().save(path)
     before = path.read_bytes()
-    monkeypatch.setattr("safetensors.numpy.load_file", lambda p: {"0.weights": np.zeros(1)})
+    write = files._write
+
+    def damage(temporary: Path, *args: Any) -> Any:
+        starts = write(temporary, *args)
+        content = bytearray(temporary.read_bytes())
+        content[-1] ^= 1
+        temporary.write_bytes(content)
+        return starts
+
+    monkeypatch.setattr(files, "_write", damage)
     with pytest.raises(OSError, match="did not read back"):
         random_mfa(seed=1).save(path)
     assert path.read_bytes() == before

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ._messages import one_line
 from ._outputs import PathLike, replacing
+from ._threads import interruptible
 
 if TYPE_CHECKING:
     from .bayes import BayesClassifier
@@ -37,6 +39,13 @@ Array = NDArray[Any]
 
 FORMAT_VERSION = 1
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+# What the format calls NumPy's kinds of numbers.
+DTYPES = {
+    "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64", "u4": "U32",
+    "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64",
+}  # fmt: skip
+# Bytes that are written or compared at a time.
+PART_BYTES = 2**24
 
 
 def save_mfa(mfa: MFA, path: PathLike) -> None:
@@ -103,7 +112,8 @@ def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
 def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:
     """Write named arrays, and settings that JSON can hold, as a file of one kind (what :func:`read_tensors` checks).
 
-    Arrays of the other byte order come back in this machine's.
+    Arrays of the other byte order come back in this machine's. Ctrl-C is heard while it writes, and leaves the old
+    file.
 
     Raises
     ------
@@ -112,17 +122,54 @@ def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings
     OSError
         A path that cannot be written to, see :func:`mfakit._outputs.output_file`; the old file stays.
     """
-    from safetensors.numpy import load_file, save_file
-
     tensors = {name: _storable(name, value) for name, value in tensors.items()}
     metadata = {"format": "mfakit", "version": str(FORMAT_VERSION), "kind": kind}
     if settings is not None:
         metadata["settings"] = json.dumps(settings)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-        for name, value in load_file(temporary).items():
-            if not _same_bits(value, tensors[name]):
-                raise OSError(f"{path}: {name} did not read back as it was written; nothing was replaced")
+        starts = _write(temporary, metadata, tensors)
+        with _opened(temporary, kind) as (file, _):
+            read = {name: file.get_slice(name) for name in tensors}
+            forms = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in read.items()}
+        with open(temporary, "rb") as written:
+            for name, value in tensors.items():
+                same = forms[name] == (DTYPES[value.dtype.str[1:]], value.shape)
+                if not (same and _same_bytes(written, starts[name], value)):
+                    raise OSError(f"{path}: {name} did not read back as it was written; nothing was replaced")
+
+
+def _write(path: Path, metadata: dict[str, str], tensors: dict[str, Array]) -> dict[str, int]:
+    """A safetensors file of contiguous arrays; where the bytes of each begin. By parts, so that Ctrl-C is heard."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end, starts = 0, {}
+    # The widest first, so that each lies at a multiple of its own size.
+    for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):
+        value = tensors[name]
+        start, end = end, end + value.nbytes
+        header[name] = {"dtype": DTYPES[value.dtype.str[1:]], "shape": value.shape, "data_offsets": (start, end)}
+        starts[name] = start
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in starts:  # in the order of the offsets
+            for part in _parts(tensors[name]):
+                file.write(part.data)
+        file.flush()
+        interruptible(os.fsync, file.fileno())  # here, where Ctrl-C is heard, and not at the end
+    return {name: start + 8 + len(text) for name, start in starts.items()}
+
+
+def _parts(value: Array) -> Iterator[Array]:
+    """The bytes of a contiguous array, some at a time."""
+    flat = value.reshape(-1).view(np.uint8)
+    return (flat[start : start + PART_BYTES] for start in range(0, len(flat), PART_BYTES))
+
+
+def _same_bytes(file: Any, start: int, value: Array) -> bool:
+    """Whether the bytes of an open file from `start` on are those of a contiguous array."""
+    file.seek(start)
+    return all(file.read(len(part)) == part.tobytes() for part in _parts(value))
 
 
 def _storable(name: str, value: Array) -> Array:
@@ -131,14 +178,7 @@ def _storable(name: str, value: Array) -> Array:
             f"{name} has dtype {value.dtype}, and model files hold numbers and booleans of up to 64 bits; convert it "
             f"or leave it out"
         )
-    # Contiguous: safetensors 0.8 writes the memory order of a strided array under the wrong shape, silently.
-    return np.asarray(value, value.dtype.newbyteorder("="), order="C")
-
-
-def _same_bits(a: Array, b: Array) -> bool:
-    """Whether two contiguous arrays are equal, NaN included."""
-    same = a.shape == b.shape and a.dtype == b.dtype
-    return same and np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+    return np.asarray(value, value.dtype.newbyteorder("<"), order="C")
 
 
 def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:

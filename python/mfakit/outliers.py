@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, check_finite_rows, to_numpy
+from ._products import add_gram, mirror
+from ._threads import interruptible
 from .backends import get_arrays, get_backend
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ Array = NDArray[Any]
 
 # Values in float64 of a block of rows; and features of all rows at a time, where there are fewer rows than features.
 BLOCK_VALUES, PANEL = 2**22, 2048
+# Rows of a matrix at a time in products with a vector.
+ROWS = 512
+# The largest matrix whose eigenvectors are computed as a whole, in a fraction of a second.
+DENSE = 1024
 
 
 def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Array, Array]:
@@ -55,15 +62,15 @@ def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array,
     if n < d:  # the Gram matrix is the smaller of the two; its eigenvectors give the covariance's
         gram = np.zeros((n, n))
         for centered in _panels(rows, mean):
-            gram += centered @ centered.T
-        weights = _eigenvector(gram / n, direction)[1]
+            add_gram(gram, centered, 1.0 / n)
+        weights = _eigenvector(gram, direction)[1]
         vector = np.concatenate([centered.T @ weights for centered in _panels(rows, mean)])
         length = float(np.linalg.norm(vector))
         return mean, _oriented(vector / (length or 1.0)) * (length / np.sqrt(n))
     covariance = np.zeros((d, d))
     for i in range(0, n, step):
         centered = _block(rows, i, i + step) - mean
-        covariance += centered.T @ centered / n
+        add_gram(covariance, centered.T, 1.0 / n)
     value, vector = _eigenvector(covariance, direction)
     return mean, _oriented(vector) * np.sqrt(max(value, 0.0))
 
@@ -85,32 +92,55 @@ def _panels(rows: RowBlocks, mean: Array) -> Iterator[Array]:
 
 def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
     """The same from the classifier's own moments: Σ_c π_c Σ_k w_k (A Aᵀ + D + μ μᵀ) - mean meanᵀ."""
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    from scipy.sparse.linalg import LinearOperator
 
     d = clf.n_features
     shares = [prior * m.weights for prior, m in zip(clf.priors, clf.mixtures, strict=True)]
     mean = sum(w @ m.means.astype(np.float64) for w, m in zip(shares, clf.mixtures, strict=True))
-    columns, noise = [], np.zeros(d)
+    noise = np.zeros(d)
+    F = np.empty((sum(m.n_components * (m.n_factors + 1) for m in clf.mixtures), d))
+    row = 0
     for w, m in zip(shares, clf.mixtures, strict=True):
-        columns.append((np.sqrt(w)[:, None, None] * m.loadings).transpose(1, 0, 2).reshape(d, -1))
-        columns.append((np.sqrt(w)[:, None] * (m.means - mean)).T)
+        for j, root in enumerate(np.sqrt(w)):  # one by one: Ctrl-C is heard
+            F[row : row + m.n_factors] = root * m.loadings[j].T
+            F[row + m.n_factors] = root * (m.means[j] - mean)
+            row += m.n_factors + 1
         noise += w @ np.broadcast_to(m.noise_variance.reshape(m.n_components, -1), m.means.shape)
-    F = np.hstack(columns).astype(np.float64)
-    if d <= 2048:
-        value, vector = _eigenvector(F @ F.T + np.diag(noise), direction)
+    if d <= DENSE:
+        covariance = np.diag(noise)
+        add_gram(covariance, F.T)
+        value, vector = _eigenvector(covariance, direction)
     else:
-        operator = LinearOperator((d, d), matvec=lambda v: F @ (F.T @ v) + noise * v, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(d)  # a fixed start: the same model gives the same step
-        values, vectors = eigsh(operator, k=direction, which="LA", v0=start)
-        value, vector = float(values[0]), vectors[:, 0]
+
+        def times(v: Array) -> Array:
+            panels = (F[i : i + ROWS] for i in range(0, len(F), ROWS))
+            return np.asarray(sum((panel.T @ (panel @ v) for panel in panels), noise * v))
+
+        value, vector = _lanczos(LinearOperator((d, d), matvec=times, dtype=np.float64), direction)
     return np.asarray(mean), _oriented(vector) * np.sqrt(value)
 
 
 def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:
+    """The `direction`-th largest eigenvalue and its eigenvector of a symmetric matrix, given by its lower triangle."""
     from scipy.linalg import eigh
+    from scipy.sparse.linalg import ArpackError
 
+    if len(matrix) > DENSE and direction <= len(matrix) // 8:
+        mirror(matrix)
+        # A matrix of lower rank has no such direction that Lanczos' method could find.
+        with suppress(ArpackError):
+            return _lanczos(matrix, direction)
     index = len(matrix) - direction
-    values, vectors = eigh(matrix, subset_by_index=(index, index))
+    values, vectors = interruptible(eigh, matrix, subset_by_index=(index, index))
+    return float(values[0]), vectors[:, 0]
+
+
+def _lanczos(matrix: Any, direction: int) -> tuple[float, Array]:
+    """The same of a large matrix or operator: products with vectors, and Ctrl-C is heard between two of them."""
+    from scipy.sparse.linalg import eigsh
+
+    start = np.random.default_rng(0).standard_normal(matrix.shape[0])  # fixed: the same model gives the same step
+    values, vectors = eigsh(matrix, k=direction, which="LA", v0=start)
     return float(values[0]), vectors[:, 0]
 
 

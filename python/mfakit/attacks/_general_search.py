@@ -109,6 +109,13 @@ class Search:
                 break
         return best
 
+    def descend(self, delta: Array, lower: float) -> Point | None:
+        """The nearest point that a descent along the boundary from x + δ finds; nothing flips below `lower`."""
+        self.best.lower = lower
+        self._push(delta)
+        self._polish(MOST_STARTS)
+        return self.best.point
+
     def _screen(self) -> None:
         """Bounds of all targets against the likeliest source, with c_t = log|T|; the nearest pairs give points."""
         source, guess = self.own[0], None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
 from .._progress import open_bar
+from .identity import identity
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds
 from .walk import State
@@ -203,7 +204,7 @@ def carlini_wagner_l2(
     )  # fmt: skip
     with settled(network.device):
         states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
-    return _as_given(as_result(points, host, rows, states, settings), X)
+    return _as_given(as_result(points, host, rows, states, settings, identity(model)), X)
 
 
 class _Labels(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import array_module
+from .._products import gram
 from ..backends.host import Host
 from ..bayes import BayesClassifier
 from ..factors import RANK_TOLERANCE
@@ -81,7 +82,7 @@ class FactorCoordinates:
         flat = columns.reshape(-1, d)
         spread = 1.0 / (singular**2 + variance[:, None])
         gain = singular**2 * spread / variance[:, None]
-        return cls(np.asarray(center), flat, flat @ flat.T, variance, gain, spread, log_const, first.astype(np.int64))
+        return cls(np.asarray(center), flat, gram(flat), variance, gain, spread, log_const, first.astype(np.int64))
 
     def on(self, arrays: Host) -> FactorCoordinates:
         """The same where a backend's arrays lie; a device's copy is made once."""

@@ -22,6 +22,7 @@ from ..backends.host import Host
 from .blocks import attack_blocks, plan_walks, victims_of
 from .closed_form import ClosedForm
 from .coordinates import FactorCoordinates, why_not
+from .identity import identity
 from .machines import KernelVictim, LinearVictim, as_victim, attackable
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds, push_until_flipped
@@ -181,7 +182,7 @@ def _attack(
             return walk.state
 
         states = attack_blocks(rows, size, arrays, victims, attack, bar)
-    return as_result(points, X, rows, states, settings)
+    return as_result(points, X, rows, states, settings, identity(clf))
 
 
 def _probe(rows: RowBlocks) -> Array:

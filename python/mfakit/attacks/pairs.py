@@ -24,7 +24,8 @@ Array = NDArray[Any]
 SHARED = 1e-4
 # Of a dropped direction that is shared exactly, no more than this is left.
 EXACT = 1e-12
-CHUNK = 4096
+# Pairs at a time: their eigenproblems take a tenth of a second, and Ctrl-C is heard in between.
+CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)

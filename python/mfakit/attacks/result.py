@@ -46,6 +46,9 @@ class AttackResult:
         "not verified".
     settings : dict
         The attack and its parameters, and which data it was given (dtype, bounds).
+    classifier : str
+        Which classifier was attacked: a digest of its parameters, equal for copies, after saving and loading and on any
+        device; "" for one whose parameters are not known.
     """
 
     x_adv: Any
@@ -60,6 +63,7 @@ class AttackResult:
     target_class: Array
     reason: Array
     settings: dict[str, Any] = field(default_factory=dict)
+    classifier: str = ""
 
     @property
     def mean_l2(self) -> float:
@@ -116,7 +120,8 @@ class AttackResult:
         return float((self.y_adv == labels).mean()) if len(labels) else float("nan")
 
     def grade(self, minimal: MinimalResult) -> Grade:
-        """Ratios of this attack to the certified minima of the same samples; see :func:`minimal_perturbation`.
+        """Ratios of this attack to the certified minima of the same samples; see :func:`minimal_perturbation`. It may
+        be of another classifier than the minima, such as a network beside the optimal classifier.
 
         Raises
         ------

@@ -112,7 +112,9 @@ def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
     return decision, margin > SURE * size
 
 
-def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], settings: dict[str, Any]) -> AttackResult:
+def as_result(
+    points: Array, X: Any, rows: RowBlocks, states: list[State], settings: dict[str, Any], classifier: str
+) -> AttackResult:
     """One result of all blocks. `flipped` was established on `points` themselves; ℓ2 is of the arrays returned."""
     success = np.concatenate([s.flipped for s in states]) if states else np.zeros(0, bool)
     l2 = np.full(len(success), np.nan)
@@ -133,5 +135,5 @@ def as_result(points: Array, X: Any, rows: RowBlocks, states: list[State], setti
         x_adv=wrap_like(points, X), success=success, l2=l2, n_steps=gather("n_steps", np.int64),
         y=gather("y", np.int64), y_adv=gather("y_adv", np.int64), already_wrong=gather("already_wrong", bool),
         source=chosen("source"), target=chosen("target"), target_class=chosen("target_class"), reason=gather("reason",
-        "<U16"), settings=settings,
+        "<U16"), settings=settings, classifier=classifier,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from ..backends.walk_ends import ENDS
 from .coordinates import FactorCoordinates
 from .victims import Choice, GradientVictim, MixtureVictim
 
-__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "may_take_long", "within_class"]
+__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "in_parts", "may_take_long", "within_class"]
 
 Array = NDArray[Any]
 
@@ -63,6 +64,12 @@ class DirectWalk:
         reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
         reason[undecided] = "NaN logits"
         self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+
+    def restart(self, X: Array) -> None:
+        """Back to the samples X [n, d] that it was made with, for another run."""
+        self.here, self.before, state = X.astype(np.float64), X.astype(np.float64), self.state
+        state.flipped[:], state.n_steps[:] = False, 0
+        state.reason[~state.already_wrong] = "max_steps"
 
     def run(self, steps: Steps) -> None:
         """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""
@@ -158,23 +165,33 @@ class FactorWalk(DirectWalk):
         if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
         and what the kernel moves.
         """
-        n, start, threads = len(arrays[0]), 0, self.victim.threads
-        on_device = self.victim.arrays.is_device
+        threads, on_device = self.victim.threads, self.victim.arrays.is_device
         long = not on_device and may_take_long(steps)
-        rows = n if on_device else max(threads, int(threads * PART_SECONDS / (STEP_SECONDS * max(steps.most, 1))))
-        while start < n:
-            self.victim.heed()
-            began = time.perf_counter()
-            y, *moved = (array[start : start + rows] for array in arrays)
+
+        def part(y: Array, *moved: Array) -> None:
             args = (
                 *q.kernel_arguments, y, steps.size, steps.most, steps.frozen, BISECTIONS if steps.polish else 0, *moved,
                 threads,
             )  # fmt: skip
             walk = self.victim.ops.factor_walk
             interruptible(walk, *args) if long else walk(*args)
-            start += rows
-            seconds = max(time.perf_counter() - began, 1e-6)
-            rows = max(threads, int(rows * min(4.0, PART_SECONDS / seconds)))
+
+        rows = int(threads * PART_SECONDS / (STEP_SECONDS * max(steps.most, 1)))
+        in_parts(self.victim, part, arrays, len(arrays[0]) if on_device else max(threads, rows))
+
+
+def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Array, ...], rows: int) -> None:
+    """``work(*parts)`` for some rows of the arrays [n, ...] at a time, so that Ctrl-C is heard in between: `rows` of
+    them at first, then as many as take PART_SECONDS.
+    """
+    start = 0
+    while start < len(arrays[0]):
+        victim.heed()
+        began = time.perf_counter()
+        work(*(array[start : start + rows] for array in arrays))
+        start += rows
+        seconds = max(time.perf_counter() - began, 1e-6)
+        rows = max(victim.threads, int(rows * min(4.0, PART_SECONDS / seconds)))
 
 
 def may_take_long(steps: Steps) -> bool:
