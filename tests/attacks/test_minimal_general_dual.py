@@ -9,7 +9,6 @@ from minimal_cases import diagonal_classifier, general
 from mfakit.attacks import _general_roots
 from mfakit.attacks._general_dual import Curvature, Lagrangian
 from mfakit.attacks._general_model import Components, Sample
-from mfakit.attacks.general import RootSearchError
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -75,8 +75,9 @@ MFAKIT_HD Quadric pair_quadric(const Coordinates& q, const PairTable& table, con
   if (rank < table.d) {  // off the span H is kappa, and only the length of b there matters
     const double is = 1.0 / q.variance[s], it = 1.0 / q.variance[t];
     scratch.h[rank] = kappa;
-    // Squares that may all but cancel: their own rounding is added, since a larger b only lowers the bound.
-    const double error = 2.0 * rounding.units * (magnitude(q, a, sq, s) * is * is + magnitude(q, a, sq, t) * it * it);
+    // Squares that may all but cancel: their own rounding is added, since a larger b only lowers the bound. A quarter
+    // of a log-density's for each square and twice that for the cross term, which their sum bounds.
+    const double error = 0.5 * rounding.units * (magnitude(q, a, sq, s) * is * is + magnitude(q, a, sq, t) * it * it);
     scratch.beta2[rank] =
         error + not_negative(not_negative(tt) * it * it + not_negative(ss) * is * is - 2.0 * st * it * is);
     out.count = rank + 1;

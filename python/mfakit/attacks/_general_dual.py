@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._general_model import Array, Sample, log_sum_exp
+from ._general_model import SHIFT, Array, Sample, log_sum_exp
 from .rounding import ROUNDING
 
 __all__ = ["Curvature", "Dual", "Lagrangian", "entropy", "responsibilities"]
@@ -138,7 +138,7 @@ class Lagrangian:
         self._inv_source = self._sources[:, None] * q.inv_noise[self.sources]
         self._shift = np.zeros_like(self._inv_source)
         if safe and not constant:
-            units = 4.0 * ROUNDING * (1.0 + tilt)
+            units = SHIFT * (1.0 + tilt)
             self._shift += (phi * units[self.targets]) @ q.inv_noise[self.targets]
             self._shift += units[self.sources, None] * q.inv_noise[self.sources]
         # Before λ: where they are equal nothing cancels.

@@ -18,10 +18,11 @@ from ..bayes import BayesClassifier
 from ..factors import thin_svd
 from .rounding import ROUNDING, normaliser_sizes, tilt
 
-__all__ = ["Components", "Ray", "Sample", "log_sum_exp"]
+__all__ = ["SHIFT", "Components", "Ray", "Sample", "log_sum_exp"]
 
 Array = NDArray[Any]
 
+SHIFT = 6.0 * ROUNDING
 # Points at which a ray is looked at together, and how narrow the interval of its crossing becomes.
 GRID, NARROW = 33, 1e-13
 
@@ -133,10 +134,12 @@ class Sample:
         self.gradients = components.back(self.latents) - self._scaled
 
     def rounding(self, members: Array) -> Array:
-        """The part of what log p_j(x + δ) may be off by that does not depend on δ, for some components."""
+        """The part of what log p_j(x + δ) may be off by that does not depend on δ, for some components; the other one is
+        SHIFT δᵀ D⁻¹ δ / 2, since (|r| + |δ|)² ≤ 3/2 r² + 3 δ².
+        """
         q = self.components
         squares = ROUNDING * self._squares[members]
-        return np.asarray(2.0 * squares + ROUNDING * q.size[members] + 2.0 * q.tilt[members] * squares)
+        return np.asarray((1.5 + 2.0 * q.tilt[members]) * squares + ROUNDING * q.size[members])
 
     def maha_within(self, j: int) -> tuple[float, float]:
         """The least and the most that the squared Mahalanobis distance to component j can be."""

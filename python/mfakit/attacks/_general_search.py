@@ -259,7 +259,7 @@ class Search:
         """The likeliest source or, where that one alone is not above the target, all that are likely."""
         height = self.sample.log_prob[self.own]
         alone = height[0] > log_target
-        return [int(j) for j in self.own[height > height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
+        return [int(j) for j in self.own[height >= height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
 
     def _polish(self, most: int = 1) -> None:
         """Go down from the nearest points that were found since the last time; one, or several."""

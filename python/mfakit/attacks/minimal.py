@@ -47,6 +47,7 @@ from ..bayes import BayesClassifier
 from ._general_model import Components
 from .blocks import attack_blocks, plan_walks, victims_of
 from .coordinates import FactorCoordinates, why_not
+from .crossing import cross_to_means
 from .general import NOT_CERTIFIED, GeneralSearch, warn_not_certified
 from .pairs import PairTable, why_not_pairs
 from .result import AttackResult
@@ -219,6 +220,8 @@ def minimal_perturbation(
         else:
             search = GeneralSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(components, first)
+        lost = ~search.state.already_wrong & ~search.state.flipped & np.isfinite(lower[part])
+        cross_to_means(search, clf, np.flatnonzero(lost))
         points[part] = push_until_flipped(victim, search, block, None)
         return search.state
 

@@ -92,7 +92,7 @@ class DirectWalk:
             active = active[moved]
             state.n_steps[active] += 1
         if steps.polish:
-            self._polish(rows)
+            self.polish(rows)
 
     def _step(self, active: Array, X: Array, y: Array, choice: Choice, steps: Steps) -> Array:
         """One step of the active samples, X being where they are; which of them moved."""
@@ -106,7 +106,7 @@ class DirectWalk:
         scatter(self.here, active, new)
         return moved
 
-    def _polish(self, rows: Array) -> None:
+    def polish(self, rows: Array) -> None:
         """Bisect the last step of those that flipped: `before` stays on this side, `here` on the other."""
         rows = rows[self.state.flipped[rows] & (self.state.n_steps[rows] > 0)]
         if not len(rows):
