@@ -36,7 +36,9 @@ class Exact:
                 self.axes.append([[vectors[r, i] for r in range(self.d)] for i in range(self.d)])
                 log_det = mp.fsum(mp.log(v) for v in self.spreads[-1])
                 self.log_const.append(
-                    mp.log(mpf(float(prior))) + mp.log(mpf(float(m.weights[j]))) - (self.d * mp.log(2 * mp.pi) + log_det) / 2
+                    mp.log(mpf(float(prior)))
+                    + mp.log(mpf(float(m.weights[j])))
+                    - (self.d * mp.log(2 * mp.pi) + log_det) / 2
                 )
         self.owner = np.array(self.owner)
         self.U = np.array(self.axes, dtype=object).astype(np.longdouble)  # [K, d, d] rows
@@ -85,10 +87,7 @@ class Exact:
         beta = [mp.fsum(V[r, i] * b[r] for r in range(d)) for i in range(d)]
         scale = max(abs(v) for v in h) or mpf(1)
         top = max(h)
-        if top > 0:
-            pole = 1 / top
-        else:
-            pole = mp.inf
+        pole = 1 / top if top > 0 else mp.inf
 
         def delta(lam: Any) -> list[Any]:
             return [lam * bi / (1 - lam * hi) for bi, hi in zip(beta, h, strict=True)]
@@ -121,7 +120,9 @@ class Exact:
                     low = middle
                 else:
                     high = middle
-                if high - low <= high * mpf(10) ** -25 and (pole == mp.inf or high - low <= (pole - high) * mpf(10) ** -20):
+                if high - low <= high * mpf(10) ** -25 and (
+                    pole == mp.inf or high - low <= (pole - high) * mpf(10) ** -20
+                ):
                     break
             e = delta(high)
         point = [mp.fsum(V[r, i] * e[i] for i in range(d)) for r in range(d)]
@@ -161,12 +162,19 @@ class Near:
         axis of every component, of every size, can tell.
         """
         d, r = self.exact.d, np.longdouble(radius)
-        dirs = [rng.normal(size=(60, d)), np.array(list(product((-1, 0, 1), repeat=d))), *self.exact.U, *(-self.exact.U)]
+        dirs = [
+            rng.normal(size=(60, d)),
+            np.array(list(product((-1, 0, 1), repeat=d))),
+            *self.exact.U,
+            *(-self.exact.U),
+        ]
         means = (self.at[:, :, None] * self.exact.U).sum(axis=1)
         dirs += [-means, means, starts]
         rays = _unit(np.concatenate([np.asarray(v, np.longdouble) for v in dirs]))
         shares = np.concatenate([[1.0], np.geomspace(1e-6, 0.9, 7)]).astype(np.longdouble)
-        points = np.concatenate([(shares[:, None, None] * r * rays).reshape(-1, d), _inside(-means, r), _inside(starts, r)])
+        points = np.concatenate(
+            [(shares[:, None, None] * r * rays).reshape(-1, d), _inside(-means, r), _inside(starts, r)]
+        )
         values = self.margins(points)
         steps = np.concatenate([self.exact.U.reshape(-1, d), -self.exact.U.reshape(-1, d)])
         steps = (r * np.geomspace(1.0, 1e-14, 15).astype(np.longdouble)[:, None, None] * steps).reshape(-1, d)
@@ -190,7 +198,12 @@ def _long(values: Any) -> Array:
     array = np.array(values, dtype=object)
     high = array.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        rest = np.array([float(v - mpf(float(h))) if np.isfinite(h) else 0.0 for v, h in zip(array.ravel(), high.ravel(), strict=True)])
+        rest = np.array(
+            [
+                float(v - mpf(float(h))) if np.isfinite(h) else 0.0
+                for v, h in zip(array.ravel(), high.ravel(), strict=True)
+            ]
+        )
     return high.astype(np.longdouble) + rest.reshape(high.shape)
 
 
@@ -232,7 +245,10 @@ def flip_below(exact: Exact, x: Array, y: int, lower: float, x_adv: Array, rng: 
     near = exact.near(x, y)
     delta = near.lowest(reach * (1 - 1e-12), np.array(starts), rng)
     if near.margins(delta[None])[0] < 1e-6:
-        point = [mpf(float(v)) + mpf(float(np.float64(e))) + mpf(float(e - np.float64(e))) for v, e in zip(x, delta, strict=True)]
+        point = [
+            mpf(float(v)) + mpf(float(np.float64(e))) + mpf(float(e - np.float64(e)))
+            for v, e in zip(x, delta, strict=True)
+        ]
         length = mp.sqrt(mp.fsum((p - mpf(float(v))) ** 2 for p, v in zip(point, x, strict=True)))
         if exact.margin(point, y) < 0 and length < mpf(lower):
             return f"lower {lower:.17g} and a flip at {mp.nstr(length, 17)}"

@@ -26,21 +26,37 @@ def scaled_classifier(seed: int, diagonal: bool = False) -> tuple[mfakit.BayesCl
     unit = {"plain": 1.0}.get(kind, 10.0 ** rng.uniform(-8, 3))  # the least noise
     turn = np.linalg.qr(rng.normal(size=(d, d)))[0] if rng.random() < 0.7 else np.eye(d)
     l_shared = int(rng.integers(0, d + 1))
-    base_length = 10.0 ** rng.uniform(-8, 8, d) if kind in ("long columns", "shared") else unit * 10.0 ** rng.uniform(0, 2, d)
+    base_length = (
+        10.0 ** rng.uniform(-8, 8, d) if kind in ("long columns", "shared") else unit * 10.0 ** rng.uniform(0, 2, d)
+    )
     offset = rng.normal(size=d) * (10.0 ** rng.uniform(0, 6) if kind == "far means" else 0.0)
     mixtures = []
     for _ in range(n_classes):
         k, l = int(rng.integers(1, 4)), l_shared if rng.random() < 0.7 else int(rng.integers(0, d + 1))
         loadings = np.zeros((k, d, l))
         for j in range(k):
-            own = turn if rng.random() < 0.6 else np.linalg.qr(turn + rng.normal(size=(d, d)) * 10.0 ** rng.uniform(-14, 0))[0]
-            lengths = 10.0 ** rng.uniform(-8, 8, d) if kind == "wild" else base_length * (1 if kind == "shared" and rng.random() < 0.5 else 10.0 ** rng.uniform(-1, 1, d))
+            own = (
+                turn
+                if rng.random() < 0.6
+                else np.linalg.qr(turn + rng.normal(size=(d, d)) * 10.0 ** rng.uniform(-14, 0))[0]
+            )
+            lengths = (
+                10.0 ** rng.uniform(-8, 8, d)
+                if kind == "wild"
+                else base_length * (1 if kind == "shared" and rng.random() < 0.5 else 10.0 ** rng.uniform(-1, 1, d))
+            )
             loadings[j] = (own * lengths)[:, :l]
         if l and rng.random() < 0.2:
             loadings[rng.integers(k), :, rng.integers(l)] = 0.0
         if l > 1 and rng.random() < 0.2:
             loadings[0, :, 1] = loadings[0, :, 0] * rng.choice([1.0, -2.0])
-        sigma = unit * (10.0 ** rng.uniform(-1, 1, k) if kind == "mixed noise" else 10.0 ** rng.uniform(0, 6, k) if kind == "narrow" else np.ones(k) * rng.choice([1, 1, 2]))
+        sigma = unit * (
+            10.0 ** rng.uniform(-1, 1, k)
+            if kind == "mixed noise"
+            else 10.0 ** rng.uniform(0, 6, k)
+            if kind == "narrow"
+            else np.ones(k) * rng.choice([1, 1, 2])
+        )
         if kind == "wild":
             sigma = 10.0 ** rng.uniform(-8, 3, k)
         means = offset + rng.normal(size=(k, d)) * unit * 10.0 ** rng.uniform(0, 1.5)
@@ -66,7 +82,10 @@ def scaled_classifier(seed: int, diagonal: bool = False) -> tuple[mfakit.BayesCl
         noise_j = np.sqrt(np.broadcast_to(np.asarray(m.noise_variance).reshape(m.n_components, -1)[j], (d,)))
         X.append(m.means[j] + m.loadings[j] @ rng.normal(size=m.n_factors) + noise_j * rng.normal(size=d))
         X.append(m.means[j] + noise_j * rng.normal(size=d))
-    X.append(X[0] + (rng.normal(size=d) if rng.random() < 0.5 else 1e3 * rng.normal(size=d)) * unit * 10.0 ** rng.uniform(0, 4))
+    X.append(
+        X[0]
+        + (rng.normal(size=d) if rng.random() < 0.5 else 1e3 * rng.normal(size=d)) * unit * 10.0 ** rng.uniform(0, 4)
+    )
     pick = rng.permutation(len(X))[:3]
     return clf, np.array(X)[pick], kind
 
@@ -85,5 +104,7 @@ def _thin(rng: np.random.Generator) -> tuple[mfakit.BayesClassifier, Array]:
     mixtures = [mfakit.MFA([1.0], m[None], A[None], v) for m, A, v in zip(means, (one, both), noise, strict=True)]
     mixtures = mixtures[:: rng.choice([1, -1])]
     spread = unit * 10.0 ** rng.uniform(-2, 0.5)
-    X = np.concatenate([means, means[:1] + spread * rng.normal(size=(1, d)), means[1:] + long * rng.normal() * turn[:1]])
+    X = np.concatenate(
+        [means, means[:1] + spread * rng.normal(size=(1, d)), means[1:] + long * rng.normal() * turn[:1]]
+    )
     return mfakit.BayesClassifier(mixtures), X[rng.permutation(4)[:3]]

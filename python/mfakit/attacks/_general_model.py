@@ -134,8 +134,8 @@ class Sample:
         self.gradients = components.back(self.latents) - self._scaled
 
     def rounding(self, members: Array) -> Array:
-        """The part of what log p_j(x + δ) may be off by that does not depend on δ, for some components; the other one is
-        SHIFT δᵀ D⁻¹ δ / 2, since (|r| + |δ|)² ≤ 3/2 r² + 3 δ².
+        """The part of what log p_j(x + δ) may be off by that does not depend on δ, for some components; the other one
+        is SHIFT δᵀ D⁻¹ δ / 2, since (|r| + |δ|)² ≤ 3/2 r² + 3 δ².
         """
         q = self.components
         squares = ROUNDING * self._squares[members]

@@ -15,8 +15,8 @@ from ._general_model import Array
 
 __all__ = ["Root", "highest_within", "maximise", "nearest_on_quadric", "with_top_direction"]
 
-# More than a search of a bracket of any size by halving its exponent, and then itself, takes. A search that is cut short
-# has proved what it has.
+# More than a search of a bracket of any size by halving its exponent, and then itself, takes. A search that is cut
+# short has proved what it has.
 MOST_STEPS = 300
 # Relative: q counts as 0, and a bracket as a point.
 ZERO, POINT = 1e-13, 1e-14

@@ -132,15 +132,15 @@ class FactorCoordinates:
 
 
 def _spanning_rows(A: Array, width: int, variance: Array) -> tuple[Array, Array, float]:
-    """Orthonormal rows [width, d] that span A [d, l], its singular values [width] and what rounding makes of them; zeros
-    where they are nothing beside the noise's `variance` [1].
+    """Orthonormal rows [width, d] that span A [d, l], its singular values [width] and what rounding makes of them;
+    zeros where they are nothing beside the noise's `variance` [1].
     """
     rows, values = np.zeros((width, len(A))), np.zeros(width)
     if not A.shape[1]:
         return rows, values, 0.0
     A = np.asarray(A, np.float64)
     U, S, Vt = thin_svd(A)
-    used = int((S * S > 0.25 * EPS * variance).sum())
+    used = int((0.25 * EPS * variance < S * S).sum())
     rows[:used], values[:used] = U.T[:used], S[:used]
     return rows, values, tilt(A, variance, U, S / np.sqrt(variance), Vt)
 

@@ -20,7 +20,10 @@ def cross_to_means(walk: DirectWalk, clf: BayesClassifier, rows: np.ndarray) -> 
     for i in rows:
         others = means[decided != state.y[i]]
         if len(others):
-            away = np.linalg.norm(others - walk.here[i], axis=1)
+            with np.errstate(over="ignore"):
+                away = np.linalg.norm(others - walk.here[i], axis=1)
+            if not away.min() < np.inf:
+                continue
             walk.before[i], walk.here[i] = walk.here[i], others[away.argmin()]
             state.flipped[i], state.n_steps[i] = True, max(state.n_steps[i], 1)
             if state.reason[i] == "no crossing":

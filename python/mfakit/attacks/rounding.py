@@ -53,7 +53,9 @@ def normaliser_sizes(mfa: MFA, prior: float) -> Array:
     k, d = mfa.n_components, mfa.n_features
     with np.errstate(divide="ignore", over="ignore"):
         weights = np.abs(np.log(prior)) + np.abs(np.log(np.asarray(mfa.weights, np.float64)))
-        longest = [np.linalg.norm(A.astype(np.float64) / np.sqrt(D)[:, None]) for A, D in zip(mfa.loadings, noise, strict=True)]
+        longest = [
+            np.linalg.norm(A.astype(np.float64) / np.sqrt(D)[:, None]) for A, D in zip(mfa.loadings, noise, strict=True)
+        ]
     spread = np.abs(np.log(noise)).sum(axis=1) * (d if noise.shape[1] == 1 else 1)
     size = weights + 0.5 * (d * np.log(2 * np.pi) + spread) + mfa.n_factors * np.log1p(np.reshape(longest, k))
     return np.where(np.isfinite(weights), size, 0.0)
