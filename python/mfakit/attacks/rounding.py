@@ -37,13 +37,11 @@ def tilt(A: Array, noise: Array, U: Array, S: Array, Vt: Array) -> float:
     if not len(S):
         return 0.0
     B = A.astype(np.longdouble) / np.sqrt(noise.astype(np.longdouble))[:, None]
-    long = U.astype(np.longdouble)
-    E = B - (long * S) @ Vt.astype(np.longdouble)
+    E = (B - (U.astype(np.longdouble) * S) @ Vt.astype(np.longdouble)).astype(np.float64)
     root = 1.0 / np.hypot(1.0, S)
-    along = long.T @ E
-    inside = np.linalg.norm((root[:, None] * along).astype(np.float64))
-    beside = np.linalg.norm((E - long @ along).astype(np.float64))
-    turned = np.linalg.norm((root[:, None] * (long.T @ long - np.eye(len(S))) * S).astype(np.float64))
+    along = U.T @ E
+    inside, beside = np.linalg.norm(root[:, None] * along), np.linalg.norm(E - U @ along)
+    turned = np.linalg.norm(root[:, None] * (U.T @ U - np.eye(len(S))) * S)
     return float(2.0 * (np.hypot(inside, beside) + 0.5 * turned + 4.0 * len(S) * LONG_EPS * S[0]))
 
 
