@@ -375,3 +375,12 @@ def test_points_that_do_not_fit() -> None:
         mfakit.point_subspace_distances(np.zeros((3, 12)), mfa, out=np.zeros((3, 3)))
     with pytest.raises(mfakit.BackendUnavailable, match="abacus"):
         mfakit.point_subspace_distances(np.zeros((0, 12)), mfa, backend="abacus")
+
+
+def test_a_short_column_beside_a_long_one_spans_its_direction() -> None:
+    """How long a column is says nothing of what it spans: it was dropped from 1e-10 of the longest on."""
+    A = np.zeros((1, 3, 2))
+    A[0, 0, 0], A[0, 1, 1] = 1e5, 1e-8
+    planes = [mfakit.MFA([1.0], [[0.0, m, m]], A, 1.0) for m in (0.0, 2.0)]
+    np.testing.assert_allclose(mfakit.subspace_distances(*planes), 2.0)
+    np.testing.assert_allclose(mfakit.point_subspace_distances(np.array([[5.0, 7.0, 3.0]]), planes[0]), 3.0)

@@ -32,6 +32,7 @@ struct Buffers {
                              2 * l + 1,
                              k,
                              k,
+                             k,
                              size,
                              2 * size,
                              size,
@@ -64,6 +65,7 @@ struct Buffers {
     s.pair = {take(), take(), take()};
     s.bound = take();
     s.offset = take();
+    s.error = take();
     s.trial = take();
     s.point = take();
     s.ray.w = take();

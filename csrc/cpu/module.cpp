@@ -211,9 +211,9 @@ void factor_walk(const Doubles& gram, const Doubles& variance, const Doubles& ga
 
 void certify(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
              const Doubles& log_const, const Indices& first, const Indices& pair_index, const Indices& pair_rank,
-             const Doubles& pair_values, const Doubles& pair_vectors, std::int64_t n_features, const Indices& y,
-             const Doubles& a, const Doubles& sq, Doubles& alpha, Doubles& w, Doubles& bracket, Indices& reports,
-             int n_threads) {
+             const Doubles& pair_values, const Doubles& pair_vectors, double pair_units, const Doubles& tilt,
+             const Doubles& size, std::int64_t n_features, const Indices& y, const Doubles& a, const Doubles& sq,
+             Doubles& alpha, Doubles& w, Doubles& bracket, Indices& reports, int n_threads) {
   const auto q = coordinates(gram, variance, gain, spread, log_const, first);
   const index_t n = dim(a, 0), pairs = dim(pair_rank, 0), width = 2 * q.l;
   check(pair_index, {q.n_components, q.n_components}, "pair_index");
@@ -226,9 +226,12 @@ void certify(const Doubles& gram, const Doubles& variance, const Doubles& gain, 
       if (!same && (at < 0 || at >= pairs)) throw std::invalid_argument("pair_index is out of range");
     }
   }
-  const mfakit::PairTable table{index, in(pair_rank, pairs, width + 1, "pair_rank"),
+  const mfakit::PairTable table{index,
+                                in(pair_rank, pairs, width + 1, "pair_rank"),
                                 in(pair_values, {pairs, width}, "pair_values"),
-                                in(pair_vectors, {pairs, width, width}, "pair_vectors"), n_features};
+                                in(pair_vectors, {pairs, width, width}, "pair_vectors"),
+                                n_features,
+                                {pair_units, in(tilt, {q.n_components}, "tilt"), in(size, {q.n_components}, "size")}};
   const index_t* labels = in(y, n, q.n_classes, "y");
   const double *pa = in(a, {n, q.size()}, "a"), *psq = in(sq, {n}, "sq");
   double *palpha = out(alpha, {n}, "alpha"), *pw = out(w, {n, q.size()}, "w"), *pb = out(bracket, {n, 2}, "bracket");

@@ -27,9 +27,6 @@ __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
 
 Array = NDArray[Any]
 
-# A column of A whose singular value is below this share of the largest one spans nothing (see orthonormal_bases).
-RANK_TOLERANCE = 1e-10
-
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -217,13 +214,18 @@ def _latent_map(Vt: Array, gain: Array, l: int) -> Array:
 def orthonormal_bases(loadings: Array) -> Array:
     """Orthonormal bases Qᵀ [k, l, d] of the columns of A [k, d, l], rank revealing: a zero or dependent column leaves
     a zero row.
+
+    Columns are brought to one length first, which changes nothing of what they span: how long a column is says nothing
+    of whether it depends on the others. What is left counts if it is more than rounding.
     """
     k, d, l = loadings.shape
     bases = np.zeros((k, l, d))
     for j in range(k):
         if l:
-            U, S, _ = thin_svd(np.asarray(loadings[j], np.float64))
-            rank = int((RANK_TOLERANCE * S[0] < S).sum())
+            A = np.asarray(loadings[j], np.float64)
+            A = A / np.maximum(np.abs(A).max(axis=0), np.finfo(np.float64).tiny)  # their squares may be beyond float64
+            U, S, _ = thin_svd(A / np.maximum(np.linalg.norm(A, axis=0), np.finfo(np.float64).tiny))
+            rank = int((max(d, l) * np.finfo(np.float64).eps * S[0] < S).sum())
             bases[j, :rank] = U.T[:rank]
     return bases
 

@@ -39,7 +39,6 @@ struct Certificate {
   double lower, upper;
   index_t source, target, rival;
   index_t n_pairs, n_duals;
-  bool converged;  // every root search did; else the bracket is given as NaN
 };
 
 struct CertifyScratch {
@@ -49,21 +48,24 @@ struct CertifyScratch {
   LocalProblem problem;
   double* bound;        // [K] lower bound by target
   double* offset;       // [K] c_t
+  double* error;        // [K] how far log p_j at x may be off
   unsigned char* done;  // [K] targets that were refined
   double* trial;        // [C]
   double* point;        // [2 C] inner products and coefficients of a point
   Ray ray;
 };
 
-// min(1, largest p_j / p_t within `radius`).
-MFAKIT_HD double largest_ratio(const Coordinates& q, const double* log_prob, double radius, index_t j, index_t t) {
+// min(1, largest p_j / p_t within `radius`), each log p at x off by `error` at most.
+MFAKIT_HD double largest_ratio(const Coordinates& q, const double* log_prob, const double* error, double radius,
+                               index_t j, index_t t) {
   if (log_prob[j] == -infinity_()) return 0.0;
   if (log_prob[t] == -infinity_() || radius == infinity_()) return 1.0;
-  const double maha_j = not_negative(2.0 * (q.log_const[j] - log_prob[j]));
-  const double maha_t = not_negative(2.0 * (q.log_const[t] - log_prob[t]));
-  const double near = not_negative(sqrt_(maha_j) * (1.0 - 1e-9) - radius / sqrt_(q.variance[j]));
-  const double far = sqrt_(maha_t) * (1.0 + 1e-9) + radius / sqrt_(q.variance[t]);
-  const double log_ratio = q.log_const[j] - 0.5 * near * near - q.log_const[t] + 0.5 * far * far;
+  const double maha_j = not_negative(2.0 * (q.log_const[j] - log_prob[j] - error[j]));
+  const double maha_t = not_negative(2.0 * (q.log_const[t] - log_prob[t] + error[t]));
+  const double near = not_negative(sqrt_(maha_j) - radius / sqrt_(q.variance[j]));
+  const double far = sqrt_(maha_t) + radius / sqrt_(q.variance[t]);
+  const double rounding = error[j] + error[t] + rounding_units * (near * near + far * far);
+  const double log_ratio = q.log_const[j] - 0.5 * near * near - q.log_const[t] + 0.5 * far * far + rounding;
   return log_ratio < 0.0 ? exp_(log_ratio) : 1.0;
 }
 
@@ -204,11 +206,10 @@ MFAKIT_HD void refine_target(const Coordinates& q, const PairTable& table, const
   for (;;) {
     for (int i = 0; i < p.m; ++i) {
       const index_t source = p.component[i + 1];
-      p.q0[i] = log_prob[t] + offset - log_prob[source] + log_prob_error(q, x.a, x.sq, t) +
-                log_prob_error(q, x.a, x.sq, source);
+      p.q0[i] = log_prob[t] + offset - log_prob[source];
     }
     p.radius = best.upper;
-    set_up(q, x.a, x.sq, p);
+    set_up(q, table.rounding, x.a, x.sq, log_prob, p);
     for (int tries = 0; tries < 200 && evaluate_dual(q, p, lambda).value == -infinity_(); ++tries) {
       for (int i = 0; i < p.m; ++i) lambda[i] *= tries < 8 ? 1.0 - 1e-8 : 0.9;  // inside the domain, from its edge
     }
@@ -248,15 +249,16 @@ MFAKIT_HD void refine_target(const Coordinates& q, const PairTable& table, const
 }
 
 // c_t [K] of every target for flips within `radius` of the sample: log (1 + sum over the others of min(1, p_j / p_t)).
-MFAKIT_HD void target_offsets(const Coordinates& q, const Sample& x, const double* log_prob, double radius, double* c) {
+MFAKIT_HD void target_offsets(const Coordinates& q, const Sample& x, const double* log_prob, const double* error,
+                              double radius, double* c) {
   for (index_t cls = 0; cls < q.n_classes; ++cls) {
     const index_t begin = q.first[cls], end = q.first[cls + 1];
     for (index_t t = begin; t < end; ++t) {
       double others = 0.0;
       for (index_t j = begin; j < end; ++j) {
-        if (j != t) others += largest_ratio(q, log_prob, radius, j, t);
+        if (j != t) others += largest_ratio(q, log_prob, error, radius, j, t);
       }
-      c[t] = cls == x.y ? 0.0 : log_(1.0 + others);
+      c[t] = cls == x.y ? 0.0 : log_(1.0 + others) * (1.0 + rounding_units);
     }
   }
 }
@@ -266,10 +268,8 @@ MFAKIT_HD void screen(const Coordinates& q, const PairTable& table, const Sample
                       Certificate& best, CertifyScratch& s) {
   for (index_t c = 0; c < q.n_classes; ++c) {
     for (index_t t = q.first[c]; c != x.y && t < q.first[c + 1]; ++t) {
-      const double error = log_prob_error(q, x.a, x.sq, t) + log_prob_error(q, x.a, x.sq, best.source);
-      const double q0 = log_prob[t] + s.offset[t] - log_prob[best.source] + error;
+      const double q0 = log_prob[t] + s.offset[t] - log_prob[best.source] + s.error[t] + s.error[best.source];
       const SecularRoot root = solve_secular(pair_quadric(q, table, x.a, x.sq, best.source, t, q0, s.pair));
-      best.converged = best.converged && root.converged;
       s.done[t] = 0;
       s.bound[t] = root.bound > 0.0 ? sqrt_(2.0 * root.bound) * (1.0 - bound_margin) : 0.0;
       ++best.n_pairs;
@@ -316,19 +316,26 @@ MFAKIT_HD void walk_across(const Coordinates& q, const Sample& x, double least, 
 // no point beyond the boundary was found).
 MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, const Sample& x, double* log_prob /*[K]*/,
                               double* alpha, double* w, CertifyScratch& s) {
-  Certificate best{0.0, infinity_(), -1, -1, -1, 0, 0, true};
+  Certificate best{0.0, infinity_(), -1, -1, -1, 0, 0};
   *alpha = 0.0;
   for (index_t i = 0; i < q.size(); ++i) w[i] = 0.0;
   decide(q, x.a, x.sq, s.decision);
   best.source = s.decision.best[x.y];
-  for (index_t j = 0; j < q.n_components; ++j) log_prob[j] = s.decision.log_prob[j];
-  target_offsets(q, x, log_prob, infinity_(), s.offset);  // log |T|
+  if (!(fabs_(s.decision.total[x.y]) < infinity_())) {  // too far away for float64: nothing is known
+    best.lower = best.upper = infinity_() - infinity_();
+    return best;
+  }
+  for (index_t j = 0; j < q.n_components; ++j) {
+    log_prob[j] = s.decision.log_prob[j];
+    s.error[j] = log_prob_error(q, table.rounding, x.a, x.sq, log_prob[j], j);
+  }
+  target_offsets(q, x, log_prob, s.error, infinity_(), s.offset);  // log |T|
   screen(q, table, x, log_prob, best, s);
   walk_across(q, x, s.bound[nearest_target(q, x, false, s)], best, alpha, w, s);
   for (int pass = 0; pass < 3; ++pass) {
     polish(q, x, best, alpha, w, s);
     const double radius = best.upper;
-    target_offsets(q, x, log_prob, radius, s.offset);
+    target_offsets(q, x, log_prob, s.error, radius, s.offset);
     screen(q, table, x, log_prob, best, s);
     for (;;) {  // the targets in the order of their bounds, while they can still beat the best point
       const index_t t = nearest_target(q, x, true, s);
@@ -350,7 +357,6 @@ MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, cons
     best.rival = rival_class(s.decision, q.n_classes, x.y);  // as decided near the best point, by the last polish
     best.target = s.decision.best[best.rival];
   }
-  if (!best.converged) best.lower = best.upper = infinity_() - infinity_();
   return best;
 }
 

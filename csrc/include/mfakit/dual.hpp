@@ -9,7 +9,7 @@
 // on the complement it is rho = 1 - sum lambda_i kappa_i.
 #pragma once
 
-#include "coordinates.hpp"
+#include "rounding.hpp"
 
 namespace mfakit {
 
@@ -74,7 +74,8 @@ struct LocalProblem {
   index_t d;     // features: space is larger than span E if r < d
   bool has_complement;
   double radius;                                              // what is asked about delta is asked within this ball
-  double kappa[most_sources];                                 // 1/s2_source - 1/s2_target
+  double units;                                               // of rounding on E, from make_basis
+  double kappa[most_sources];                                 // 1/s2_source - 1/s2_target, raised by roundings
   double q0[most_sources];                                    // at delta = 0, negative or not; raised by set_up
   double inverse[most_sources + 1];                           // 1/s2
   double gram_perp[(most_sources + 1) * (most_sources + 1)];  // of the parts of e_j = v - m_j off E
@@ -110,12 +111,14 @@ MFAKIT_HD void make_basis(const Coordinates& q, LocalProblem& p) {
     for (index_t k = 0; k < R; ++k) p.rows[i * R + k] = 0.0;
   }
   p.rank = 0;
+  double shortest = clear_length;
   while (p.rank < R) {
     index_t best = 0;
     for (index_t i = 1; i < R; ++i) {
       if (left[i] > left[best]) best = i;
     }
     if (!(left[best] > shared_direction)) break;
+    if (left[best] < shortest) shortest = left[best];
     const index_t k = p.rank++;
     const double length = sqrt_(left[best]);
     const double* gram = q.row(row_column(q, p, best));
@@ -128,6 +131,7 @@ MFAKIT_HD void make_basis(const Coordinates& q, LocalProblem& p) {
     }
     for (index_t a = 0; a <= k; ++a) left[p.pivot[a]] = 0.0;
   }
+  p.units = rounding_units * clear_length / shortest;
 }
 
 // How far log p_j may be, anywhere in the ball, from what it is with its rows cut to E: for a row u of gain g that
@@ -142,17 +146,20 @@ MFAKIT_HD double dropped_nats(const Coordinates& q, const double* a, const Local
     bool made = gain == 0.0;
     for (index_t i = 0; i < p.rank; ++i) made = made || p.pivot[i] == j * l + f;
     if (made) continue;
-    const double moved = sqrt_(not_negative(p.work[j * l + f]) + 1e-15) * off;  // 1e-15: the length's own rounding
+    const double moved = sqrt_(not_negative(p.work[j * l + f]) + p.units) * off;  // with the length's own rounding
     sum += gain * moved * (fabs_(latent_at(q, a, p.component[j], f)) + p.radius + 0.5 * moved);
   }
   return sum;
 }
 
-// Everything of the problem that does not depend on lambda, at the point with inner products a and squared length sq.
-MFAKIT_HD void set_up(const Coordinates& q, const double* a, double sq, LocalProblem& p) {
+// Everything of the problem that does not depend on lambda, at the point with inner products a and squared length sq,
+// where the components have log_prob. All roundings are added here: to q0, to kappa, and to the squares off E.
+MFAKIT_HD void set_up(const Coordinates& q, const Rounding& all, const double* a, double sq, const double* log_prob,
+                      LocalProblem& p) {
   const index_t l = q.l, R = l * (p.m + 1);
   make_basis(q, p);
   const index_t r = p.rank;
+  const Rounding rounding{p.units, all.tilt, all.size};
   p.has_complement = r < p.d;
   for (index_t i = 0; i < r; ++i) {
     for (index_t k = 0; k < r; ++k) p.basis[i * r + k] = k <= i ? p.rows[p.pivot[i] * R + k] : 0.0;
@@ -172,10 +179,16 @@ MFAKIT_HD void set_up(const Coordinates& q, const double* a, double sq, LocalPro
       const index_t mj = q.mean_column(p.component[j]), mk = q.mean_column(p.component[k]);
       double dot = sq - a[mj] - a[mk] + q.row(mj)[mk];
       for (index_t i = 0; i < r; ++i) dot -= p.e[j * R + i] * p.e[k * R + i];
-      p.gram_perp[j * (most_sources + 1) + k] = j == k ? not_negative(dot) : dot;
+      p.gram_perp[j * (most_sources + 1) + k] =
+          j == k ? not_negative(dot) + (p.m + 1) * p.units * magnitude(q, a, sq, p.component[j]) : dot;
     }
   }
-  for (int s = 0; s < p.m; ++s) p.q0[s] += 2.0 * (dropped_nats(q, a, p, 0) + dropped_nats(q, a, p, s + 1));
+  double lost[most_sources + 1];
+  for (int j = 0; j <= p.m; ++j) {
+    lost[j] =
+        log_prob_error(q, rounding, a, sq, log_prob[p.component[j]], p.component[j]) + 2.0 * dropped_nats(q, a, p, j);
+  }
+  for (int s = 0; s < p.m; ++s) p.q0[s] += lost[0] + lost[s + 1];
   for (int j = 0; j <= p.m; ++j) {  // K_j, and grad log p_j on E in the place of work
     const double* gain = q.gain + p.component[j] * l;
     double *K = p.K + j * R * R, *g = p.work + j * R;
@@ -192,7 +205,8 @@ MFAKIT_HD void set_up(const Coordinates& q, const double* a, double sq, LocalPro
     }
   }
   for (int s = 0; s < p.m; ++s) {
-    p.kappa[s] = p.inverse[s + 1] - p.inverse[0];
+    p.kappa[s] = p.inverse[s + 1] - p.inverse[0] + hessian_error(q, rounding, p.component[0]) +
+                 hessian_error(q, rounding, p.component[s + 1]);
     for (index_t i = 0; i < r; ++i) p.b[s * R + i] = p.work[i] - p.work[(s + 1) * R + i];
   }
 }

@@ -2,7 +2,7 @@
 // the eigenvectors of its Hessian and with the roundings of both densities at hand.
 #pragma once
 
-#include "coordinates.hpp"
+#include "rounding.hpp"
 #include "secular.hpp"
 
 namespace mfakit {
@@ -14,10 +14,8 @@ struct PairTable {
   const double* theta;    // [P, 2 l] eigenvalues for source s, target t (the other way round they change sign)
   const double* vectors;  // [P, 2 l, 2 l] eigenvectors as rows of coefficients of [U_s; U_t]
   index_t d;
+  Rounding rounding;
 };
-
-// Roundings of log p that a lower bound gives away: each term of the sums may be off by a few units in its last place.
-constexpr double rounding_units = 64.0 * 2.220446049250313e-16;
 
 struct PairScratch {
   double* y;      // [6 l]
@@ -25,19 +23,15 @@ struct PairScratch {
   double* h;      // [2 l + 1]
 };
 
-// How far log p_j may be off by rounding.
-MFAKIT_HD double log_prob_error(const Coordinates& q, const double* a, double sq, index_t j) {
-  const index_t m = q.mean_column(j);
-  if (q.log_const[j] == -infinity_()) return 0.0;  // weight or prior 0: log p is -inf, exactly
-  return rounding_units * ((sq + 2.0 * fabs_(a[m]) + q.row(m)[m]) / q.variance[j] + fabs_(q.log_const[j]));
-}
-
-// The quadric of one source s and target t at the point (a, sq), offset c; buffers in `scratch`.
+// The quadric of one source s and target t at the point (a, sq), offset c; buffers in `scratch`. What rounding may
+// change of H and b is added, so that q is above the exact one wherever it is asked for; q0 has its own part already.
 MFAKIT_HD Quadric pair_quadric(const Coordinates& q, const PairTable& table, const double* a, double sq, index_t s,
                                index_t t, double q0, PairScratch& scratch) {
   const index_t l = q.l, pair = table.index[s * q.n_components + t], rank = table.rank[pair];
   const bool swapped = s > t;
-  const double kappa = 1.0 / q.variance[s] - 1.0 / q.variance[t];
+  const Rounding& rounding = table.rounding;
+  const double kappa =
+      1.0 / q.variance[s] - 1.0 / q.variance[t] + hessian_error(q, rounding, s) + hessian_error(q, rounding, t);
   const index_t ms = q.mean_column(s), mt = q.mean_column(t);
   // On the rows of [U_s; U_t]: e_s = v - m_s, e_t = v - m_t and b = grad log p_t - grad log p_s, source rows first.
   double *es = scratch.y, *et = es + 2 * l, *b = et + 2 * l;
@@ -81,7 +75,11 @@ MFAKIT_HD Quadric pair_quadric(const Coordinates& q, const PairTable& table, con
   if (rank < table.d) {  // off the span H is kappa, and only the length of b there matters
     const double is = 1.0 / q.variance[s], it = 1.0 / q.variance[t];
     scratch.h[rank] = kappa;
-    scratch.beta2[rank] = not_negative(not_negative(tt) * it * it + not_negative(ss) * is * is - 2.0 * st * it * is);
+    // Squares that may all but cancel: their own rounding is added, since a larger b only lowers the bound. A quarter
+    // of a log-density's for each square and twice that for the cross term, which their sum bounds.
+    const double error = 0.5 * rounding.units * (magnitude(q, a, sq, s) * is * is + magnitude(q, a, sq, t) * it * it);
+    scratch.beta2[rank] =
+        error + not_negative(not_negative(tt) * it * it + not_negative(ss) * is * is - 2.0 * st * it * is);
     out.count = rank + 1;
   }
   return out;

@@ -25,7 +25,6 @@ struct SecularRoot {
   double u;      // 1 - lambda h_max, exact where the difference is not; meaningless when h_max <= 0
   double bound;  // lower bound on 1/2 |delta|^2; infinite where q is never reached
   double q;      // at delta(lambda)
-  bool converged;
 };
 
 // 1 - lambda h_i without cancellation near the pole.
@@ -62,8 +61,8 @@ MFAKIT_HD double highest_rise(const Quadric& p) {
 
 // The root by Newton on rise^-1/2, which is nearly linear up to the pole, inside a bracket that always shrinks.
 MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
-  SecularRoot root{0.0, 1.0, 0.0, p.q0, true};
-  if (p.q0 >= 0.0) return root;
+  SecularRoot root{0.0, 1.0, 0.0, p.q0};
+  if (!(p.q0 < 0.0)) return root;
   if (p.q0 == -infinity_()) {
     root.bound = infinity_();
     return root;
@@ -81,15 +80,13 @@ MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
   double x = slope > 0.0 ? need / slope : 0.0;
   if (pole) x = 1.0 - x * p.h_max;
   if (pole && !(x > 1e-3 && x < 1.0)) x = 1e-3;
-  root.converged = false;
-  for (int i = 0; i < 200 && !root.converged; ++i) {
+  for (int i = 0; i < 200; ++i) {  // wherever it stops, the bound holds
     root.u = pole ? x : 1.0;
     root.lambda = pole ? (1.0 - x) / p.h_max : x;
     secular_sums(p, root.lambda, root.u, &rise, &slope, &dual);
     root.q = rise - need;
     (rise < need ? short_of : reached) = x;
-    root.converged = fabs_(root.q) <= 1e-14 * need;
-    if (root.converged) break;
+    if (fabs_(root.q) <= 1e-14 * need) break;
     const double step = 2.0 * rise / slope * (sqrt_(rise / need) - 1.0);
     double next = pole ? x + step * p.h_max : x - step;
     const double a = reached < short_of ? reached : short_of, b = reached < short_of ? short_of : reached;
@@ -97,10 +94,11 @@ MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
       next = b == infinity_() ? 8.0 * a : a > 0.0 ? sqrt_(a * b) : 1e-3 * b;
     }
     // No number between the ends, at the pole (the hard case), or as good as at infinity.
-    root.converged = next == x || (pole && next < 1e-18) || (!pole && next > 1e150);
-    x = root.converged ? x : next;
+    if (next == x || (pole && next < 1e-18) || (!pole && next > 1e150)) break;
+    x = next;
   }
-  root.bound = root.lambda * need - 0.5 * root.lambda * root.lambda * dual;
+  const double bound = root.lambda * need - 0.5 * root.lambda * root.lambda * dual;
+  if (bound > 0.0 && bound < infinity_()) root.bound = bound;  // where it overflows nothing is proved
   return root;
 }
 

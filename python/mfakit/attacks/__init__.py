@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .carlini_wagner import carlini_wagner_l2
-from .general import RootSearchError
 from .gradient import gradient_attack
 from .minimal import MinimalResult, minimal_perturbation
 from .result import AttackResult
@@ -11,7 +10,6 @@ from .result import AttackResult
 __all__ = [
     "AttackResult",
     "MinimalResult",
-    "RootSearchError",
     "carlini_wagner_l2",
     "gradient_attack",
     "minimal_perturbation",

@@ -15,6 +15,10 @@ P = diag(e) + Vᵀ diag(±1) V. Whether it is definite is a matter of counting (
 
 which also holds where entries of e are negative: the loadings of a source may make up for that. Woodbury's identity
 solves with P. Every count allows for the rounding of what it counts; in doubt P is not positive definite.
+
+What rounding may do to the log-densities at any δ (:mod:`mfakit.attacks.rounding`) is part of the q_i: a constant in
+q_i(0), a share of m² that scales A_j and ∇ log p_j, and a multiple of D⁻¹ in the Hessian. They lie above the exact ones
+everywhere, so what they prove holds for those; and -P has at least what P's own entries are rounded by.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._general_model import Array, Sample, log_sum_exp
+from ._general_model import SHIFT, Array, Sample, log_sum_exp
+from .rounding import ROUNDING
 
 __all__ = ["Curvature", "Dual", "Lagrangian", "entropy", "responsibilities"]
 
@@ -118,20 +123,34 @@ class Lagrangian:
         q = x.components
         self.sample, self.targets, self.sources = x, np.asarray(targets), np.asarray(sources)
         self.phi = phi
-        self.margin = x.rounding(self.sources) + float(phi @ x.rounding(self.targets)) if safe else 0.0
-        self.q0 = float(phi @ x.log_prob[self.targets]) + offset - x.log_prob[self.sources] + self.margin
-        self.b = phi @ x.gradients[self.targets] - x.gradients[self.sources]
-        self._inv_target = phi @ q.inv_noise[self.targets]
-        self._inv_source = q.inv_noise[self.sources]
-        self._inv_change = self._inv_target - self._inv_source  # before λ: where they are equal nothing cancels
+        constant = len(targets) == len(sources) == 1 and q.same_density(sources[0], targets[0])
+        tilt = np.zeros_like(q.tilt) if constant or not safe else 2.0 * q.tilt
+        # The targets' densities may be broader than they seem, and the sources' narrower.
+        self._targets = phi * np.maximum(1.0 - tilt[self.targets], 0.0)
+        self._sources = 1.0 + tilt[self.sources]
+        half = 0.5 * x.maha
+        log_target = float(phi @ q.log_const[self.targets] - self._targets @ half[self.targets])
+        self.q0 = log_target + offset - q.log_const[self.sources] + self._sources * half[self.sources]
+        if safe:
+            self.q0 += x.rounding(self.sources) + float(phi @ x.rounding(self.targets)) + ROUNDING * abs(offset)
+        self.b = self._targets @ x.gradients[self.targets] - self._sources[:, None] * x.gradients[self.sources]
+        self._inv_target = self._targets @ q.inv_noise[self.targets]
+        self._inv_source = self._sources[:, None] * q.inv_noise[self.sources]
+        self._shift = np.zeros_like(self._inv_source)
+        if safe and not constant:
+            units = SHIFT * (1.0 + tilt)
+            self._shift += (phi * units[self.targets]) @ q.inv_noise[self.targets]
+            self._shift += units[self.sources, None] * q.inv_noise[self.sources]
+        # Before λ: where they are equal nothing cancels.
+        self._inv_change = self._inv_target - self._inv_source - self._shift
         self._rows = [q.whitened(j) for j in (*self.targets, *self.sources)]
 
     def evaluate(self, lam: Array) -> Dual | None:
         """D and its derivatives at λ [m] ≥ 0, or None where P is not positive definite."""
         total, used = float(lam.sum()), lam > 0.0
         e, terms = 1.0 + lam @ self._inv_change, 1.0 + lam @ np.abs(self._inv_change)
-        weight = np.concatenate([total * self.phi, lam])
-        sign = np.concatenate([-np.ones(len(self.phi)), np.ones(len(lam))])
+        weight = np.concatenate([total * self._targets, lam * self._sources])
+        sign = np.concatenate([-np.ones(len(self._targets)), np.ones(len(lam))])
         keep = [i for i in range(len(weight)) if weight[i] > 0.0 and len(self._rows[i])]
         V = np.concatenate([np.sqrt(weight[i]) * self._rows[i] for i in keep] or [np.zeros((0, len(e)))])
         P = Curvature.factor(e, terms, V, np.repeat(sign[keep], [len(self._rows[i]) for i in keep]))
@@ -139,7 +158,8 @@ class Lagrangian:
             return None
         b = lam @ self.b
         delta, left = P.solve(b)
-        quadratic = float((b + left) @ delta)  # right to second order in what is left
+        # Right to second order in what is left of b; that is added twice.
+        quadratic = float((b + left) @ delta) + 2.0 * abs(float(left @ P.solve(left)[0]))
         log_theta = np.log(np.where(used, lam, total) / total)
         value = -float(lam @ (self.q0 + log_theta)) - 0.5 * quadratic
         bent = self.bend(delta)
@@ -147,20 +167,19 @@ class Lagrangian:
         return Dual(lam, value, delta, quadratic, q, self.b + bent, P)
 
     def bend(self, delta: Array) -> Array:
-        """H_i δ = A_{s_i} δ - Σ φ_t A_t δ, [m, d]."""
+        """H_i δ = A_{s_i} δ - Σ φ_t A_t δ, [m, d], each with what rounding adds to it."""
         parts = [(W @ delta) @ W for W in self._rows]
-        m = len(self.phi)
-        target = self._inv_target * delta - sum(p * part for p, part in zip(self.phi, parts, strict=False))
-        return np.asarray(
-            np.stack([inv * delta - part for inv, part in zip(self._inv_source, parts[m:], strict=True)]) - target
-        )
+        m = len(self._targets)
+        target = self._inv_target * delta - sum(p * part for p, part in zip(self._targets, parts, strict=False))
+        source = [
+            inv * delta - scale * part
+            for inv, scale, part in zip(self._inv_source, self._sources, parts[m:], strict=True)
+        ]
+        return np.asarray(np.stack(source) + self._shift * delta - target)
 
     def bound(self, dual: Dual) -> float:
-        """The radius that a dual proves, its margins taken off; 0 if none."""
-        x = self.sample
-        error = x.rounding(self.sources, dual.delta) + float(self.phi @ x.rounding(self.targets, dual.delta))
-        value = dual.value - float(dual.lam @ error)
-        return float(np.sqrt(2.0 * value) * (1.0 - BOUND_MARGIN)) if value > 0.0 else 0.0
+        """The radius that a dual proves; 0 if none, or if its value is beyond float64."""
+        return float(np.sqrt(2.0 * dual.value) * (1.0 - BOUND_MARGIN)) if 0.0 < dual.value < np.inf else 0.0
 
 
 def entropy(theta: Array) -> float:

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bayes import BayesClassifier
+from ..factors import thin_svd
+from .rounding import ROUNDING, normaliser_sizes, tilt
 
-__all__ = ["Components", "Ray", "Sample", "log_sum_exp"]
+__all__ = ["SHIFT", "Components", "Ray", "Sample", "log_sum_exp"]
 
 Array = NDArray[Any]
 
-# Roundings of log p that a lower bound gives away: each term of the sums may be off by a few units in its last place.
-ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
+SHIFT = 6.0 * ROUNDING
 # Points at which a ray is looked at together, and how narrow the interval of its crossing becomes.
 GRID, NARROW = 33, 1e-13
 
@@ -45,6 +46,8 @@ class Components:
         log prior + log weight - ½ log det(2π Σ); -inf for a component that does not occur.
     steepness : [K]
         √max 1/D: how fast the root of a Mahalanobis distance can change along a unit vector, at most.
+    tilt, size : [K]
+        What rounding does to log p, see :mod:`mfakit.attacks.rounding`; and l of each component with it.
     owner, first : int64 [K], [C + 1]
         The class of each component, and where each class's components begin.
     """
@@ -62,11 +65,23 @@ class Components:
         self.log_const = np.concatenate([f.log_norm + p for f, p in zip(factors, log_priors, strict=True)])
         self.steepness = np.sqrt(self.inv_noise.max(axis=1))
         self._whitened = [f.whitened for f in factors]  # [k, l, d] by class, not copied
+        self.tilt = np.array([_tilt(A, D) for m, f in zip(clf.mixtures, factors, strict=True)
+                              for A, D in zip(m.loadings, f.noise, strict=True)])  # fmt: skip
+        sizes = [normaliser_sizes(m, float(p)) for m, p in zip(clf.mixtures, clf.priors, strict=True)]
+        l = np.repeat([m.n_factors for m in clf.mixtures], counts)
+        self.size = np.concatenate(sizes) + l * self.tilt / ROUNDING
 
     def members(self, c: int) -> Array:
         """The components of class c that occur."""
         numbers = np.arange(self.first[c], self.first[c + 1])
         return numbers[self.log_const[numbers] > -np.inf]
+
+    def same_density(self, s: int, t: int) -> bool:
+        """Whether two components have the same parameters, so that log p_t - log p_s is the same everywhere."""
+        parts = ((self.means[s], self.means[t]), (self.inv_noise[s], self.inv_noise[t]))
+        return all(map(np.array_equal, *zip(*parts, strict=True))) and np.array_equal(
+            self.whitened(s), self.whitened(t)
+        )
 
     def whitened(self, j: int) -> Array:
         """W_j [l, d]."""
@@ -96,6 +111,14 @@ class Components:
         return int(totals.argmax())
 
 
+def _tilt(A: Array, noise: Array) -> float:
+    """What rounding makes of the whitened loadings of A [d, l], as :func:`mfakit.factors.factorize` has them."""
+    if not A.shape[1]:
+        return 0.0
+    U, S, Vt = thin_svd(np.asarray(A, np.float64) / np.sqrt(noise)[:, None])
+    return tilt(A, noise, U, S, Vt)
+
+
 class Sample:
     """One point x [d]: log p_j(x) [K] with bounds on their rounding, and gradients g_j [K, d]."""
 
@@ -110,13 +133,18 @@ class Sample:
         self.log_prob = components.log_const - 0.5 * self.maha
         self.gradients = components.back(self.latents) - self._scaled
 
-    def rounding(self, members: Array, delta: Array | None = None) -> Array:
-        """How far log p_j(x + δ) may be off, for some components."""
+    def rounding(self, members: Array) -> Array:
+        """The part of what log p_j(x + δ) may be off by that does not depend on δ, for some components; the other one
+        is SHIFT δᵀ D⁻¹ δ / 2, since (|r| + |δ|)² ≤ 3/2 r² + 3 δ².
+        """
         q = self.components
-        squares = self._squares[members]
-        if delta is not None:
-            squares = ((np.abs(self._residual[members]) + np.abs(delta)) ** 2 * q.inv_noise[members]).sum(axis=1)
-        return np.asarray(ROUNDING * (squares + np.abs(q.log_const[members])))
+        squares = ROUNDING * self._squares[members]
+        return np.asarray((1.5 + 2.0 * q.tilt[members]) * squares + ROUNDING * q.size[members])
+
+    def maha_within(self, j: int) -> tuple[float, float]:
+        """The least and the most that the squared Mahalanobis distance to component j can be."""
+        error = 2.0 * float(self.rounding(np.array([j]))[0]) + 2.0 * self.components.tilt[j] * float(self.maha[j])
+        return max(float(self.maha[j]) - error, 0.0), float(self.maha[j]) + error
 
     def margin_gradient(self, y: int) -> Array:
         """∇(log p_T - log p_y) [d], T the likeliest other class."""

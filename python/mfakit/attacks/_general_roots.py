@@ -13,21 +13,18 @@ import numpy as np
 from ._general_dual import Dual, Lagrangian
 from ._general_model import Array
 
-__all__ = ["Root", "RootSearchError", "highest_within", "maximise", "nearest_on_quadric", "with_top_direction"]
+__all__ = ["Root", "highest_within", "maximise", "nearest_on_quadric", "with_top_direction"]
 
-# More than a search of a bracket of any size by halving its exponent, and then itself, takes.
+# More than a search of a bracket of any size by halving its exponent, and then itself, takes. A search that is cut
+# short has proved what it has.
 MOST_STEPS = 300
 # Relative: q counts as 0, and a bracket as a point.
 ZERO, POINT = 1e-13, 1e-14
-# A minimiser this many times farther than all distances involved: x + δ does not resolve x any more.
-BEYOND = 1e12
+# What is proved beyond this length is infinity: above all lengths and noise that are admitted.
+BEYOND = 1e90
 NEWTON_STEPS, HALVINGS = 40, 12
 # Relative: below what margins take off anyway.
 LEAST_GAIN = 1e-13
-
-
-class RootSearchError(RuntimeError):
-    """A root search did not close its bracket; the message has it."""
 
 
 @dataclass
@@ -43,18 +40,12 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
     """The nearest δ with Σ θ_i q_i(δ) ≥ H(θ), one quadric: its dual, and the radius it proves.
 
     The search ends early once `enough` is proved; infinite where the quadric cannot be reached.
-
-    Raises
-    ------
-    RootSearchError
-        When the bracket does not close.
     """
     used = theta > 0.0
     need = -float(theta @ (L.q0 + np.log(np.where(used, theta, 1.0))))
     reach = float(np.linalg.norm(theta @ L.b))
-    if need <= 0.0:
+    if not 0.0 < need < np.inf:
         return Root(None, 0.0)
-    far = BEYOND * float(np.linalg.norm(L.sample.x) + np.abs(L.sample.components.means).max() + 1.0)
     low, high, pole, best = 0.0, np.inf, False, Root(None, 0.0)
     total = guess or (need / reach**2 if reach > 0.0 else need)
     for _ in range(MOST_STEPS):
@@ -72,7 +63,7 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
                 low = total
             else:
                 high, pole = total, False
-            if high == np.inf and proved > far:
+            if high == np.inf and proved > BEYOND:
                 return Root(dual, np.inf)
             wanted = _newton(total, need, short, dual, theta)
         if high < np.inf and high - low <= POINT * high:
@@ -80,12 +71,8 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
             return best
         total = wanted if low < wanted < high else _between(low, high)
         if total > 1e200:
-            return Root(best.dual, np.inf)  # H ⪯ 0, and b = 0 where H is: q stays below 0 however far one goes
-    raise RootSearchError(
-        f"the root search between sources {L.sources.tolist()} and targets {L.targets.tolist()} did not close its "
-        f"bracket: after {MOST_STEPS} steps the multiplier is between {low!r} and {high!r}; look for parameters or "
-        "samples of extreme scales"
-    )
+            break  # q comes no nearer to 0 however far one goes
+    return best
 
 
 def _newton(total: float, need: float, short: float, dual: Dual, theta: Array) -> float:
@@ -129,7 +116,10 @@ def _improve(L: Lagrangian, here: Root, dual: Dual, enough: float) -> Root | Non
     K = J - np.outer(J @ back / (along @ back), along)
     A = lam[:, None] * (K @ dual.P.solve(K)[0].T - 1.0 / total) * lam + np.diag(lam)
     A += np.trace(A) / len(A)  # singular along λ, where nothing is to be gained
-    change = -np.linalg.solve(A, lam * (q - lam @ q / total))  # relative
+    try:
+        change = -np.linalg.solve(A, lam * (q - lam @ q / total))  # relative
+    except np.linalg.LinAlgError:  # a source that does nothing, to rounding
+        return None
     change -= lam @ change / total
     if -0.5 * float(lam @ (change * q)) <= LEAST_GAIN * abs(dual.value):  # what the step promises
         return None
@@ -174,8 +164,7 @@ def highest_within(L: Lagrangian, radius: float, enough: float = -40.0) -> float
         if dual is None:
             high, wanted = lam, 0.0
         else:
-            error = float(L.sample.rounding(L.sources, dual.delta)[0] + L.sample.rounding(L.targets, dual.delta)[0])
-            best = min(best, float(L.q0[0]) + 0.5 * (radius**2 + dual.quadratic) / lam + error)
+            best = min(best, float(L.q0[0]) + 0.5 * (radius**2 + dual.quadratic) / lam)
             length = float(np.linalg.norm(dual.delta))
             if best < enough or abs(length - radius) <= 1e-2 * radius:
                 break

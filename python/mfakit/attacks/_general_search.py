@@ -20,6 +20,7 @@ from ._general_dual import Lagrangian, entropy, responsibilities
 from ._general_model import Array, Components, Sample
 from ._general_roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
 from ._general_targets import Majorant
+from .rounding import ROUNDING
 
 __all__ = ["Bracket", "Search"]
 
@@ -51,12 +52,15 @@ class Point:
 
 @dataclass
 class Bracket:
-    """What is known of one sample: no flip below `lower`, and the nearest `point` beyond the boundary, if any."""
+    """What is known of one sample: no flip below `lower`, and the nearest `point` beyond the boundary, if any; and why
+    the search ended early, if it did.
+    """
 
     lower: float = 0.0
     point: Point | None = None
     n_pairs: int = 0
     n_duals: int = 0
+    failure: str = ""
 
     @property
     def upper(self) -> float:
@@ -94,7 +98,8 @@ class Search:
     def run(self) -> Bracket:
         best = self.best
         if not np.isfinite(self.sample.log_prob[self.own].max(initial=-np.inf)):
-            return best  # beyond what float64 can score: nothing is proved
+            best.failure = "its log-densities are beyond float64"
+            return best
         self._screen()
         if best.upper == np.inf and len(self.targets):
             self._walk_across()
@@ -138,7 +143,7 @@ class Search:
         error = float(x.rounding(np.array([s, t])).sum())
         # A flip at distance r needs (m_t - a_t r)² ≤ lead + (m_s + a_s r)².
         lead = 2.0 * (q.log_const[t] + offset - q.log_const[s] + error)
-        m_s, m_t = np.sqrt(x.maha[[s, t]] * (1.0 + np.array([1e-9, -1e-9])) + 0.0)
+        m_s, m_t = np.sqrt(x.maha_within(s)[1]), np.sqrt(x.maha_within(t)[0])
         a_s, a_t = q.steepness[[s, t]]
         room = m_s + np.sqrt(max(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
         return max(0.0, float((m_t - room) / (a_t + a_s)) * (1.0 - 1e-9))
@@ -222,9 +227,10 @@ class Search:
         q, x = self.q, self.sample
         if radius == np.inf:
             return 0.0
-        m_j, m_t = np.sqrt(x.maha[[j, t]] * (1.0 + np.array([-1e-9, 1e-9])))
+        m_j, m_t = np.sqrt(x.maha_within(j)[0]), np.sqrt(x.maha_within(t)[1])
         near, far = max(0.0, float(m_j - q.steepness[j] * radius)), m_t + q.steepness[t] * radius
-        log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far))
+        error = float(x.rounding(np.array([j, t])).sum()) + ROUNDING * float(near**2 + far**2)
+        log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far)) + error
         if log_ratio > -40.0:
             log_ratio = min(log_ratio, highest_within(Lagrangian(x, [j], np.ones(1), 0.0, [t]), radius))
         return min(0.0, log_ratio)
@@ -260,7 +266,7 @@ class Search:
         """The likeliest source or, where that one alone is not above the target, all that are likely."""
         height = self.sample.log_prob[self.own]
         alone = height[0] > log_target
-        return [int(j) for j in self.own[height > height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
+        return [int(j) for j in self.own[height >= height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
 
     def _polish(self, most: int = 1) -> None:
         """Go down from the nearest points that were found since the last time; one, or several."""

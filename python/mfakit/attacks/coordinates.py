@@ -7,7 +7,7 @@ from there on nothing has length d until x_adv = c + α (x₀ - c) + w · column
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from .._arrays import array_module
 from .._products import gram
 from ..backends.host import Host
 from ..bayes import BayesClassifier
-from ..factors import RANK_TOLERANCE
+from ..factors import thin_svd
+from .rounding import ROUNDING, normaliser_sizes, tilt
 
 __all__ = ["GRAM_BYTES", "FactorCoordinates", "gram_bytes", "why_not"]
 
@@ -24,6 +25,10 @@ Array = Any  # NumPy's or, on a device, CuPy's
 
 # The Gram matrix and its columns may take this much; set it higher where there is memory, see `gram_bytes`.
 GRAM_BYTES = 4 * 2**30
+# Inner products round log-densities by so many nats at most where a component's own samples are; else the d features
+# are used, in which distances are taken from each mean.
+MOST_NATS = 0.1
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,8 @@ class FactorCoordinates:
     ----------
     center : [d]
     columns : [C, d]
-        Of component j: l orthonormal rows U_j spanning A_j (zero rows where it lacks rank), then μ_j - center.
+        Of component j: l orthonormal rows U_j spanning A_j, then μ_j - center. Rows with S² below a quarter of a
+        rounding of σ² are zero: they change log p by less than ROUNDING covers.
     gram : [C, C]
     variance : [K]
         σ².
@@ -44,6 +50,10 @@ class FactorCoordinates:
         log prior + log weight - ½ log det(2π (A Aᵀ + σ² I)).
     first : int64 [n_classes + 1]
         Where each class's components begin.
+    tilt, size : [K]
+        What rounding does to log p, see :mod:`mfakit.attacks.rounding`.
+    reach : float
+        The most that ‖μ - center‖ and a component's longest loading come to together, in units of its σ.
     """
 
     center: Array
@@ -54,6 +64,9 @@ class FactorCoordinates:
     spread: Array
     log_const: Array
     first: Array
+    tilt: Array
+    size: Array
+    reach: float
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -71,18 +84,25 @@ class FactorCoordinates:
         center = sum(p * m.factors.center for p, m in zip(clf.priors, clf.mixtures, strict=True))
         columns = np.zeros((K, l + 1, d))
         variance, singular, log_const = np.empty(K), np.zeros((K, l)), np.empty(K)
+        tilts, sizes = np.empty(K), np.empty(K)
         with np.errstate(divide="ignore"):
             for log_prior, begin, m in zip(np.log(clf.priors), first, clf.mixtures, strict=False):
                 part = slice(begin, begin + m.n_components)
-                for j, A in enumerate(m.loadings, start=begin):
-                    columns[j, :l], singular[j] = _spanning_rows(A, l)
-                columns[part, l] = m.means - center
                 variance[part] = m.noise_variance
+                for j, A in enumerate(m.loadings, start=begin):
+                    columns[j, :l], singular[j], tilts[j] = _spanning_rows(A, l, variance[j : j + 1])
+                columns[part, l] = m.means - center
                 log_const[part] = m.factors.log_norm + log_prior
+                sizes[part] = normaliser_sizes(m, float(np.exp(log_prior)))
         flat = columns.reshape(-1, d)
         spread = 1.0 / (singular**2 + variance[:, None])
         gain = singular**2 * spread / variance[:, None]
-        return cls(np.asarray(center), flat, gram(flat), variance, gain, spread, log_const, first.astype(np.int64))
+        lengths = np.linalg.norm(columns[:, l], axis=1) + singular.max(axis=1, initial=0.0)
+        reach = float((lengths / np.sqrt(variance))[log_const > -np.inf].max(initial=0.0))
+        return cls(
+            np.asarray(center), flat, gram(flat), variance, gain, spread, log_const, first.astype(np.int64), tilts,
+            sizes, reach,
+        )  # fmt: skip
 
     def on(self, arrays: Host) -> FactorCoordinates:
         """The same where a backend's arrays lie; a device's copy is made once."""
@@ -90,9 +110,10 @@ class FactorCoordinates:
             return self
         if arrays.name not in self.cache:
             names = ("center", "columns", "gram", "variance", "gain", "spread", "log_const", "first")
-            self.cache[arrays.name] = FactorCoordinates(*(arrays.asarray(getattr(self, name)) for name in names))
-        there: FactorCoordinates = self.cache[arrays.name]
-        return there
+            there = {name: arrays.asarray(getattr(self, name)) for name in names}
+            self.cache[arrays.name] = replace(self, **there, cache={})
+        kept: FactorCoordinates = self.cache[arrays.name]
+        return kept
 
     @property
     def kernel_arguments(self) -> tuple[Array, ...]:
@@ -111,14 +132,18 @@ class FactorCoordinates:
         return P + self.center
 
 
-def _spanning_rows(A: Array, width: int) -> tuple[Array, Array]:
-    """Orthonormal rows [width, d] that span A [d, l] and its singular values [width]; zeros where it lacks rank."""
+def _spanning_rows(A: Array, width: int, variance: Array) -> tuple[Array, Array, float]:
+    """Orthonormal rows [width, d] that span A [d, l], its singular values [width] and what rounding makes of them;
+    zeros where they are nothing beside the noise's `variance` [1].
+    """
     rows, values = np.zeros((width, len(A))), np.zeros(width)
-    if A.shape[1]:
-        U, S, _ = np.linalg.svd(np.asarray(A, np.float64), full_matrices=False)
-        rank = int((RANK_TOLERANCE * S[0] < S).sum())
-        rows[:rank], values[:rank] = U.T[:rank], S[:rank]
-    return rows, values
+    if not A.shape[1]:
+        return rows, values, 0.0
+    A = np.asarray(A, np.float64)
+    U, S, Vt = thin_svd(A)
+    used = int((0.25 * EPS * variance < S * S).sum())
+    rows[:used], values[:used] = U.T[:used], S[:used]
+    return rows, values, tilt(A, variance, U, S / np.sqrt(variance), Vt)
 
 
 def gram_bytes(clf: BayesClassifier) -> int:
@@ -138,5 +163,11 @@ def why_not(clf: Any) -> str | None:
         return (
             f"the Gram matrix of its columns and they themselves need {needed / 2**30:.1f} GiB, over the limit of "
             f"{GRAM_BYTES / 2**30:.1f} GiB (mfakit.attacks.coordinates.GRAM_BYTES)"
+        )
+    reach = FactorCoordinates.of(clf).reach
+    if not ROUNDING * reach**2 <= MOST_NATS:
+        return (
+            f"its means and loadings reach {reach:.1e} noise standard deviations from their centre, so inner products "
+            "round its log-densities too much"
         )
     return None

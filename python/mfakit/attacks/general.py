@@ -6,30 +6,43 @@ plus few rows, O(d l²) each, and memory for [K, d] (K components).
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from ._general_model import Array, Components
-from ._general_roots import RootSearchError
 from ._general_search import Bracket, Point, Search
 from .victims import Choice
 from .walk import DirectWalk, within_class
 
-__all__ = ["Bracket", "GeneralSearch", "RootSearchError", "certify"]
+__all__ = ["NOT_CERTIFIED", "Bracket", "GeneralSearch", "certify", "warn_not_certified"]
+
+# The reason of a sample of which nothing was proved because numbers left float64's range, or an algorithm failed.
+NOT_CERTIFIED = "not certified"
+_logger = logging.getLogger("mfakit")
 
 
-def certify(components: Components, x: Array, y: int, name: str = "the sample") -> Bracket:
-    """The bracket of one sample x [d] that is rightly decided for class y.
+def warn_not_certified(sample: int, failure: str) -> None:
+    """Say which sample has no certificate, and why."""
+    _logger.warning(
+        "sample %d is not certified (lower is 0): %s; look for parameters or samples of extreme scales", sample, failure
+    )
 
-    Raises
-    ------
-    RootSearchError
-        When a root search does not close its bracket.
+
+def certify(components: Components, x: Array, y: int) -> Bracket:
+    """The bracket of one sample x [d] that is rightly decided for class y; what fails numerically is in its
+    `failure`, with the point that was known by then.
     """
+    best = Bracket()
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # a sample too far away for float64 proves nothing
-            return Search(components, x, y).run()
-    except RootSearchError as error:
-        raise RootSearchError(f"{name}: {error}") from error
+        # A sample too far away for float64 proves nothing.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            search = Search(components, x, y)
+            best = search.best
+            return search.run()
+    except (np.linalg.LinAlgError, ArithmeticError) as error:
+        best.lower, best.failure = 0.0, f"{type(error).__name__}: {error}"
+        return best
 
 
 class GeneralSearch(DirectWalk):
@@ -45,10 +58,13 @@ class GeneralSearch(DirectWalk):
         finite = np.isfinite(self.here).all(axis=1)
         lower[~finite] = np.nan
         for i in np.flatnonzero(finite & ~state.already_wrong):
-            found = certify(components, self.here[i], int(state.y[i]), f"sample {start + i}")
+            found = certify(components, self.here[i], int(state.y[i]))
             lower[i], pairs[i], state.n_steps[i] = found.lower, found.n_pairs, found.n_duals
             state.flipped[i] = found.point is not None
             state.reason[i] = "no crossing" if found.point is None else "flipped"
+            if found.failure:
+                state.reason[i] = NOT_CERTIFIED
+                warn_not_certified(start + int(i), found.failure)
             if found.point is not None:
                 self.here[i] += found.point.delta
                 state.choice.put(np.array([i]), _chosen(components, found.point, int(state.y[i])))

@@ -15,7 +15,8 @@ component j.
 3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
    a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
    variables (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
-4. *Rounding.* The log-densities enter with a bound on their rounding errors added, and 1e-10 is taken off every result.
+4. *Rounding.* What rounding may do to the log-densities, anywhere, is added to the quadrics
+   (:mod:`mfakit.attacks.rounding`), and 1e-10 is taken off every result.
 
 The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
 point that is returned is verified to flip the decision in float64, and its norm is `upper`. Where the bracket stays
@@ -49,7 +50,8 @@ from ..bayes import BayesClassifier
 from ._general_model import Components
 from .blocks import attack_blocks, plan_walks, victims_of
 from .coordinates import FactorCoordinates, why_not
-from .general import GeneralSearch, RootSearchError
+from .crossing import cross_to_means
+from .general import NOT_CERTIFIED, GeneralSearch, warn_not_certified
 from .identity import identity
 from .pairs import PairTable, why_not_pairs
 from .result import AttackResult
@@ -81,7 +83,8 @@ class MinimalResult(AttackResult):
     ----------
     lower : float64 [n]
         No perturbation shorter than this changes the decision; ℓ2 in data units. 0 where the sample is already wrong,
-        infinite where the other classes cannot be reached (weight or prior 0).
+        infinite where the other classes cannot be reached (weight or prior 0); and 0, with the reason "not certified",
+        where numbers leave float64's range or a search fails, which ends no other sample's.
     upper : float64 [n]
         ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
     n_pairs_examined : int64 [n]
@@ -187,8 +190,6 @@ def minimal_perturbation(
         BayesClassifier, NaN or inf in X, labels that are not classes; lengths beyond 1e60, noise below 1e-60.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
-    RootSearchError
-        A root search that does not converge, with its bracket (a RuntimeError; parameters of extreme scales).
 
     References
     ----------
@@ -236,6 +237,8 @@ def minimal_perturbation(
         else:
             search = GeneralSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(components, first)
+        lost = ~search.state.already_wrong & ~search.state.flipped & np.isfinite(lower[part])
+        cross_to_means(search, clf, np.flatnonzero(lost))
         shorten(victim, search, block, lower[part], clf, coordinates)
         points[part] = push_until_flipped(victim, search, block, None)
         return search.state
@@ -303,17 +306,15 @@ class FactorSearch(DirectWalk):
         alpha, w, found = np.zeros(len(rows)), np.zeros_like(a), np.zeros((len(rows), 2))
         reports = np.zeros((len(rows), 5), np.int64)
         self._certify(clf, (state.y[rows], a, sq, alpha, w, found, reports))
-        if np.isnan(found).any():
-            i = int(np.isnan(found).any(axis=1).argmax())
-            raise RootSearchError(
-                f"sample {start + rows[i]}: the search ended without a number, its bracket is {found[i].tolist()}; "
-                'look for parameters or samples of extreme scales, or use path="general"'
-            )
+        unknown = np.isnan(found).any(axis=1)  # too far away for float64
+        found[unknown] = 0.0, np.inf
+        for i in rows[unknown]:
+            warn_not_certified(start + int(i), "its log-densities or squared lengths are beyond float64")
         reached = np.isfinite(found[:, 1])
         X = self.here[rows]
         self.here[rows] = np.where(reached[:, None], X + alpha[:, None] * (X - q.center) + w @ q.columns, X)
         state.flipped[rows] = reached
-        state.reason[rows] = np.where(reached, "flipped", "no crossing")
+        state.reason[rows] = np.where(reached, "flipped", np.where(unknown, NOT_CERTIFIED, "no crossing"))
         state.n_steps[rows] = reports[:, 4]
         chosen = Choice(len(rows))
         chosen.target_class = reports[:, 2]
@@ -334,6 +335,8 @@ class FactorSearch(DirectWalk):
         q, threads = FactorCoordinates.of(clf), 1 if forked() else self.victim.threads
 
         def part(*block: Array) -> None:
-            _native.certify(*q.kernel_arguments, *PairTable.of(q).kernel_arguments, clf.n_features, *block, threads)
+            _native.certify(
+                *q.kernel_arguments, *PairTable.of(q).kernel_arguments, q.tilt, q.size, clf.n_features, *block, threads
+            )
 
         in_parts(self.victim, part, arrays, threads)

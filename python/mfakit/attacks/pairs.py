@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .coordinates import FactorCoordinates
+from .rounding import ROUNDING
 
 __all__ = ["PairTable", "why_not_pairs"]
 
 Array = NDArray[Any]
 
 # Squared length below which a direction of span{U_s, U_t} counts as shared and is dropped: below it the Gram matrix
-# does not say accurately where it points.
-SHARED = 1e-4
-# Of a dropped direction that is shared exactly, no more than this is left.
+# does not say accurately where it points. One of the length below multiplies roundings by CLEAR / length.
+SHARED, CLEAR = 1e-4, 1 / 16
+# Of a dropped direction that is shared exactly, no more than this is left; what is left is added to the roundings.
 EXACT = 1e-12
 # Pairs at a time: their eigenproblems take a tenth of a second, and Ctrl-C is heard in between.
 CHUNK = 1024
@@ -43,8 +44,10 @@ class PairTable:
     vectors : [P, 2l, 2l]
         Eigenvectors as rows of coefficients of [U_s; U_t]; orthonormal as vectors of d features.
     lost : float
-        The longest part of a row of U that lies in dropped directions: up to EXACT where those are shared exactly, and
-        what is dropped is nothing; above, the table does not describe the classifier.
+        The length of what the rows of a pair have in dropped directions, at most: up to EXACT where those are shared
+        exactly; above, the table does not describe the classifier.
+    shortest : float
+        The least squared length of a direction that is not dropped.
     """
 
     index: Array
@@ -52,6 +55,7 @@ class PairTable:
     values: Array
     vectors: Array
     lost: float
+    shortest: float
 
     @classmethod
     def of(cls, q: FactorCoordinates) -> PairTable:
@@ -69,7 +73,7 @@ class PairTable:
         index = np.full((K, K), -1, np.int64)
         index[s, t] = index[t, s] = np.arange(len(s))
         rank = np.zeros(len(s), np.int64)
-        lost = 0.0
+        lost, shortest = 0.0, 1.0
         values, vectors = np.zeros((len(s), 2 * l)), np.zeros((len(s), 2 * l, 2 * l))
         rows = np.arange(K * (l + 1)).reshape(K, l + 1)[:, :l]
         for start in range(0, len(s) if l else 0, CHUNK):
@@ -77,22 +81,29 @@ class PairTable:
             both = np.concatenate([rows[s[part]], rows[t[part]]], axis=1)
             gram = q.gram[both[:, :, None], both[:, None, :]]
             weight = np.concatenate([-q.gain[s[part]], q.gain[t[part]]], axis=1)
-            rank[part], values[part], vectors[part], dropped = _eigenpairs(gram, weight)
+            rank[part], values[part], vectors[part], dropped, least = _eigenpairs(gram, weight)
+            shortest = min(shortest, least)
             for i in np.flatnonzero((dropped * (weight != 0)[:, None, :]).any(axis=(1, 2))):
                 # In d dimensions: the Gram matrix itself knows lengths to 1e-8 only.
                 parts = ((dropped[i] @ q.columns[both[i]]) ** 2).sum(axis=1) @ dropped[i] ** 2
-                lost = max(lost, float(np.sqrt(parts[weight[i] != 0].max())))
-        return cls(index, rank, values, vectors, lost)
+                lost = max(lost, float(np.sqrt(parts[weight[i] != 0].sum())))
+        return cls(index, rank, values, vectors, lost, shortest)
 
     @property
-    def kernel_arguments(self) -> tuple[Array, ...]:
-        """index, rank, values, vectors."""
-        return self.index, self.rank, self.values, self.vectors
+    def units(self) -> float:
+        """Relative rounding of what the table says, in the metric of the noise."""
+        return ROUNDING * max(1.0, CLEAR / self.shortest) + 2.0 * self.lost
+
+    @property
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """index, rank, values, vectors, units."""
+        return self.index, self.rank, self.values, self.vectors, self.units
 
 
-def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array]:
+def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array, float]:
     """Of Fᵀ diag(weight) F with F Fᵀ = gram [P, r, r]: rank [P], eigenvalues [P, r] and rows T [P, r, r], T F
-    orthonormal, the `rank` that count first; and the eigenvectors of gram that were dropped as rows, others zero.
+    orthonormal, the `rank` that count first; the eigenvectors of gram that were dropped as rows, others zero; and the
+    least eigenvalue of gram that was not dropped.
     """
     length, Q = np.linalg.eigh(gram)
     span = length > SHARED
@@ -107,7 +118,8 @@ def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array]
     counts = np.arange(values.shape[1]) < rank[:, None]  # dropped ones have the largest eigenvalues, hence come last
     T = np.swapaxes(V, 1, 2) @ (inverse[:, :, None] * np.swapaxes(Q, 1, 2))
     dropped = np.where(span[:, :, None], 0.0, np.swapaxes(Q, 1, 2))
-    return rank, np.where(counts, values, 0.0), np.where(counts[:, :, None], T, 0.0), dropped
+    least = float(length[span].min(initial=1.0))
+    return rank, np.where(counts, values, 0.0), np.where(counts[:, :, None], T, 0.0), dropped, least
 
 
 def why_not_pairs(clf: Any) -> str | None:

@@ -43,7 +43,7 @@ class AttackResult:
         The class that `target` belongs to.
     reason : str [n]
         How each sample ended: "flipped", "already wrong", "max_steps", "no gradient", "NaN logits", "NaN gradient" or
-        "not verified".
+        "not verified"; of :func:`minimal_perturbation` also "no crossing" and "not certified".
     settings : dict
         The attack and its parameters, and which data it was given (dtype, bounds).
     classifier : str

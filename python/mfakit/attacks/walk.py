@@ -73,7 +73,11 @@ class DirectWalk:
 
     def run(self, steps: Steps) -> None:
         """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""
-        state, active = self.state, np.flatnonzero(~self.state.already_wrong)
+        self._run_rows(steps, np.flatnonzero(~self.state.already_wrong))
+
+    def _run_rows(self, steps: Steps, rows: Array) -> None:
+        """The same for some samples that are where they began."""
+        state, active = self.state, rows
         for step in range(steps.most + 1):
             if not len(active):
                 break
@@ -95,7 +99,7 @@ class DirectWalk:
             active = active[moved]
             state.n_steps[active] += 1
         if steps.polish:
-            self._polish()
+            self.polish(rows)
 
     def _step(self, active: Array, X: Array, y: Array, choice: Choice, steps: Steps) -> Array:
         """One step of the active samples, X being where they are; which of them moved."""
@@ -109,9 +113,9 @@ class DirectWalk:
         scatter(self.here, active, new)
         return moved
 
-    def _polish(self) -> None:
-        """Bisect the last step of the flipped samples: `before` stays on this side, `here` on the other."""
-        rows = np.flatnonzero(self.state.flipped & (self.state.n_steps > 0))
+    def polish(self, rows: Array) -> None:
+        """Bisect the last step of those that flipped: `before` stays on this side, `here` on the other."""
+        rows = rows[self.state.flipped[rows] & (self.state.n_steps[rows] > 0)]
         if not len(rows):
             return
         y, low, high, victim = (
@@ -158,7 +162,10 @@ class FactorWalk(DirectWalk):
         chosen.source = within_class(reports[:, 2], state.y[active], first)
         chosen.target = within_class(reports[:, 3], chosen.target_class, first)
         state.choice.put(active, chosen)
-        scatter(self.here, active, q.points(gather(self.here, active), alpha, w))
+        astray = ends == "already wrong"  # by inner products, and right in the d features
+        scatter(self.here, active[~astray], q.points(gather(self.here, active), alpha, w)[~astray])
+        if astray.any():
+            self._run_rows(steps, active[astray])
 
     def _walk(self, q: FactorCoordinates, steps: Steps, arrays: tuple[Array, ...]) -> None:
         """The kernel, on the host for so many samples at a time that Ctrl-C is heard between two calls, or during one
