@@ -28,10 +28,11 @@ def data(n: int = 90, d: int = 6, dtype: Any = np.float64) -> Array:
 
 
 def fit(X: Any, sample_weight: Any = None, **options: Any) -> MixtureOfFactorAnalyzers:
-    """A few steps, of which nobody expects convergence."""
+    """A few steps, of which nobody expects convergence, to data of which some do not vary."""
     est = MixtureOfFactorAnalyzers(**{"n_components": 3, "n_factors": 2, "max_iter": 5, "random_state": 0, **options})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", ".* features have no variance", UserWarning)
         return est.fit(X, sample_weight=sample_weight)
 
 

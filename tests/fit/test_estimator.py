@@ -46,6 +46,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:.* features have no variance:UserWarning")
 @parametrize_with_checks(
     [Estimator(), Estimator(noise="diagonal", n_factors=0), Estimator(n_components=2, max_iter=5)],
     expected_failed_checks=expected_failures,
