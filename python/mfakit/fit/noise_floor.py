@@ -40,8 +40,8 @@ def lowest_noise(source: Source, noise: str, share: float | None) -> float:
         flat = np.count_nonzero(variances < floor if share is None else variances == 0)
         if flat:
             warnings.warn(
-                f"{flat} of {len(variances)} features have no variance, or less than the noise floor, {floor:.3g}: with "
-                f"diagonal noise the floor decides what they add to log p(x); leave them out, standardise features of "
+                f"{flat} of {len(variances)} features have no variance, or less than the noise floor, {floor:.3g}: "
+                f"with diagonal noise the floor decides what they add to log p(x); leave them out, standardise features of "
                 f"different units, or choose noise_floor by held-out samples",
                 stacklevel=4,
             )
