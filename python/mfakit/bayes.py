@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import sampling
 from ._arrays import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
+from ._containers import sum_tolerance
 from ._options import Options, no_out
 from .mfa import MFA, common_device
 
@@ -75,7 +76,7 @@ class BayesClassifier:
         common_device({f"mixtures[{c}]": m for c, m in enumerate(mixtures)})
         self._mixtures = mixtures
         self._priors = _as_priors(priors, len(mixtures))
-        self._extras = {name: np.asarray(value) for name, value in (extras or {}).items()}
+        self._extras = {name: to_numpy(value, name) for name, value in (extras or {}).items()}
         self._coordinates: Any = None  # of mfakit.attacks.coordinates, computed on first use
 
     def __getstate__(self) -> dict[str, Any]:
@@ -356,13 +357,13 @@ def _log_odds(joint: Array) -> Array:
 
 
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
-    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors)
+    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors, "priors")
     if values.dtype.kind not in "fiu":
         raise TypeError(f"priors must be real numbers, got dtype {values.dtype}")
     values = np.array(values, np.float64)
     if values.shape != (n_classes,) or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
-    if not abs(values.sum() - 1.0) <= 1e-6:
+    if not abs(values.sum() - 1.0) <= sum_tolerance(priors):
         raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
     values /= values.sum()  # of priors in float32, too, what samples are drawn with sums to 1
     values.flags.writeable = False

@@ -77,7 +77,7 @@ def test_feature_variances_are_numpys(dtype: Any) -> None:
     X, w = (data() * np.arange(1, 9) + 1e3).astype(dtype), np.random.default_rng(0).uniform(0, 2, 200)
     X64 = X.astype(np.float64)
     expected = np.average((X64 - np.average(X64, axis=0, weights=w)) ** 2, axis=0, weights=w)
-    blocks = Source.from_blocks([(X[:7], w[:7]), (X[7:], w[7:])])
+    blocks = Source.from_blocks([(X[:7], w[:7]), (X[7:], w[7:])], weighted=True)
     for source in (Source.from_array(X, w), blocks):
         np.testing.assert_allclose(source.feature_variances(), expected, rtol=1e-9, atol=1e-9)
         assert (source.feature_variances()[6:] == 0).all()

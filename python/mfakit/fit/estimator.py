@@ -59,7 +59,9 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     warm_start : bool
         Go on from the last fit's ``mfa_`` instead of a new start.
     learning_rate : float
-        Of Adam, for data of unit scale (the data is standardised inside).
+        Of Adam, for data of unit scale (the data is standardised inside). Where training diverges or does not improve
+        on its start, a ConvergenceWarning says so and the best epoch's mixture is kept; epochs that run out are no
+        warning, because SGD is given a number of them.
     batch_size : int
         Rows per step of SGD.
     backend, block_rows, n_threads
@@ -197,15 +199,18 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         validate_data(self, X, reset=True, skip_check_array=True)
         return self
 
-    def fit_blocks(self, blocks: Any) -> MixtureOfFactorAnalyzers:
+    def fit_blocks(self, blocks: Any, *, weighted: bool = False) -> MixtureOfFactorAnalyzers:
         """Fit to rows that come in blocks, of which one is in memory at a time.
 
         Parameters
         ----------
         blocks : callable or iterable
             A callable that returns a new iterator at each call, or an object that can be iterated again and again. It
-            yields blocks [n_i, d] or pairs (block, its sample weights [n_i]), the same ones each time: each EM step is
-            one pass. The rows may come in any sizes; the result differs by rounding only.
+            yields blocks [n_i, d], the same ones each time: each EM step is one pass. The rows may come in any sizes;
+            the result differs by rounding only.
+        weighted : bool
+            True: what comes are pairs (block, its sample weights [n_i]). Otherwise a pair is an error, because pairs of
+            samples and labels, as data loaders yield them, look the same.
 
         Returns
         -------
@@ -214,10 +219,11 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         Raises
         ------
         ValueError, TypeError
-            As :meth:`fit`; also when a later pass yields another number of rows, or `blocks` can be read only once.
+            As :meth:`fit`; also when a later pass yields another number of rows, `blocks` can be read only once, or
+            it yields pairs that `weighted` does not announce.
         """
         self._check_parameters()
-        self._fit(Source.from_blocks(blocks, self._options()))
+        self._fit(Source.from_blocks(blocks, self._options(), weighted=weighted))
         self.n_features_in_ = self.mfa_.n_features
         if hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
@@ -283,9 +289,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         else:
             starts = (self._start(source, floor, rng) for _ in range(self.n_init))
             best = max(starts, key=lambda result: result.lower_bound)
-        if self.solver == "em" and not best.converged and best.n_iter == self.max_iter > 0:
-            message = f"EM has not converged after {best.n_iter} steps; raise max_iter or tol"
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        if best.problem:
+            warnings.warn(best.problem, ConvergenceWarning, stacklevel=3)
         self.mfa_ = best.mfa.to(_device_of(source) or "cpu")
         self.history_ = {"log_likelihood": best.log_likelihood, "events": best.events}
         self.converged_, self.n_iter_, self.lower_bound_ = best.converged, best.n_iter, best.lower_bound
@@ -339,7 +344,13 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         state = self.random_state
         if isinstance(state, np.random.RandomState):
             return np.random.default_rng(state.randint(0, 2**32, size=4, dtype=np.uint32))
-        return np.random.default_rng(state)
+        try:
+            return np.random.default_rng(state)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"random_state must be a non-negative integer, a numpy.random.Generator, RandomState or SeedSequence, "
+                f"or None, got {state!r}"
+            ) from None
 
     def _check_parameters(self) -> None:
         for name, least in (("n_components", 1), ("n_factors", 0), ("max_iter", 0), ("n_init", 1), ("batch_size", 1)):
@@ -351,12 +362,16 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             if name == "noise_floor" and value is None:
                 continue
             positive = name != "tol"
-            number = isinstance(value, int | float | np.integer | np.floating) and np.isfinite(value)
+            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            number = number and np.isfinite(value)
             if not number or value < 0 or (positive and value == 0):
                 raise ValueError(f"{name} must be a {'positive' if positive else 'non-negative'} number, got {value!r}")
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        if not isinstance(self.warm_start, bool | np.bool_):
+            raise ValueError(f"warm_start must be True or False, got {self.warm_start!r}")
 
 
 def _device_of(source: Source) -> str | None:

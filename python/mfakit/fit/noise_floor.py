@@ -41,8 +41,8 @@ def lowest_noise(source: Source, noise: str, share: float | None) -> float:
         if flat:
             warnings.warn(
                 f"{flat} of {len(variances)} features have no variance, or less than the noise floor, {floor:.3g}: "
-                f"with diagonal noise the floor decides what they add to log p(x); leave them out, standardise features of "
-                f"different units, or choose noise_floor by held-out samples",
+                f"with diagonal noise the floor decides what they add to log p(x); leave them out, standardise "
+                f"features of different units, or choose noise_floor by held-out samples",
                 stacklevel=4,
             )
     return floor
