@@ -246,11 +246,14 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
     labels = as_host_array(y, name)
     if labels.shape != (n,):
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
+    if labels.dtype == object and all(isinstance(label, int) for label in labels):
+        labels = labels.astype(np.int64)
     with np.errstate(invalid="ignore"):  # NaN
         as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None
     if as_int is None or (as_int != labels).any() or (n and (as_int.min() < 0 or as_int.max() >= n_classes)):
         raise ValueError(
             f"{name} must hold the classes 0 to {n_classes - 1} of this classifier, got values {_some(labels)}"
+            + ("" if labels.dtype.kind in "iufb" else f" of dtype {labels.dtype}")
         )
     return as_int
 

@@ -100,6 +100,8 @@ def _refusal(X: Any, name: str, kind: str) -> str | None:
         return f"has masked arrays in it; fill them first, np.ma.filled({name}, ...)" if _has_masked(X) else None
     if type(X).__module__.startswith("scipy.sparse"):
         return f"is a sparse matrix; pass {name}.toarray() or blocks of it"
+    if is_torch(X) or is_cupy(X):
+        return None
     library = _library(X)
     if library == "dask" or (library == "xarray" and getattr(X, "chunks", None)):
         what = "a dask collection" if library == "dask" else f"an xarray {kind} over dask"

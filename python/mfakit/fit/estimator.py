@@ -370,8 +370,11 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-        if not isinstance(self.warm_start, bool | np.bool_):
-            raise ValueError(f"warm_start must be True or False, got {self.warm_start!r}")
+        for name, known in (("warm_start", False), ("progress", self.progress is None)):
+            value = getattr(self, name)
+            if not (known or isinstance(value, bool | np.bool_)):
+                also = ", or None" if name == "progress" else ""
+                raise ValueError(f"{name} must be True or False{also}, got {value!r}")
 
 
 def _device_of(source: Source) -> str | None:
