@@ -206,5 +206,5 @@ def test_extras_and_labels_of_other_kinds() -> None:
     clf = classifier()
     X, y = clf.sample(20, rng=0)
     assert clf.score(X, y.astype(object)) == clf.score(X, y)
-    with pytest.raises(ValueError, match="got values 0, 1 of dtype <U"):
+    with pytest.raises(ValueError, match="got values 0, 1"):
         clf.score(X, y.astype(str))

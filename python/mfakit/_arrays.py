@@ -253,7 +253,6 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
     if as_int is None or (as_int != labels).any() or (n and (as_int.min() < 0 or as_int.max() >= n_classes)):
         raise ValueError(
             f"{name} must hold the classes 0 to {n_classes - 1} of this classifier, got values {_some(labels)}"
-            + ("" if labels.dtype.kind in "iufb" else f" of dtype {labels.dtype}")
         )
     return as_int
 
