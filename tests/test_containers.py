@@ -176,7 +176,7 @@ def test_labels_beside_blocks_are_never_taken_for_weights(labels: Array) -> None
         est.fit_blocks([X], weighted=True)
     with pytest.raises(ValueError, match="the sample_weight of block 1 must have one weight per row"):
         est.fit_blocks([(X, labels), (X, labels[:2])], weighted=True)
-    with pytest.raises(TypeError, match="blocks is a dict"):
+    with pytest.raises(TypeError, match="blocks is a dict; pass a list of arrays"):
         est.fit_blocks({"a": X})
 
 
@@ -188,6 +188,29 @@ def test_a_data_loader_gives_blocks() -> None:
     pairs = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, torch.zeros(6)), batch_size=4)
     with pytest.raises(TypeError, match="drop labels"):
         Source.from_blocks(pairs)
+    with pytest.raises(TypeError, match="blocks is a Linear"):
+        Source.from_blocks(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"blocks\(\) must return an iterator over arrays, got None"):
+        Source.from_blocks(lambda: None)
+    images = torch.utils.data.DataLoader(torch.zeros(3, 1, 2, 2))
+    with pytest.raises(ValueError, match=r"block 0 must be \[n, d\].*X\.reshape\(len\(X\), -1\)"):
+        Source.from_blocks(images)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors.*:UserWarning")
+def test_tensors_that_numpy_cannot_hold() -> None:
+    torch = pytest.importorskip("torch")
+    small = torch.ones(2, 4).to(torch.float8_e4m3fn)
+    nested = torch.nested.nested_tensor([torch.ones(4), torch.ones(3)])
+    for door in SAMPLES.values():
+        with pytest.raises(TypeError, match=r"has dtype torch\.float8_e4m3fn, which NumPy lacks; pass .*\.float\(\)"):
+            door(small)
+        with pytest.raises(TypeError, match="is a nested tensor, whose rows differ in length"):
+            door(nested)
+    with pytest.raises(TypeError, match=r"weights has dtype .* pass weights\.float\(\)"):
+        model(weights=small[0, :2])
+    with pytest.raises(TypeError, match="weights must be dense"):
+        model(weights=torch.tensor([0.5, 0.5]).to_sparse())
 
 
 def test_frames_with_nullable_columns() -> None:

@@ -15,6 +15,7 @@ from ._containers import (
     as_host_array,
     check_container,
     check_grad,
+    check_numpy_has,
     from_frame,
     is_cupy,
     is_torch,
@@ -74,8 +75,7 @@ def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
         raise BackendUnavailable(f"{name} is on meta, where tensors have no values")
     if X.device.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"{name} is on {X.device}, and there is no backend for it; pass {name}.cpu()")
-    if X.layout != torch.strided:
-        raise TypeError(f"{name} must be dense, got a {X.layout} tensor; pass {name}.to_dense()")
+    check_numpy_has(X, name)
     device = None if X.device.type == "cpu" else f"cuda:{X.device.index or 0}"
     if X.dtype == torch.bfloat16:
         return X, np.dtype(np.float32), device
@@ -111,7 +111,6 @@ def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
         if type(X).__name__ not in ("ndarray", "DeviceArray"):
             raise TypeError(f"{name} must be a dense CuPy array, got {type(X).__name__}")
         return X, _compute_dtype(X.dtype, name), f"cuda:{X.device.id}"
-    check_container(X, name)
     array = read_array(from_frame(X, name) if module in FRAMES else X, name)
     return array, _compute_dtype(array.dtype, name), None
 
@@ -147,6 +146,7 @@ class RowBlocks:
     """
 
     def __init__(self, X: Any, n_features: int | None = None, name: str = "X") -> None:
+        check_container(X, name)
         self._array, self.dtype, self.device = _from_torch(X, name) if is_torch(X) else _from_any(X, name)
         self._torch_rows = is_torch(self._array)
         self.like = X
@@ -154,11 +154,9 @@ class RowBlocks:
         shape = tuple(int(s) for s in self._array.shape)
         width = "d" if n_features is None else n_features
         if len(shape) != 2:
-            remedy = (
-                f"flatten each sample, {name}.reshape(len({name}), -1)"
-                if len(shape) > 2
-                else (f"a single sample is {name}[None, :]")
-            )
+            its = name if name.isidentifier() else "X"  # "block 3"
+            flat = f"flatten each sample, {its}.reshape(len({its}), -1)"
+            remedy = flat if len(shape) > 2 else f"a single sample is {its}[None, :]"
             raise ValueError(f"{name} must be [n, {width}], got shape {shape}; {remedy}")
         if n_features is not None and shape[1] != n_features:
             raise ValueError(f"{name} must be [n, {n_features}] (this model has d={n_features}), got {shape}")

@@ -15,6 +15,7 @@ __all__ = [
     "as_host_array",
     "check_container",
     "check_grad",
+    "check_numpy_has",
     "from_frame",
     "is_cupy",
     "is_torch",
@@ -55,8 +56,10 @@ def to_numpy(X: Any, name: str = "the array") -> Array:
     if is_torch(X):
         if X.device.type == "meta":
             raise BackendUnavailable(f"got a tensor of shape {tuple(X.shape)} on meta, where tensors have no values")
+        check_numpy_has(X, name)
         X = X.detach().cpu()
-        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).resolve_neg().resolve_conj()
+        X = X.float() if str(X.dtype) == "torch.bfloat16" else X
+        X = X.resolve_neg().resolve_conj()
     if is_cupy(X):
         return np.asarray(X.get())
     if _library(X) in FRAMES:
@@ -85,6 +88,15 @@ def check_grad(X: Any, name: str) -> None:
         )
 
 
+def check_numpy_has(X: Any, name: str) -> None:
+    """Raise TypeError for a tensor of a layout or dtype that NumPy lacks, such as float8."""
+    if str(X.layout) != "torch.strided":
+        raise TypeError(f"{name} must be dense, got a {X.layout} tensor; pass {name}.to_dense()")
+    if X.is_quantized or str(X.dtype).startswith(("torch.float8", "torch.float4")):
+        remedy = "dequantize" if X.is_quantized else "float"
+        raise TypeError(f"{name} has dtype {X.dtype}, which NumPy lacks; pass {name}.{remedy}()")
+
+
 def check_container(X: Any, name: str) -> None:
     """Raise TypeError, in one sentence with the remedy, for what is no array or loses a part of itself as one."""
     message = _refusal(X, name, type(X).__name__)
@@ -100,7 +112,11 @@ def _refusal(X: Any, name: str, kind: str) -> str | None:
         return f"has masked arrays in it; fill them first, np.ma.filled({name}, ...)" if _has_masked(X) else None
     if type(X).__module__.startswith("scipy.sparse"):
         return f"is a sparse matrix; pass {name}.toarray() or blocks of it"
-    if is_torch(X) or is_cupy(X):
+    if is_torch(X):
+        return (
+            f"is a nested tensor, whose rows differ in length; pass {name}.to_padded_tensor(0)" if X.is_nested else None
+        )
+    if is_cupy(X):
         return None
     library = _library(X)
     if library == "dask" or (library == "xarray" and getattr(X, "chunks", None)):

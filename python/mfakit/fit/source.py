@@ -110,8 +110,10 @@ class Source:
 
         `blocks` is a callable that returns a new iterator at each call, or an object that can be iterated repeatedly.
         """
-        if isinstance(blocks, Mapping):
-            raise TypeError(f"blocks is a {type(blocks).__name__}; pass its blocks as a list")
+        if isinstance(blocks, Mapping) or hasattr(blocks, "forward"):  # a torch module, which is callable
+            raise TypeError(
+                f"blocks is {_kind(blocks)}; pass a list of arrays [n_i, d], or a callable that yields them"
+            )
         if not callable(blocks) and (not isinstance(blocks, Iterable) or iter(blocks) is blocks):
             raise TypeError(
                 f"blocks must be readable more than once: a list, or a callable that returns a new iterator, "
@@ -120,7 +122,10 @@ class Source:
 
         def parts() -> Iterator[Part]:
             d = None
-            for i, item in enumerate(blocks() if callable(blocks) else blocks):
+            opened = blocks() if callable(blocks) else blocks
+            if not isinstance(opened, Iterable):
+                raise TypeError(f"blocks() must return an iterator over arrays, got {_kind(opened)}")
+            for i, item in enumerate(opened):
                 X, weight = _weighted_block(item, i) if weighted else (_plain_block(item, i), None)
                 rows = RowBlocks(X, d, name=f"block {i}")
                 d = rows.shape[1]
@@ -304,7 +309,9 @@ def _weighted_block(item: Any, i: int) -> tuple[Any, Any]:
 
 
 def _kind(item: Any) -> str:
-    return f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
+    if isinstance(item, tuple | list):
+        return f"a {type(item).__name__} of {len(item)}"
+    return "None" if item is None else f"a {type(item).__name__}"
 
 
 def as_weights(sample_weight: Any, n: int, name: str = "sample_weight") -> Array | None:
