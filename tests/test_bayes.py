@@ -182,3 +182,29 @@ def test_what_is_no_mixture_prior_or_label() -> None:
     attacked = mfakit.attacks.gradient_attack(clf, X)
     with pytest.raises(TypeError, match="an attack is graded by a MinimalResult, got a AttackResult"):
         attacked.grade(attacked)
+
+
+@pytest.mark.parametrize("sigma", [0, -1.0, np.nan, np.inf, "0.1", None, True, [0.1], 1e-200])
+def test_a_sigma_that_is_no_positive_number_is_named(sigma: Any) -> None:
+    for variant in (lambda s: classifier().symmetric(s), lambda s: classifier().asymmetric(sigma=s, direction=1)):
+        with pytest.raises(ValueError, match="sigma must be positive"):
+            variant(sigma)
+
+
+def test_numbers_of_any_width_are_numbers() -> None:
+    for sigma in (np.float32(0.25), np.float16(0.25), np.array(0.25)):
+        assert classifier().symmetric(sigma).mixtures[0].noise_variance[0] == 0.0625
+    assert classifier().asymmetric(scale=np.float16(2), sigma=np.float32(0.5), direction=1).n_features
+    for scale in (np.nan, np.inf, "1", None):
+        with pytest.raises(ValueError, match="scale must be a finite number"):
+            classifier().asymmetric(scale=scale, direction=1)
+
+
+def test_extras_and_labels_of_other_kinds() -> None:
+    with pytest.raises(TypeError, match="extras must be a mapping"):
+        mfakit.BayesClassifier(classifier().mixtures, extras=[1.0])  # type: ignore[arg-type]
+    clf = classifier()
+    X, y = clf.sample(20, rng=0)
+    assert clf.score(X, y.astype(object)) == clf.score(X, y)
+    with pytest.raises(ValueError, match="got values 0, 1"):
+        clf.score(X, y.astype(str))

@@ -324,6 +324,18 @@ def test_fit_sample_attack_go_together(quiet, tmp_path: Path) -> None:
     assert f"{distances.min():.4f}" in out
 
 
+def test_what_a_fit_warns_of_is_printed(quiet, tmp_path: Path) -> None:
+    X = random_mfa(d=6).sample(60, rng=0)[0]
+    X[:, 2] = 0.5
+    np.save(tmp_path / "x.npy", X)
+    fit = ("fit", "--data", "x.npy", "--components", "2", "--factors", "1", "--out", "m.safetensors")
+    status, out, err = quiet(*fit, "--noise", "diagonal", "--max-iter", "1")
+    assert status == 0
+    assert "not converged: raise --max-iter or --tol" in out
+    assert err.startswith("mfakit: warning: 1 of 6 features have no variance")
+    assert quiet(*fit, "--max-iter", "1")[2] == ""  # the line on stdout says that it has not converged
+
+
 def test_broken_pipes_are_silent() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mfakit", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -194,6 +194,19 @@ def test_a_fit_stays_where_its_samples_lie(device: Any) -> None:
     assert blocks.mfa_.device == "cuda:0"
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_variances_of_features_are_summed_where_the_samples_lie(device: Any, dtype: Any) -> None:
+    X = random_mfa(2, 8, 1, seed=6).sample(60, rng=1, dtype=dtype)[0]
+    X[:, 3] = 0.1
+    w = np.arange(60) % 4
+    expected = mfakit.fit.Source.from_array(X, w).feature_variances()
+    there = mfakit.fit.Source.from_blocks(
+        [(device.asarray(X[:20]), w[:20]), (device.asarray(X[20:]), w[20:])], weighted=True
+    )
+    np.testing.assert_allclose(there.feature_variances(), expected, rtol=1e-12)
+    assert there.feature_variances()[3] == 0
+
+
 def test_a_fit_of_host_samples_stays_on_the_host(device: Any) -> None:
     X = random_mfa(2, 8, 1, seed=6).sample(60, rng=1, dtype=np.float64)[0]
     est = _fitted(X, backend="cuda", warm_start=True)

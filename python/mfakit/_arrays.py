@@ -10,6 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from ._containers import (
+    FRAMES,
+    as_host_array,
+    check_container,
+    check_grad,
+    check_numpy_has,
+    from_frame,
+    is_cupy,
+    is_torch,
+    read_array,
+    to_numpy,
+)
 from ._errors import BackendUnavailable
 
 __all__ = [
@@ -26,14 +38,6 @@ __all__ = [
     "to_numpy",
     "wrap_like",
 ]
-
-
-def is_torch(X: Any) -> bool:
-    return type(X).__module__.split(".")[0] == "torch"
-
-
-def is_cupy(X: Any) -> bool:
-    return type(X).__module__.split(".")[0] == "cupy"
 
 
 def array_module(X: Any) -> Any:
@@ -55,19 +59,6 @@ def scatter(A: Any, rows: Any, values: Any) -> None:
     A[array_module(A).asarray(rows) if is_cupy(A) else rows] = values
 
 
-def to_numpy(X: Any) -> np.ndarray[Any, Any]:
-    """A small array of any container on the host."""
-    if is_torch(X) and X.device.type == "meta":
-        raise BackendUnavailable(f"got a tensor of shape {tuple(X.shape)} on meta, where tensors have no values")
-    if is_cupy(X):
-        return np.asarray(X.get())
-    return np.asarray(X.detach().cpu() if is_torch(X) else X)
-
-
-def _is_sparse(X: Any) -> bool:
-    return type(X).__module__.startswith("scipy.sparse")
-
-
 def _compute_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """float64 stays, every other real type is computed in float32."""
     dtype = np.dtype(dtype)
@@ -79,14 +70,12 @@ def _compute_dtype(dtype: Any, name: str) -> np.dtype[Any]:
 def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
     import torch
 
-    if X.requires_grad:
-        raise TypeError(f"{name} requires grad, which this function would silently drop; pass {name}.detach()")
+    check_grad(X, name)
     if X.device.type == "meta":
         raise BackendUnavailable(f"{name} is on meta, where tensors have no values")
     if X.device.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"{name} is on {X.device}, and there is no backend for it; pass {name}.cpu()")
-    if X.layout != torch.strided:
-        raise TypeError(f"{name} must be dense, got a {X.layout} tensor; pass {name}.to_dense()")
+    check_numpy_has(X, name)
     device = None if X.device.type == "cpu" else f"cuda:{X.device.index or 0}"
     if X.dtype == torch.bfloat16:
         return X, np.dtype(np.float32), device
@@ -122,13 +111,7 @@ def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
         if type(X).__name__ not in ("ndarray", "DeviceArray"):
             raise TypeError(f"{name} must be a dense CuPy array, got {type(X).__name__}")
         return X, _compute_dtype(X.dtype, name), f"cuda:{X.device.id}"
-    if _is_sparse(X):
-        raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray() or blocks of it")
-    if module == "dask":
-        raise TypeError(f"{name} is a dask collection; pass {name}.compute() or map over its blocks")
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; pass {name}.filled(...) or use MFA.impute(X, mask)")
-    array = np.asarray(X)
+    array = read_array(from_frame(X, name) if module in FRAMES else X, name)
     return array, _compute_dtype(array.dtype, name), None
 
 
@@ -156,12 +139,14 @@ class RowBlocks:
     Raises
     ------
     TypeError
-        For bool, object, string and complex data, and for sparse, masked and dask containers.
+        For bool, object, string and complex data, for tensors that require grad, and for what is no array or loses a
+        part of itself as one: sparse, masked and dask containers, mappings, iterators, datasets, modules.
     ValueError
         For a wrong rank or width.
     """
 
     def __init__(self, X: Any, n_features: int | None = None, name: str = "X") -> None:
+        check_container(X, name)
         self._array, self.dtype, self.device = _from_torch(X, name) if is_torch(X) else _from_any(X, name)
         self._torch_rows = is_torch(self._array)
         self.like = X
@@ -169,7 +154,10 @@ class RowBlocks:
         shape = tuple(int(s) for s in self._array.shape)
         width = "d" if n_features is None else n_features
         if len(shape) != 2:
-            raise ValueError(f"{name} must be [n, {width}], got shape {shape}; a single sample is {name}[None, :]")
+            its = name if name.isidentifier() else "X"  # "block 3"
+            flat = f"flatten each sample, {its}.reshape(len({its}), -1)"
+            remedy = flat if len(shape) > 2 else f"a single sample is {its}[None, :]"
+            raise ValueError(f"{name} must be [n, {width}], got shape {shape}; {remedy}")
         if n_features is not None and shape[1] != n_features:
             raise ValueError(f"{name} must be [n, {n_features}] (this model has d={n_features}), got {shape}")
         self.shape = (shape[0], shape[1])
@@ -258,9 +246,11 @@ def wrap_like(result: Any, like: Any) -> Any:
 
 def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any, Any]:
     """Labels as int64 [n], each one of 0 .. n_classes - 1."""
-    labels = to_numpy(y)
+    labels = as_host_array(y, name)
     if labels.shape != (n,):
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
+    if labels.dtype == object and all(isinstance(label, int) for label in labels):
+        labels = labels.astype(np.int64)
     with np.errstate(invalid="ignore"):  # NaN
         as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None
     if as_int is None or (as_int != labels).any() or (n and (as_int.min() < 0 or as_int.max() >= n_classes)):
@@ -283,7 +273,7 @@ def class_indices(
     """Labels, which are values of `classes`, as indices into it, int64 [n]; without classes as :func:`as_labels`."""
     if classes is None:
         return as_labels(y, n, n_classes, name)
-    labels = to_numpy(y)
+    labels = as_host_array(y, name)
     if labels.shape != (n,):
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
     index = {label: c for c, label in enumerate(classes.tolist())}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import to_numpy
+from ._containers import as_host_array, check_container
 
 __all__ = ["accuracy", "check_input"]
 
@@ -15,6 +15,7 @@ __all__ = ["accuracy", "check_input"]
 def check_input(estimator: Any, X: Any) -> None:
     """Raise unless the estimator is fitted and X [n, d] has the features that it was fitted to."""
     check_is_fitted(estimator)
+    check_container(X, "X")
     shape = tuple(getattr(X, "shape", ()))
     if len(shape) == 1:
         d = estimator.n_features_in_
@@ -28,5 +29,6 @@ def accuracy(predicted: Any, y: Any, sample_weight: Any = None) -> float:
 
     if not len(predicted):
         raise ValueError("score needs at least one sample")
-    labels = to_numpy(y)
+    labels = as_host_array(y, "y")
+    sample_weight = None if sample_weight is None else as_host_array(sample_weight, "sample_weight")
     return float(accuracy_score(labels, np.asarray(predicted), sample_weight=sample_weight))

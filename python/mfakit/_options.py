@@ -106,9 +106,11 @@ class Options:
             from .backends import get_arrays, get_backend
 
             return get_arrays(get_backend(self.backend, device), device).empty_result(shape, dtype, X)
+        if is_torch(out) and out.requires_grad:
+            raise ValueError("out requires grad, which this function would silently drop; pass out.detach()")
+        if isinstance(out, np.ma.MaskedArray):
+            raise TypeError("out is a masked array, whose mask would be lost; pass out.data")
         if is_torch(out) and out.device.type == "cuda":
-            if out.requires_grad:
-                raise ValueError("out requires grad, which this function would silently drop; pass out.detach()")
             out = _device_view(out, "out")
         on_device = is_cupy(out)
         if on_device != (device is not None) or (on_device and f"cuda:{out.device.id}" != device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import sampling
 from ._arrays import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
+from ._containers import sum_tolerance
 from ._options import Options, no_out
 from .mfa import MFA, common_device
 
@@ -78,7 +80,9 @@ class BayesClassifier:
         common_device({f"mixtures[{c}]": m for c, m in enumerate(mixtures)})
         self._mixtures = mixtures
         self._priors = _as_priors(priors, len(mixtures))
-        self._extras = {name: np.asarray(value) for name, value in (extras or {}).items()}
+        if extras is not None and not isinstance(extras, Mapping):
+            raise TypeError(f"extras must be a mapping of names to arrays, got a {type(extras).__name__}")
+        self._extras = {name: to_numpy(value, name) for name, value in (extras or {}).items()}
         self._coordinates: Any = None  # of mfakit.attacks.coordinates, computed on first use
 
     def __getstate__(self) -> dict[str, Any]:
@@ -311,15 +315,11 @@ class BayesClassifier:
             For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`; or whose
             square leaves float64.
         """
-        if not 1e-150 <= sigma <= 1e150:
-            raise ValueError(
-                f"sigma must be positive, from 1e-150 to 1e150, got {sigma}; the limit σ → 0 is what "
-                "subspace_distances computes"
-            )
+        sigma = _as_sigma(sigma)
         mixtures = []
         for m in self._mixtures:
             weights = _uniform(m.weights) if uniform_weights else m.weights
-            mixtures.append(m.replace(weights=weights, noise_variance=float(sigma) ** 2))
+            mixtures.append(m.replace(weights=weights, noise_variance=sigma**2))
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
     def asymmetric(
@@ -345,18 +345,19 @@ class BayesClassifier:
         Raises
         ------
         ValueError
-            For more than two classes, σ that is not positive, or a direction beyond d.
+            For more than two classes, σ that is not positive or whose square leaves float64, a scale that is no finite
+            number, or a direction beyond d.
         """
         from .outliers import outlier_step, with_outlier
 
         if self.n_classes != 2:
             raise ValueError(f"the asymmetric variant is defined for two classes, got {self.n_classes}")
-        if not (np.isfinite(sigma) and sigma > 0):
-            raise ValueError(f"sigma must be positive, got {sigma}")
+        sigma = _as_sigma(sigma)
+        if not math.isfinite(_as_float(scale)):
+            raise ValueError(f"scale must be a finite number, got {scale!r}")
         mean, step = outlier_step(self, X_train, direction)
-        mixtures = [
-            with_outlier(m, mean + sign * scale * step, sigma) for m, sign in zip(self._mixtures, (1, -1), strict=True)
-        ]
+        step = float(scale) * step
+        mixtures = [with_outlier(m, mean + sign * step, sigma) for m, sign in zip(self._mixtures, (1, -1), strict=True)]
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -385,14 +386,32 @@ def _uniform(weights: Array) -> Array:
     return values / values.sum()
 
 
+def _as_float(value: Any) -> float:
+    """A real number of any kind as a float, which comparisons with Python's numbers need; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _as_sigma(sigma: Any) -> float:
+    value = _as_float(sigma)
+    if not 1e-150 <= value <= 1e150:
+        raise ValueError(
+            f"sigma must be positive, a number from 1e-150 to 1e150, got {sigma!r}; the limit σ → 0 is what "
+            "subspace_distances computes"
+        )
+    return value
+
+
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
-    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors)
+    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors, "priors")
     if values.dtype.kind not in "fiu":
         raise TypeError(f"priors must be real numbers, got dtype {values.dtype}")
     values = np.array(values, np.float64)
     if values.shape != (n_classes,) or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
-    if not abs(values.sum() - 1.0) <= 1e-6:
+    if not abs(values.sum() - 1.0) <= sum_tolerance(priors):
         raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
     values /= values.sum()  # of priors in float32, too, what samples are drawn with sums to 1
     values.flags.writeable = False

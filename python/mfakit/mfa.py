@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import density, latent, sampling
-from ._arrays import is_torch, to_numpy
+from ._containers import sum_tolerance, to_numpy
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -294,12 +294,7 @@ def on_device(array: Array, device: str | None) -> Any:
 
 def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:
     """A contiguous private copy of a parameter, float64 or (where allowed and given) float32."""
-    if is_torch(value):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; pass {name}.filled(...)")
-    array = to_numpy(value)
+    array = to_numpy(value, name)  # frozen copies: a parameter that requires grad is detached
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
     keep_single = smallest == np.float32 and array.dtype.kind == "f" and array.dtype.itemsize <= 4
@@ -316,7 +311,7 @@ def _weights(value: Any, k: int) -> Array:
     if weights.shape != (k,):
         raise ValueError(f"weights must be [{k}], one per component of means, got shape {weights.shape}")
     total = float(weights.sum())
-    if (weights < 0).any() or not abs(total - 1.0) <= 1e-5:
+    if (weights < 0).any() or not abs(total - 1.0) <= sum_tolerance(value):
         raise ValueError(
             f"weights must be non-negative and sum to 1, got smallest {weights.min():.3g}, sum {total:.6g}"
         )
@@ -325,14 +320,14 @@ def _weights(value: Any, k: int) -> Array:
 
 
 def _noise(value: Any, k: int, d: int) -> Array:
-    noise = to_numpy(value)
+    noise = to_numpy(value, "noise_variance")
     noise = np.full(k, noise) if noise.ndim == 0 else noise
     noise = _parameter(noise, "noise_variance", noise.ndim)
     if noise.shape not in ((k,), (k, d)):
         raise ValueError(f"noise_variance must be a number, [{k}] or [{k}, {d}], got shape {noise.shape}")
     if not (noise >= np.finfo(np.float64).tiny).all():
         raise ValueError(
-            f"noise_variance must be positive, got {noise.min():.3g}; the limit σ → 0, where Theorem 2 bounds the "
-            "radius by half the distance between subspaces, is what subspace_distances computes"
+            f"noise_variance must be positive (2.3e-308 or more), got {noise.min():.3g}; the limit σ → 0, where "
+            "Theorem 2 bounds the radius by half the distance between subspaces, is what subspace_distances computes"
         )
     return noise

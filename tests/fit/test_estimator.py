@@ -46,6 +46,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:.* features have no variance:UserWarning")
 @parametrize_with_checks(
     [Estimator(), Estimator(noise="diagonal", n_factors=0), Estimator(n_components=2, max_iter=5)],
     expected_failed_checks=expected_failures,
@@ -155,7 +156,8 @@ def test_a_fit_that_fails_leaves_no_trace(X: Array) -> None:
         ("n_components", 0), ("n_components", 1.5), ("n_components", True), ("n_factors", -1), ("max_iter", -1),
         ("n_init", 0), ("batch_size", 0), ("tol", -1.0), ("tol", np.nan), ("tol", None), ("noise_floor", 0.0),
         ("noise_floor", np.inf), ("learning_rate", 0), ("noise", "full"), ("solver", "adam"), ("init", "zeros"),
-        ("block_rows", 0), ("n_threads", -1),
+        ("block_rows", 0), ("n_threads", -1), ("tol", True), ("noise_floor", "1e-4"), ("warm_start", "no"),
+        ("progress", "no"), ("noise", ["diagonal"]), ("random_state", -1),
     ],
 )  # fmt: skip
 def test_bad_parameters_are_named(parameter: str, value: Any) -> None:

@@ -16,6 +16,7 @@ from mfakit import _reference
 
 torch = pytest.importorskip("torch")
 
+from mfakit.fit import sgd as sgd_module  # noqa: E402
 from mfakit.fit.sgd import log_density  # noqa: E402
 
 Array = NDArray[Any]
@@ -136,3 +137,40 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install mfakit\[torch\]"):
         sgd().fit(data())
+
+
+@pytest.mark.parametrize("rate", [1.0, 100.0, 1e4, 1e300])
+def test_training_that_diverges_keeps_the_best_mixture_and_says_so(noise: str, rate: float) -> None:
+    X = np.random.default_rng(0).normal(size=(200, 5))
+    est = Estimator(2, 2, noise=noise, solver="sgd", learning_rate=rate, max_iter=10, random_state=0)
+    with pytest.warns(
+        ConvergenceWarning, match=r"training diverged: .* lower learning_rate \(learning_rate="
+    ) as raised:
+        est.fit(X)
+    assert len(raised) == 1
+    assert not est.converged_
+    assert est.lower_bound_ == max(est.history_["log_likelihood"]) == pytest.approx(est.score(X), rel=1e-9)
+
+
+def test_training_that_overflows_keeps_an_earlier_epochs_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(model: Any, optimizer: Any, batches: Any, mean_weight: float) -> Any:
+        calls.append(1)
+        return original(model, optimizer, batches, mean_weight) if len(calls) < 3 else None
+
+    calls: list[int] = []
+    original = sgd_module._epoch
+    monkeypatch.setattr(sgd_module, "_epoch", overflow)
+    est = sgd()
+    with pytest.warns(ConvergenceWarning, match="in epoch 3 its parameters overflowed; the best mixture, that after 2"):
+        est.fit(data())
+    assert est.history_["events"] == [{"iteration": 3, "event": "diverged"}]
+    assert est.lower_bound_ == est.history_["log_likelihood"][2]
+
+
+def test_a_start_that_comes_back_is_said_unless_it_is_an_optimum() -> None:
+    X = data()
+    with pytest.warns(ConvergenceWarning, match="did not improve on its start: 3 epochs gained .* raise learning_rate"):
+        slow = sgd(learning_rate=1e-12).fit(X)
+    assert not slow.converged_
+    # One component's start is PPCA, the maximum of the likelihood.
+    assert sgd(n_components=1, learning_rate=1e-12).fit(X).converged_

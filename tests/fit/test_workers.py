@@ -44,7 +44,11 @@ def test_threads_find_the_sums_of_one(backend: str, noise: str, n_threads: int) 
     options = Options(backend=backend, n_threads=n_threads)
     for source in (
         Source.from_array(X, w, options),
-        Source.from_blocks([(X[:50], w[:50]), (X[50:53], w[50:53]), (X[53:].astype(np.float32), w[53:])], options),
+        Source.from_blocks(
+            [(X[:50], w[:50]), (X[50:53], w[50:53]), (X[53:].astype(np.float32), w[53:])],
+            options,
+            weighted=True,
+        ),
     ):
         many, again = expectation(mfa, source), expectation(mfa, source)
         single = any(rows.dtype == np.float32 for rows, _ in source.parts())

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, check_finite_rows, to_numpy
+from .._arrays import RowBlocks, check_finite_rows
+from .._containers import as_host_array
 
 __all__ = [
     "as_classes",
@@ -80,7 +81,7 @@ def as_labels(y: Any, n: int, name: str) -> Array:
 
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None")
-    labels = to_numpy(y)
+    labels = as_host_array(y, "y")
     if labels.dtype.kind not in "iufbUO":
         raise ValueError(f"y must hold class labels, integers or strings, got {labels.dtype}; encode them as 0, 1, …")
     labels = column_or_1d(labels, warn=True)

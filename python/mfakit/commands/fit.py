@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,14 @@ def run(args: argparse.Namespace) -> int:
         random_state=args.seed, progress=args.progress,
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the line below says whether it converged
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "EM has not converged")  # the line below says so
+        warnings.showwarning = lambda message, *_: print(f"mfakit: warning: {message}", file=sys.stderr)
         with samples_from(args.data):
             estimator.fit(X)
     estimator.mfa_.save(args.out)
-    state = "converged" if estimator.converged_ else "not converged: raise --max-iter or --tol"
+    remedy = ": raise --max-iter or --tol" if estimator.n_iter_ == args.max_iter else ""
+    state = "converged" if estimator.converged_ else f"not converged{remedy}"
     print(f"{estimator.mfa_} from {len(X)} samples: {estimator.lower_bound_:.4f} nats per sample after "
           f"{estimator.n_iter_} iterations ({state})")  # fmt: skip
     print(f"written: {args.out}")

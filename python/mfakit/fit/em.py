@@ -60,6 +60,7 @@ class FitResult:
     events: list[dict[str, Any]] = field(default_factory=list)
     converged: bool = False
     n_iter: int = 0
+    problem: str | None = None
 
 
 def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int, progress: bool | None) -> FitResult:
@@ -83,6 +84,9 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
                     "EM stops: step %d lowered the log-likelihood by %.3g nats per sample", iteration, -gain
                 )
                 result.events.append({"iteration": iteration, "event": "fell", "nats": -gain})
+                result.problem = (
+                    f"EM ended unconverged: step {iteration} lowered the log-likelihood by {-gain:.3g} nats"
+                )
                 break
             result.mfa, result.lower_bound, result.n_iter = new, stats.mean_log_likelihood, iteration
             result.events += events
@@ -91,6 +95,9 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
             if not events and gain < tol:
                 result.converged = True
                 break
+        else:
+            if max_iter:
+                result.problem = f"EM has not converged after {max_iter} steps; raise max_iter or tol"
     return result
 
 

@@ -18,6 +18,7 @@ from .._options import Options
 from ..mfa import MFA
 from .em import FitResult, fit_em
 from .initialize import initial_mfa
+from .noise_floor import lowest_noise
 from .source import Source
 
 __all__ = ["MixtureOfFactorAnalyzers"]
@@ -50,14 +51,17 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         EM steps, or epochs of SGD; 0 keeps the start.
     n_init : int
         Independent starts, of which the one with the highest log-likelihood is kept; a warm start is a single one.
-    noise_floor : float
-        No noise variance falls below this share of the data's variance (its mean over features).
+    noise_floor : float or None
+        No noise variance falls below this share of the data's variance (its mean over features), so that data in other
+        units give the same mixture in those units. None: 1e-6 for isotropic and 2e-4 for diagonal noise, see Notes.
     random_state : int, numpy.random.RandomState, numpy.random.Generator or None
         The same seed gives the same bytes of model on the same machine; the global random state is never touched.
     warm_start : bool
         Go on from the last fit's ``mfa_`` instead of a new start.
     learning_rate : float
-        Of Adam, for data of unit scale (the data is standardised inside).
+        Of Adam, for data of unit scale (the data is standardised inside). Where training diverges or does not improve
+        on its start, a ConvergenceWarning says so and the best epoch's mixture is kept; epochs that run out are no
+        warning, because SGD is given a number of them.
     batch_size : int
         Rows per step of SGD.
     backend, block_rows, n_threads
@@ -89,6 +93,13 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     EM never lowers the log-likelihood by more than rounding, except where a component that has lost all its samples is
     put on a badly explained one; that is logged and noted in ``history_``. Memory beyond the data is one block of rows,
     some copies of the model, and the sample that fitting starts from.
+
+    Diagonal noise of a feature that hardly varies within a component ends on the floor, and the floor then decides what
+    that feature adds to the log-likelihood: with 1e-6, pixels that are black in all training images of a digit cost
+    test images 10,000 nats and more. The default of 2e-4 comes within 2% of the best floor's held-out log-likelihood on
+    the MNIST digits 0, 3 and 8 and on standardised CelebA faces. Features that do not vary (or, with the default, whose
+    variance is below the floor) are counted in a UserWarning; standardise features of different units, because the
+    floor is one for all.
 
     Fitted to CuPy arrays or CUDA tensors, the estimator stays on their device: :meth:`sample` returns CuPy arrays, and
     to score samples on the host is an error, unless ``backend="cuda"`` streams them there or the mixture is brought
@@ -130,7 +141,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         tol: float = 1e-3,
         max_iter: int = 100,
         n_init: int = 1,
-        noise_floor: float = 1e-6,
+        noise_floor: float | None = None,
         random_state: Any = None,
         warm_start: bool = False,
         learning_rate: float = 1e-2,
@@ -188,15 +199,18 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         validate_data(self, X, reset=True, skip_check_array=True)
         return self
 
-    def fit_blocks(self, blocks: Any) -> MixtureOfFactorAnalyzers:
+    def fit_blocks(self, blocks: Any, *, weighted: bool = False) -> MixtureOfFactorAnalyzers:
         """Fit to rows that come in blocks, of which one is in memory at a time.
 
         Parameters
         ----------
         blocks : callable or iterable
             A callable that returns a new iterator at each call, or an object that can be iterated again and again. It
-            yields blocks [n_i, d] or pairs (block, its sample weights [n_i]), the same ones each time: each EM step is
-            one pass. The rows may come in any sizes; the result differs by rounding only.
+            yields blocks [n_i, d], the same ones each time: each EM step is one pass. The rows may come in any sizes;
+            the result differs by rounding only.
+        weighted : bool
+            True: what comes are pairs (block, its sample weights [n_i]). Otherwise a pair is an error, because pairs of
+            samples and labels, as data loaders yield them, look the same.
 
         Returns
         -------
@@ -205,10 +219,11 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         Raises
         ------
         ValueError, TypeError
-            As :meth:`fit`; also when a later pass yields another number of rows, or `blocks` can be read only once.
+            As :meth:`fit`; also when a later pass yields another number of rows, `blocks` can be read only once, or
+            it yields pairs that `weighted` does not announce.
         """
         self._check_parameters()
-        self._fit(Source.from_blocks(blocks, self._options()))
+        self._fit(Source.from_blocks(blocks, self._options(), weighted=weighted))
         self.n_features_in_ = self.mfa_.n_features
         if hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
@@ -276,16 +291,15 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
                 f"n_components={self.n_components} needs at least as many samples, got {survey.n_rows} rows with a "
                 f"positive weight; lower n_components or add data"
             )
-        floor = max(self.noise_floor * survey.scale, float(np.finfo(np.float64).tiny))
+        floor = lowest_noise(source, self.noise, self.noise_floor)
         rng = self._generator()
         if self.warm_start and hasattr(self, "mfa_"):
             best = self._solve(self._continued(survey.n_features, floor), source, floor, rng)
         else:
             starts = (self._start(source, floor, rng) for _ in range(self.n_init))
             best = max(starts, key=lambda result: result.lower_bound)
-        if self.solver == "em" and not best.converged and best.n_iter == self.max_iter > 0:
-            message = f"EM has not converged after {best.n_iter} steps; raise max_iter or tol"
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        if best.problem:
+            warnings.warn(best.problem, ConvergenceWarning, stacklevel=3)
         self.mfa_ = best.mfa.to(_device_of(source) or "cpu")
         self.history_ = {"log_likelihood": best.log_likelihood, "events": best.events}
         self.converged_, self.n_iter_, self.lower_bound_ = best.converged, best.n_iter, best.lower_bound
@@ -339,7 +353,13 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         state = self.random_state
         if isinstance(state, np.random.RandomState):
             return np.random.default_rng(state.randint(0, 2**32, size=4, dtype=np.uint32))
-        return np.random.default_rng(state)
+        try:
+            return np.random.default_rng(state)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"random_state must be a non-negative integer, a numpy.random.Generator, RandomState or SeedSequence, "
+                f"or None, got {state!r}"
+            ) from None
 
     def _check_parameters(self) -> None:
         for name, least in (("n_components", 1), ("n_factors", 0), ("max_iter", 0), ("n_init", 1), ("batch_size", 1)):
@@ -348,13 +368,22 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         for name in ("tol", "noise_floor", "learning_rate"):
             value = getattr(self, name)
+            if name == "noise_floor" and value is None:
+                continue
             positive = name != "tol"
-            number = isinstance(value, int | float | np.integer | np.floating) and np.isfinite(value)
+            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            number = number and np.isfinite(value)
             if not number or value < 0 or (positive and value == 0):
                 raise ValueError(f"{name} must be a {'positive' if positive else 'non-negative'} number, got {value!r}")
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        for name, known in (("warm_start", False), ("progress", self.progress is None)):
+            value = getattr(self, name)
+            if not (known or isinstance(value, bool | np.bool_)):
+                also = ", or None" if name == "progress" else ""
+                raise ValueError(f"{name} must be True or False{also}, got {value!r}")
 
 
 def _device_of(source: Source) -> str | None:

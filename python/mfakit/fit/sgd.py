@@ -8,6 +8,7 @@ torch's global precision settings change nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from ..density import over_blocks
 from ..evaluator import Evaluator
 from ..mfa import MFA
-from .em import FitResult, progress_bar
+from .em import FitResult, maximization, progress_bar
 from .source import Source
+from .workers import expectation
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +31,9 @@ Array = NDArray[Any]
 
 # Epochs in a row that raise the best log-likelihood by less than tol before training ends.
 PATIENCE = 3
+# Training has diverged where it ends this far below its start, in nats per sample and feature. Near an optimum Adam's
+# noise is a tenth of that or less; with too high a learning rate the fall is several times as much, or without limit.
+DIVERGED = 0.05
 
 
 def log_density(
@@ -118,7 +123,9 @@ def fit_sgd(
 ) -> FitResult:
     """Adam from `mfa` for at most `max_iter` epochs; the best epoch's mixture is the result.
 
-    Ends early when PATIENCE epochs in a row raise the best mean log-likelihood by less than `tol` nats per sample.
+    Ends early when PATIENCE epochs in a row raise the best mean log-likelihood by less than `tol` nats per sample, and
+    when parameters leave the range in which they are a mixture. The result's `problem` says where training diverged, or
+    did not improve on a start that EM would; then it has not converged.
 
     Raises
     ------
@@ -138,11 +145,12 @@ def fit_sgd(
         model = _Model.of(mfa, survey.mean, math.sqrt(survey.scale), floor)
         optimizer = torch.optim.Adam(model.parameters, lr=learning_rate)
         for epoch in range(1, max_iter + 1):
-            for X, weights in source.batches(batch_size, generator):
-                _step(model, optimizer, X, weights, survey.total_weight / survey.n_rows)
-            new = model.mfa()
-            value = _mean_log_likelihood(new, source)
+            new = _epoch(model, optimizer, source.batches(batch_size, generator), survey.total_weight / survey.n_rows)
+            value = -math.inf if new is None else _mean_log_likelihood(new, source)
             result.n_iter = epoch
+            if new is None or math.isnan(value):
+                result.events.append({"iteration": epoch, "event": "diverged"})
+                break
             result.log_likelihood.append(value)
             bar(value)
             stale = 0 if value - result.lower_bound >= tol else stale + 1
@@ -151,7 +159,37 @@ def fit_sgd(
             if stale == PATIENCE:
                 result.converged = True
                 break
+    problem = _divergence(result, mfa.n_features) or _standstill(result, mfa, source, floor, tol)
+    if problem:
+        result.converged, result.problem = False, f"{problem} (learning_rate={learning_rate:g})"
     return result
+
+
+def _divergence(result: FitResult, d: int) -> str | None:
+    """How training diverged, and what to do; None: it did not."""
+    values = result.log_likelihood
+    kept = f"the best mixture, that after {values.index(result.lower_bound)} epochs, is kept; lower learning_rate"
+    if result.events:
+        return f"training diverged: in epoch {result.n_iter} its parameters overflowed; {kept}"
+    fall = values[0] - values[-1]
+    if fall > DIVERGED * d:
+        return f"training diverged: it ended {fall:.3g} nats per sample below its start; {kept}"
+    return None
+
+
+def _standstill(result: FitResult, start: MFA, source: Source, floor: float, tol: float) -> str | None:
+    """What to do where training gained less than `tol` although a step of EM gains more; None: all is well."""
+    values = result.log_likelihood
+    gain = result.lower_bound - values[0]
+    if result.n_iter == 0 or gain >= tol:
+        return None
+    possible = _mean_log_likelihood(maximization(expectation(start, source), floor), source) - values[0]
+    if possible < tol:  # the start is an optimum, by the measure of EM
+        return None
+    return (
+        f"training did not improve on its start: {result.n_iter} epochs gained {gain:.3g} nats per sample, and one "
+        f"step of EM gains {possible:.3g}; {'raise' if max(values[1:]) > values[0] else 'lower'} learning_rate"
+    )
 
 
 def _torch() -> Any:
@@ -160,6 +198,25 @@ def _torch() -> Any:
     except ImportError as error:
         raise ImportError('solver="sgd" needs torch, which is not installed: pip install mfakit[torch]') from error
     return torch
+
+
+def _epoch(
+    model: _Model, optimizer: Any, batches: Iterable[tuple[Array, Array | None]], mean_weight: float
+) -> MFA | None:
+    """One pass of Adam over the batches; None where the parameters left the range in which they are a mixture."""
+    import torch
+
+    for X, weights in batches:
+        try:
+            _step(model, optimizer, X, weights, mean_weight)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # the capacitance matrix of NaN, or of loadings beyond all rounding
+            return None
+    if not all(bool(p.isfinite().all()) for p in (*model.parameters, model.log_excess.exp())):
+        return None
+    try:
+        return model.mfa()
+    except ValueError:  # finite, but not in the units of the data
+        return None
 
 
 def _step(model: _Model, optimizer: Any, X: Array, weights: Array | None, mean_weight: float) -> None:

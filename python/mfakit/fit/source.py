@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, to_numpy
+from .._arrays import RowBlocks, array_module, on_device_of, to_numpy
+from .._containers import as_host_array, check_container
 from .._options import Options
 from ..backends import get_arrays, get_backend
 
@@ -104,11 +105,15 @@ class Source:
         return cls(lambda: iter(parts), options or Options())
 
     @classmethod
-    def from_blocks(cls, blocks: Any, options: Options | None = None) -> Source:
-        """The rows of blocks [n_i, d] or pairs (block, its sample weights [n_i]).
+    def from_blocks(cls, blocks: Any, options: Options | None = None, *, weighted: bool = False) -> Source:
+        """The rows of blocks [n_i, d] or, if `weighted`, of pairs (block, its sample weights [n_i]).
 
         `blocks` is a callable that returns a new iterator at each call, or an object that can be iterated repeatedly.
         """
+        if isinstance(blocks, Mapping) or hasattr(blocks, "forward"):  # a torch module, which is callable
+            raise TypeError(
+                f"blocks is {_kind(blocks)}; pass a list of arrays [n_i, d], or a callable that yields them"
+            )
         if not callable(blocks) and (not isinstance(blocks, Iterable) or iter(blocks) is blocks):
             raise TypeError(
                 f"blocks must be readable more than once: a list, or a callable that returns a new iterator, "
@@ -117,12 +122,16 @@ class Source:
 
         def parts() -> Iterator[Part]:
             d = None
-            for i, item in enumerate(blocks() if callable(blocks) else blocks):
-                X, weight = item if isinstance(item, tuple) else (item, None)
+            opened = blocks() if callable(blocks) else blocks
+            if not isinstance(opened, Iterable):
+                raise TypeError(f"blocks() must return an iterator over arrays, got {_kind(opened)}")
+            for i, item in enumerate(opened):
+                X, weight = _weighted_block(item, i) if weighted else (_plain_block(item, i), None)
                 rows = RowBlocks(X, d, name=f"block {i}")
                 d = rows.shape[1]
+                weights = as_weights(weight, len(rows), f"the sample_weight of block {i}")
                 if len(rows):
-                    yield rows, as_weights(weight, len(rows))
+                    yield rows, weights
 
         return cls(parts, options or Options())
 
@@ -154,6 +163,26 @@ class Source:
     def on_device(self) -> bool:
         """Whether the rows are computed on a device: because they lie there, or because the options say so."""
         return self._on_device or self.options.backend == "cuda"
+
+    def feature_variances(self) -> Array:
+        """Weighted variance [d] of each feature, float64, from a pass of its own; exactly 0 where no row differs."""
+        origin: Array | None = None
+        first, second = np.zeros((2, self.survey.n_features))
+        step = self.options.plan_block(self.survey.n_features, 1, 8)
+        for rows, weights in self.parts():
+            present = _present(rows, weights)
+            if origin is None and len(present):
+                origin = to_numpy(rows.take(present[:1], np.float64))[0]
+            for start in range(0, len(rows) if len(present) else 0, step):
+                block = rows.block(start, min(start + step, len(rows)), np.float64)
+                with on_device_of(block):
+                    xp = array_module(block)
+                    w = xp.asarray(np.ones(len(block)) if weights is None else weights[start : start + step])
+                    R = block - xp.asarray(origin)
+                    first += to_numpy(w @ R)
+                    second += to_numpy(w @ R**2)
+        first /= self.survey.total_weight
+        return np.asarray(np.maximum(second / self.survey.total_weight - first**2, 0.0))
 
     def sample(self, rng: np.random.Generator, least: int) -> tuple[Array, Array | None]:
         """A random sample of rows [m, d] in their order, and their weights [m], on the host: the same rows whatever the
@@ -251,6 +280,7 @@ class _Sums:
 
 
 def _rows(X: Any) -> RowBlocks:
+    check_container(X, "X")
     shape = tuple(getattr(X, "shape", ()))
     if len(shape) == 1:
         raise ValueError(
@@ -262,23 +292,45 @@ def _rows(X: Any) -> RowBlocks:
     return rows
 
 
-def as_weights(sample_weight: Any, n: int) -> Array | None:
+def _plain_block(item: Any, i: int) -> Any:
+    """A block without weights; pairs are refused, because what stands beside samples is mostly their labels."""
+    if isinstance(item, tuple) or (isinstance(item, list) and any(len(getattr(a, "shape", ())) > 1 for a in item)):
+        raise TypeError(
+            f"block {i} is a {type(item).__name__} of {len(item)}, and blocks are arrays [n_i, d]: drop labels, or "
+            f"pass weighted=True where each block is a pair of samples and their weights"
+        )
+    return item
+
+
+def _weighted_block(item: Any, i: int) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise TypeError(f"block {i} must be a pair of samples and their weights (weighted=True), got {_kind(item)}")
+    return item[0], item[1]
+
+
+def _kind(item: Any) -> str:
+    if isinstance(item, tuple | list):
+        return f"a {type(item).__name__} of {len(item)}"
+    return "None" if item is None else f"a {type(item).__name__}"
+
+
+def as_weights(sample_weight: Any, n: int, name: str = "sample_weight") -> Array | None:
     """Weights as float64 [n], checked; None stays None."""
     if sample_weight is None:
         return None
-    weights = to_numpy(sample_weight)
+    weights = as_host_array(sample_weight, name)
     if weights.shape != (n,):
-        raise ValueError(f"sample_weight must have one weight per row, shape ({n},), got {weights.shape}")
+        raise ValueError(f"{name} must have one weight per row, shape ({n},), got {weights.shape}")
     if weights.dtype.kind not in "fiub":
-        raise TypeError(f"sample_weight must be real numbers, got dtype {weights.dtype}")
+        raise TypeError(f"{name} must be real numbers, got dtype {weights.dtype}")
     weights = weights.astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(bad):
-        raise ValueError(f"sample_weight must be finite and not negative, got {weights[bad[0]]} in row {bad[0]}")
+        raise ValueError(f"{name} must be finite and not negative, got {weights[bad[0]]} in row {bad[0]}")
     large = np.flatnonzero(weights > MOST_WEIGHT)
     if len(large):
         raise ValueError(
-            f"sample_weight must be at most {MOST_WEIGHT:g}, got {weights[large[0]]:g} in row {large[0]}; only ratios "
+            f"{name} must be at most {MOST_WEIGHT:g}, got {weights[large[0]]:g} in row {large[0]}; only ratios "
             f"of weights matter, so divide them by their mean"
         )
     return weights
