@@ -14,12 +14,12 @@ number of 1/σ² and W with one of 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._lazy import lazy
 from ._threads import single_threaded_products
 
 __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
@@ -74,22 +74,22 @@ class Factors:
         k, l, _ = self.shape
         return k * (l + 1 if self.is_isotropic else l + 2)
 
-    @cached_property
+    @lazy
     def inv_noise(self) -> Array:
         """[k], 1/σ² of each component; for diagonal noise the largest 1/D_j."""
         return np.ascontiguousarray((1.0 / self.noise).max(axis=1))
 
-    @cached_property
+    @lazy
     def centered_means(self) -> Array:
         """[k, d], μ - center."""
         return self.means - self.center
 
-    @cached_property
+    @lazy
     def shift(self) -> Array:
         """[k, l], W (μ - center)."""
         return np.ascontiguousarray(np.matmul(self.whitened, self.centered_means[:, :, None])[:, :, 0])
 
-    @cached_property
+    @lazy
     def mean_norm(self) -> Array:
         """[k], ‖μ - center‖²_{D⁻¹}."""
         return np.ascontiguousarray((self.centered_means**2 / self.noise).sum(axis=1))
@@ -117,7 +117,7 @@ class Factors:
             return np.inf
         return self._safe_float32_norm
 
-    @cached_property
+    @lazy
     def _safe_float32_norm(self) -> float:
         limit = float(np.finfo(np.float32).max) / 16
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -138,11 +138,12 @@ class Factors:
 
     def _cached(self, kind: str, dtype: Any, make: Any) -> Array:
         key = (kind, np.dtype(dtype))
-        if key not in self._panels:
+        panel = self._panels.get(key)
+        if panel is None:
             with np.errstate(over="ignore", under="ignore"):
                 # Two threads may both get here; they store the same values.
-                self._panels[key] = np.ascontiguousarray(make(), dtype=dtype)
-        return np.asarray(self._panels[key])
+                panel = self._panels[key] = np.ascontiguousarray(make(), dtype=dtype)
+        return np.asarray(panel)
 
 
 def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Array) -> Factors:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import density, latent, sampling
 from ._arrays import is_torch, to_numpy
+from ._lazy import lazy
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -157,12 +157,12 @@ class MFA:
                 f'mfa.to("cpu") for a model that computes where {name} lies'
             )
 
-    @cached_property
+    @lazy
     def factors(self) -> Factors:
         """What the kernels read, computed on first use and kept."""
         return factorize(self.weights, self.means, self.loadings, self.noise_variance)
 
-    @cached_property
+    @lazy
     def subspaces(self) -> Factors:
         """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept."""
         return subspace_factors(self.means, self.loadings)

@@ -116,13 +116,15 @@ class LinearSVM(KernelSVM):
             weights += found.dual[:, start : start + step] @ part
         return found, {"center": center, "weights": weights}
 
-    def _become(self, classes: Array, **learned: Any) -> None:
-        solution, support_vectors = learned["solution"], learned["support_vectors"]
-        self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
-        self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
-        self.n_iter_ = solution.n_iter
-        self.center_, self.coef_, self.offset_ = learned["center"], learned["weights"], solution.intercept
-        self.intercept_ = self.offset_ - self.coef_ @ self.center_
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
+        center, weights, offset = learned["center"], learned["weights"], learned["solution"].intercept
+        return {
+            **super()._fitted(classes, **learned),
+            "center_": center,
+            "coef_": weights,
+            "offset_": offset,
+            "intercept_": offset - weights @ center,
+        }
 
     def _values(self, X: Array) -> Array:
         return np.asarray((X - self.center_) @ self.coef_.T + self.offset_)
@@ -196,6 +198,7 @@ class RBFSVM(KernelSVM):
 
     gamma_: float
     gamma_path_: GammaPath
+    _machine: RBFMachine
 
     def __init__(
         self,
@@ -253,17 +256,16 @@ class RBFSVM(KernelSVM):
             kernel = np.exp(distances, out=distances)
         return solve(kernel, codes, n_classes, self._penalty()), learned
 
-    def _become(self, classes: Array, **learned: Any) -> None:
-        solution, support_vectors = learned["solution"], learned["support_vectors"]
-        self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
-        self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
-        self.n_iter_ = solution.n_iter
-        self.intercept_, self.gamma_ = solution.intercept, learned["gamma"]
-        self._machine = RBFMachine(support_vectors, solution.dual, solution.intercept, self.gamma_)
-        if learned["path"] is not None:
-            self.gamma_path_ = learned["path"]
-        elif hasattr(self, "gamma_path_"):
-            del self.gamma_path_
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
+        solution, path = learned["solution"], learned["path"]
+        machine = RBFMachine(learned["support_vectors"], solution.dual, solution.intercept, learned["gamma"])
+        return {
+            **super()._fitted(classes, **learned),
+            "intercept_": solution.intercept,
+            "gamma_": learned["gamma"],
+            "_machine": machine,
+            **({} if path is None else {"gamma_path_": path}),
+        }
 
     def _values(self, X: Array) -> Array:
         with np.errstate(under="ignore"):

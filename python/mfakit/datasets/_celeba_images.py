@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._limits import default_threads
 from .._progress import open_bar
 
 __all__ = ["Crop", "decode_images", "image_files"]
@@ -91,7 +92,7 @@ def decode_images(
         _require_all(images, names)
         # Pillow decodes without the GIL, so threads help.
         with (
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            ThreadPoolExecutor(min(8, default_threads())) as pool,
             open_bar(progress, total=len(names), desc="CelebA", unit="img") as bar,
         ):
             for start in range(0, len(names), _BLOCK):
