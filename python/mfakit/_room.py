@@ -11,10 +11,11 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-__all__ = ["PRODUCT_BYTES", "STACK_BYTES", "has_room", "is_limited", "require_room", "threads_with_room"]
+__all__ = ["PRODUCT_BYTES", "STACK_BYTES", "has_room", "is_limited", "is_scarce", "require_room", "threads_with_room"]
 
 # Address space of a thread's stack, and what OpenBLAS takes for the panels of each product that runs at the same time.
 STACK_BYTES, PRODUCT_BYTES = 9 * 2**20, 34 * 2**20
+SCARCE_BYTES = 2**28
 
 
 def is_limited() -> bool:
@@ -29,6 +30,13 @@ def has_room(size: int) -> bool:
     except MemoryError:
         return False
     return True
+
+
+def is_scarce() -> bool:
+    """Whether little is left under a limit: OpenBLAS allocates at each product in several threads, and ends the process
+    where it cannot; at one in a single thread it does not.
+    """
+    return is_limited() and not has_room(SCARCE_BYTES)
 
 
 def threads_with_room(count: int) -> int:

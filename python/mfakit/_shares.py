@@ -11,17 +11,17 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from ._options import Options
-from ._room import threads_with_room
+from ._room import is_scarce, threads_with_room
 from ._threads import forked, run_together, single_threaded_products, unheld_product_threads
 
-__all__ = ["Crew", "open_crew", "plan_crew", "useful_threads"]
+__all__ = ["Crew", "careful_products", "open_crew", "plan_crew", "useful_threads"]
 
 # Multiplications: below the first, BLAS does them in one thread; the second take a thread longer than it takes to start
 # it; and the third a core as long as our kernels' threads wait for those of the product before them, some 10 ms.
@@ -59,6 +59,12 @@ def plan_crew(n: int, d: int, columns: int, rows: int, options: Options) -> tupl
     if count > 1 and steps / count - steps / threads <= SPIN_STEPS:
         return count, replace(options, n_threads=1)
     return 1, replace(options, n_threads=1) if n < FEW_ROWS or steps < SHARE_STEPS else options
+
+
+def careful_products() -> AbstractContextManager[Any]:
+    """Around products of BLAS's own threads: under a limit of memory that is nearly used up, in one thread."""
+    careful: AbstractContextManager[Any] = single_threaded_products() if is_scarce() else nullcontext()
+    return careful
 
 
 class Crew:

@@ -18,11 +18,6 @@ import numpy as np
 
 from ._room import require_room
 
-try:  # at import, so that threadpoolctl finds the OpenMP that our kernels use before it sets a limit
-    from . import _native
-except ImportError:
-    _native = None
-
 __all__ = [
     "Guard", "Holder", "Setting", "forked", "interruptible", "openmp_threads", "product_threads", "run_together",
     "single_threaded_products", "unheld_product_threads",
@@ -52,6 +47,11 @@ _PROCESS = os.getpid()
 _INHERITED = _started_with_a_parents_threads()
 if _INHERITED:
     _logger.info("mfakit was imported in a forked process after torch or OpenMP: it computes in one thread here")
+
+try:  # after libgomp was looked for, which it brings; and now, so that threadpoolctl finds that before it sets a limit
+    from . import _native
+except ImportError:
+    _native = None
 
 
 def forked() -> bool:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays import to_numpy, wrap_like
 from .._estimators import become, check_input, names_of
 from .._options import Options
+from .._shares import careful_products
 from ..mfa import MFA
 from .em import FitResult, fit_em
 from .initialize import initial_mfa
@@ -282,15 +283,16 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         }
 
     def _start(self, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
-        start = initial_mfa(
-            source,
-            self.n_components,
-            self.n_factors,
-            isotropic=self.noise == "isotropic",
-            method=self.init,
-            floor=floor,
-            rng=rng,
-        )
+        with careful_products():
+            start = initial_mfa(
+                source,
+                self.n_components,
+                self.n_factors,
+                isotropic=self.noise == "isotropic",
+                method=self.init,
+                floor=floor,
+                rng=rng,
+            )
         return self._solve(start, source, floor, rng)
 
     def _solve(self, start: MFA, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
