@@ -119,10 +119,10 @@ class Cases:
         estimator = self.estimators[name]
         if name in ("CNN", "TRADES"):  # its images have 40 values: their dtype tells the fits apart
             return estimator.fit(self.narrow[0][:600].astype((np.float32, np.float64)[self.turn % 2]), self.y[:600])
-        X = self.narrow[self.turn % 2]
+        X = self.narrow[self.turn % 2][:3000]
         if name == "EM of blocks":
-            return estimator.fit_blocks([X[:3000], X[3000:]])
-        return estimator.fit(X[:1200], self.y[:1200]) if "SVM" in name else estimator.fit(X)
+            return estimator.fit_blocks([X[:1000], X[1000:]])
+        return estimator.fit(X[:800], self.y[:800]) if "SVM" in name else estimator.fit(X)
 
 
 class Watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,20 +67,12 @@ def replacing(path: PathLike) -> Iterator[Path]:
     not; errors as :func:`output_file`.
     """
     target = output_file(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=Path(path).suffix, dir=target.parent)
-    temporary = Path(name)
-    try:
-        os.close(handle)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{Path(path).suffix}")
+    try:  # before there is a file: an interrupt may come as soon as there is
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())  # a power cut must not leave the new name with half of its content
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

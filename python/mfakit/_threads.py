@@ -19,8 +19,8 @@ import numpy as np
 from ._room import require_room
 
 __all__ = [
-    "Guard", "Holder", "Setting", "forked", "interruptible", "openmp_threads", "product_threads", "run_together",
-    "single_threaded_products", "unheld_product_threads",
+    "Guard", "Holder", "Setting", "errstate", "forked", "interruptible", "openmp_threads", "product_threads",
+    "run_together", "single_threaded_products", "unheld_product_threads",
 ]  # fmt: skip
 
 _logger = logging.getLogger("mfakit")
@@ -98,6 +98,23 @@ class _Guard:
 
 
 Guard: Any = _Guard if _native is None else _native.Guard
+
+
+def errstate(**settings: str) -> Any:
+    """:class:`numpy.errstate`, which an interrupt at the end of a block without calls would leave set for good. Inside
+    of a block of this one NumPy's own will do: all is put back at the end.
+    """
+    before: dict[str, Any] = {}
+
+    def take() -> None:
+        before.update(np.geterr())
+        np.seterr(**settings)  # type: ignore[arg-type]
+
+    def undo() -> None:
+        if before:
+            np.seterr(**before)
+
+    return Guard(take, undo)
 
 
 def openmp_threads() -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._lazy import lazy
-from ._threads import single_threaded_products
+from ._threads import errstate, single_threaded_products
 
 __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
 
@@ -120,7 +120,7 @@ class Factors:
     @lazy
     def _safe_float32_norm(self) -> float:
         limit = float(np.finfo(np.float32).max) / 16
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        with errstate(over="ignore", under="ignore", invalid="ignore"):
             column = float(np.sqrt((self._make_panel() ** 2).sum(axis=0).max()))
         bound = limit / max(column, 1.0) if column < limit else 0.0
         if self.is_isotropic:
@@ -140,7 +140,7 @@ class Factors:
         key = (kind, np.dtype(dtype))
         panel = self._panels.get(key)
         if panel is None:
-            with np.errstate(over="ignore", under="ignore"):
+            with errstate(over="ignore", under="ignore"):
                 # Two threads may both get here; they store the same values.
                 panel = self._panels[key] = np.ascontiguousarray(make(), dtype=dtype)
         return np.asarray(panel)
@@ -163,7 +163,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     log_det = np.empty(k)
     for j in range(k):  # one component at a time: the SVD of all would hold another copy of the loadings
         root = np.sqrt(noise[j])
-        with np.errstate(over="ignore"):
+        with errstate(over="ignore"):
             scaled = np.asarray(loadings[j], np.float64) / root[:, None]
         if not np.isfinite(scaled).all():
             raise ValueError(
@@ -178,7 +178,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
         whitened[j, rank:] = 0.0
         latent_map[j] = _latent_map(Vt, gain, l)
         log_det[j] = -2.0 * np.log(gain).sum() + np.log(noise[j]).sum() * (d if noise.shape[1] == 1 else 1)
-    with np.errstate(divide="ignore"):
+    with errstate(divide="ignore"):
         log_norm = np.log(np.asarray(weights, np.float64)) - 0.5 * (d * np.log(2 * np.pi) + log_det)
     center = np.asarray(weights, np.float64) @ means
     return Factors(center, means, whitened, latent_map, noise, log_norm)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import array_module
+from .._threads import errstate
 from ..backends.host import Host
 from ..bayes import BayesClassifier
 from ..factors import RANK_TOLERANCE
@@ -70,7 +71,7 @@ class FactorCoordinates:
         center = sum(p * m.factors.center for p, m in zip(clf.priors, clf.mixtures, strict=True))
         columns = np.zeros((K, l + 1, d))
         variance, singular, log_const = np.empty(K), np.zeros((K, l)), np.empty(K)
-        with np.errstate(divide="ignore"):
+        with errstate(divide="ignore"):
             for log_prior, begin, m in zip(np.log(clf.priors), first, clf.mixtures, strict=False):
                 part = slice(begin, begin + m.n_components)
                 for j, A in enumerate(m.loadings, start=begin):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._threads import errstate
 from ._general_model import Array, Components
 from ._general_roots import RootSearchError
 from ._general_search import Bracket, Point, Search
@@ -26,7 +27,7 @@ def certify(components: Components, x: Array, y: int, name: str = "the sample") 
         When a root search does not close its bracket.
     """
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # a sample too far away for float64 proves nothing
+        with errstate(over="ignore", invalid="ignore"):  # a sample too far away for float64 proves nothing
             return Search(components, x, y).run()
     except RootSearchError as error:
         raise RootSearchError(f"{name}: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._options import Options
+from .._threads import errstate
 from ..bayes import BayesClassifier
 from .victims import PROBES, Choice, GradientVictim, MixtureVictim
 
@@ -169,7 +170,7 @@ def _linear_parts(clf: Any, sample: Array) -> tuple[Array, Array] | None:
     x = sample[:PROBES].astype(np.float64)
     if not len(x):
         return W, b
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         size = np.linalg.norm(x, axis=1).max(initial=0.0) * np.linalg.norm(W, axis=1).max() + np.abs(b).max()
     decision = np.asarray(clf.decision_function(x)).reshape(len(x), -1)
     if decision.shape != (len(x), len(W)) or not np.allclose(x @ W.T + b, decision, AGREEMENT, AGREEMENT * size):

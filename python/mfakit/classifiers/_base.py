@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .._arrays import wrap_like
 from .._estimators import become, names_of
 from .._options import Options
+from .._threads import errstate
 from ._batches import Batch, Stream, as_rows, shuffled_batches, writeable
 from ._checks import as_generator, check_block, check_integers, check_numbers, encode_labels
 from ._classifier import Classifier
@@ -174,14 +175,14 @@ class NetworkClassifier(Classifier):
         if decision.ndim == 1:
             logits = np.stack([np.zeros(len(logits)), logits], axis=1)
         logits -= logits.max(axis=1, keepdims=True)
-        with np.errstate(under="ignore"):  # what cannot be is 0, whatever the caller has asked of NumPy
+        with errstate(under="ignore"):  # what cannot be is 0, whatever the caller has asked of NumPy
             logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return wrap_like(logits.astype(decision.dtype), X)
 
     def predict_proba(self, X: Any, *, precision: str | None = None, check_finite: bool = True) -> Any:
         """p(class | x) as the network has it, [n, C]; rows sum to 1."""
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             return wrap_like(np.exp(np.asarray(log_proba)), X)
 
     def _loss(self, rng: np.random.Generator) -> Any:

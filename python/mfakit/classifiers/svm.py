@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import RowBlocks
+from .._threads import errstate
 from ._checks import as_generator, check_integers, check_numbers
 from ._gamma_path import GammaPath, PathSettings, search_gamma, stratified_split
 from ._gram import centered_gram, squared_distances
@@ -251,7 +252,7 @@ class RBFSVM(KernelSVM):
             learned["gamma"] = learned["path"].gamma
         else:
             learned["gamma"] = len(rows) / scatter if self.gamma == "scale" else float(self.gamma)
-        with np.errstate(under="ignore", over="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
+        with errstate(under="ignore", over="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
             distances *= -learned["gamma"]
             kernel = np.exp(distances, out=distances)
         return solve(kernel, codes, n_classes, self._penalty()), learned
@@ -268,11 +269,11 @@ class RBFSVM(KernelSVM):
         }
 
     def _values(self, X: Array) -> Array:
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             return self._machine.values(X)
 
     def _gradients(self, X: Array) -> Array:
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             return self._machine.gradient(X)
 
     def _check_parameters(self) -> None:
