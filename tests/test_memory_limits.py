@@ -64,7 +64,7 @@ def _run(code: str, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("what", "n_threads"), [("residual", 16), ("grad", 16), ("grad", 2), ("attack", 16), ("fit", 4), ("numba", 4)]
+    ("what", "n_threads"), [("residual", 16), ("grad", 16), ("attack", 16), ("fit", 4), ("numba", 4)]
 )
 def test_the_first_call_under_a_limit_ends_well(what: str, n_threads: int) -> None:
     """From too little for anything to enough for all, each time as much beyond what is in use by then."""
