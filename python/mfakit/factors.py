@@ -13,16 +13,19 @@ number of 1/σ² and W with one of 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._lazy import lazy
-from ._threads import errstate, single_threaded_products
+from ._room import require_room
+from ._threads import errstate, product_threads, single_threaded_products
 
-__all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
+__all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors", "symmetric_eigh", "thin_svd"]
 
 Array = NDArray[Any]
 
@@ -191,6 +194,30 @@ def thin_svd(A: Array) -> tuple[Array, Array, Array]:
     with single_threaded_products():
         U, S, Vt = np.linalg.svd(A, full_matrices=False)
     return U, S, Vt
+
+
+@cache
+def _eigh() -> Callable[..., Any]:
+    """SciPy's solver, with SciPy's BLAS among those that can be held at one thread."""
+    from scipy.linalg import blas, eigh
+
+    require_room(1)
+    blas.dgemm(1.0, np.eye(2), np.eye(2))  # it has its memory from here on
+    product_threads()
+    solver: Callable[..., Any] = eigh
+    return solver
+
+
+def symmetric_eigh(S: Array, first: int, last: int) -> tuple[Array, Array]:
+    """Eigenvalues [q], ascending, and eigenvectors [m, q] of a symmetric S [m, m], those with numbers first .. last.
+
+    In one thread: several gain little, and lose a factor of ten and more where another process has one of the cores,
+    because they wait for each other at every column.
+    """
+    eigh = _eigh()
+    with single_threaded_products():
+        values, vectors = eigh(S, subset_by_index=(first, last))
+    return values, vectors
 
 
 def _latent_map(Vt: Array, gain: Array, l: int) -> Array:

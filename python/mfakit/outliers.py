@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, check_finite_rows, to_numpy
 from .backends import get_arrays, get_backend
+from .factors import symmetric_eigh
 
 if TYPE_CHECKING:
     from .bayes import BayesClassifier
@@ -107,10 +108,8 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
 
 
 def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:
-    from scipy.linalg import eigh
-
     index = len(matrix) - direction
-    values, vectors = eigh(matrix, subset_by_index=(index, index))
+    values, vectors = symmetric_eigh(matrix, index, index)
     return float(values[0]), vectors[:, 0]
 
 

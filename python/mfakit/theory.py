@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._arrays import RowBlocks, as_labels, to_numpy
 from ._threads import errstate
 from .bayes import BayesClassifier
+from .factors import thin_svd
 from .mfa import MFA, on_device
 from .subspaces import closest_points, point_subspace_distances, subspace_distances
 
@@ -230,7 +231,7 @@ def _singular_value_spread(mixtures: tuple[MFA, ...]) -> float:
     row = 0
     for m in mixtures:
         for A in m.loadings:
-            singular = np.linalg.svd(A.astype(np.float64), compute_uv=False)
+            singular = thin_svd(A.astype(np.float64))[1]
             values[row, : len(singular)] = np.where(
                 singular > 1e-10 * max(singular.max(initial=0), 1e-300), singular, 0
             )

@@ -16,7 +16,7 @@ from .._arrays import array_module
 from .._threads import errstate
 from ..backends.host import Host
 from ..bayes import BayesClassifier
-from ..factors import RANK_TOLERANCE
+from ..factors import RANK_TOLERANCE, thin_svd
 
 __all__ = ["GRAM_BYTES", "FactorCoordinates", "gram_bytes", "why_not"]
 
@@ -115,7 +115,7 @@ def _spanning_rows(A: Array, width: int) -> tuple[Array, Array]:
     """Orthonormal rows [width, d] that span A [d, l] and its singular values [width]; zeros where it lacks rank."""
     rows, values = np.zeros((width, len(A))), np.zeros(width)
     if A.shape[1]:
-        U, S, _ = np.linalg.svd(np.asarray(A, np.float64), full_matrices=False)
+        U, S, _ = thin_svd(np.asarray(A, np.float64))
         rank = int((RANK_TOLERANCE * S[0] < S).sum())
         rows[:rank], values[:rank] = U.T[:rank], S[:rank]
     return rows, values

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._room import require_room
-from .._threads import Guard, product_threads, single_threaded_products
+from .._threads import Guard, single_threaded_products
+from ..factors import symmetric_eigh
 from ..mfa import MFA
 from .source import Source
 
@@ -116,29 +115,13 @@ def _principal_directions(X: Array, rows: Array, w: Array, mean: Array, q: int, 
         return np.asarray(np.linalg.qr(columns)[0])
 
 
-@cache
-def _eigh() -> Callable[..., Any]:
-    """SciPy's solver, with SciPy's BLAS among those that can be held at one thread."""
-    from scipy.linalg import blas, eigh
-
-    require_room(1)
-    blas.dgemm(1.0, np.eye(2), np.eye(2))  # it has its memory from here on
-    product_threads()
-    solver: Callable[..., Any] = eigh
-    return solver
-
-
 def _leading(S: Array, q: int) -> Array:
-    """Eigenvectors [m, ≤ q] of the largest eigenvalues of S [m, m], largest first, without those that are rounding.
-
-    In one thread: several gain a tenth here, and lose a factor of ten where another process has one of the cores.
-    """
-    m, eigh = len(S), _eigh()
+    """Eigenvectors [m, ≤ q] of the largest eigenvalues of S [m, m], largest first, without those that are rounding."""
+    m = len(S)
     scale = float(np.trace(S))
     if not scale > 0:
         return np.zeros((m, 0))
-    with single_threaded_products():
-        values, vectors = eigh(S / scale, subset_by_index=[m - q, m - 1])  # unit scale: LAPACK's own limits stay away
+    values, vectors = symmetric_eigh(S / scale, m - q, m - 1)  # unit scale: LAPACK's own limits stay away
     return np.asarray(vectors[:, values > m * np.finfo(np.float64).eps][:, ::-1])
 
 
