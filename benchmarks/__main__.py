@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("imports", "density", "distances", "fit", "attack", "train", "svm", "carlini_wagner", "device", "gpu")
+NAMES = ("imports", "density", "distances", "fit", "attack", "train", "svm", "carlini_wagner", "busy", "device", "gpu")
 
 
 def main(names: list[str]) -> int:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -44,9 +43,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     crews: list[int] = []
     start = Crew.__init__
 
-    def noted(self: Crew, count: int, pool: ThreadPoolExecutor) -> None:
+    def noted(self: Crew, count: int) -> None:
         crews.append(count)
-        start(self, count, pool)
+        start(self, count)
 
     monkeypatch.setattr(Crew, "__init__", noted)
     return crews

@@ -90,6 +90,53 @@ def test_a_child_without_libgomp_keeps_its_threads() -> None:
     assert run_python(IN_CHILD.format(before="import mfakit", inside=inside)).stdout == f"{3 << 8}\n"
 
 
+@needs_fork
+def test_a_child_computes_while_its_parent_computes_factors() -> None:
+    """What another thread was in the middle of at the fork, nobody brings to an end in the child."""
+    before = """
+import threading, mfakit
+from mfakit import _threads, mfa as module
+mixtures = [mfakit.MFA([1.0], np.zeros((1, 10)), np.ones((1, 10, 1)), 1.0) for _ in range(2)]
+inside, free, factorize = threading.Event(), threading.Event(), module.factorize
+def slow(*args):
+    with _threads.single_threaded_products():
+        inside.set()
+        free.wait(20)
+        return factorize(*args)
+module.factorize = slow
+library = _threads._blas_libraries()[0]
+_threads._set_threads(library, 2)
+threading.Thread(target=lambda: mixtures[0].factors).start()
+inside.wait(20)
+module.factorize = factorize
+"""
+    inside = (
+        "mixtures[1].log_prob(np.zeros((2, 10))); mixtures[0].log_prob(np.zeros((2, 10))); "
+        "os._exit(0 if library.get_num_threads() == 2 and not _threads._held else 3)"
+    )
+    done = run_python(
+        IN_CHILD.format(before=before, inside=inside).replace("print(os.waitpid", "free.set(); print(os.waitpid")
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_what_is_computed_once_is_stored_once() -> None:
+    mfa = mfakit.MFA([1.0], np.zeros((1, 4)), np.ones((1, 4, 1)), 1.0)
+    together = threading.Barrier(4)
+    found: list[Any] = []
+
+    def ask() -> None:
+        together.wait(10)
+        found.append(mfa.factors)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(one is mfa.factors for one in found)
+
+
 @contextmanager
 def _two_threads() -> Iterator[Callable[[], set[int]]]:
     """All BLAS libraries at two threads; gives what they have now."""

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "guard.hpp"
 #include "kernels.hpp"
 #include "parallel.hpp"
 
@@ -276,6 +277,8 @@ PYBIND11_MODULE(_native, m) {
   m.attr("openmp") = false;
 #endif
   m.attr("compiler") = __VERSION__;
+  m.def("openmp_threads", &mfakit::default_openmp_threads);
+  mfakit::define_guard(m);
   define(m, "center_rows", &center_rows<float>);
   define(m, "center_rows", &center_rows<double>);
   define(m, "mixture_epilogue", &mixture_epilogue<float>);

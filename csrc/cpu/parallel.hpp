@@ -23,6 +23,13 @@ namespace mfakit {
 void serial_after_fork();
 bool in_forked_child();
 
+// What a parallel region of this thread has by default; 0 without OpenMP.
+int default_openmp_threads();
+
+// How many threads a team of this thread can have, at most `wanted`: libgomp ends the process where it cannot start
+// one, under a limit of memory or of threads, so that we start as many first and let them end.
+int startable_threads(int wanted);
+
 // Rows per piece of a loop over rows of `width` values: enough work to be worth waking a thread for.
 inline index_t row_grain(index_t width) { return std::max<index_t>(1, 32768 / std::max<index_t>(width, 1)); }
 
@@ -33,7 +40,8 @@ void parallel_ranges(index_t n, index_t grain, int n_threads, F f) {
   const index_t pieces = (n + grain - 1) / std::max<index_t>(grain, 1);
   n_threads = int(std::min<index_t>(n_threads, pieces));
 #ifdef MFAKIT_HAVE_OPENMP
-  if (n_threads > 1 && !in_forked_child()) {
+  n_threads = n_threads > 1 && !in_forked_child() ? startable_threads(n_threads) : 1;
+  if (n_threads > 1) {
 #pragma omp parallel for schedule(dynamic) num_threads(n_threads)
     for (index_t piece = 0; piece < pieces; ++piece) {
       f(omp_get_thread_num(), piece * grain, std::min(n, (piece + 1) * grain));

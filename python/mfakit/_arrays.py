@@ -23,6 +23,7 @@ from ._containers import (
     to_numpy,
 )
 from ._errors import BackendUnavailable
+from ._threads import errstate
 
 __all__ = [
     "RowBlocks",
@@ -251,7 +252,7 @@ def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any
         raise ValueError(f"{name} must have one label per sample, shape ({n},), got {labels.shape}")
     if labels.dtype == object and all(isinstance(label, int) for label in labels):
         labels = labels.astype(np.int64)
-    with np.errstate(invalid="ignore"):  # NaN
+    with errstate(invalid="ignore"):  # NaN
         as_int = labels.astype(np.int64) if labels.dtype.kind in "iufb" else None
     if as_int is None or (as_int != labels).any() or (n and (as_int.min() < 0 or as_int.max() >= n_classes)):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,29 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._containers import as_host_array, check_container
 
-__all__ = ["accuracy", "check_input"]
+__all__ = ["accuracy", "become", "check_input", "names_of"]
+
+# Fitted attributes that a fit may leave out.
+OPTIONAL = ("feature_names_in_", "gamma_path_")
+
+
+def names_of(estimator: Any, X: Any) -> dict[str, Any]:
+    """``n_features_in_`` and, for a DataFrame, ``feature_names_in_`` of X; the estimator stays as it is.
+
+    Raises
+    ------
+    TypeError
+        For a DataFrame whose columns have names of several types.
+    """
+    other = copy.copy(estimator)
+    validate_data(other, X, reset=True, skip_check_array=True)
+    return {name: getattr(other, name) for name in ("n_features_in_", "feature_names_in_") if hasattr(other, name)}
+
+
+def become(estimator: Any, **fitted: Any) -> None:
+    """Set all fitted attributes in one step, so that an interrupt finds those of one fit and never of two."""
+    kept = {name: value for name, value in vars(estimator).items() if name not in OPTIONAL}
+    estimator.__dict__ = {**kept, **fitted}
 
 
 def check_input(estimator: Any, X: Any) -> None:

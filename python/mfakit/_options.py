@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from ._arrays import _device_view, is_cupy, is_torch
+from ._lazy import lazy
+from ._limits import default_threads
 
 __all__ = ["Options", "no_out", "refuse_unknown"]
 
@@ -48,8 +50,10 @@ class Options:
     block_rows : int or None
         Samples per block; None fits a block to the cache, or to a device's free memory. Results do not depend on it.
     n_threads : int or None
-        Threads of our own kernels, default all that this process may use. Where rows are shared among threads, products
-        run in them, too, and no more than NumPy's BLAS may have are started; else products use BLAS's own.
+        Threads of our own kernels. None: as many CPUs as this process may use (affinity, cgroup quota), and no more
+        than OMP_NUM_THREADS, OMP_THREAD_LIMIT, LOKY_MAX_CPU_COUNT and threadpoolctl's limits in force allow; threads of
+        one pool share them. Where rows are shared among threads, products run in them, too, and no more than NumPy's
+        BLAS may have are started; else products use BLAS's own.
     out : array or None
         Where the result goes.
     """
@@ -80,12 +84,12 @@ class Options:
             if value is not None and not (whole and 1 <= value < 2**31):
                 raise ValueError(f"{name} must be a positive integer below 2^31 or None, got {value!r}")
 
-    @property
+    @lazy
     def threads(self) -> int:
-        if self.n_threads is not None:
-            return min(int(self.n_threads), max(MOST_THREADS, os.cpu_count() or 1))
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        """Threads to start: as many as were asked for, else what :func:`mfakit._limits.default_threads` says."""
+        if self.n_threads is None:
+            return default_threads()
+        return min(int(self.n_threads), max(MOST_THREADS, os.cpu_count() or 1))
 
     @property
     def product(self) -> str | None:

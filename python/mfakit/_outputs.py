@@ -10,6 +10,9 @@ import zlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
+
+from ._threads import Guard
 
 try:
     import fcntl
@@ -111,29 +114,32 @@ def recorded_outputs() -> Iterator[list[Path]]:
         _recorded.reset(token)
 
 
-@contextlib.contextmanager
-def _own_folder(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent`, locked until the block or the process ends, and removed after the block."""
-    folder, lock = _new_folder(parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _unlock(lock)
+def _own_folder(parent: Path) -> Any:
+    """A context manager, whose block gets a new folder in `parent`, locked until the block or the process ends, and
+    removed after the block.
+    """
+    folders: list[Path] = []
+    locks: list[int | None] = []
 
+    def take() -> Path:
+        while True:
+            folder = parent / f"{_PREFIX}{_host()}-{os.urandom(8).hex()}{_SUFFIX}"
+            folders.append(folder)  # before it is there: an interrupt may come as soon as it is
+            folder.mkdir(mode=0o700)
+            try:
+                locks.append(_lock(folder))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another process saw it before it was locked, and removes it
+            if folder.is_dir():
+                return folder
 
-def _new_folder(parent: Path) -> tuple[Path, int | None]:
-    """The folder and its lock."""
-    while True:
-        folder = parent / f"{_PREFIX}{_host()}-{os.urandom(8).hex()}{_SUFFIX}"
-        folder.mkdir(mode=0o700)
-        try:
-            lock = _lock(folder)
-        except (BlockingIOError, FileNotFoundError):
-            continue  # another process saw it before it was locked, and removes it
-        if folder.is_dir():
-            return folder, lock
-        _unlock(lock)
+    def undo() -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        while locks:
+            _unlock(locks.pop())
+
+    return Guard(take, undo)
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from ._options import Options
-from ._threads import forked, single_threaded_products, unheld_product_threads
+from ._room import is_scarce, threads_with_room
+from ._threads import forked, run_together, single_threaded_products, unheld_product_threads
 
-__all__ = ["Crew", "open_crew", "plan_crew", "useful_threads"]
+__all__ = ["Crew", "careful_products", "open_crew", "plan_crew", "useful_threads"]
 
 # Multiplications: below the first, BLAS does them in one thread; the second take a thread longer than it takes to start
 # it; and the third a core as long as our kernels' threads wait for those of the product before them, some 10 ms.
@@ -34,11 +36,12 @@ FEW_ROWS = 256
 
 def useful_threads(options: Options) -> int:
     """Threads that may share rows: 1 where products have one anyway, and nothing spins; where the kernels are NumPy's,
-    which start none; in a forked child, which computes in one; and while the interpreter ends.
+    which start none; in a forked child, which computes in one; while the interpreter ends; and where a limit of memory
+    leaves no room for more.
     """
     if options.backend == "numpy" or forked() or not threading.main_thread().is_alive():
         return 1
-    return min(options.threads, unheld_product_threads())
+    return threads_with_room(min(options.threads, unheld_product_threads()))
 
 
 def plan_crew(n: int, d: int, columns: int, rows: int, options: Options) -> tuple[int, Options]:
@@ -58,37 +61,31 @@ def plan_crew(n: int, d: int, columns: int, rows: int, options: Options) -> tupl
     return 1, replace(options, n_threads=1) if n < FEW_ROWS or steps < SHARE_STEPS else options
 
 
+def careful_products() -> AbstractContextManager[Any]:
+    """Around products of BLAS's own threads: under a limit of memory that is nearly used up, in one thread."""
+    careful: AbstractContextManager[Any] = single_threaded_products() if is_scarce() else nullcontext()
+    return careful
+
+
 class Crew:
     """Threads that share rows; :func:`open_crew` makes it."""
 
-    def __init__(self, count: int, pool: ThreadPoolExecutor) -> None:
-        self.count, self._pool = count, pool
+    def __init__(self, count: int) -> None:
+        self.count = count
         self._given_up = threading.Event()
 
     def share(self, n_rows: int, work: Callable[..., None], *args: Any) -> None:
         """``work(thread, start, end, *args)`` for as many rows in each; the error raised is that of the first rows."""
         edges = [n_rows * i // self.count for i in range(self.count + 1)]
-        for task in [self._pool.submit(work, i, *part, *args) for i, part in enumerate(pairwise(edges))]:
-            while not wait([task], timeout=0.1).done:  # a wait without end would not hear every interrupt
-                pass
-            task.result()
+        run_together([partial(work, i, *part, *args) for i, part in enumerate(pairwise(edges))], self._given_up)
 
     def heed(self) -> None:
         """Called by `work` before each block: raises where the work has been given up."""
         if self._given_up.is_set():
             raise CancelledError
 
-    def give_up(self) -> None:
-        """After an error or Ctrl-C the threads end with their block, not with their rows."""
-        self._given_up.set()
 
-
-@contextmanager
-def open_crew(count: int) -> Iterator[Crew]:
+def open_crew(count: int) -> AbstractContextManager[Crew]:
     """A crew of `count` threads; while it is open, every matrix product of this process runs in one thread."""
-    with single_threaded_products(), ThreadPoolExecutor(count, thread_name_prefix="mfakit") as pool:
-        crew = Crew(count, pool)
-        try:
-            yield crew
-        finally:
-            crew.give_up()
+    crew: AbstractContextManager[Crew] = single_threaded_products(gives=Crew(count))
+    return crew

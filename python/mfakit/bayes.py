@@ -14,6 +14,7 @@ from . import sampling
 from ._arrays import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
 from ._containers import sum_tolerance
 from ._options import Options, no_out
+from ._threads import errstate
 from .mfa import MFA, common_device
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class BayesClassifier:
         for mixture in self._mixtures:
             mixture.check_device(rows.device, opts.backend)
         joint = opts.result((len(rows), self.n_classes), np.float64, rows)
-        with np.errstate(divide="ignore"):
+        with errstate(divide="ignore"):
             log_priors = np.log(self._priors)
 
         # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
@@ -162,7 +163,7 @@ class BayesClassifier:
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
         score = self.class_log_prob if compute is None else self._relative_joint
         joint = score(X, **{**options, "out": None})
-        with on_device_of(joint), np.errstate(under="ignore", over="ignore"):
+        with on_device_of(joint), errstate(under="ignore", over="ignore"):
             values = (joint if compute is None else compute(joint)).astype(rows.dtype)
             if out is None:
                 return wrap_like(values, X)
@@ -227,7 +228,7 @@ class BayesClassifier:
 
     def _log_proba(self, joint: Array) -> Array:
         xp = array_module(joint)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with errstate(divide="ignore", invalid="ignore"):
             top = joint.max(axis=1, keepdims=True)
             impossible = xp.isinf(top) & (top < 0)
             shifted = joint - xp.where(impossible, 0.0, top)
@@ -375,7 +376,7 @@ class BayesClassifier:
 
 
 def _log_odds(joint: Array) -> Array:
-    with np.errstate(invalid="ignore"):
+    with errstate(invalid="ignore"):
         return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
 
 

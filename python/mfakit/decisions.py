@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ._arrays import RowBlocks, array_module, to_numpy
 from ._options import Options
+from ._threads import errstate
 from .backends import get_backend
 from .evaluator import Evaluator
 from .far import UNCERTAIN_NATS, Gaussian, Pairs, relative_log_prob
@@ -30,7 +31,7 @@ def settle(joint: Any, clf: BayesClassifier, X: Any) -> None:
     """
     xp = array_module(joint)
     top = joint.max(axis=1)
-    with np.errstate(invalid="ignore"):
+    with errstate(invalid="ignore"):
         # A lead larger than this is rounded by no more than the tolerance times itself.
         width = xp.abs(top) * (np.finfo(np.float64).eps / UNCERTAIN_NATS["float64"])
         close = (joint >= (top - width)[:, None]).sum(axis=1) > 1
@@ -46,7 +47,7 @@ def relative_class_log_prob(clf: BayesClassifier, X: Array) -> Array:
     all the components that have a share in their class.
     """
     n, C, mixtures = len(X), clf.n_classes, [m.factors for m in clf.mixtures]
-    with np.errstate(divide="ignore"):
+    with errstate(divide="ignore"):
         log_priors = np.log(clf.priors)
     first = np.cumsum([0, *(f.shape[0] for f in mixtures)])
     log_norm = np.concatenate([f.log_norm + p for f, p in zip(mixtures, log_priors, strict=True)])

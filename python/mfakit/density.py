@@ -14,7 +14,7 @@ import numpy as np
 
 from ._arrays import RowBlocks, wrap_like
 from ._options import Options
-from ._shares import open_crew, plan_crew
+from ._shares import careful_products, open_crew, plan_crew
 from .backends import get_arrays, get_backend
 from .evaluator import Evaluator
 from .factors import Factors
@@ -55,7 +55,8 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     factors = max(mixtures, key=lambda f: f.n_columns)
     count, options = _crew(X, factors, options)
     if count == 1:
-        in_order(X, factors, options, work)
+        with careful_products():
+            in_order(X, factors, options, work)
         return
     for one in mixtures:
         one.prepare(options.product or X.dtype)  # here, and not in each of the threads

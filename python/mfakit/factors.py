@@ -13,17 +13,20 @@ number of 1/σ² and W with one of 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._threads import single_threaded_products
+from ._lazy import lazy
+from ._room import require_room
+from ._threads import errstate, product_threads, single_threaded_products
 from .far import Gaussian
 
-__all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors"]
+__all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors", "symmetric_eigh", "thin_svd"]
 
 Array = NDArray[Any]
 
@@ -76,22 +79,22 @@ class Factors:
         """What tells component `j` from another one."""
         return Gaussian(self.means[j], self.whitened[j], self.noise[j])
 
-    @cached_property
+    @lazy
     def inv_noise(self) -> Array:
         """[k], 1/σ² of each component; for diagonal noise the largest 1/D_j."""
         return np.ascontiguousarray((1.0 / self.noise).max(axis=1))
 
-    @cached_property
+    @lazy
     def centered_means(self) -> Array:
         """[k, d], μ - center."""
         return self.means - self.center
 
-    @cached_property
+    @lazy
     def shift(self) -> Array:
         """[k, l], W (μ - center)."""
         return np.ascontiguousarray(np.matmul(self.whitened, self.centered_means[:, :, None])[:, :, 0])
 
-    @cached_property
+    @lazy
     def mean_norm(self) -> Array:
         """[k], ‖μ - center‖²_{D⁻¹}."""
         return np.ascontiguousarray((self.centered_means**2 / self.noise).sum(axis=1))
@@ -119,10 +122,10 @@ class Factors:
             return np.inf
         return self._safe_float32_norm
 
-    @cached_property
+    @lazy
     def _safe_float32_norm(self) -> float:
         limit = float(np.finfo(np.float32).max) / 16
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        with errstate(over="ignore", under="ignore", invalid="ignore"):
             column = float(np.sqrt((self._make_panel() ** 2).sum(axis=0).max()))
         bound = limit / max(column, 1.0) if column < limit else 0.0
         if self.is_isotropic:
@@ -140,11 +143,12 @@ class Factors:
 
     def _cached(self, kind: str, dtype: Any, make: Any) -> Array:
         key = (kind, np.dtype(dtype))
-        if key not in self._panels:
-            with np.errstate(over="ignore", under="ignore"):
+        panel = self._panels.get(key)
+        if panel is None:
+            with errstate(over="ignore", under="ignore"):
                 # Two threads may both get here; they store the same values.
-                self._panels[key] = np.ascontiguousarray(make(), dtype=dtype)
-        return np.asarray(self._panels[key])
+                panel = self._panels[key] = np.ascontiguousarray(make(), dtype=dtype)
+        return np.asarray(panel)
 
 
 def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Array) -> Factors:
@@ -168,7 +172,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     log_det = np.empty(k)
     for j in range(k):  # one component at a time: the SVD of all would hold another copy of the loadings
         root = np.sqrt(noise[j])
-        with np.errstate(over="ignore"):
+        with errstate(over="ignore"):
             scaled = np.asarray(loadings[j], np.float64) / root[:, None]
         if not weights[j] > 0:
             scaled = np.zeros_like(scaled)
@@ -185,7 +189,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
         whitened[j, rank:] = 0.0
         latent_map[j] = _latent_map(Vt, gain, l)
         log_det[j] = -2.0 * np.log(gain).sum() + np.log(noise[j]).sum() * (d if noise.shape[1] == 1 else 1)
-    with np.errstate(divide="ignore"):
+    with errstate(divide="ignore"):
         log_norm = np.log(weights) - 0.5 * (d * np.log(2 * np.pi) + log_det)
     live = weights > 0
     center = weights[live] @ means[live]
@@ -201,6 +205,30 @@ def thin_svd(A: Array) -> tuple[Array, Array, Array]:
     with single_threaded_products():
         U, S, Vt = np.linalg.svd(A, full_matrices=False)
     return U, S, Vt
+
+
+@cache
+def _eigh() -> Callable[..., Any]:
+    """SciPy's solver, with SciPy's BLAS among those that can be held at one thread."""
+    from scipy.linalg import blas, eigh
+
+    require_room(1)
+    blas.dgemm(1.0, np.eye(2), np.eye(2))  # it has its memory from here on
+    product_threads()
+    solver: Callable[..., Any] = eigh
+    return solver
+
+
+def symmetric_eigh(S: Array, first: int, last: int) -> tuple[Array, Array]:
+    """Eigenvalues [q], ascending, and eigenvectors [m, q] of a symmetric S [m, m], those with numbers first .. last.
+
+    In one thread: several gain little, and lose a factor of ten and more where another process has one of the cores,
+    because they wait for each other at every column.
+    """
+    eigh = _eigh()
+    with single_threaded_products():
+        values, vectors = eigh(S, subset_by_index=(first, last))
+    return values, vectors
 
 
 def _latent_map(Vt: Array, gain: Array, l: int) -> Array:

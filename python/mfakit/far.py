@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._threads import errstate
 from .backends.numpy_ops import CUTOFF_NATS
 
 __all__ = ["UNCERTAIN_NATS", "Gaussian", "Pairs", "relative_log_prob", "rounding"]
@@ -58,7 +59,7 @@ class Pairs:
 
     def live(self, log_norm: Array, groups: Array) -> tuple[Array, Array]:
         """Which pairs may have a share of their group, and of each group the least that its best pair has."""
-        with np.errstate(invalid="ignore"):
+        with errstate(invalid="ignore"):
             least = self.log_prob - self.error
             best = np.full(groups.max(initial=-1) + 1, -np.inf)
             np.maximum.at(best, groups, np.where(np.isnan(least), -np.inf, least))
@@ -91,7 +92,7 @@ def relative_log_prob(X: Array, pairs: Pairs, log_norm: Array, component: Callab
     reference = _best(len(X), pairs.rows, pairs.log_prob)
     scale = _scales(X, [component(j) for j in np.unique(pairs.components).tolist()])
     scale[np.isfinite(pairs.log_prob[reference])] = 1.0
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with errstate(over="ignore", under="ignore", invalid="ignore"):
         difference, size = _against(X, pairs, reference, scale, component)
         far = scale[pairs.rows] < 1  # their log-densities are -inf and say nothing of who is nearest
         if far.any():

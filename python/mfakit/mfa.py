@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import density, latent, sampling
 from ._containers import sum_tolerance, to_numpy
+from ._lazy import lazy
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class MFA:
         """Whether the noise is one variance per component rather than one per feature."""
         return self.noise_variance.ndim == 1
 
-    @cached_property
+    @lazy
     def live(self) -> Array:
         """Indices of the components that have any weight; the others play no part in anything."""
         return np.flatnonzero(self.weights > 0)
@@ -162,12 +162,12 @@ class MFA:
                 f'mfa.to("cpu") for a model that computes where {name} lies'
             )
 
-    @cached_property
+    @lazy
     def factors(self) -> Factors:
         """What the kernels read, computed on first use and kept."""
         return factorize(self.weights, self.means, self.loadings, self.noise_variance)
 
-    @cached_property
+    @lazy
     def subspaces(self) -> Factors:
         """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept; of components without
         weight, points among the means of the others.

@@ -13,6 +13,7 @@ from ._arrays import RowBlocks, check_finite_rows, to_numpy
 from ._products import add_gram, mirror
 from ._threads import interruptible
 from .backends import get_arrays, get_backend
+from .factors import symmetric_eigh
 
 if TYPE_CHECKING:
     from .bayes import BayesClassifier
@@ -122,7 +123,6 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
 
 def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:
     """The `direction`-th largest eigenvalue and its eigenvector of a symmetric matrix, given by its lower triangle."""
-    from scipy.linalg import eigh
     from scipy.sparse.linalg import ArpackError
 
     if len(matrix) > DENSE and direction <= len(matrix) // 8:
@@ -131,7 +131,7 @@ def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:
         with suppress(ArpackError):
             return _lanczos(matrix, direction)
     index = len(matrix) - direction
-    values, vectors = interruptible(eigh, matrix, subset_by_index=(index, index))
+    values, vectors = interruptible(symmetric_eigh, matrix, index, index)
     return float(values[0]), vectors[:, 0]
 
 

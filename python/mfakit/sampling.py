@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ._threads import interruptible
 
 if TYPE_CHECKING:
     from .mfa import MFA
@@ -14,6 +17,8 @@ __all__ = ["as_count", "sample"]
 
 # Values drawn at a time: bounds the float64 temporaries to 64 MiB whatever n is.
 CHUNK_VALUES = 2**23
+# Components and factors are drawn at once, which for more values than this takes tenths of a second.
+LONG_DRAW = 2**22
 
 
 def sample(
@@ -52,8 +57,9 @@ def sample(
     generator = np.random.default_rng(rng)
     d, l = mfa.n_features, mfa.n_factors
     X = None if mfa.device else np.empty((n, d), dtype)  # first: what does not fit is to fail here
-    component = generator.choice(mfa.n_components, size=n, p=mfa.weights).astype(np.int64)
-    z = generator.standard_normal((n, l))
+    draw = interruptible if n * (l + 1) > LONG_DRAW else _at_once
+    component = draw(generator.choice, mfa.n_components, size=n, p=mfa.weights).astype(np.int64)
+    z = draw(generator.standard_normal, (n, l))
     if X is None:
         return _on_device(mfa, component, z, int(generator.integers(2**63)), noise, dtype)
     scale = np.sqrt(mfa.factors.noise)
@@ -64,6 +70,10 @@ def sample(
         if noise:
             X[part] += generator.standard_normal((part.stop - start, d)) * scale[component[part]]
     return X, component
+
+
+def _at_once(action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return action(*args, **kwargs)
 
 
 def as_count(n: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from ._arrays import array_module, to_numpy, wrap_like
 from ._options import Options
 from ._progress import open_bar
 from ._shares import useful_threads
-from ._threads import interruptible
+from ._threads import interruptible, single_threaded_products
 from .backends import get_arrays, get_backend
 from .density import open_rows, over_blocks
 from .evaluator import Evaluator, sorted_pairs
@@ -199,8 +200,9 @@ def _tiles(
                 ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
                 again = [arrays.to_host(index) for index in xp.nonzero(suspect)]
                 distances = arrays.to_host(xp.sqrt(sq))
-                for a, b in zip(*again, strict=True):
-                    distances[a, b] = _by_qr(side0, i + a, side1, j + b)
+                with single_threaded_products() if len(again[0]) else nullcontext():  # small ones
+                    for a, b in zip(*again, strict=True):
+                        distances[a, b] = _by_qr(side0, i + a, side1, j + b)
                 yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), distances
 
 

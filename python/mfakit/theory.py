@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import RowBlocks, as_labels, to_numpy
+from ._threads import errstate
 from .bayes import BayesClassifier
+from .factors import thin_svd
 from .mfa import MFA, PARAMETERS, on_device
 from .subspaces import closest_points, point_subspace_distances, subspace_distances
 
@@ -208,7 +210,7 @@ def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: 
     spread = float(np.ptp(half_log_det))
     separation, keeps = zip(*(_separation(m, n, radius, generator, options) for m in mixtures), strict=True)
     off_manifold = np.sqrt(noise.mean() * max(clf.n_features - max(m.n_factors for m in mixtures), 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with errstate(divide="ignore", invalid="ignore"):
         return Theorem2Check(
             noise_spread=float(0.5 * np.log(noise.max() / noise.min())),
             singular_value_spread=_singular_value_spread(mixtures),
@@ -236,7 +238,7 @@ def _singular_value_spread(mixtures: tuple[MFA, ...]) -> float:
     row = 0
     for m in mixtures:
         for A in m.loadings:
-            singular = np.linalg.svd(A.astype(np.float64), compute_uv=False)
+            singular = thin_svd(A.astype(np.float64))[1]
             values[row, : len(singular)] = np.where(
                 singular > 1e-10 * max(singular.max(initial=0), 1e-300), singular, 0
             )
@@ -319,7 +321,7 @@ def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> A
     labels = as_labels(y, len(rows), 2)
     log_prob = [to_numpy(m.component_log_prob(X, **options)).astype(np.float64) for m in clf.mixtures]
     distance = [to_numpy(point_subspace_distances(X, m, **options)).astype(np.float64) for m in clf.mixtures]
-    with np.errstate(divide="ignore"):
+    with errstate(divide="ignore"):
         log_priors = np.log(clf.priors)
     radius = np.empty(len(rows))
     for c in (0, 1):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._threads import forked, single_threaded_products
+from ._threads import errstate, forked, single_threaded_products
 from ._torch_parts import as_image_shape, as_mfa, equal, make_buffer, numbers, unchanged, versions
 from .bayes import BayesClassifier
 from .classifiers._forms import LinearForm
@@ -291,7 +291,7 @@ class BayesClassifierModule(_Rows):
         self.n_classes = clf.n_classes
         self.logits = logits
         self.mixtures = nn.ModuleList(MFAModule(m) for m in clf.mixtures)
-        with np.errstate(divide="ignore"):
+        with errstate(divide="ignore"):
             self.register_buffer("log_priors", make_buffer(np.log(clf.priors)))
         self.eval()
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._arrays import RowBlocks
 from .._options import Options
-from .._shares import open_crew, useful_threads
+from .._shares import careful_products, open_crew, useful_threads
 from ..backends.host import Host
 from ..bayes import BayesClassifier
 from .victims import MixtureVictim
@@ -64,7 +64,8 @@ def attack_blocks(
             arrays.each_block(rows, size, work, victim.resize, start, end)
 
     if len(victims) == 1:
-        go(victims[0], 0, len(rows))
+        with careful_products():
+            go(victims[0], 0, len(rows))
     else:
         with open_crew(len(victims)) as crew:
             for victim in victims:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows, class_indices, is_torch
 from .._progress import open_bar
+from .._threads import errstate
 from .identity import identity
 from .result import AttackResult
 from .verify import as_bounds, as_result, inside_bounds
@@ -275,7 +276,7 @@ def _box(
     low, high = np.inf, -np.inf
     for start in range(0, len(rows), RANGE_ROWS):
         block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
-        with np.errstate(over="ignore", invalid="ignore"):
+        with errstate(over="ignore", invalid="ignore"):
             sums = block.sum(axis=1, dtype=np.float64)
         if check_finite:
             check_finite_rows(sums, block, start, "X")

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._arrays import array_module
 from .._products import gram
+from .._threads import errstate
 from ..backends.host import Host
 from ..bayes import BayesClassifier
 from ..factors import thin_svd
@@ -85,7 +86,7 @@ class FactorCoordinates:
         columns = np.zeros((K, l + 1, d))
         variance, singular, log_const = np.empty(K), np.zeros((K, l)), np.empty(K)
         tilts, sizes = np.empty(K), np.empty(K)
-        with np.errstate(divide="ignore"):
+        with errstate(divide="ignore"):
             for log_prior, begin, m in zip(np.log(clf.priors), first, clf.mixtures, strict=False):
                 part = slice(begin, begin + m.n_components)
                 variance[part] = m.noise_variance

@@ -10,6 +10,7 @@ import logging
 
 import numpy as np
 
+from .._threads import errstate
 from ._general_model import Array, Components
 from ._general_search import Bracket, Point, Search
 from .victims import Choice
@@ -36,7 +37,7 @@ def certify(components: Components, x: Array, y: int) -> Bracket:
     best = Bracket()
     try:
         # A sample too far away for float64 proves nothing.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with errstate(over="ignore", invalid="ignore", divide="ignore"):
             search = Search(components, x, y)
             best = search.best
             return search.run()

@@ -43,7 +43,7 @@ from .._arrays import RowBlocks, as_labels, check_finite_rows
 from .._errors import BackendUnavailable
 from .._options import Options, no_out, refuse_unknown
 from .._progress import open_bar
-from .._threads import forked
+from .._threads import errstate, forked
 from ..backends import why_missing
 from ..backends.host import HOST
 from ..bayes import BayesClassifier
@@ -99,7 +99,7 @@ class MinimalResult(AttackResult):
     def gap(self) -> Array:
         """(upper - lower) / upper, [n]; 0 where both are 0 or infinite."""
         closed = (self.upper == 0) | (self.upper == self.lower)
-        with np.errstate(invalid="ignore"):
+        with errstate(invalid="ignore"):
             return np.where(closed, 0.0, 1.0 - self.lower / np.where(closed, 1.0, self.upper))
 
     def __repr__(self) -> str:
@@ -150,7 +150,7 @@ def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
         raise ValueError(f"the two results must be of the same samples, got {len(attack)} and {len(minimal)}")
     usable = attack.success & np.isfinite(minimal.upper) & (minimal.lower > 0)
     l2 = np.where(usable, attack.l2, np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with errstate(divide="ignore", invalid="ignore"):
         over_lower, over_upper = l2 / minimal.lower, l2 / minimal.upper
     same = attack.classifier == minimal.classifier
     below = usable & (attack.l2 < minimal.lower) & same

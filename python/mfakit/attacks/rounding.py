@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._threads import errstate
+
 if TYPE_CHECKING:
     from ..mfa import MFA
 
@@ -49,7 +51,7 @@ def normaliser_sizes(mfa: MFA, prior: float) -> Array:
     """Sum of the magnitudes of the terms of log (prior weight / √det 2πΣ), [k]; 0 where a component does not occur."""
     noise = np.asarray(mfa.noise_variance, np.float64).reshape(mfa.n_components, -1)
     k, d = mfa.n_components, mfa.n_features
-    with np.errstate(divide="ignore", over="ignore"):
+    with errstate(divide="ignore", over="ignore"):
         weights = np.abs(np.log(prior)) + np.abs(np.log(np.asarray(mfa.weights, np.float64)))
         longest = [
             np.linalg.norm(A.astype(np.float64) / np.sqrt(D)[:, None]) for A, D in zip(mfa.loadings, noise, strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._arrays import RowBlocks, array_module, gather, scatter, to_numpy, wrap_like
+from .._threads import errstate
 from .result import AttackResult
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def as_result(
     step = max(1, 2**23 // max(rows.shape[1], 1))
     for start in range(0, len(success), step):
         part = slice(start, min(start + step, len(success)))
-        with np.errstate(invalid="ignore"):  # inf - inf, where the caller let inf in
+        with errstate(invalid="ignore"):  # inf - inf, where the caller let inf in
             change = points[part].astype(np.float64) - rows.block(part.start, part.stop, np.float64)
         l2[part] = np.where(success[part], to_numpy(array_module(change).linalg.norm(change, axis=1)), np.nan)
 

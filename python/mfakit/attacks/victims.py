@@ -15,6 +15,7 @@ import numpy as np
 
 from .._arrays import as_labels, class_indices, gather, is_torch, scatter
 from .._options import Options
+from .._threads import errstate
 from ..backends import get_arrays, get_backend
 from ..bayes import BayesClassifier
 from ..evaluator import Evaluator
@@ -55,7 +56,7 @@ class MixtureVictim:
         self.ops, self.threads = ops, options.threads
         self.heed: Callable[[], None] = lambda: None  # raises where the attack has been given up
         self._evaluators = [Evaluator(m.factors, ops, np.float64, rows, options) for m in clf.mixtures]
-        with np.errstate(divide="ignore"):
+        with errstate(divide="ignore"):
             self._log_priors = np.log(clf.priors)
 
     def labels(self, y: Any, n: int) -> Array:
@@ -171,7 +172,7 @@ class GradientVictim:
         is about 1: the square of 1e-200 is no length.
         """
         g = self._margin_gradient(X, y, choice)
-        with np.errstate(invalid="ignore"):
+        with errstate(invalid="ignore"):
             exponent = np.frexp(np.abs(g).max(axis=1, initial=0.0))[1]
         return np.asarray(np.ldexp(g, -exponent[:, None]))
 
@@ -235,7 +236,7 @@ class GradientVictim:
         x = sample[:PROBES].astype(np.float32).astype(np.float64)
         if not len(x) or not np.isfinite(x).all():
             return 2.0**-53
-        with np.errstate(over="ignore"):
+        with errstate(over="ignore"):
             same = np.array_equal(self._decide(x), self._decide(x * (1 + 2.0**-40)))
         return 2.0**-24 if same and (x != 0).any() else 2.0**-53
 

@@ -6,7 +6,6 @@ copy, the bus and the computation run side by side: the block arrives as fast as
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -14,6 +13,8 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .._limits import default_threads
 
 __all__ = ["Uploader"]
 
@@ -51,7 +52,7 @@ class Uploader:
         self._xp, self._active = xp, active
         rows, d = shape
         self._chunk = max(1, min(rows, CHUNK_BYTES // max(d * np.dtype(dtype).itemsize, 1)))
-        threads = min(COPY_THREADS, os.cpu_count() or 1)
+        threads = min(COPY_THREADS, default_threads())
         self._stream = xp.cuda.Stream(non_blocking=True)
         self._places = [xp.empty(shape, dtype) for _ in range(2)]
         self._arrived = [xp.cuda.Event(disable_timing=True) for _ in range(2)]

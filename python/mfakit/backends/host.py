@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._threads import errstate
+
 if TYPE_CHECKING:
     from .._arrays import RowBlocks
     from .._options import Options
@@ -117,7 +119,8 @@ class Host:
         """Make the device that the arrays lie on the current one. Here: let what underflows be 0, which is ordinary
         for probabilities and no error, even where the caller has asked NumPy to raise it.
         """
-        return np.errstate(under="ignore")
+        quiet: AbstractContextManager[Any] = errstate(under="ignore")
+        return quiet
 
 
 HOST = Host()

@@ -8,12 +8,14 @@ the thread pools of ``njit(parallel=True)`` they survive a fork, and several cal
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
+from threading import Event
 from typing import Any
 
 import numpy as np
 
+from .._threads import run_together
 from . import _numba_kernels as kernels
 from . import _numba_walk as walks
 from .numpy_ops import Array
@@ -32,10 +34,7 @@ def _run(kernel: Callable[..., None], size: int, steps: int, n_threads: int, *ar
         _call(kernel, 0, size, *arguments)
         return
     edges = [size * i // parts for i in range(parts + 1)]
-    with ThreadPoolExecutor(parts) as pool:
-        running = [pool.submit(_call, kernel, start, stop, *arguments) for start, stop in pairwise(edges)]
-        for part in running:
-            part.result()
+    run_together([partial(_call, kernel, start, stop, *arguments) for start, stop in pairwise(edges)], Event())
 
 
 def _call(kernel: Callable[..., None], *arguments: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._threads import errstate
 from ._forms import MachineForm
 
 __all__ = ["dense", "disagreement"]
@@ -29,7 +30,7 @@ def disagreement(clf: Any, form: MachineForm, samples: Array | None) -> str | No
     x = form.probes(PROBES)
     if samples is not None:
         x = np.concatenate([x, samples[:PROBES].astype(np.float64)])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+    with warnings.catch_warnings(), errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of names of columns, which arrays do not have
         try:
             same = (not form.is_decision or _same_decisions(clf, form, x)) and _same_labels(clf, form, x)

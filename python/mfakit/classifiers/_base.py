@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import validate_data
 
 from .._arrays import wrap_like
+from .._estimators import become, names_of
 from .._options import Options
+from .._threads import errstate
 from ._batches import Batch, Stream, as_rows, shuffled_batches, writeable
 from ._checks import as_generator, check_block, check_integers, check_numbers, encode_labels
 from ._classifier import Classifier
@@ -90,9 +91,9 @@ class NetworkClassifier(Classifier):
         steps = -(-len(rows) // self.batch_size)
         init, data, noise = self._generators()
         batches = shuffled_batches(rows, codes, self.batch_size, data)
+        names = names_of(self, X)
         network, history = self._train(layout, batches, steps * np.arange(1, self.epochs + 1), init, noise)
-        validate_data(self, X, reset=True, skip_check_array=True)
-        self.module_, self.classes_, self.image_shape_, self.history_ = network, classes, layout.image_shape, history
+        become(self, module_=network, classes_=classes, image_shape_=layout.image_shape, history_=history, **names)
         return self
 
     def fit_stream(self: Self, sampler: Any, n_steps: int, *, classes: Any = None) -> Self:
@@ -124,12 +125,10 @@ class NetworkClassifier(Classifier):
         lines = min(n_steps, STREAM_LINES)
         marks = np.arange(1, lines + 1) * n_steps // lines
         network, history = self._train(layout, iter(stream), marks, init, noise)
-        self.module_, self.classes_, self.image_shape_, self.history_ = (
-            network, stream.classes, layout.image_shape, history
+        become(
+            self, module_=network, classes_=stream.classes, image_shape_=layout.image_shape, history_=history,
+            n_features_in_=stream.n_features,
         )  # fmt: skip
-        self.n_features_in_ = stream.n_features
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
         return self
 
     def decision_function(
@@ -177,14 +176,14 @@ class NetworkClassifier(Classifier):
         if decision.ndim == 1:
             logits = np.stack([np.zeros(len(logits)), logits], axis=1)
         logits -= logits.max(axis=1, keepdims=True)
-        with np.errstate(under="ignore"):  # what cannot be is 0, whatever the caller has asked of NumPy
+        with errstate(under="ignore"):  # what cannot be is 0, whatever the caller has asked of NumPy
             logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return wrap_like(logits.astype(decision.dtype), X)
 
     def predict_proba(self, X: Any, *, precision: str | None = None, check_finite: bool = True) -> Any:
         """p(class | x) as the network has it, [n, C]; rows sum to 1."""
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             return wrap_like(np.exp(np.asarray(log_proba)), X)
 
     def _loss(self, rng: np.random.Generator) -> Any:
@@ -256,7 +255,7 @@ class NetworkClassifier(Classifier):
         check_tensors(tensors, layout)
         return {"layout": layout, "tensors": tensors}
 
-    def _become(self, classes: Array, **learned: Any) -> None:
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
         _require_torch(type(self).__name__)
         import torch
 
@@ -268,8 +267,12 @@ class NetworkClassifier(Classifier):
             for name, parameter in network.named_parameters():
                 parameter.copy_(torch.from_numpy(writeable(learned["tensors"][name])))
             network = network.to(device).eval().requires_grad_(False)
-        self.module_, self.classes_, self.image_shape_ = network, classes, layout.image_shape
-        self.n_features_in_ = layout.n_features
+        return {
+            "module_": network,
+            "classes_": classes,
+            "image_shape_": layout.image_shape,
+            "n_features_in_": layout.n_features,
+        }
 
     def _evaluate(
         self, X: Any, of: Callable[[Network, torch.Tensor], torch.Tensor], passes: int, tail: tuple[int, ...],
@@ -294,7 +297,7 @@ class NetworkClassifier(Classifier):
                 part = result[start : start + len(block)]
                 if options.check_finite:
                     check_block(rows, block, start, dtype, optional=True)
-                with np.errstate(over="ignore"):
+                with errstate(over="ignore"):
                     x = torch.from_numpy(writeable(block.astype(dtype, copy=False))).to(device)
                 part[:] = of(network, x).cpu().numpy()
                 if not options.check_finite:  # LeakyReLU has a slope at NaN, and inf an answer

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows
 from .._containers import as_host_array
+from .._threads import errstate
 
 __all__ = [
     "as_classes",
@@ -61,7 +62,7 @@ def as_classes(labels: Array) -> Array:
         For labels that are not integers, or of one class only.
     """
     values = np.unique(labels)
-    with np.errstate(invalid="ignore"):
+    with errstate(invalid="ignore"):
         whole = values.astype(np.int64) if values.dtype.kind in "iufb" else None
     if whole is None or (whole != values).any():
         raise ValueError(
@@ -114,7 +115,7 @@ def check_block(rows: RowBlocks, block: Array, start: int, dtype: Any = np.float
     """Raise for NaN or inf in a block, and for values that `dtype`, which it will be computed in, cannot hold;
     `optional`: the caller can be told not to check.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with errstate(over="ignore", invalid="ignore"):
         check_finite_rows(block.sum(axis=1, dtype=np.float64), block, start, rows.name, optional=optional)
         narrowed = np.dtype(dtype).itemsize < block.dtype.itemsize
         if narrowed and len(block) and np.abs(block).max() > np.finfo(dtype).max:

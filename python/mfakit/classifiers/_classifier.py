@@ -76,11 +76,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _from_file(self, tensors: dict[str, Array], settings: dict[str, Any], classes: Array) -> dict[str, Any]:
-        """The arguments of :meth:`_become` from a file's contents, all checked."""
+        """The arguments of :meth:`_fitted` from a file's contents, all checked."""
         raise NotImplementedError
 
-    def _become(self, classes: Array, **learned: Any) -> None:
-        """Set the fitted attributes."""
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
+        """The fitted attributes by name."""
         raise NotImplementedError
 
     def _checked(self, X: Any) -> RowBlocks:

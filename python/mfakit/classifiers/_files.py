@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .._estimators import become
 from ..files import read_tensors, write_tensors
 from ..report import jsonable
 
@@ -57,7 +58,7 @@ def load_classifier(cls: type[AnyClassifier], path: PathLike) -> AnyClassifier:
     except (TypeError, ValueError, OverflowError) as error:
         message = " ".join(str(error).split())
         raise ValueError(f"{path} is not a valid {cls._kind}: {message}") from None
-    clf._become(classes, **learned)
+    become(clf, **clf._fitted(classes, **learned))
     return clf
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
 from .._progress import open_bar
-from .._threads import single_threaded_products
+from .._threads import Guard, single_threaded_products
 from ._gram import LIBSVM_BYTES, THREAD_BYTES, check_room
 from ._kernel_products import RBFMachine
 from ._svm_solver import Penalty, solve
@@ -139,17 +139,19 @@ def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int, float, f
     n = len(study.fitted)
     workers = max(1, min(study.settings.threads, len(gammas), KERNEL_BYTES // (8 * n**2)))
     check_room(n, workers * ((8 + LIBSVM_BYTES) * n**2 + THREAD_BYTES))
-    pool = ThreadPoolExecutor(workers)
-    try:
-        # One core each: products with threads of their own would fight over the cores of the others.
-        with single_threaded_products(scan=True) if workers > 1 else nullcontext():
-            fits = pool.map(study, gammas)
-            return list(open_bar(study.settings.progress, fits, total=len(gammas), desc="gamma", unit="fit"))
-    except BaseException:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="mfakit-gamma")
+
+    def end() -> None:
         study.stop.set()
-        raise
-    finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+    # One core each: products with threads of their own would fight over the cores of the others.
+    with Guard(lambda: None, end), single_threaded_products(scan=True) if workers > 1 else nullcontext():
+        try:
+            fits = pool.map(study, gammas)
+        except RuntimeError as error:
+            raise MemoryError(f"{workers} threads cannot be started ({error}); lower n_threads") from None
+        return list(open_bar(study.settings.progress, fits, total=len(gammas), desc="gamma", unit="fit"))
 
 
 class _Study:

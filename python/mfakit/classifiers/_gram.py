@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks, check_finite_rows
 from .._options import Options
+from .._room import PRODUCT_BYTES, has_room
 from .._threads import interruptible, product_threads
 
 __all__ = ["LIBSVM_BYTES", "THREAD_BYTES", "centered_gram", "check_room", "data_mean", "squared_distances"]
@@ -30,8 +31,8 @@ CONVERTED_ROWS = 256  # at a time, so that what is between remains in the cache
 TILE = 256  # of the triangle that is mirrored
 # What libsvm takes for each entry of the kernel: a float32 and its part of the lists.
 LIBSVM_BYTES = 5
-# Address space that a thread takes, its stack and its part of malloc; and each thread of OpenBLAS for its panels.
-THREAD_BYTES, PRODUCT_BYTES = 80 * 2**20, 32 * 2**20
+# Address space that a thread takes, its stack and its part of malloc.
+THREAD_BYTES = 80 * 2**20
 HEIGHT = 8192  # rows of the result at a time: OpenBLAS 0.3.30 crashes in an update of 32,000 by several threads
 
 
@@ -149,10 +150,8 @@ def _check_memory(n: int, d: int) -> None:
 
 def check_room(n: int, size: int) -> None:
     """Refuse n samples where `size` bytes cannot be had: libsvm and OpenBLAS would crash, or wait for them for ever."""
-    try:
-        np.empty(size, np.uint8)
-    except MemoryError:
+    if not has_room(size):
         raise MemoryError(
             f"a support vector machine of {n} samples takes up to {size / 2**20:.0f} MiB more, which this process "
             "cannot have; train on fewer samples or raise its limit"
-        ) from None
+        )

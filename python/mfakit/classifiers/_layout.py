@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Integral
 from typing import Any, NamedTuple
+
+from .._lazy import lazy
 
 __all__ = ["Layer", "Layout", "as_image_shape"]
 
@@ -50,7 +51,7 @@ class Layout:
     width: int
     depth: int
 
-    @cached_property
+    @lazy
     def layers(self) -> tuple[Layer, ...]:
         """The convolutions, first to last."""
         height, width, channels = self.image_shape

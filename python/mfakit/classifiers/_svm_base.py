@@ -8,9 +8,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from .._arrays import RowBlocks, check_finite_rows, wrap_like
+from .._estimators import become, names_of
 from .._options import Options
 from ._checks import as_labels, check_integers, check_numbers, rows_on_host
 from ._classifier import Classifier
@@ -80,11 +80,11 @@ class KernelSVM(Classifier):
             what = "sample(s)" if not n else "feature(s)"
             raise ValueError(f"X has 0 {what} (shape={rows.shape}) while a minimum of 1 is required.")
         classes, codes = _encode(y, n, type(self).__name__)
+        names = names_of(self, X)
         center = data_mean(rows, options)
         solution, learned = self._train(rows, codes, len(classes), center)
-        support_vectors = rows.take(solution.support)
-        validate_data(self, X, reset=True, skip_check_array=True)
-        self._become(classes, solution=solution, support_vectors=support_vectors, **learned)
+        fitted = self._fitted(classes, solution=solution, support_vectors=rows.take(solution.support), **learned)
+        become(self, **fitted | names)
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -123,6 +123,17 @@ class KernelSVM(Classifier):
     def _train(self, rows: RowBlocks, codes: Array, n_classes: int, center: Array) -> tuple[Solution, dict[str, Any]]:
         """The solution, and what else was learned."""
         raise NotImplementedError
+
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
+        solution, support_vectors = learned["solution"], learned["support_vectors"]
+        return {
+            "classes_": classes,
+            "support_": solution.support,
+            "dual_coef_": solution.dual,
+            "support_vectors_": support_vectors,
+            "n_features_in_": support_vectors.shape[1],
+            "n_iter_": solution.n_iter,
+        }
 
     def _values(self, X: Array) -> Array:
         """Decisions [n, C] of a block in float64; C = 1 for two classes."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -17,7 +15,7 @@ from torch import nn
 from torch.nn.functional import leaky_relu_
 
 from .._errors import BackendUnavailable
-from .._threads import forked
+from .._threads import Guard, Holder, Setting, forked
 from ._layout import Layout
 
 __all__ = ["Network", "as_device", "bounded_threads", "settled"]
@@ -114,9 +112,10 @@ def as_device(device: Any) -> torch.device:
     return found
 
 
-@contextlib.contextmanager
-def settled(device: torch.device, n_threads: int | None = None) -> Iterator[None]:
-    """Torch in float32 proper, with gradients, whatever the caller has set around; all as it was afterwards.
+def settled(device: torch.device, n_threads: int | None = None) -> Any:
+    """A context manager: torch in float32 proper, with gradients, whatever the caller has set around; all as it was
+    afterwards. Threads may overlap: the first one in sets what is the process's, the last one out puts back what the
+    first one found.
 
     Raises
     ------
@@ -124,90 +123,64 @@ def settled(device: torch.device, n_threads: int | None = None) -> Iterator[None
         Where torch could not allocate; as one sentence instead of torch's RuntimeError.
     """
     threads = 1 if forked() else n_threads
-    # A default device costs every call of torch some microseconds, so it is set only where there is another.
-    there = contextlib.nullcontext() if torch.empty(0).device == device else device
-    try:
-        with (
-            _held(device.type), _threads(threads), torch.inference_mode(False), torch.enable_grad(),
-            torch.autocast(device.type, enabled=False), there,
-        ):  # fmt: skip
-            yield
-    except RuntimeError as error:
-        if "allocate" not in str(error):
-            raise
-        raise MemoryError(f"a network on {device} ran out of memory; lower batch_size, width or depth") from None
+    shared = _shared_settings(device.type)
+    if threads is not None:
+        shared.append(Setting("torch's threads", torch.get_num_threads, torch.set_num_threads, threads))
+    holder, local = Holder(shared), contextlib.ExitStack()
+
+    def take() -> None:
+        holder.take()
+        for context in _local_settings(device):
+            local.enter_context(context)
+
+    def put_back() -> None:
+        local.close()
+        holder.let_go()
+
+    def translate(error: BaseException) -> None:
+        if isinstance(error, RuntimeError) and "allocate" in str(error):
+            raise MemoryError(f"a network on {device} ran out of memory; lower batch_size, width or depth") from None
+
+    return Guard(take, put_back, translate)
 
 
-@contextlib.contextmanager
-def bounded_threads(operations: float) -> Iterator[None]:
-    """Torch in no more threads than steps of this many operations are worth, and in no more than it was set to."""
-    with _threads(min(torch.get_num_threads(), max(1, int(operations / OPERATIONS_PER_THREAD)))):
-        yield
+def bounded_threads(operations: float) -> Any:
+    """A context manager: torch in no more threads than steps of so many operations deserve, nor than it was set to."""
+    threads = min(torch.get_num_threads(), max(1, int(operations / OPERATIONS_PER_THREAD)))
+    holder = Holder([Setting("torch's threads", torch.get_num_threads, torch.set_num_threads, threads)])
+    return Guard(holder.take, holder.let_go)
 
 
-@contextlib.contextmanager
-def _threads(n_threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        if n_threads is not None and n_threads != before:
-            torch.set_num_threads(n_threads)
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
+def _local_settings(device: torch.device) -> Iterator[contextlib.AbstractContextManager[Any]]:
+    """What this thread has set otherwise: what is not entered costs nothing, and need not be left."""
+    if torch.is_inference_mode_enabled():
+        yield torch.inference_mode(False)
+    if not torch.is_grad_enabled():
+        yield torch.enable_grad()
+    yield torch.autocast(device.type, enabled=False)
+    if torch.empty(0).device != device:
+        yield device
 
 
-class _Knob:
-    """A global setting of torch: how it is read, how it is set, and what mfakit computes with."""
-
-    def __init__(self, get: Callable[[], Any], put: Callable[[Any], Any], wanted: Any) -> None:
-        self.get, self.put, self.wanted = get, put, wanted
-
-    @classmethod
-    def of(cls, owner: Any, name: str, wanted: Any) -> _Knob:
-        """An attribute."""
-        return cls(lambda: getattr(owner, name), lambda value: setattr(owner, name, value), wanted)
+def _attribute(owner: Any, name: str, wanted: Any, *fine: Any) -> Setting:
+    return Setting((id(owner), name), partial(getattr, owner, name), partial(setattr, owner, name), wanted, fine)
 
 
-def _knobs(device: str) -> list[_Knob]:
+def _shared_settings(device: str) -> list[Setting]:
+    """The process's settings: what mfakit computes with."""
     if device not in ("cpu", "cuda"):  # a module of the user's, attacked where it is
         return []
     backends: Any = torch.backends
     named = hasattr(backends, "fp32_precision")  # since torch 2.9; before, the older switches
+    # "none" is full precision by another name, and writing it would stop it from following its parent.
+    precise = ("fp32_precision", "ieee", "none")
     if device == "cpu":
         if named:
-            return [_Knob.of(o, "fp32_precision", "ieee") for o in (backends.mkldnn.matmul, backends.mkldnn.conv)]
-        return [_Knob(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")]
-    algorithms = [_Knob.of(backends.cudnn, "deterministic", True), _Knob.of(backends.cudnn, "benchmark", False)]
+            return [_attribute(o, *precise) for o in (backends.mkldnn.matmul, backends.mkldnn.conv)]
+        precision = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+        return [Setting("torch's float32 products", *precision, "highest")]
+    algorithms = [_attribute(backends.cudnn, "deterministic", True), _attribute(backends.cudnn, "benchmark", False)]
     if named:
         owners = (backends.cuda.matmul, backends.cudnn.conv)
-        return [*algorithms, *(_Knob.of(o, "fp32_precision", "ieee") for o in owners)]
-    return [*algorithms, *(_Knob.of(o, "allow_tf32", False) for o in (backends.cuda.matmul, backends.cudnn))]
-
-
-_lock = threading.Lock()
-_holders: Counter[str] = Counter()
-_found: dict[str, list[tuple[_Knob, Any]]] = {}
-
-
-@contextlib.contextmanager
-def _held(device: str) -> Iterator[None]:
-    """Global settings at what mfakit wants. Threads may overlap: the first one in sets them, the last one out puts back
-    what the first one found.
-    """
-    with _lock:
-        if not _holders[device]:
-            before = [(knob, knob.get()) for knob in _knobs(device)]
-            # "none" is full precision by another name, and writing it would stop it from following its parent.
-            _found[device] = [(k, value) for k, value in before if value not in (k.wanted, "none")]
-            for knob, _ in _found[device]:
-                knob.put(knob.wanted)
-        _holders[device] += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _holders[device] -= 1
-            if not _holders[device]:
-                for knob, value in _found.pop(device):
-                    knob.put(value)
+        return [*algorithms, *(_attribute(o, *precise) for o in owners)]
+    return [*algorithms, *(_attribute(o, "allow_tf32", False) for o in (backends.cuda.matmul, backends.cudnn))]

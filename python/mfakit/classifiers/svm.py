@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import RowBlocks
+from .._threads import errstate
 from ._checks import as_generator, check_integers, check_numbers
 from ._gamma_path import GammaPath, PathSettings, search_gamma, stratified_split
 from ._gram import centered_gram, squared_distances
@@ -116,13 +117,15 @@ class LinearSVM(KernelSVM):
             weights += found.dual[:, start : start + step] @ part
         return found, {"center": center, "weights": weights}
 
-    def _become(self, classes: Array, **learned: Any) -> None:
-        solution, support_vectors = learned["solution"], learned["support_vectors"]
-        self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
-        self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
-        self.n_iter_ = solution.n_iter
-        self.center_, self.coef_, self.offset_ = learned["center"], learned["weights"], solution.intercept
-        self.intercept_ = self.offset_ - self.coef_ @ self.center_
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
+        center, weights, offset = learned["center"], learned["weights"], learned["solution"].intercept
+        return {
+            **super()._fitted(classes, **learned),
+            "center_": center,
+            "coef_": weights,
+            "offset_": offset,
+            "intercept_": offset - weights @ center,
+        }
 
     def _values(self, X: Array) -> Array:
         return np.asarray((X - self.center_) @ self.coef_.T + self.offset_)
@@ -197,6 +200,7 @@ class RBFSVM(KernelSVM):
 
     gamma_: float
     gamma_path_: GammaPath
+    _machine: RBFMachine
 
     def __init__(
         self,
@@ -250,29 +254,28 @@ class RBFSVM(KernelSVM):
             learned["gamma"] = learned["path"].gamma
         else:
             learned["gamma"] = len(rows) / scatter if self.gamma == "scale" else float(self.gamma)
-        with np.errstate(under="ignore", over="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
+        with errstate(under="ignore", over="ignore"):  # far apart is 0, whatever the caller has asked of NumPy
             distances *= -learned["gamma"]
             kernel = np.exp(distances, out=distances)
         return solve(kernel, codes, n_classes, self._penalty()), learned
 
-    def _become(self, classes: Array, **learned: Any) -> None:
-        solution, support_vectors = learned["solution"], learned["support_vectors"]
-        self.classes_, self.support_, self.dual_coef_ = classes, solution.support, solution.dual
-        self.support_vectors_, self.n_features_in_ = support_vectors, support_vectors.shape[1]
-        self.n_iter_ = solution.n_iter
-        self.intercept_, self.gamma_ = solution.intercept, learned["gamma"]
-        self._machine = RBFMachine(support_vectors, solution.dual, solution.intercept, self.gamma_)
-        if learned["path"] is not None:
-            self.gamma_path_ = learned["path"]
-        elif hasattr(self, "gamma_path_"):
-            del self.gamma_path_
+    def _fitted(self, classes: Array, **learned: Any) -> dict[str, Any]:
+        solution, path = learned["solution"], learned["path"]
+        machine = RBFMachine(learned["support_vectors"], solution.dual, solution.intercept, learned["gamma"])
+        return {
+            **super()._fitted(classes, **learned),
+            "intercept_": solution.intercept,
+            "gamma_": learned["gamma"],
+            "_machine": machine,
+            **({} if path is None else {"gamma_path_": path}),
+        }
 
     def _values(self, X: Array) -> Array:
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             return self._machine.values(X)
 
     def _gradients(self, X: Array) -> Array:
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             return self._machine.gradient(X)
 
     def _check_parameters(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._limits import default_threads
 from .._messages import one_line
 from .._progress import open_bar
 from ._celeba_sources import FolderImages, ZipImages, open_images
@@ -56,7 +56,7 @@ def decode_images(
         box = _box(crop, *size, f"{source}: {names[0]}")
         # Pillow decodes without the GIL, so threads help.
         with (
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            ThreadPoolExecutor(min(8, default_threads())) as pool,
             open_bar(progress, total=len(names), desc="CelebA", unit="img") as bar,
         ):
             for start in range(0, len(names), _BLOCK):

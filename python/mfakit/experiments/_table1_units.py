@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._lazy import lazy
 from ..attacks import AttackResult, carlini_wagner_l2, gradient_attack, minimal_perturbation
 from ..bayes import BayesClassifier
 from ._units import Part, Store, Trained, digest_of_model
@@ -147,12 +148,12 @@ class Pair:
         }  # fmt: skip
         self.points: dict[str, dict[str, Array]] = {}
 
-    @cached_property
+    @lazy
     def training_samples(self) -> tuple[Array, Array]:
         """X [n, d] and y [n], as many as the classifier that is given most."""
         return self._drawn(max(self.plan.n_train.values()), 0)
 
-    @cached_property
+    @lazy
     def test_samples(self) -> tuple[Array, Array]:
         """X [n, d] and y [n], fresh ones, half of each class."""
         return self._drawn(self.plan.n, 1)
@@ -256,9 +257,7 @@ class Pair:
         bounds, progress = self.plan.bounds, self.progress
         if kind in (CW, CW_AUTO):
             preset = "paper" if kind == CW else None
-            return carlini_wagner_l2(
-                clf, X, y, preset=preset, bounds=bounds, learning_rate=CW_RATE, progress=progress
-            )
+            return carlini_wagner_l2(clf, X, y, preset=preset, bounds=bounds, learning_rate=CW_RATE, progress=progress)
         direction = LOG_RATIO if kind == LOG_RATIO else GRADIENT
         return gradient_attack(
             clf, X, y, step_size=STEP_SIZE, max_steps=MAX_STEPS, polish=True, direction=direction, bounds=bounds,

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._progress import open_bar
+from .._threads import single_threaded_products
 from ..mfa import MFA
 from .source import Source
 from .statistics import Statistics
@@ -107,10 +108,11 @@ def maximization(stats: Statistics, floor: float) -> MFA:
     means = old.means.astype(np.float64)
     loadings = old.loadings.astype(np.float64)
     noise = np.maximum(old.noise_variance, floor)
-    for j in np.flatnonzero(stats.weight > LOST_SHARE * stats.total_weight):
-        shift, loadings[j], residual = _factor_analysis(stats, j)
-        means[j] += shift
-        noise[j] = np.maximum(residual.mean() if old.is_isotropic else residual, floor)
+    with single_threaded_products():  # small ones, for which threads that wait for a core are no gain
+        for j in np.flatnonzero(stats.weight > LOST_SHARE * stats.total_weight):
+            shift, loadings[j], residual = _factor_analysis(stats, j)
+            means[j] += shift
+            noise[j] = np.maximum(residual.mean() if old.is_isotropic else residual, floor)
     return MFA(stats.weight / stats.weight.sum(), means, loadings, noise)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import to_numpy, wrap_like
-from .._estimators import check_input
+from .._estimators import become, check_input, names_of
 from .._options import Options
+from .._shares import careful_products
 from ..mfa import MFA
 from .em import FitResult, fit_em
 from .initialize import initial_mfa
@@ -193,10 +194,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         """
         self._check_parameters()
         source = Source.from_array(X, sample_weight, self._options())
-        # Of another estimator first: what is refused, such as names of mixed types, is so before this one changes.
-        validate_data(MixtureOfFactorAnalyzers(), X, reset=True, skip_check_array=True)
-        self._fit(source)
-        validate_data(self, X, reset=True, skip_check_array=True)
+        names = names_of(self, X)  # before the fit: names of mixed types are refused at once
+        become(self, **self._fit(source), **names)
         return self
 
     def fit_blocks(self, blocks: Any, *, weighted: bool = False) -> MixtureOfFactorAnalyzers:
@@ -223,10 +222,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             it yields pairs that `weighted` does not announce.
         """
         self._check_parameters()
-        self._fit(Source.from_blocks(blocks, self._options(), weighted=weighted))
-        self.n_features_in_ = self.mfa_.n_features
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        source = Source.from_blocks(blocks, self._options(), weighted=weighted)
+        become(self, **self._fit(source), n_features_in_=source.survey.n_features)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -279,8 +276,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         noise = 1 if self.mfa_.is_isotropic else d
         return int(k - 1 + k * (d + d * l - l * (l - 1) // 2 + noise))
 
-    def _fit(self, source: Source) -> None:
-        """Attributes are set when all is done, so that an interrupted fit leaves the estimator as it was."""
+    def _fit(self, source: Source) -> dict[str, Any]:
+        """The fitted attributes; the estimator stays as it is until all is done."""
         survey = source.survey
         if self.n_factors > survey.n_features:
             raise ValueError(
@@ -300,20 +297,25 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             best = max(starts, key=lambda result: result.lower_bound)
         if best.problem:
             warnings.warn(best.problem, ConvergenceWarning, stacklevel=3)
-        self.mfa_ = best.mfa.to(_device_of(source) or "cpu")
-        self.history_ = {"log_likelihood": best.log_likelihood, "events": best.events}
-        self.converged_, self.n_iter_, self.lower_bound_ = best.converged, best.n_iter, best.lower_bound
+        return {
+            "mfa_": best.mfa.to(_device_of(source) or "cpu"),
+            "history_": {"log_likelihood": best.log_likelihood, "events": best.events},
+            "converged_": best.converged,
+            "n_iter_": best.n_iter,
+            "lower_bound_": best.lower_bound,
+        }
 
     def _start(self, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
-        start = initial_mfa(
-            source,
-            self.n_components,
-            self.n_factors,
-            isotropic=self.noise == "isotropic",
-            method=self.init,
-            floor=floor,
-            rng=rng,
-        )
+        with careful_products():
+            start = initial_mfa(
+                source,
+                self.n_components,
+                self.n_factors,
+                isotropic=self.noise == "isotropic",
+                method=self.init,
+                floor=floor,
+                rng=rng,
+            )
         return self._solve(start, source, floor, rng)
 
     def _solve(self, start: MFA, source: Source, floor: float, rng: np.random.Generator) -> FitResult:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._threads import single_threaded_products
+from .._threads import Guard, single_threaded_products
+from ..factors import symmetric_eigh
 from ..mfa import MFA
 from .source import Source
 
@@ -108,18 +110,18 @@ def _principal_directions(X: Array, rows: Array, w: Array, mean: Array, q: int, 
             S += R.T @ R
         return _leading(S, q)
     R = np.sqrt(w)[:, None] * (X[rows] - mean)
-    return np.asarray(np.linalg.qr(R.T @ _leading(R @ R.T, q))[0])
+    columns = R.T @ _leading(R @ R.T, q)
+    with single_threaded_products():
+        return np.asarray(np.linalg.qr(columns)[0])
 
 
 def _leading(S: Array, q: int) -> Array:
     """Eigenvectors [m, ≤ q] of the largest eigenvalues of S [m, m], largest first, without those that are rounding."""
-    from scipy.linalg import eigh
-
     m = len(S)
     scale = float(np.trace(S))
     if not scale > 0:
         return np.zeros((m, 0))
-    values, vectors = eigh(S / scale, subset_by_index=[m - q, m - 1])  # unit scale: LAPACK's own limits stay away
+    values, vectors = symmetric_eigh(S / scale, m - q, m - 1)  # unit scale: LAPACK's own limits stay away
     return np.asarray(vectors[:, values > m * np.finfo(np.float64).eps][:, ::-1])
 
 
@@ -156,12 +158,16 @@ def _group(Y: Array, weights: Array, k: int, method: str, rng: np.random.Generat
 def _kmeans(Y: Array, weights: Array, k: int, seed: int) -> Array:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
+
+    caught = warnings.catch_warnings()
+
+    def quiet() -> None:
+        caught.__enter__()
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than groups: some stay empty
 
     # One thread: scikit-learn adds up its threads' sums in the order in which they finish. Of BLAS, too: scikit-learn
-    # and threadpoolctl restore what they found, and from several threads at once that may be another's limit.
-    with warnings.catch_warnings(), single_threaded_products(scan=True), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than groups: some stay empty
+    # restores what it found, and from several threads at once that may be another's limit.
+    with Guard(quiet, partial(caught.__exit__, None, None, None)), single_threaded_products(scan=True, openmp=True):
         model = KMeans(k, n_init=1, max_iter=50, random_state=seed, copy_x=False)
         return np.asarray(model.fit(Y, sample_weight=weights).labels_, np.int64)
 

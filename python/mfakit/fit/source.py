@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .._arrays import RowBlocks, array_module, on_device_of, to_numpy
 from .._containers import as_host_array, check_container
 from .._options import Options
+from .._threads import errstate
 from ..backends import get_arrays, get_backend
 
 if TYPE_CHECKING:
@@ -241,14 +242,14 @@ class _Sums:
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
                 centered, norms = arrays.xp.empty_like(block), arrays.xp.empty(len(block))
                 moment = arrays.xp.empty((1, block.shape[1]), block.dtype)
-                with np.errstate(over="ignore", invalid="ignore"):
+                with errstate(over="ignore", invalid="ignore"):
                     self.ops.center_rows(block, center, centered, norms, self.options.threads)
                 sq = arrays.to_host(norms)
                 self._check_finite(block, sq)
                 self.n_read += len(block)
                 self.n_rows += int(np.count_nonzero(w))
                 self.weight += float(w.sum())
-                with np.errstate(over="ignore", invalid="ignore"):
+                with errstate(over="ignore", invalid="ignore"):
                     self.square += float(w @ sq)
                     arrays.matmul(arrays.asarray(w.astype(block.dtype)[None]), centered, moment)
                     self.first_moment += arrays.to_host(moment)[0]
@@ -269,7 +270,7 @@ class _Sums:
                 f"matter, so divide them by their mean"
             )
         d = len(self.center)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with errstate(over="ignore", invalid="ignore"):
             shift = self.first_moment / self.weight
             variance = (self.square / self.weight - shift @ shift) / d
             mean = self.center + shift

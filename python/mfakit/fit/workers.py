@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._arrays import RowBlocks
 from .._options import Options
-from .._shares import Crew, open_crew, useful_threads
+from .._shares import Crew, careful_products, open_crew, useful_threads
 from ..backends import get_arrays, get_backend
 from ..evaluator import Evaluator
 from ..mfa import MFA
@@ -35,8 +35,9 @@ def expectation(mfa: MFA, source: Source) -> Statistics:
     count, options = _plan(mfa, source)
     if count == 1:
         alone = _Worker(mfa, options, None)
-        for rows, weights in source.parts():
-            alone.add(rows, weights, 0, len(rows))
+        with careful_products():
+            for rows, weights in source.parts():
+                alone.add(rows, weights, 0, len(rows))
         return alone.stats
     with open_crew(count) as crew:
         workers = [_Worker(mfa, options, crew) for _ in range(count)]

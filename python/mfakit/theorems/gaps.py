@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._threads import errstate
 from ..attacks import MinimalResult, minimal_perturbation
 from ..bayes import BayesClassifier
 from ..report import Table, number, percent
@@ -80,7 +81,7 @@ def explain_gaps(clf: BayesClassifier, result: MinimalResult) -> GapCauses:
                 active[side, here] = _effective_number(m.responsibilities(x_adv[here]))
     slope = np.linalg.norm(slopes[1] - slopes[0], axis=1)
     offset = np.log([len(m.live) for m in clf.mixtures])[other]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with errstate(divide="ignore", invalid="ignore"):
         predicted = np.where(offset > 0, np.minimum(offset / (slope * result.upper[rows]), 1.0), 0.0)
     return GapCauses(rows, result.gap[rows], predicted, slope, *active)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._threads import errstate
 from ..attacks import minimal_perturbation
 from ..bayes import BayesClassifier
 from ..report import Table, number, percent
@@ -52,7 +53,7 @@ class Theorem2Validation:
     @property
     def ratio(self) -> Array:
         """Certified lower bound over the sample's own D/2, [s, N]; infinite where D is 0."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with errstate(divide="ignore", invalid="ignore"):
             return self.lower / (self.other / 2)
 
     @property
@@ -80,7 +81,7 @@ class Theorem2Validation:
     @property
     def largest_gap(self) -> Array:
         """Largest (upper - lower) / upper, [s]: what the certificate itself gives away."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(self.upper > 0, 1 - self.lower / self.upper, 0.0).max(axis=1))
 
     def ratio_quantiles(self, levels: Sequence[float] = (0.0, 0.05, 0.5, 0.95, 1.0)) -> Array:

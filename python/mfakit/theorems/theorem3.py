@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._threads import errstate
 from ..attacks import minimal_perturbation
 from ..bayes import BayesClassifier
 from ..report import Table, number, percent
@@ -83,7 +84,7 @@ class Theorem3Validation:
     @property
     def ratio(self) -> Array:
         """upper over the closed form, [s, N]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with errstate(divide="ignore", invalid="ignore"):
             return self.upper / self.closed_form
 
     @property
