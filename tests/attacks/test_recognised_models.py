@@ -53,7 +53,7 @@ def samples(n_classes: int) -> tuple[Array, Array]:
 
 LINEAR = {
     "LinearSVC without intercept": LinearSVC(fit_intercept=False, random_state=0),
-    "Crammer and Singer": LinearSVC(multi_class="crammer_singer", tol=1e-2, random_state=0),
+    "Crammer and Singer": LinearSVC(C=0.01, multi_class="crammer_singer", max_iter=20_000, random_state=0),
     "Ridge": RidgeClassifier(),
     "Ridge without intercept": RidgeClassifier(fit_intercept=False),
     "RidgeCV": RidgeClassifierCV(),
