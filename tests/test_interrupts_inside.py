@@ -70,6 +70,24 @@ def test_the_kernel_of_certificates_is_called_for_some_samples_at_a_time(
 
 
 @NATIVE
+def test_blocks_of_large_models_are_small(interrupting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mfakit.attacks import minimal
+
+    clf = _pair().symmetric(0.05)  # 12 components of 4 columns, 20 features
+    X, y = clf.sample(20, rng=0, dtype=np.float64)
+    expected = minimal_perturbation(clf, X, y, n_threads=1)
+    monkeypatch.setattr(minimal, "PRODUCT_STEPS", 5 * 12 * 4 * 20)
+    calls = interrupting(minimal, "push_until_flipped", 3)
+    with pytest.raises(KeyboardInterrupt):
+        minimal_perturbation(clf, X, y, n_threads=1)
+    assert calls == [3]
+    again = minimal_perturbation(clf, X, y, n_threads=1)
+    assert calls == [7]
+    np.testing.assert_allclose(again.lower, expected.lower, rtol=1e-10)
+    np.testing.assert_allclose(again.upper, expected.upper, rtol=1e-9)
+
+
+@NATIVE
 def test_samples_that_are_searched_again_are_interrupted_between_two(interrupting: Any) -> None:
     from mfakit.attacks import shorten
 

@@ -65,9 +65,10 @@ __all__ = ["Grade", "MinimalResult", "grade", "minimal_perturbation"]
 Array = NDArray[Any]
 
 PATHS = ("auto", "factor", "general")
-# Samples per call of the kernel: bounds the [n, C] coefficients, and how long Ctrl-C waits. The general path takes
-# fewer, so that its progress shows.
+# Samples of a block: bounds the [n, C] coefficients. The general path takes fewer, so that its progress shows.
 BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
+# Multiplications of a block's product, which bound how long Ctrl-C waits.
+PRODUCT_STEPS = 2**32
 # Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
 LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
@@ -215,7 +216,7 @@ def minimal_perturbation(
     if rows.device is not None:
         raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
-    size = BLOCK_ROWS if path == "factor" else GENERAL_BLOCK_ROWS
+    size = GENERAL_BLOCK_ROWS if path == "general" else _factor_rows(clf)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
     components, coordinates, (count, own) = None, None, plan_walks(len(rows), opts)
     if path == "general":  # Python, which is no quicker in several threads
@@ -250,6 +251,12 @@ def minimal_perturbation(
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)
+
+
+def _factor_rows(clf: BayesClassifier) -> int:
+    """Samples of a block whose products with all columns take a fraction of a second."""
+    columns = sum(m.n_components for m in clf.mixtures) * (max(m.n_factors for m in clf.mixtures) + 1)
+    return max(1, min(BLOCK_ROWS, PRODUCT_STEPS // (columns * clf.n_features)))
 
 
 def _check_scales(clf: BayesClassifier) -> None:
