@@ -163,9 +163,12 @@ class FactorWalk(DirectWalk):
         chosen.target = within_class(reports[:, 3], chosen.target_class, first)
         state.choice.put(active, chosen)
         astray = ends == "already wrong"  # by inner products, and right in the d features
-        scatter(self.here, active[~astray], q.points(gather(self.here, active), alpha, w)[~astray])
-        if astray.any():
-            self._run_rows(steps, active[astray])
+        kept, again = np.flatnonzero(~astray), active[astray]
+        moved = q.points(gather(self.here, active), alpha, w)
+        scatter(self.here, active[kept], gather(moved, kept))
+        if len(again):
+            state.reason[again] = "max_steps"
+            self._run_rows(steps, again)
 
     def _walk(self, q: FactorCoordinates, steps: Steps, arrays: tuple[Array, ...]) -> None:
         """The kernel, on the host for so many samples at a time that Ctrl-C is heard between two calls, or during one
