@@ -46,13 +46,15 @@ def _limits_in_force() -> list[int | None]:
     the CPUs that there were when they were loaded, and for BLAS its own variables.
     """
     openmp, products = openmp_threads(), unheld_product_threads()
-    own = {CPUS_AT_IMPORT, *(_first_number(os.environ.get(name)) for name in BLAS_VARIABLES)}
-    return [None if openmp in (0, CPUS_AT_IMPORT) else openmp, None if products in own else products]
+    own = products == CPUS_AT_IMPORT or any(products == _first_number(os.environ.get(name)) for name in BLAS_VARIABLES)
+    return [None if openmp in (0, CPUS_AT_IMPORT) else openmp, None if own else products]
 
 
 def _first_number(text: str | None) -> int | None:
     """The first number of a list such as "4,2", by libgomp's rules: one that is malformed anywhere is ignored."""
-    if text is None or re.fullmatch(r"\s*\+?[0-9]+\s*(,\s*\+?[0-9]+\s*)*", text, re.ASCII) is None:
+    if text is None:
+        return None
+    if re.fullmatch(r"\s*\+?[0-9]+\s*(,\s*\+?[0-9]+\s*)*", text, re.ASCII) is None:
         return None
     numbers = [int(number) for number in text.split(",")]
     return numbers[0] if all(0 < number <= LARGEST for number in numbers) else None
