@@ -163,3 +163,22 @@ def test_a_sum_over_no_rows_is_an_error(name: str) -> None:
     estimator = mfakit.MixtureOfFactorAnalyzers(1, 2, max_iter=0, random_state=0).fit(X)
     with pytest.raises(ValueError, match=f"{name} needs at least one sample, got X with 0 rows"):
         getattr(estimator, name)(X[:0])
+
+
+@pytest.mark.parametrize("path", ["factor", "general"])
+def test_a_component_without_weight_may_have_any_parameters_in_attacks(path: str) -> None:
+    rng = np.random.default_rng(0)
+    classes, living = [], []
+    for _ in range(2):
+        weights, means, loadings = np.array([0.5, 0.5, 0.0]), rng.normal(size=(3, 6)), rng.normal(size=(3, 6, 2))
+        noise = np.full(3, 0.1)
+        means[2], loadings[2], noise[2] = 1e200, 1e190, 1e-250
+        classes.append(mfakit.MFA(weights, means, loadings, noise))
+        living.append(mfakit.MFA(weights[:2], means[:2], loadings[:2], noise[:2]))
+    clf, expected = mfakit.BayesClassifier(classes), mfakit.BayesClassifier(living)
+    X, y = expected.sample(6, rng=0, dtype=np.float64)
+    got, right = (mfakit.attacks.minimal_perturbation(c, X, y, path=path) for c in (clf, expected))
+    np.testing.assert_allclose(got.lower, right.lower, rtol=1e-12)
+    np.testing.assert_allclose(got.upper, right.upper, rtol=1e-9)
+    walks = [mfakit.attacks.gradient_attack(c, X, y, path=path.replace("general", "direct")) for c in (clf, expected)]
+    np.testing.assert_allclose(walks[0].x_adv, walks[1].x_adv, rtol=1e-9, atol=1e-9)

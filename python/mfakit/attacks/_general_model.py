@@ -65,8 +65,8 @@ class Components:
         self.log_const = np.concatenate([f.log_norm + p for f, p in zip(factors, log_priors, strict=True)])
         self.steepness = np.sqrt(self.inv_noise.max(axis=1))
         self._whitened = [f.whitened for f in factors]  # [k, l, d] by class, not copied
-        self.tilt = np.array([_tilt(A, D) for m, f in zip(clf.mixtures, factors, strict=True)
-                              for A, D in zip(m.loadings, f.noise, strict=True)])  # fmt: skip
+        self.tilt = np.array([_tilt(A, D) if weight > 0 else 0.0 for m, f in zip(clf.mixtures, factors, strict=True)
+                              for weight, A, D in zip(m.weights, m.loadings, f.noise, strict=True)])  # fmt: skip
         sizes = [normaliser_sizes(m, float(p)) for m, p in zip(clf.mixtures, clf.priors, strict=True)]
         l = np.repeat([m.n_factors for m in clf.mixtures], counts)
         self.size = np.concatenate(sizes) + l * self.tilt / ROUNDING

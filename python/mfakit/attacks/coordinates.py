@@ -85,14 +85,16 @@ class FactorCoordinates:
         center = sum(p * m.factors.center for p, m in zip(clf.priors, clf.mixtures, strict=True))
         columns = np.zeros((K, l + 1, d))
         variance, singular, log_const = np.empty(K), np.zeros((K, l)), np.empty(K)
-        tilts, sizes = np.empty(K), np.empty(K)
+        tilts, sizes = np.zeros(K), np.empty(K)
         with errstate(divide="ignore"):
             for log_prior, begin, m in zip(np.log(clf.priors), first, clf.mixtures, strict=False):
                 part = slice(begin, begin + m.n_components)
-                variance[part] = m.noise_variance
-                for j, A in enumerate(m.loadings, start=begin):
-                    columns[j, :l], singular[j], tilts[j] = _spanning_rows(A, l, variance[j : j + 1])
-                columns[part, l] = m.means - center
+                variance[part] = m.factors.noise[:, 0]
+                for j in (begin + m.live).tolist():  # what has no weight has no part in it, whatever its parameters
+                    columns[j, :l], singular[j], tilts[j] = _spanning_rows(
+                        m.loadings[j - begin], l, variance[j : j + 1]
+                    )
+                columns[part, l] = m.factors.means - center
                 log_const[part] = m.factors.log_norm + log_prior
                 sizes[part] = normaliser_sizes(m, float(np.exp(log_prior)))
         flat = columns.reshape(-1, d)

@@ -14,7 +14,7 @@ def cross_to_means(walk: DirectWalk, clf: BayesClassifier, rows: np.ndarray) -> 
     """For each of `rows` the nearest mean that is decided for another class than the sample, and the boundary on the
     straight way there, by bisection; nothing where no mean is.
     """
-    means = np.concatenate([m.means for m in clf.mixtures]).astype(np.float64)
+    means = np.concatenate([m.means[m.live] for m in clf.mixtures]).astype(np.float64)
     state, found = walk.state, []
     decided = clf.predict(means) if len(rows) else np.zeros(len(means))
     for i in rows:

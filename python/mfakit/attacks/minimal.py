@@ -262,9 +262,9 @@ def _factor_rows(clf: BayesClassifier) -> int:
 def _check_scales(clf: BayesClassifier) -> None:
     """The proof multiplies squares of lengths; beyond these scales they leave float64's range without a word."""
     for mixture in clf.mixtures:
-        center = mixture.factors.center
-        spread = max(float(np.abs(mixture.means - center).max()), float(np.abs(mixture.loadings).max(initial=0.0)))
-        sigmas = np.sqrt(mixture.noise_variance)
+        means, loadings, noise = (a[mixture.live] for a in (mixture.means, mixture.loadings, mixture.noise_variance))
+        spread = max(float(np.abs(means - mixture.factors.center).max()), float(np.abs(loadings).max(initial=0.0)))
+        sigmas = np.sqrt(noise)
         if not (sigmas.min() >= 1 / LARGEST_LENGTH and max(spread, float(sigmas.max())) <= LARGEST_LENGTH):
             raise ValueError(
                 f"certificates need noise of at least {1 / LARGEST_LENGTH:.0e} and lengths of at most "
