@@ -77,16 +77,11 @@ MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
   }
   double x = slope > 0.0 ? need / slope : 0.0;
   const double half = pole ? 0.5 / p.h_max : infinity_();
-  bool near = false;  // the root is in the half of (0, 1/h_max) that ends at the pole
-  if (pole) {
-    secular_sums(p, half, 0.5, &rise, &slope, &dual);
-    near = !(rise >= need);
-  }
-  // x is u = 1 - lambda h_max in (0, 1/2) near a pole, else lambda; `short_of` side: rise < need.
-  double reached = near ? 0.0 : half, short_of = near ? 0.5 : 0.0;
+  const bool near = pole && !(x > 0.0 && x < half);  // rise is convex: the root is at x or below
+  // x is u = 1 - lambda h_max in (0, 1) near a pole, else lambda; `short_of` side: rise < need.
+  double reached = near ? 0.0 : half, short_of = near ? 1.0 : 0.0;
   if (near) x = 1.0 - x * p.h_max;
-  if (near && !(x > 1e-3 && x < 0.5)) x = 1e-3;
-  if (!near && !(x < half)) x = 0.5 * half;
+  if (near && !(x > 1e-3 && x < 1.0)) x = 1e-3;
   for (int i = 0; i < 200; ++i) {  // wherever it stops, the bound holds
     root.lambda = near ? (1.0 - x) / p.h_max : x;
     root.u = near ? x : pole ? 1.0 - x * p.h_max : 1.0;
