@@ -81,6 +81,12 @@ def test_no_flip_is_below_lower(first: int) -> None:
     assert kinds == set(KINDS)
 
 
+def test_a_pole_far_beyond_the_root_costs_no_digits() -> None:
+    """Equal noise: 1 - λh was taken from the distance to that pole, and `lower` was above the radius by 1e-10."""
+    clf, X, _ = scaled_classifier(731)
+    check(clf, minimal_perturbation(clf, X, path="factor"), X, 731)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(100, 1100, 100))
 def test_no_flip_is_below_lower_on_either_path(first: int) -> None:

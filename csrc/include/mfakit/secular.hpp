@@ -27,9 +27,9 @@ struct SecularRoot {
   double q;      // at delta(lambda)
 };
 
-// 1 - lambda h_i without cancellation near the pole.
+// 1 - lambda h_i without cancellation: near the pole from u, elsewhere directly.
 MFAKIT_HD double one_minus(const Quadric& p, double lambda, double u, double h) {
-  return p.h_max > 0.0 ? ((p.h_max - h) + u * h) / p.h_max : 1.0 - lambda * h;
+  return p.h_max > 0.0 && lambda * h > 0.5 ? ((p.h_max - h) + u * h) / p.h_max : 1.0 - lambda * h;
 }
 
 // Rise S = q(delta(lambda)) - q0, its slope in lambda, and the dual's sum beta^2 / (1 - lambda h).
@@ -75,26 +75,28 @@ MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
     root.bound = infinity_();
     return root;
   }
-  // x is u = 1 - lambda h_max in (0, 1) where there is a pole, else lambda in (0, inf); `low` side: rise < need.
-  double reached = pole ? 0.0 : infinity_(), short_of = pole ? 1.0 : 0.0;
   double x = slope > 0.0 ? need / slope : 0.0;
-  if (pole) x = 1.0 - x * p.h_max;
-  if (pole && !(x > 1e-3 && x < 1.0)) x = 1e-3;
+  const double half = pole ? 0.5 / p.h_max : infinity_();
+  const bool near = pole && !(x > 0.0 && x < half);  // rise is convex: the root is at x or below
+  // x is u = 1 - lambda h_max in (0, 1) near a pole, else lambda; `short_of` side: rise < need.
+  double reached = near ? 0.0 : half, short_of = near ? 1.0 : 0.0;
+  if (near) x = 1.0 - x * p.h_max;
+  if (near && !(x > 1e-3 && x < 1.0)) x = 1e-3;
   for (int i = 0; i < 200; ++i) {  // wherever it stops, the bound holds
-    root.u = pole ? x : 1.0;
-    root.lambda = pole ? (1.0 - x) / p.h_max : x;
+    root.lambda = near ? (1.0 - x) / p.h_max : x;
+    root.u = near ? x : pole ? 1.0 - x * p.h_max : 1.0;
     secular_sums(p, root.lambda, root.u, &rise, &slope, &dual);
     root.q = rise - need;
     (rise < need ? short_of : reached) = x;
     if (fabs_(root.q) <= 1e-14 * need) break;
     const double step = 2.0 * rise / slope * (sqrt_(rise / need) - 1.0);
-    double next = pole ? x + step * p.h_max : x - step;
+    double next = near ? x + step * p.h_max : x - step;
     const double a = reached < short_of ? reached : short_of, b = reached < short_of ? short_of : reached;
     if (!(next > a && next < b)) {
       next = b == infinity_() ? 8.0 * a : a > 0.0 ? sqrt_(a * b) : 1e-3 * b;
     }
     // No number between the ends, at the pole (the hard case), or as good as at infinity.
-    if (next == x || (pole && next < 1e-18) || (!pole && next > 1e150)) break;
+    if (next == x || (near && next < 1e-18) || (!near && next > 1e150)) break;
     x = next;
   }
   const double bound = root.lambda * need - 0.5 * root.lambda * root.lambda * dual;
