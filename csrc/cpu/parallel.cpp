@@ -34,7 +34,8 @@ int startable_threads(int wanted) {
       const std::lock_guard<std::mutex> all_at_once(gate);
       threads.reserve(size_t(wanted - 1));
       try {
-        while (int(threads.size()) < wanted - 1) threads.emplace_back([&gate] { std::lock_guard<std::mutex> wait(gate); });
+        while (int(threads.size()) < wanted - 1)
+          threads.emplace_back([&gate] { std::lock_guard<std::mutex> wait(gate); });
       } catch (const std::system_error&) {  // no room for a stack, or too many threads
       }
     }

@@ -70,9 +70,11 @@ def replacing(path: PathLike) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{Path(path).suffix}")
     try:  # before there is a file: an interrupt may come as soon as there is
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        usual = temporary.stat().st_mode & 0o777
         yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())  # a power cut must not leave the new name with half of its content
+        temporary.chmod(usual)  # safetensors puts a private file in its place
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
