@@ -73,9 +73,8 @@ inline void define_guard(pybind11::module_& m) {
       .def(pybind11::init<pybind11::object, pybind11::object, pybind11::object>(), pybind11::arg("take"),
            pybind11::arg("undo"), pybind11::arg("translate") = pybind11::none())
       .def("__enter__", &Guard::enter)
-      .def("__exit__", [](Guard& self, const pybind11::object&, const pybind11::object& error, const pybind11::object&) {
-        self.exit(error);
-      });
+      .def("__exit__", [](Guard& self, const pybind11::object&, const pybind11::object& error,
+                          const pybind11::object&) { self.exit(error); });
 }
 
 }  // namespace mfakit

@@ -18,6 +18,11 @@ bool in_forked_child() { return forked_child; }
 void serial_after_fork() {
 #if defined(__unix__) || defined(__APPLE__)
   pthread_atfork(nullptr, nullptr, [] { forked_child = true; });
+  // The threads of libgomp's teams end by pthread_exit, which loads a library the first time, and ends the process
+  // where a limit of memory does not let it: so that the first time is now.
+  pthread_t thread;
+  const auto leave = [](void*) -> void* { pthread_exit(nullptr); };
+  if (pthread_create(&thread, nullptr, leave, nullptr) == 0) pthread_join(thread, nullptr);
 #endif
 }
 
@@ -34,7 +39,8 @@ int startable_threads(int wanted) {
       const std::lock_guard<std::mutex> all_at_once(gate);
       threads.reserve(size_t(wanted - 1));
       try {
-        while (int(threads.size()) < wanted - 1) threads.emplace_back([&gate] { std::lock_guard<std::mutex> wait(gate); });
+        while (int(threads.size()) < wanted - 1)
+          threads.emplace_back([&gate] { std::lock_guard<std::mutex> wait(gate); });
       } catch (const std::system_error&) {  // no room for a stack, or too many threads
       }
     }
