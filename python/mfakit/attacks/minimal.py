@@ -20,7 +20,7 @@ component j.
 
 The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
 point that is returned is verified to flip the decision in float64, and its norm is `upper`. Where the bracket stays
-open by more than 1e-3 the gradient attack is tried from x in several step sizes, and what is nearer, or the point
+open by more than 2e-4 the gradient attack is tried from x in several step sizes, and what is nearer, or the point
 itself where the way to it is not perpendicular to the boundary, is moved down along the boundary
 (:mod:`mfakit.attacks.shorten`).
 

@@ -14,13 +14,15 @@ import numpy as np
 from .._threads import single_threaded_products
 from ..bayes import BayesClassifier
 from ._general_model import Array, Components
-from ._general_search import CLOSED, Search
+from ._general_search import Search
 from .coordinates import FactorCoordinates
 from .victims import MixtureVictim
 from .walk import DirectWalk, FactorWalk, Steps
 
 __all__ = ["shorten"]
 
+# Relative gap above which it is worth looking; those of symmetric models stay below half of it.
+OPEN = 2e-4
 # Steps are 2^-k of the best length known, rounded up to a power of two: from 1/8 or 1/4 of it down to 1/128 or 1/64.
 FINENESS = (3, 4, 5, 6, 7)
 # Those of a walk in d features, where a step costs a hundred times more.
@@ -48,7 +50,7 @@ def shorten(
     state = search.state
     with np.errstate(invalid="ignore"):
         upper = np.where(state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
-        is_open = ~state.already_wrong & np.isfinite(X).all(axis=1) & (lower < (1.0 - CLOSED) * upper)
+        is_open = ~state.already_wrong & np.isfinite(X).all(axis=1) & (lower < (1.0 - OPEN) * upper)
     with single_threaded_products():  # the same bits with any number of threads
         for i in np.flatnonzero(is_open):
             x, y, here = X[i : i + 1].astype(np.float64), state.y[i : i + 1], search.here[i : i + 1]
