@@ -137,7 +137,7 @@ def test_samples_and_noise_within_what_can_be() -> None:
                 draw(n)
         assert len(draw(np.int64(3), rng=0)[0]) == 3
     for sigma in (0.0, -1.0, 1e-200, 1e200, np.inf, np.nan):
-        with pytest.raises(ValueError, match="sigma must be positive, from 1e-150 to 1e150, got"):
+        with pytest.raises(ValueError, match="sigma must be positive, a number from 1e-150 to 1e150, got"):
             clf.symmetric(sigma)
     for rounds in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="rounds must be a positive integer, got"):
@@ -206,12 +206,17 @@ def test_out_is_an_array() -> None:
         clf.decision_function(samples(clf), out=[0.0] * 23)
 
 
-def test_a_sample_that_no_class_explains_has_even_odds() -> None:
+def test_a_sample_whose_squares_leave_float64_belongs_to_the_likelier_class() -> None:
     clf = classifier()
-    far = np.full((2, 7), 1e200)
-    np.testing.assert_array_equal(clf.decision_function(far), [0.0, 0.0])
-    np.testing.assert_array_equal(clf.predict_proba(far), np.full((2, 2), 0.5))
+    far, less_far = (np.full((2, 7), length) for length in (1e200, 1e100))
+    decision = clf.decision_function(far)
+    np.testing.assert_array_equal(np.isinf(decision), True)
+    np.testing.assert_array_equal(np.sign(decision), np.sign(clf.decision_function(less_far)))
+    np.testing.assert_array_equal(clf.predict_proba(far)[:, 1], decision > 0)
     np.testing.assert_array_equal(mfakit.point_subspace_distances(far, clf.mixtures[0]), np.full((2, 3), np.inf))
+    twins = mfakit.BayesClassifier([clf.mixtures[0], clf.mixtures[0].replace()])
+    np.testing.assert_array_equal(twins.decision_function(far), [0.0, 0.0])
+    np.testing.assert_array_equal(twins.predict_proba(far), np.full((2, 2), 0.5))
 
 
 @pytest.mark.parametrize("attack", [gradient_attack, minimal_perturbation])

@@ -171,7 +171,7 @@ class Complex(nn.Module):
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"model": object()}, TypeError, "object cannot be attacked"),
+        ({"model": object()}, TypeError, "object is not recognised as a linear classifier"),
         ({"model": Net().train()}, ValueError, r"Net is in training mode; call .eval\(\)"),
         ({"model": nn.Sequential(nn.Linear(10, 2), nn.Dropout()).eval().append(nn.Dropout())}, ValueError, "part '2'"),
         ({"model": nn.Linear(10, 1).eval()}, ValueError, r"two or more classes, got \(2, 1\) for 2 samples"),

@@ -235,7 +235,7 @@ def test_no_samples() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"clf": object()}, TypeError, "cannot be attacked by gradient"),
+        ({"clf": object()}, TypeError, "object is not recognised as a linear classifier"),
         ({"X": np.full((1, 5), np.nan)}, ValueError, "X has NaN or inf, first in row 0"),
         ({"X": np.zeros((1, 4))}, ValueError, r"\[n, 5\]"),
         ({"y": [2]}, ValueError, "classes 0 to 1"),
