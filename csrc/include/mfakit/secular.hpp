@@ -27,9 +27,10 @@ struct SecularRoot {
   double q;      // at delta(lambda)
 };
 
-// 1 - lambda h_i without cancellation: near the pole from u, elsewhere directly.
-MFAKIT_HD double one_minus(const Quadric& p, double lambda, double u, double h) {
-  return p.h_max > 0.0 && lambda * h > 0.5 ? ((p.h_max - h) + u * h) / p.h_max : 1.0 - lambda * h;
+// 1 / (1 - lambda h_i) without cancellation: near the pole from u, elsewhere directly; one division either way.
+MFAKIT_HD double inverse_one_minus(const Quadric& p, double lambda, double u, double h) {
+  const bool near = p.h_max > 0.0 && lambda * h > 0.5;
+  return (near ? p.h_max : 1.0) / (near ? (p.h_max - h) + u * h : 1.0 - lambda * h);
 }
 
 // Rise S = q(delta(lambda)) - q0, its slope in lambda, and the dual's sum beta^2 / (1 - lambda h).
@@ -37,7 +38,7 @@ MFAKIT_HD void secular_sums(const Quadric& p, double lambda, double u, double* r
   double s = 0.0, ds = 0.0, g = 0.0;
   for (index_t i = 0; i < p.count; ++i) {
     if (p.beta2[i] == 0.0) continue;
-    const double inverse = 1.0 / one_minus(p, lambda, u, p.h[i]);
+    const double inverse = inverse_one_minus(p, lambda, u, p.h[i]);
     const double t = p.beta2[i] * inverse * inverse;
     s += t * lambda * (1.0 - 0.5 * lambda * p.h[i]);
     ds += t * inverse;

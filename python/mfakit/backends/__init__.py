@@ -7,6 +7,7 @@ function per name in :data:`TABLE`, all with the signatures of :mod:`~mfakit.bac
 from __future__ import annotations
 
 import logging
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -30,11 +31,16 @@ def why_missing(name: str) -> str | None:
     if name not in BACKENDS:
         return f"there is no such backend; there are {', '.join((*BACKENDS, 'cuda'))}"
     try:
-        import_module(f".{name}_ops", __name__)
+        _operations(name)
     except ImportError as error:
         reason = "the compiled extension mfakit._native is not installed (no C++ compiler at installation?)"
         return f"{reason}: {error}" if name == "native" else f"{name} does not import: {error}"
     return None
+
+
+@cache  # importing what is there already would take a quarter of a call for one sample
+def _operations(name: str) -> ModuleType:
+    return import_module(f".{name}_ops", __name__)
 
 
 def available() -> list[str]:
@@ -65,7 +71,7 @@ def get_backend(name: str = "auto", device: str | None = None) -> ModuleType:
     reason = why_missing(name)
     if reason is not None:
         raise BackendUnavailable(f"{name}: {reason}; available: {', '.join(available())}")
-    return import_module(f".{name}_ops", __name__)
+    return _operations(name)
 
 
 def get_arrays(ops: ModuleType, device: str | None = None) -> Host:
