@@ -18,6 +18,7 @@ from .._options import Options
 from .._threads import errstate
 from ..backends import get_arrays, get_backend
 from ..bayes import BayesClassifier
+from ..decisions import settle
 from ..evaluator import Evaluator
 
 __all__ = ["PROBES", "Choice", "Confirmed", "GradientVictim", "MixtureVictim", "Strict"]
@@ -52,7 +53,7 @@ class MixtureVictim:
         ops = get_backend(options.backend, device)
         self.arrays = get_arrays(ops, device)
         options = replace(options, check_finite=False)  # the door has checked X
-        self.n_classes, self.n_features = clf.n_classes, clf.n_features
+        self.clf, self.n_classes, self.n_features = clf, clf.n_classes, clf.n_features
         self.ops, self.threads = ops, options.threads
         self.heed: Callable[[], None] = lambda: None  # raises where the attack has been given up
         self._evaluators = [Evaluator(m.factors, ops, np.float64, rows, options) for m in clf.mixtures]
@@ -75,7 +76,9 @@ class MixtureVictim:
     final = strict
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
-        """log prior_c p_c(x) [n, C], and the most likely component of the true class and of any other at x."""
+        """log prior_c p_c(x) [n, C], less a number for samples so far away that only differences tell the classes apart
+        (they decide as `predict` does), and the most likely component of the true class and of any other at x.
+        """
         joint = np.empty((len(X), self.n_classes))
         best = np.empty((len(X), self.n_classes), np.int64)
         height = np.empty_like(joint)
@@ -88,6 +91,7 @@ class MixtureVictim:
             joint[:, c] = self.arrays.to_host(total) + self._log_priors[c]
             best[:, c] = self.arrays.to_host(log_prob.argmax(axis=1))
             height[:, c] = self.arrays.to_host(log_prob.max(axis=1)) + self._log_priors[c]
+        settle(joint, self.clf, X)
         height[rows, y] = -np.inf
         choice = Choice(len(X))
         choice.target_class = height.argmax(axis=1)
