@@ -17,9 +17,9 @@ import numpy as np
 import mfakit
 from benchmarks.common import save
 from mfakit import bench
+from mfakit._io.report import jsonable
 from mfakit.backends import get_arrays, get_backend, why_missing
 from mfakit.fit import Statistics
-from mfakit.report import jsonable
 
 EDGE = 8192  # of a square product
 COPY_BYTES = 2**30

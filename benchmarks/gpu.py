@@ -16,8 +16,8 @@ import numpy as np
 import mfakit
 from benchmarks.common import save
 from mfakit import bench
+from mfakit._io.report import jsonable
 from mfakit.backends import why_missing
-from mfakit.report import jsonable
 
 SIZES = ("digits-gpu", "faces-gpu")
 # Samples that torch.distributions is given: it makes [n, k, d] arrays, several at a time.

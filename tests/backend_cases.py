@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from support import random_mfa, rtol
 
 import mfakit
-from mfakit import evaluator, subspaces
 from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.backends import TABLE, numpy_ops
-from mfakit.factors import Factors
+from mfakit.mixture import evaluator, subspaces
+from mfakit.mixture.factors import Factors
 
 Array = NDArray[Any]
 

@@ -17,7 +17,8 @@ from emulator.engine import ORDERS, EmulatedEngine
 from support import EMULATE
 
 import mfakit
-from mfakit.backends import BACKENDS, _cuda_engine, why_missing
+from mfakit.backends import BACKENDS, why_missing
+from mfakit.backends._cuda import engine as _cuda_engine
 
 
 def pytest_report_header() -> list[str]:

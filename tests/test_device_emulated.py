@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine, OutOfMemoryError
 from emulator.fake_cupy import DeviceArray, Waits
+from mfakit._arrays.rows.options import Options
+from mfakit._arrays.rows.rows import RowBlocks
 from support import close, device_model, random_mfa
 
 import mfakit
 from mfakit import bench
-from mfakit._arrays import RowBlocks
-from mfakit._options import Options
-from mfakit.backends import _cuda_engine, get_arrays, get_backend
+from mfakit.backends import get_arrays, get_backend
+from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends.cuda_arrays import Cuda
 from mfakit.fit import Statistics
 
@@ -97,7 +98,7 @@ def test_a_missing_barrier_is_found(emulated: Any, tmp_path: Path) -> None:
     """The emulator sees what a device may hide: without its barriers a block's sum is wrong in some order."""
     from emulator import engine as module
 
-    from mfakit.backends import _cuda_source
+    from mfakit.backends._cuda import source as _cuda_source
 
     source = _cuda_source.flatten("attack")
     broken = source.replace(

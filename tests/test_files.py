@@ -17,7 +17,7 @@ import pytest
 from support import parameters, random_mfa
 
 import mfakit
-from mfakit import files
+from mfakit._io import tensor_files as files
 
 WRITER = """
 import sys, numpy as np, mfakit

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mfakit._threads.process.process import Guard, _Guard
 
 import mfakit
-from mfakit import _threads
-from mfakit._threads import Guard, _Guard
+from mfakit._threads.process import process as _threads
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -56,32 +56,32 @@ cnn = classifiers.CNN(**images)
 trades = classifiers.TRADES(**images)
 walk = dict(step_size=1e-9, max_steps=10**5)
 RUNS = {
-    "log_prob": ("mfakit.evaluator:Evaluator.center", lambda: mfa.log_prob(X, block_rows=20, n_threads=1)),
-    "log_prob in threads": ("mfakit.evaluator:Evaluator.center", lambda: mfa.log_prob(X, **many)),
-    "gradients in threads": ("mfakit.evaluator:Evaluator.gradient", lambda: clf.decision_gradient(X, **many)),
-    "impute": ("mfakit.latent:factorize", lambda: mfa.impute(X[:200], rng.random((200, 60)) > 0.5)),
-    "direct attack": ("mfakit.attacks.victims:MixtureVictim.direction",
+    "log_prob": ("mfakit.mixture.evaluator:Evaluator.center", lambda: mfa.log_prob(X, block_rows=20, n_threads=1)),
+    "log_prob in threads": ("mfakit.mixture.evaluator:Evaluator.center", lambda: mfa.log_prob(X, **many)),
+    "gradients in threads": ("mfakit.mixture.evaluator:Evaluator.gradient", lambda: clf.decision_gradient(X, **many)),
+    "impute": ("mfakit.mixture.latent:factorize", lambda: mfa.impute(X[:200], rng.random((200, 60)) > 0.5)),
+    "direct attack": ("mfakit.attacks.models.bayes:MixtureVictim.direction",
                       lambda: attacks.gradient_attack(clf, X[:50], path="direct", n_threads=1, **walk)),
-    "direct attack in threads": ("mfakit.attacks.victims:MixtureVictim.direction",
+    "direct attack in threads": ("mfakit.attacks.models.bayes:MixtureVictim.direction",
                                  lambda: attacks.gradient_attack(clf, X[:50], path="direct", n_threads=2, **walk)),
-    "factor attack": ("mfakit.attacks.walk:FactorWalk.run",
+    "factor attack": ("mfakit.attacks.gradient.walk:FactorWalk.run",
                       lambda: attacks.gradient_attack(clf, X, path="factor", step_size=1.0, **alone)),
-    "factor attack in threads": ("mfakit.attacks.walk:FactorWalk.run",
+    "factor attack in threads": ("mfakit.attacks.gradient.walk:FactorWalk.run",
                                  lambda: attacks.gradient_attack(clf, X, path="factor", step_size=1.0, **many)),
-    "brackets": ("mfakit.attacks.minimal:GeneralSearch.bracket",
+    "brackets": ("mfakit.attacks.minimal.attack:GeneralSearch.bracket",
                  lambda: attacks.minimal_perturbation(diagonal, X[:400])),
-    "distances": ("mfakit.subspaces:_by_qr", lambda: mfakit.subspace_distances(
+    "distances": ("mfakit.mixture.subspaces:_by_qr", lambda: mfakit.subspace_distances(
         mfa.replace(weights=np.full(4, 0.25)), mfa.replace(means=mfa.means + 1e-9), reduce="min")),
     "EM": ("mfakit.fit.workers:Evaluator.__call__", lambda: em.fit(X)),
     "EM in threads": ("mfakit.fit.workers:Evaluator.__call__", lambda: threaded.fit(X)),
     "steps of EM": ("mfakit.fit.em:maximization", lambda: em.fit(X[:100])),
     "SGD": ("mfakit.fit.sgd:_step", lambda: sgd.fit(X)),
-    "SVM": ("mfakit.classifiers._gamma_path:_Study.__call__", lambda: svm.fit(X[:200], y[:200])),
-    "CNN": ("mfakit.classifiers.training:_gradient", lambda: cnn.fit(X, y)),
-    "TRADES": ("mfakit.classifiers.training:_gradient", lambda: trades.fit(X, y)),
-    "Carlini and Wagner": ("mfakit.attacks._cw_network:Network.descend",
+    "SVM": ("mfakit.classifiers.svm.gamma_path:_Study.__call__", lambda: svm.fit(X[:200], y[:200])),
+    "CNN": ("mfakit.classifiers.networks.training:_gradient", lambda: cnn.fit(X, y)),
+    "TRADES": ("mfakit.classifiers.networks.training:_gradient", lambda: trades.fit(X, y)),
+    "Carlini and Wagner": ("mfakit.attacks.carlini_wagner.network:Network.descend",
                            lambda: attacks.carlini_wagner_l2(clf, X[:8], bounds=None)),
-    "theorem 2": ("mfakit.attacks.minimal:FactorSearch.bracket",
+    "theorem 2": ("mfakit.attacks.minimal.attack:FactorSearch.bracket",
                   lambda: mfakit.theory.validate_theorem2(clf, n=5)),
 }
 """

@@ -11,7 +11,8 @@ from scipy.stats import chi2, norm
 from support import parameters, random_mfa, rtol
 
 import mfakit
-from mfakit import _reference, sampling
+from mfakit import _reference
+from mfakit.mixture import sampling
 
 Array = NDArray[Any]
 

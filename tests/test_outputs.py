@@ -13,8 +13,8 @@ import pytest
 from support import random_mfa
 
 import mfakit
-from mfakit._outputs import output_file, output_folder, recorded_outputs, replacing
-from mfakit.report import write_json, write_text
+from mfakit._io.outputs import output_file, output_folder, recorded_outputs, replacing
+from mfakit._io.report import write_json, write_text
 
 posix = pytest.mark.skipif(os.name != "posix", reason="symbolic links and pipes")
 
@@ -115,7 +115,7 @@ def test_output_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_old_file_stays_while_the_new_one_is_written(tmp_path: Path) -> None:
     path = tmp_path / "f.txt"
     write_text(path, "old")
-    with mfakit.report.replacing(path) as temporary:
+    with mfakit._io.report.replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old\n"
         assert temporary.suffix == ".txt"
@@ -126,7 +126,7 @@ def test_the_old_file_stays_while_the_new_one_is_written(tmp_path: Path) -> None
 HOLDER = """
 import sys
 from pathlib import Path
-from mfakit._outputs import replacing
+from mfakit._io.outputs import replacing
 
 with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")

@@ -15,7 +15,7 @@ import pytest
 from support import blobs, random_mfa
 
 import mfakit
-from mfakit._progress import open_bar
+from mfakit._io.progress import open_bar
 from mfakit.experiments import bayes
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfakit.report import Table, environment, jsonable, number, percent, replacing, write_json, write_text
+from mfakit._io.report import (
+    Table,
+    environment,
+    jsonable,
+    number,
+    percent,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_numbers_and_shares_as_text() -> None:

@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mfakit._arrays.rows.options import Options
+from mfakit._threads.process.rows import Crew, open_crew, plan_crew, useful_threads
 from numpy.typing import NDArray
 from support import random_mfa
 from threadpoolctl import threadpool_info
 
 import mfakit
-from mfakit import _shares, _threads
-from mfakit._options import Options
-from mfakit._shares import Crew, open_crew, plan_crew, useful_threads
-from mfakit.attacks import blocks, victims
+from mfakit._threads.process import process as _threads
+from mfakit._threads.process import rows as _shares
+from mfakit.attacks import blocks
+from mfakit.attacks.models import bayes as victims
 
 Array = NDArray[Any]
 
@@ -229,7 +231,7 @@ def test_an_ending_interpreter_shares_nothing() -> None:
         "_shares.unheld_product_threads = lambda: 2\n"
         "mfa = mfakit.MFA([1.0], np.zeros((1, 300)), np.ones((1, 300, 3)), 0.5)\n"
         "X = np.ones((60_000, 300), np.float32)\n"
-        "assert _shares.plan_crew(60_000, 300, 4, 16_384, mfakit._options.Options(n_threads=2))[0] == 2\n"
+        "assert _shares.plan_crew(60_000, 300, 4, 16_384, mfakit._arrays.options.Options(n_threads=2))[0] == 2\n"
         "atexit.register(lambda: print(mfa.log_prob(X, n_threads=2).shape))\n"
     )
     path = os.pathsep.join(sys.path)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from support import random_mfa
 
 import mfakit
-from mfakit import _reference, subspaces
+from mfakit import _reference
 from mfakit.backends import get_arrays, get_backend
+from mfakit.mixture import subspaces
 
 Array = NDArray[Any]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mfakit._threads.process.process import product_threads, single_threaded_products
 from numpy.typing import NDArray
 
 import mfakit
-from mfakit import _threads
-from mfakit._threads import product_threads, single_threaded_products
+from mfakit._threads.process import process as _threads
 from mfakit.backends import BACKENDS, why_missing
 
 Array = NDArray[Any]
@@ -85,7 +85,7 @@ def test_a_child_of_a_process_that_used_torch_does_not_hang(parent: str, child: 
 @needs_fork
 def test_a_child_without_libgomp_keeps_its_threads() -> None:
     """Servers fork before they import anything, and lose nothing by it."""
-    inside = "from mfakit._threads import forked; os._exit(3 if forked() else 0)"
+    inside = "from mfakit._threads.process import forked; os._exit(3 if forked() else 0)"
     assert run_python(IN_CHILD.format(before="", inside=inside)).stdout == "0\n"
     assert run_python(IN_CHILD.format(before="import mfakit", inside=inside)).stdout == f"{3 << 8}\n"
 
@@ -199,7 +199,7 @@ def test_calls_that_overlap_leave_the_threads_of_products(what: str, monkeypatch
     """Another thread's limit is met at the beginning, and gone at the end."""
     from sklearn.cluster import KMeans
 
-    from mfakit.classifiers import _gamma_path as path
+    from mfakit.classifiers.svm.machines import gamma_path as path
 
     inside, alone = threading.Event(), threading.Event()
 

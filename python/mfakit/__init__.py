@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import BackendUnavailable
 from ._version import __version__
-from .bayes import BayesClassifier
-from .mfa import MFA
-from .subspaces import point_subspace_distances, subspace_distances
+from .bayes.classifier import BayesClassifier
+from .mixture.mfa import MFA
+from .mixture.subspaces import point_subspace_distances, subspace_distances
 
 if TYPE_CHECKING:
     from . import attacks, classifiers, datasets, theory, torch

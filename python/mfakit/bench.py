@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import report
-from ._progress import open_bar
+from ._io import report
+from ._io.progress import open_bar
 from .backends import get_arrays, get_backend
-from .backends.host import Host
-from .bayes import BayesClassifier
-from .mfa import MFA
+from .backends.host_arrays import Host
+from .bayes.classifier import BayesClassifier
+from .mixture.mfa import MFA
 
 __all__ = ["SIZES", "BenchReport", "Limits", "Measurement", "Size", "run"]
 
@@ -203,7 +203,7 @@ def run(
     Parameters
     ----------
     backend : str
-        As in :class:`mfakit._options.Options`.
+        As in :class:`mfakit._arrays.options.Options`.
     size : str or Size
         One of :data:`SIZES`.
     rounds : int
@@ -282,7 +282,7 @@ def _cases(bench: _Bench) -> list[Case]:
 
 
 def _subspace_cases(bench: _Bench, mfa: MFA, other: MFA) -> list[Case]:
-    from .subspaces import subspace_distances
+    from .mixture.subspaces import subspace_distances
 
     _, d, k, l = bench.size
     repeats = 10 if bench.arrays.is_device and k >= 100 else 1

@@ -9,8 +9,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from ._arguments import Parser
-from ._messages import one_line
+from ._io.arguments import Parser
+from ._io.messages import one_line
 from ._version import __version__
 from .commands import attack, bench, certify, distances, fit, info, reproduce, sample, train
 

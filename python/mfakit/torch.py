@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._threads import errstate, forked, single_threaded_products
+from ._threads.process import errstate, forked, single_threaded_products
 from ._torch_parts import as_image_shape, as_mfa, equal, make_buffer, numbers, unchanged, versions
-from .bayes import BayesClassifier
-from .classifiers._forms import LinearForm
-from .classifiers._recognise import is_module, machine_form
-from .mfa import MFA
+from .bayes.classifier import BayesClassifier
+from .classifiers.recognise.forms import LinearForm
+from .classifiers.recognise.recognise import is_module, machine_form
+from .mixture.mfa import MFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
 

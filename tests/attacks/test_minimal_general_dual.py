@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mfakit.attacks.minimal.attack.components import Components, Sample
+from mfakit.attacks.minimal.attack.lagrangian import Curvature, Lagrangian
 from minimal_cases import diagonal_classifier
 
-from mfakit.attacks import _general_roots
-from mfakit.attacks._general_dual import Curvature, Lagrangian
-from mfakit.attacks._general_model import Components, Sample
+from mfakit.attacks.minimal.attack import roots as _general_roots
 
 
 @pytest.mark.parametrize("seed", range(30))

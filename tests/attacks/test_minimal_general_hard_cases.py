@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mfakit.attacks.minimal.attack.components import Components, Sample
+from mfakit.attacks.minimal.attack.lagrangian import Lagrangian
 from minimal_cases import diagonal_classifier, general, slsqp_radius, spheres
 
 import mfakit
-from mfakit.attacks import _general_roots
-from mfakit.attacks._general_dual import Lagrangian
-from mfakit.attacks._general_model import Components, Sample
+from mfakit.attacks.minimal.attack import roots as _general_roots
 
 
 @pytest.mark.parametrize("d", [1, 3])

@@ -11,7 +11,8 @@ import pytest
 from minimal_cases import diagonal_classifier, general, spheres
 
 import mfakit
-from mfakit.attacks import minimal, minimal_perturbation
+from mfakit.attacks import minimal_perturbation
+from mfakit.attacks.minimal.attack import attack as minimal
 
 
 def test_inputs_of_every_kind() -> None:

@@ -35,9 +35,9 @@ from support import close, random_mfa
 from threadpoolctl import threadpool_limits
 
 import mfakit
-from mfakit import density, subspaces
 from mfakit.backends import BACKENDS, TABLE, available, get_backend, numpy_ops, why_missing
 from mfakit.backends.walk_ends import ENDS
+from mfakit.mixture import density, subspaces
 
 Array = NDArray[Any]
 
@@ -375,7 +375,8 @@ def _double(start: int, stop: int, values: Array, out: Array) -> None:
 def test_numba_works_when_the_cache_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core import caching
 
-    from mfakit.backends import _numba_kernels, numba_ops
+    from mfakit.backends import numba_ops
+    from mfakit.backends._numba import kernels as _numba_kernels
 
     attempts = []
 
@@ -393,7 +394,8 @@ def test_numba_works_when_the_cache_cannot_be_written(monkeypatch: pytest.Monkey
 def test_numba_kernels_cannot_write_to_inputs() -> None:
     import numba
 
-    from mfakit.backends import _numba_kernels, numba_ops
+    from mfakit.backends import numba_ops
+    from mfakit.backends._numba import kernels as _numba_kernels
 
     (frozen,) = numba_ops._read(np.zeros(3))
     assert not frozen.flags.writeable

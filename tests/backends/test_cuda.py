@@ -12,7 +12,7 @@ from backend_cases import CASES, SIZES, Case, Model, assert_equal, combinations,
 
 from mfakit.backends import cuda_ops, numpy_ops
 from mfakit.backends.cuda_arrays import current
-from mfakit.backends.host import HOST
+from mfakit.backends.host_arrays import HOST
 
 # The emulator switches fibers at every barrier; the cases' own sizes are small enough, but for this one.
 SMALL = {**SIZES, "usual": (21, 3, 70, 5)}

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.fake_cupy import DeviceArray, FakeCupy
+from mfakit._arrays.rows.rows import wrap_like
 
 import mfakit
-from mfakit._arrays import wrap_like
-from mfakit.backends import _cuda_engine, _cuda_runtime
-from mfakit.backends._cuda_engine import CupyEngine
+from mfakit.backends._cuda import engine as _cuda_engine
+from mfakit.backends._cuda import runtime as _cuda_runtime
+from mfakit.backends._cuda.engine import CupyEngine
 
 
 def _matrix(pointer: int, rows: int, columns: int, leading: int, dtype: Any) -> Any:

@@ -17,7 +17,8 @@ from emulator.engine import EmulatedEngine
 from emulator.fake_cupy import DeviceArray
 from support import random_mfa
 
-from mfakit.backends import _cuda_engine, cuda_ops
+from mfakit.backends import cuda_ops
+from mfakit.backends._cuda import engine as _cuda_engine
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from backend_cases import CASES, Model, run
 from emulator.engine import EmulatedEngine
 from emulator.fake_cupy import FakeCupy
 
-from mfakit.backends import TABLE, _cuda_engine, _cuda_source, cuda_ops
+from mfakit.backends import TABLE, cuda_ops
+from mfakit.backends._cuda import engine as _cuda_engine
+from mfakit.backends._cuda import source as _cuda_source
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 # (l0, l1) decide the one size that is known at compilation, of (d, k, l) = (784, 50, 6) and (12,288, 200, 10).

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from emulator.fake_streams import LateArray, LateCupy
 
-from mfakit.backends import _upload
-from mfakit.backends._upload import Uploader
+from mfakit.backends._cuda import upload as _upload
+from mfakit.backends._cuda.upload import Uploader
 
 
 @pytest.fixture(params=[0, 1, 2])

@@ -13,8 +13,9 @@ import mfakit
 
 torch = pytest.importorskip("torch")
 
-from mfakit.classifiers import CNN, _layout  # noqa: E402 (needs torch)
-from mfakit.classifiers._layout import Layout, as_image_shape  # noqa: E402 (needs torch)
+from mfakit.classifiers import CNN
+from mfakit.classifiers.networks import layout as _layout  # noqa: E402 (needs torch)
+from mfakit.classifiers.networks.layout import Layout, as_image_shape  # noqa: E402 (needs torch)
 
 EXPECTED_FAILURES = {
     "check_classifiers_classes": "expects string labels: mfakit's attacks and files know integer classes only",
@@ -57,7 +58,7 @@ def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
 def test_strides_are_evenly_spaced_and_double_the_width(shape: Any, depth: int, expected: list[Any]) -> None:
     layout = Layout(shape, 2, 32, depth)
     assert [(layer.n_out, layer.stride, layer.height) for layer in layout.layers] == expected
-    from mfakit.classifiers.network import Network
+    from mfakit.classifiers.networks.network import Network
 
     network = Network(layout, 0.2, np.random.default_rng(0))
     assert {name: tuple(value.shape) for name, value in network.state_dict().items()} == layout.shapes()

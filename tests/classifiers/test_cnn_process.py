@@ -57,7 +57,7 @@ def test_torchs_settings_change_nothing() -> None:
 
 
 def test_the_order_of_overlapping_threads_does_not_matter_for_settings() -> None:
-    from mfakit.classifiers.network import settled
+    from mfakit.classifiers.networks.network import settled
 
     x, layer = torch.randn(64, 4096, generator=torch.Generator().manual_seed(0)), torch.ones(4096, 64) / 3
     exact = x @ layer
@@ -88,7 +88,7 @@ def test_the_order_of_overlapping_threads_does_not_matter_for_settings() -> None
 
 
 def test_memory_that_is_not_there_is_a_memory_error() -> None:
-    from mfakit.classifiers.network import settled
+    from mfakit.classifiers.networks.network import settled
 
     cpu = torch.device("cpu")
     with pytest.raises(MemoryError, match="a network on cpu ran out of memory; lower batch_size"), settled(cpu):

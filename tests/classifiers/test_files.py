@@ -17,8 +17,8 @@ import mfakit
 
 torch = pytest.importorskip("torch")
 
+from mfakit._io.tensor_files import write_tensors  # noqa: E402
 from mfakit.classifiers import CNN, TRADES, load  # noqa: E402
-from mfakit.files import write_tensors  # noqa: E402
 
 Array = NDArray[Any]
 TINY: dict[str, Any] = {"width": 2, "depth": 2, "epochs": 1, "batch_size": 16, "device": "cpu"}

@@ -13,7 +13,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from svm_cases import BOTH, BOTH_IDS, data
 
-from mfakit.classifiers import RBFSVM, LinearSVM, _gram
+from mfakit.classifiers import RBFSVM, LinearSVM
+from mfakit.classifiers.svm.machines import gram as _gram
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)

@@ -11,8 +11,8 @@ from sklearn.base import clone
 from svm_cases import BOTH_IDS, Array, data
 
 import mfakit
+from mfakit._io.tensor_files import read_tensors, write_tensors
 from mfakit.classifiers import RBFSVM, LinearSVM
-from mfakit.files import read_tensors, write_tensors
 
 
 @pytest.mark.parametrize("svm", [LinearSVM(C=2.0), RBFSVM(accuracy_threshold=0.3, gammas=[0.01, 0.1], random_state=0)],

@@ -34,8 +34,9 @@ def test_the_largest_accurate_gamma_is_found_and_the_path_is_kept() -> None:
 
 def test_the_path_is_that_of_single_fits() -> None:
     """Accuracy and robustness of one γ, by scikit-learn and by the public attack on the same held-out samples."""
+    from mfakit.classifiers.svm.machines.gamma_path import stratified_split
+
     from mfakit.classifiers._checks import as_generator
-    from mfakit.classifiers._gamma_path import stratified_split
 
     X, y = rings()
     found = RBFSVM(accuracy_threshold=0.0, random_state=3, gammas=[0.5], n_attacked=15).fit(X, y).gamma_path_

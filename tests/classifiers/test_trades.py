@@ -13,7 +13,7 @@ import mfakit
 torch = pytest.importorskip("torch")
 
 from mfakit.classifiers import CNN, TRADES  # noqa: E402
-from mfakit.classifiers.trades import TradesLoss, kl_divergence  # noqa: E402
+from mfakit.classifiers.networks.trades import TradesLoss, kl_divergence  # noqa: E402
 
 Array = NDArray[Any]
 TINY: dict[str, Any] = {"width": 4, "depth": 1, "epochs": 3, "batch_size": 20, "device": "cpu"}

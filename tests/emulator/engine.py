@@ -1,4 +1,4 @@
-"""The real ``.cu`` files on the CPU, in the place of the CUDA device (mfakit.backends._cuda_engine.install)."""
+"""The real ``.cu`` files on the CPU, in the place of the CUDA device (mfakit.backends._cuda.engine.install)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mfakit.backends import _cuda_source
+from mfakit.backends._cuda import source as _cuda_source
 
 from .fake_cupy import DeviceArray, FakeCupy, unwrap
 
@@ -82,7 +82,7 @@ class _Uploader:
 
 
 class EmulatedEngine:
-    """The interface of mfakit.backends._cuda_engine.CupyEngine."""
+    """The interface of mfakit.backends._cuda.engine.CupyEngine."""
 
     def __init__(
         self, folder: Path | None = None, order: str = "forward", sanitize: bool = False, threads: int = 64

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("torch")
 
 import mfakit
+from mfakit._io.tensor_files import read_tensors
 from mfakit.cli import main
 from mfakit.experiments import _table1_units, load_experiment, table1
 from mfakit.experiments._units import Store, Trained, digest_of_model
-from mfakit.files import read_tensors
 
 PARAMETERS = {
     "cnn": {"width": 4, "depth": 2, "epochs": 4, "batch_size": 20, "n_threads": 1},

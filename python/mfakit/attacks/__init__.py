@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .carlini_wagner import carlini_wagner_l2
-from .gradient import gradient_attack
-from .minimal import MinimalResult, minimal_perturbation
+from .carlini_wagner.attack import carlini_wagner_l2
+from .gradient.attack import gradient_attack
+from .minimal.attack import MinimalResult, minimal_perturbation
 from .result import AttackResult
 
 __all__ = [

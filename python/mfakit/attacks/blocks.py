@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import RowBlocks
-from .._options import Options
-from .._shares import careful_products, open_crew, useful_threads
-from ..backends.host import Host
-from ..bayes import BayesClassifier
-from .victims import MixtureVictim
-from .walk import State
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks
+from .._threads.rows import careful_products, open_crew, useful_threads
+from ..backends.host_arrays import Host
+from ..bayes.classifier import BayesClassifier
+from .gradient.walk import State
+from .models.bayes import MixtureVictim
 
 __all__ = ["attack_blocks", "plan_walks", "victims_of"]
 

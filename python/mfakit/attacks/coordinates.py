@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import array_module
-from .._products import gram
-from .._threads import errstate
-from ..backends.host import Host
-from ..bayes import BayesClassifier
-from ..factors import thin_svd
+from .._arrays.gram import gram
+from .._arrays.rows import array_module
+from .._threads.process import errstate
+from ..backends.host_arrays import Host
+from ..bayes.classifier import BayesClassifier
+from ..mixture.factors import thin_svd
 from .rounding import ROUNDING, normaliser_sizes, tilt
 
 __all__ = ["GRAM_BYTES", "FactorCoordinates", "gram_bytes", "why_not"]

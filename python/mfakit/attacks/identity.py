@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import is_torch, to_numpy
-from ..bayes import BayesClassifier
-from ..mfa import MFA
+from .._arrays.rows import is_torch, to_numpy
+from ..bayes.classifier import BayesClassifier
+from ..mixture.mfa import MFA
 
 __all__ = ["identity"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .._arrays import to_numpy
+from .._arrays.rows import to_numpy
 
 if TYPE_CHECKING:
-    from .minimal import Grade, MinimalResult
+    from .minimal.attack import Grade, MinimalResult
 
 __all__ = ["AttackResult"]
 
@@ -128,7 +128,7 @@ class AttackResult:
         ValueError
             For results of other samples.
         """
-        from .minimal import grade
+        from .minimal.attack import grade
 
         return grade(self, minimal)
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._threads import errstate
+from .._threads.process import errstate
 
 if TYPE_CHECKING:
-    from ..mfa import MFA
+    from ..mixture.mfa import MFA
 
 __all__ = ["ROUNDING", "normaliser_sizes", "tilt"]
 

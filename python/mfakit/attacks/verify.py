@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._arrays import RowBlocks, array_module, gather, scatter, to_numpy, wrap_like
-from .._threads import errstate
+from .._arrays.rows import (
+    RowBlocks,
+    array_module,
+    gather,
+    scatter,
+    to_numpy,
+    wrap_like,
+)
+from .._threads.process import errstate
 from .result import AttackResult
 
 if TYPE_CHECKING:
-    from .walk import DirectWalk, State
+    from .gradient.walk import DirectWalk, State
 
 __all__ = ["as_bounds", "as_result", "inside_bounds", "least_length", "push_until_flipped"]
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from .._errors import BackendUnavailable
-from .host import HOST, Host
+from .host_arrays import HOST, Host
 from .table import TABLE
 
 __all__ = ["BACKENDS", "TABLE", "available", "get_arrays", "get_backend", "why_missing"]
@@ -25,7 +25,7 @@ _announced: set[str] = set()
 def why_missing(name: str) -> str | None:
     """None if the backend can run here, else one sentence."""
     if name == "cuda":
-        from ._cuda_engine import why_missing as why_no_cuda
+        from ._cuda.engine import why_missing as why_no_cuda
 
         return why_no_cuda()
     if name not in BACKENDS:

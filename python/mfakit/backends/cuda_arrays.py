@@ -1,4 +1,4 @@
-"""Where arrays live and who multiplies them: the CUDA device's part, CuPy and cuBLAS. See :mod:`~mfakit.backends.host`.
+"""Where arrays live and who multiplies them: the CUDA device's part, CuPy and cuBLAS. :mod:`.host_arrays` has the host's.
 
 Samples that lie on the host are streamed: a block is copied into page-locked memory and from there to the device, on a
 stream of its own, while the block before it is computed.
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._cuda_engine import engine
+from ._cuda.engine import engine
 from .cuda_ops import THREADS, WARP, _grid, _real, _threads
-from .host import Host
+from .host_arrays import Host
 
 if TYPE_CHECKING:
-    from .._arrays import RowBlocks
-    from .._options import Options
-    from ..factors import Factors
+    from .._arrays.options import Options
+    from .._arrays.rows import RowBlocks
+    from ..mixture.factors import Factors
 
 _logger = logging.getLogger("mfakit")
 
@@ -208,7 +208,7 @@ class Cuda(Host):
 
 
 class DeviceFactors:
-    """:class:`~mfakit.factors.Factors` with its arrays on a device, each copied when it is first read."""
+    """:class:`~mfakit.mixture.factors.Factors` with its arrays on a device, each copied when it is first read."""
 
     def __init__(self, host: Factors, arrays: Cuda) -> None:
         self.host, self._arrays = host, arrays

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._cuda_engine import engine
+from ._cuda.engine import engine
 from .table import TABLE
 
 __all__ = list(TABLE)

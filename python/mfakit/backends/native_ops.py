@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any
 
 from .. import _native
-from .._threads import forked
+from .._threads.process import forked
 from . import numpy_ops
 from .table import TABLE
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .._threads import run_together
-from . import _numba_kernels as kernels
-from . import _numba_walk as walks
+from .._threads.process import run_together
+from ._numba import kernels
+from ._numba import walk as walks
 from .numpy_ops import Array
 from .table import TABLE
 

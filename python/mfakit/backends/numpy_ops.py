@@ -208,7 +208,7 @@ def factor_walk(
     the same at the end of the walk, v = alpha v₀ + w · columns, and reports int64 [n, 5]: how it ended (0 max_steps, 1
     flipped, 2 no gradient, 3 already wrong), steps, source, target (components over all classes), target's class.
     """
-    from ._walk import Walker
+    from .numpy_walk import Walker
 
     walker = Walker(gram, variance, gain, spread, log_const, first)
     for i in range(len(y)):

@@ -7,12 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cnn import CNN
-    from .svm import RBFSVM, LinearSVM
-    from .trades import TRADES
+    from .networks.cnn import CNN
+    from .networks.trades import TRADES
+    from .svm.machines import RBFSVM, LinearSVM
 
 # Loaded on first use: the networks import torch, the SVMs scikit-learn's solver.
-_LAZY_NAMES = {"CNN": "cnn", "TRADES": "trades", "LinearSVM": "svm", "RBFSVM": "svm"}
+_LAZY_NAMES = {
+    "CNN": "networks.cnn",
+    "TRADES": "networks.trades",
+    "LinearSVM": "svm.machines",
+    "RBFSVM": "svm.machines",
+}
 # The class that reads each kind of file.
 _KINDS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
 
@@ -47,8 +52,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     mfakit.classifiers.load(f"{folder}/clf.safetensors").n_features
     784
     """
-    from ..bayes import BayesClassifier
-    from ..files import read_kind
+    from .._io.tensor_files import read_kind
+    from ..bayes.classifier import BayesClassifier
 
     kind = read_kind(path)
     if kind == "bayes-classifier":

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, check_finite_rows
-from .._containers import as_host_array
-from .._threads import errstate
+from .._arrays.containers import as_host_array
+from .._arrays.rows import RowBlocks, check_finite_rows
+from .._threads.process import errstate
 
 __all__ = [
     "as_classes",

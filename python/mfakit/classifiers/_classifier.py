@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import RowBlocks
-from .._estimators import accuracy, check_input
+from .._arrays.rows import RowBlocks
+from .._sklearn import accuracy, check_input
 from ._checks import as_labels, rows_on_host
 from ._files import load_classifier, save_classifier
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._estimators import become
-from ..files import read_tensors, write_tensors
-from ..report import jsonable
+from .._io.report import jsonable
+from .._io.tensor_files import read_tensors, write_tensors
+from .._sklearn import become
 
 if TYPE_CHECKING:
     from ._classifier import Classifier
@@ -48,7 +48,7 @@ def load_classifier(cls: type[AnyClassifier], path: PathLike) -> AnyClassifier:
     FileNotFoundError
         No such file.
     ValueError
-        As :func:`mfakit.files.load_mfa`; also for settings that are none of this class, and tensors that do not fit
+        As :func:`mfakit._io.tensor_files.load_mfa`; also for settings that are none of this class, and tensors that do not fit
         them or each other.
     """
     tensors, settings = read_tensors(path, cls._kind)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .._arguments import seed_type, sigma_type, whole
-from .._messages import near
-from .._outputs import output_file
+from .._io.arguments import seed_type, sigma_type, whole
+from .._io.messages import near
+from .._io.outputs import output_file
 from ._samples import read_samples
 
 if TYPE_CHECKING:
-    from ..bayes import BayesClassifier
-    from ..mfa import MFA
+    from ..bayes.classifier import BayesClassifier
+    from ..mixture.mfa import MFA
 
 __all__ = [
     "ARRAYS",
@@ -62,7 +62,7 @@ def add_classifier(parser: argparse.ArgumentParser) -> None:
 
 def load_classifier(args: argparse.Namespace) -> BayesClassifier:
     """The classifier of :func:`add_classifier`'s arguments."""
-    from ..bayes import BayesClassifier
+    from ..bayes.classifier import BayesClassifier
 
     if Path(args.classifier).suffix == ".safetensors":
         clf = BayesClassifier.load(args.classifier)
@@ -150,7 +150,7 @@ def samples_from(path: Path | None) -> Iterator[None]:
 def load_mixture(name: str) -> MFA:
     """A mixture from a file, or class C of a shipped pair as PAIR:C."""
     from ..datasets import available_bayes_pairs, load_bayes_pair
-    from ..mfa import MFA
+    from ..mixture.mfa import MFA
 
     if name in available_bayes_pairs():
         raise ValueError(f"{name} is a pair of mixtures: say which, as in {name}:0")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from .._messages import excerpt, one_line
-from .._unpacking import expands_too_far
+from .._io.messages import excerpt, one_line
+from .._io.unpacking import expands_too_far
 
 __all__ = ["read_samples"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import whole
-from ..report import Table, number, percent, replacing, write_json
+from .._io.arguments import whole
+from .._io.report import Table, number, percent, replacing, write_json
 from ._common import (
     ARRAYS,
     FRESH,
@@ -126,8 +126,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 def _classifier_and_data(args: argparse.Namespace) -> tuple[Any, NDArray[Any], Any, str | None]:
     """The classifier, X, y and, of a Bayes classifier, which variant it is."""
     if Path(args.classifier).suffix == ".safetensors":
+        from .._io.tensor_files import read_kind
         from ..classifiers import load
-        from ..files import read_kind
 
         if read_kind(args.classifier) not in ("bayes-classifier", "mfa"):
             clf = load(args.classifier)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .._arguments import whole
-from ..report import write_json
+from .._io.arguments import whole
+from .._io.report import write_json
 from ._common import JSON, check_outputs
 
 

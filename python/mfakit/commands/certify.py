@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..report import Table, number, percent, replacing, write_json
+from .._io.report import Table, number, percent, replacing, write_json
 from ._common import (
     ARRAYS,
     JSON,

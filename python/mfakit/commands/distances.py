@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import whole
-from ..report import Table, number, write_json
+from .._io.arguments import whole
+from .._io.report import Table, number, write_json
 from ._common import JSON, check_outputs, load_mixture, read_samples, samples_from
 
 # A line each.
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _between(args: argparse.Namespace, mfa: Any) -> dict[str, Any]:
-    from ..subspaces import subspace_distances
+    from ..mixture.subspaces import subspace_distances
 
     other = load_mixture(args.other)
     values, pairs = subspace_distances(mfa, other, reduce="smallest", n_smallest=args.smallest, progress=args.progress)
@@ -72,7 +72,7 @@ def _between(args: argparse.Namespace, mfa: Any) -> dict[str, Any]:
 
 
 def _to_samples(args: argparse.Namespace, mfa: Any) -> dict[str, Any]:
-    from ..subspaces import point_subspace_distances
+    from ..mixture.subspaces import point_subspace_distances
 
     with samples_from(args.data):
         nearest = point_subspace_distances(read_samples(args.data)[0], mfa).min(axis=1)

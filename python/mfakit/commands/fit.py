@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import number, seed_type, whole
+from .._io.arguments import number, seed_type, whole
 from ._common import MODEL, Array, check_outputs, read_samples, refuse, samples_from
 
 

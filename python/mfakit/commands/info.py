@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
-    from .._options import Options
+    from .._arrays.options import Options
     from ..backends import BACKENDS, available, why_missing
     from ..datasets import available_bayes_pairs
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     reason = why_missing("cuda")
     print(f"{'cuda backend':16s} {'yes' if reason is None else f'no: {reason}'}")
     if reason is None:
-        from ..backends._cuda_engine import devices
+        from ..backends._cuda.engine import devices
 
         for line in devices():
             print(f"{'':16s} {line}")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import seed_type, sigma_type, whole
-from ..report import replacing
+from .._io.arguments import seed_type, sigma_type, whole
+from .._io.report import replacing
 from ._common import check_outputs, check_picture, load_mixture
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import seed_type, sigma_type, whole
-from ..report import Table, number, percent, write_json
+from .._io.arguments import seed_type, sigma_type, whole
+from .._io.report import Table, number, percent, write_json
 from ._common import JSON, MODEL, VARIANT, Array, check_outputs, load_classifier, read_samples, refuse, samples_from
 
 MODELS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._messages import one_line
-from .._outputs import replacing
+from .._io.messages import one_line
+from .._io.outputs import replacing
 from ._download import expanded
 
 __all__ = ["cache_folder", "cached_rows", "fingerprint"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .._limits import default_threads
-from .._messages import one_line
-from .._progress import open_bar
+from .._io.messages import one_line
+from .._io.progress import open_bar
+from .._threads.limits import default_threads
 from ._celeba_sources import FolderImages, ZipImages, open_images
 
 if TYPE_CHECKING:

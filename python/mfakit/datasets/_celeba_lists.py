@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .._messages import excerpt, near, one_line
-from .._unpacking import read_whole
+from .._io.messages import excerpt, near, one_line
+from .._io.unpacking import read_whole
 
 __all__ = ["read_attribute", "read_parts"]
 

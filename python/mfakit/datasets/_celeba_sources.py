@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from .._messages import excerpt, one_line
-from .._unpacking import read_whole
+from .._io.messages import excerpt, one_line
+from .._io.unpacking import read_whole
 
 __all__ = ["FOLDER_NAMES", "FolderImages", "ZipImages", "image_files", "open_images"]
 

@@ -12,8 +12,8 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .._messages import one_line
-from .._unpacking import expands_too_far, read_exactly
+from .._io.messages import one_line
+from .._io.unpacking import expands_too_far, read_exactly
 
 __all__ = ["read_idx"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .._messages import one_line
+from .._io.messages import one_line
 
 __all__ = ["IMAGE_BYTES", "Interpreter", "Refused", "StatedArray", "StatedDict", "StatedDtype"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._messages import excerpt, one_line
+from .._io.messages import excerpt, one_line
 from ._pickle_machine import IMAGE_BYTES, Interpreter, Refused, StatedArray, StatedDict, StatedDtype
 
 __all__ = ["read_batch"]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from .._messages import excerpt, one_line
-from .._unpacking import expands_too_far, read_exactly
+from .._io.messages import excerpt, one_line
+from .._io.unpacking import expands_too_far, read_exactly
 
 __all__ = ["read_files"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .._unpacking import read_whole
+from .._io.unpacking import read_whole
 from ._cache import cache_folder, cached_rows, fingerprint
 from ._download import data_root, fetch
 from ._pickles import read_batch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .._messages import excerpt, meant
-from ..bayes import BayesClassifier
-from ..files import load_classifier
+from .._io.messages import excerpt, meant
+from .._io.tensor_files import load_classifier
+from ..bayes.classifier import BayesClassifier
 
 __all__ = ["available_bayes_pairs", "load_bayes_pair"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from .._messages import excerpt, meant
+from .._io.messages import excerpt, meant
 
 __all__ = ["EXPERIMENTS", "load_experiment"]
 

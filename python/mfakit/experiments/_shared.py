@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .._outputs import output_folder
-from ..bayes import BayesClassifier
+from .._io.outputs import output_folder
+from ..bayes.classifier import BayesClassifier
 from ..datasets import available_bayes_pairs, load_bayes_pair
 
 __all__ = ["have_matplotlib", "prepare", "written_to"]

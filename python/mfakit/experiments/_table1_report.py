@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import report
+from .._io import report
 from ._shared import have_matplotlib
 from ._table1_units import CLASSIFIERS, CW_AUTO, LABELS, PairNumbers, UnitNumbers
 from ._units import versions

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._lazy import lazy
 from ..attacks import AttackResult, carlini_wagner_l2, gradient_attack, minimal_perturbation
-from ..bayes import BayesClassifier
+from ..bayes.classifier import BayesClassifier
 from ._units import Part, Store, Trained, digest_of_model
 
 __all__ = [
@@ -228,7 +228,7 @@ class Pair:
 
         clf = classifiers.load(path)
         if hasattr(clf, "module_"):  # files do not say where a network is to run
-            from ..classifiers.network import as_device
+            from ..classifiers.networks.network import as_device
 
             clf.set_params(device=self.plan.device)
             clf.module_.to(as_device(self.plan.device))

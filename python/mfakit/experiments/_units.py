@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from .._outputs import output_folder
-from ..bayes import BayesClassifier
-from ..files import read_tensors, write_tensors
-from ..report import jsonable
+from .._io.outputs import output_folder
+from .._io.report import jsonable
+from .._io.tensor_files import read_tensors, write_tensors
+from ..bayes.classifier import BayesClassifier
 
 __all__ = ["Part", "Store", "Trained", "digest_of_model", "versions"]
 

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import report, theory
-from .._arguments import seed_type, sigma_type, whole
-from .._outputs import recorded_outputs
-from .._progress import open_bar
+from .. import theory
+from .._io import report
+from .._io.arguments import seed_type, sigma_type, whole
+from .._io.outputs import recorded_outputs
+from .._io.progress import open_bar
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
 from ..backends import why_missing
-from ..bayes import BayesClassifier
+from ..bayes.classifier import BayesClassifier
 from ._shared import have_matplotlib, prepare, written_to
 
 __all__ = ["BayesReport", "PairResult", "run"]

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import report, theory
-from .._arguments import seed_type, whole
-from .._outputs import output_folder, recorded_outputs
+from .. import theory
+from .._io import report
+from .._io.arguments import seed_type, whole
+from .._io.outputs import output_folder, recorded_outputs
 from ._shared import have_matplotlib, written_to
 
 if TYPE_CHECKING:  # theory loads them when tables are checked: `mfakit --help` need not
-    from ..quantization import LemmaA2Check, LemmaA2Validation
+    from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation
 
 __all__ = ["QuantizationReport", "run"]
 

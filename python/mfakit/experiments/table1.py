@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import report
-from .._arguments import seed_type, sigma_type, whole
-from .._outputs import output_folder, recorded_outputs
-from .._progress import open_bar
+from .._io import report
+from .._io.arguments import seed_type, sigma_type, whole
+from .._io.outputs import output_folder, recorded_outputs
+from .._io.progress import open_bar
 from ..datasets import available_bayes_pairs, load_bayes_pair
 from ._shared import written_to
 from ._table1_report import Table1Report, draw_pair
@@ -178,7 +178,7 @@ def _plan(
 def _device(name: str) -> str:
     """What "auto" is here, since parts of another device are others."""
     try:
-        from ..classifiers.network import as_device
+        from ..classifiers.networks.network import as_device
     except ImportError as error:
         raise ImportError(
             "the CNN and CW-L2 need torch: pip install 'mfakit[torch]', or leave cnn out of the classifiers"

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import report, theory
-from .._arguments import seed_type, sigma_type, whole
-from .._outputs import recorded_outputs
+from .. import theory
+from .._io import report
+from .._io.arguments import seed_type, sigma_type, whole
+from .._io.outputs import recorded_outputs
 from ..attacks import minimal_perturbation
-from ..bayes import BayesClassifier
+from ..bayes.classifier import BayesClassifier
 from ._shared import have_matplotlib, prepare, written_to
 
 if TYPE_CHECKING:  # theory loads them when a theorem is validated: `mfakit --help` need not
-    from ..theorems import GapSweep, Theorem1Validation, Theorem2Validation, Theorem3Validation
+    from ..theory.gaps import GapSweep
+    from ..theory.theorem1 import Theorem1Validation
+    from ..theory.theorem2 import Theorem2Validation
+    from ..theory.theorem3 import Theorem3Validation
 
 __all__ = ["PairTheorems", "TheoremsReport", "run"]
 

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._progress import open_bar
-from .._threads import single_threaded_products
-from ..mfa import MFA
+from .._io.progress import open_bar
+from .._threads.process import single_threaded_products
+from ..mixture.mfa import MFA
 from .source import Source
 from .statistics import Statistics
 from .workers import expectation

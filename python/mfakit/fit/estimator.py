@@ -12,11 +12,11 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import to_numpy, wrap_like
-from .._estimators import become, check_input, names_of
-from .._options import Options
-from .._shares import careful_products
-from ..mfa import MFA
+from .._arrays.options import Options
+from .._arrays.rows import to_numpy, wrap_like
+from .._sklearn import become, check_input, names_of
+from .._threads.rows import careful_products
+from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
 from .initialize import initial_mfa
 from .noise_floor import lowest_noise
@@ -66,7 +66,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     batch_size : int
         Rows per step of SGD.
     backend, block_rows, n_threads
-        How to compute; see :class:`mfakit._options.Options`.
+        How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
         A progress bar; None shows it on a terminal only.
 

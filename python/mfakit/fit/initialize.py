@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._threads import Guard, single_threaded_products
-from ..factors import symmetric_eigh
-from ..mfa import MFA
+from .._threads.process import Guard, single_threaded_products
+from ..mixture.factors import symmetric_eigh
+from ..mixture.mfa import MFA
 from .source import Source
 
 __all__ = ["initial_mfa", "truncated_ppca"]

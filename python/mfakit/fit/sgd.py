@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..density import over_blocks
-from ..evaluator import Evaluator
-from ..mfa import MFA
+from ..mixture.density import over_blocks
+from ..mixture.evaluator import Evaluator
+from ..mixture.mfa import MFA
 from .em import FitResult, maximization, progress_bar
 from .source import Source
 from .workers import expectation

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks, array_module, on_device_of, to_numpy
-from .._containers import as_host_array, check_container
-from .._options import Options
-from .._threads import errstate
+from .._arrays.containers import as_host_array, check_container
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks, array_module, on_device_of, to_numpy
+from .._threads.process import errstate
 from ..backends import get_arrays, get_backend
 
 if TYPE_CHECKING:

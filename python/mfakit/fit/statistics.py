@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import RowBlocks
-from .._options import Options
-from ..backends.host import Host
-from ..density import in_order
-from ..evaluator import Evaluator, Scores
-from ..mfa import MFA
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks
+from ..backends.host_arrays import Host
+from ..mixture.density import in_order
+from ..mixture.evaluator import Evaluator, Scores
+from ..mixture.mfa import MFA
 from .source import as_weights
 
 __all__ = ["Statistics", "WorstRows"]

@@ -7,12 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .._arrays import RowBlocks
-from .._options import Options
-from .._shares import Crew, careful_products, open_crew, useful_threads
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks
+from .._threads.rows import Crew, careful_products, open_crew, useful_threads
 from ..backends import get_arrays, get_backend
-from ..evaluator import Evaluator
-from ..mfa import MFA
+from ..mixture.evaluator import Evaluator
+from ..mixture.mfa import MFA
 from .source import Source
 from .statistics import Statistics
 

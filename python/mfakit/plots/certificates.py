@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
     from ..attacks import MinimalResult
-    from ..bayes import BayesClassifier
-    from ..theorems import GapCauses
+    from ..bayes.classifier import BayesClassifier
+    from ..theory.gaps import GapCauses
 
 __all__ = ["bracket_plot", "uncertified_plot"]
 
@@ -96,7 +96,7 @@ def uncertified_plot(
     ValueError
         If no sample was fooled, X is not what was certified, or features are no image.
     """
-    from ..theorems import explain_gaps
+    from ..theory.gaps import explain_gaps
 
     causes = explain_gaps(clf, result)
     images = as_images(X, shape)

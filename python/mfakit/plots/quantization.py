@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..quantization import LemmaA2Check, LemmaA2Validation
+    from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation
 
 __all__ = ["lemma_a2_plot", "quantization_plot"]
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..theorems import Theorem1Validation, Theorem2Validation, Theorem3Validation
+    from ..theory.theorem1 import Theorem1Validation
+    from ..theory.theorem2 import Theorem2Validation
+    from ..theory.theorem3 import Theorem3Validation
 
 __all__ = ["theorem1_plot", "theorem2_plot", "theorem3_plot"]
 

@@ -1,0 +1,221 @@
+"""What a caller may pass as an array, what NumPy would read wrongly or not at all, and what to pass instead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .._errors import BackendUnavailable
+
+__all__ = [
+    "FRAMES",
+    "as_host_array",
+    "check_container",
+    "check_grad",
+    "check_numpy_has",
+    "from_frame",
+    "is_cupy",
+    "is_torch",
+    "read_array",
+    "sum_tolerance",
+    "to_numpy",
+]
+
+Array = np.ndarray[Any, Any]
+
+FRAMES = ("pandas", "polars")
+
+
+def _library(X: Any) -> str:
+    return type(X).__module__.split(".")[0]
+
+
+def is_torch(X: Any) -> bool:
+    """Whether X is a tensor (or a parameter) of torch."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(X, tensor)
+
+
+def is_cupy(X: Any) -> bool:
+    """Whether X is of CuPy."""
+    return _library(X) == "cupy"
+
+
+def to_numpy(X: Any, name: str = "the array") -> Array:
+    """A small array of any container on the host, bfloat16 as float32; a graph of torch's ends here.
+
+    Raises
+    ------
+    TypeError
+        For what NumPy would read wrongly, see :func:`check_container`.
+    """
+    check_container(X, name)
+    if is_torch(X):
+        if X.device.type == "meta":
+            raise BackendUnavailable(f"got a tensor of shape {tuple(X.shape)} on meta, where tensors have no values")
+        check_numpy_has(X, name)
+        X = X.detach().cpu()
+        X = X.float() if str(X.dtype) == "torch.bfloat16" else X
+        X = X.resolve_neg().resolve_conj()
+    if is_cupy(X):
+        return np.asarray(X.get())
+    if _library(X) in FRAMES:
+        X = from_frame(X, name)
+    return read_array(X, name)
+
+
+def as_host_array(X: Any, name: str) -> Array:
+    """Labels or sample weights as :func:`to_numpy`; a tensor that requires grad is refused.
+
+    Raises
+    ------
+    TypeError
+        For a tensor that requires grad, and as :func:`to_numpy`.
+    """
+    check_grad(X, name)
+    return to_numpy(X, name)
+
+
+def check_grad(X: Any, name: str) -> None:
+    """Raise TypeError for a tensor whose graph NumPy's side would cut silently."""
+    if is_torch(X) and X.requires_grad:
+        raise TypeError(
+            f"{name} requires grad, which this function would silently drop; pass {name}.detach(), or, for gradients "
+            f"in the samples, use mfakit.torch.MFAModule, BayesClassifierModule or SVMModule"
+        )
+
+
+def check_numpy_has(X: Any, name: str) -> None:
+    """Raise TypeError for a tensor of a layout or dtype that NumPy lacks, such as float8."""
+    if str(X.layout) != "torch.strided":
+        raise TypeError(f"{name} must be dense, got a {X.layout} tensor; pass {name}.to_dense()")
+    if X.is_quantized or str(X.dtype).startswith(("torch.float8", "torch.float4")):
+        remedy = "dequantize" if X.is_quantized else "float"
+        raise TypeError(f"{name} has dtype {X.dtype}, which NumPy lacks; pass {name}.{remedy}()")
+
+
+def check_container(X: Any, name: str) -> None:
+    """Raise TypeError, in one sentence with the remedy, for what is no array or loses a part of itself as one."""
+    message = _refusal(X, name, type(X).__name__)
+    if message is not None:
+        raise TypeError(f"{name} {message}")
+
+
+def _refusal(X: Any, name: str, kind: str) -> str | None:
+    if isinstance(X, np.ndarray | int | float | complex):
+        masked = isinstance(X, np.ma.MaskedArray)
+        return f"is a masked array; pass {name}.filled(...), or use MFA.impute(X, mask) for samples" if masked else None
+    if isinstance(X, list | tuple):
+        return f"has masked arrays in it; fill them first, np.ma.filled({name}, ...)" if _has_masked(X) else None
+    if type(X).__module__.startswith("scipy.sparse"):
+        return f"is a sparse matrix; pass {name}.toarray() or blocks of it"
+    if is_torch(X):
+        return (
+            f"is a nested tensor, whose rows differ in length; pass {name}.to_padded_tensor(0)" if X.is_nested else None
+        )
+    if is_cupy(X):
+        return None
+    library = _library(X)
+    if library == "dask" or (library == "xarray" and getattr(X, "chunks", None)):
+        what = "a dask collection" if library == "dask" else f"an xarray {kind} over dask"
+        return f"is {what}; pass {name}.compute(), or map over its blocks"
+    if isinstance(X, Mapping):
+        return f"is a {kind}, whose arrays have names; pass one of them, such as {name}[{next(iter(X), 'name')!r}]"
+    if isinstance(X, set | frozenset):
+        return f"is a {kind}, which has no order; pass a list or an array"
+    if isinstance(X, Iterator):
+        return f"is a {kind}, which can be read only once; pass an array, np.stack(list({name})), or use fit_blocks"
+    return _refusal_of_torch(X, kind) or (None if _is_array_like(X) else f"must be an array, got {_article(kind)}")
+
+
+def _refusal_of_torch(X: Any, kind: str) -> str | None:
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "nn"):
+        return None
+    if isinstance(X, torch.nn.Module):
+        return f"is a torch module, {_article(kind)}; pass the samples, an array [n, d]"
+    for what in ("Dataset", "DataLoader"):
+        if isinstance(X, getattr(torch.utils.data, what)):
+            return f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], or blocks to fit_blocks"
+    return None
+
+
+def _is_array_like(X: Any) -> bool:
+    """Whether NumPy can read it: an array of some library, a buffer, or a sequence with a length."""
+    if isinstance(X, type):
+        return False
+    if any(hasattr(X, name) for name in ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")):
+        return True
+    return isinstance(X, str | bytes | memoryview | bytearray) or (hasattr(X, "__len__") and hasattr(X, "__getitem__"))
+
+
+def _article(kind: str) -> str:
+    return "None" if kind == "NoneType" else f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def _has_masked(X: Any) -> bool:
+    """Whether a nested sequence has masked arrays in it; rows of numbers are not searched one by one."""
+    for part in X:
+        if isinstance(part, np.ma.MaskedArray):
+            return True
+        if isinstance(part, list | tuple) and part and not isinstance(part[0], int | float) and _has_masked(part):
+            return True
+    return False
+
+
+def read_array(X: Any, name: str) -> Array:
+    """``np.asarray`` with errors that name the argument."""
+    try:
+        array = np.asarray(X)
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(X, list | tuple) and any(is_torch(part) or is_cupy(part) for part in X):
+            raise TypeError(f"{name} is a {type(X).__name__} of tensors; pass torch.stack({name})") from None
+        if "inhomogeneous" in str(error):
+            raise ValueError(f"{name} must be rectangular, but its rows have different lengths") from None
+        raise TypeError(f"{name} cannot be read as an array, got {_article(type(X).__name__)}: {error}") from None
+    if array.dtype == object and array.ndim == 0:
+        raise TypeError(f"{name} must be an array of numbers, got {_article(type(X).__name__)}")
+    return array
+
+
+def from_frame(X: Any, name: str) -> Any:
+    """A frame's or a column's values; nullable and Arrow-backed numbers as NumPy's.
+
+    What is missing in a frame is NaN, which the check of its rows finds; in a column, of labels or weights, an error.
+    """
+    if _library(X) == "polars":
+        if hasattr(X, "columns"):
+            check_columns(name, X.columns, X.dtypes, [dtype.is_numeric() for dtype in X.dtypes])
+        return X
+    if not hasattr(X, "columns"):
+        plain = getattr(X.dtype, "numpy_dtype", None)
+        if plain is None or plain.kind not in "iufb":
+            return X
+        missing = np.flatnonzero(np.asarray(X.isna()))
+        if len(missing) and plain.kind != "f":
+            raise ValueError(f"{name} has missing values, first in row {missing[0]}; fill or drop them")
+        return X.to_numpy(dtype=plain, na_value=np.nan) if plain.kind == "f" else X.to_numpy(dtype=plain)
+    dtypes = [getattr(dtype, "numpy_dtype", dtype) for dtype in X.dtypes]
+    check_columns(name, X.columns, X.dtypes, [isinstance(t, np.dtype) and t.kind in "iuf" for t in dtypes])
+    if all(isinstance(dtype, np.dtype) for dtype in X.dtypes):
+        return X
+    dtype = np.result_type(*dtypes)
+    return X.to_numpy(dtype=dtype if dtype.kind == "f" else np.dtype(np.float32), na_value=np.nan)
+
+
+def check_columns(name: str, columns: Iterable[Any], dtypes: Iterable[Any], numbers: Iterable[bool]) -> None:
+    """Raise TypeError that names a frame's columns of other things than numbers."""
+    wrong = [f"{c} ({t})" for c, t, number in zip(columns, dtypes, numbers, strict=True) if not number]
+    if wrong:
+        raise TypeError(
+            f"{name} must be real numbers (float or integer), got columns {', '.join(wrong[:5])}; convert or drop them"
+        )
+
+
+def sum_tolerance(value: Any) -> float:
+    """How far fractions of this dtype may be from the sum 1: what rounding each to it can do, and at least 1e-5."""
+    eps: dict[str, float] = {"torch.bfloat16": 2.0**-7, "torch.float16": 2.0**-10, "float16": 2.0**-10}
+    return max(1e-5, eps.get(str(getattr(value, "dtype", None)), 0.0) / 2)

@@ -1,0 +1,1 @@
+"""Files, progress, messages and the command line's arguments."""

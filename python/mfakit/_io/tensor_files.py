@@ -1,0 +1,236 @@
+"""Model files: safetensors with a format version, written whole or not at all, and never executed.
+
+A file holds one or more mixtures as tensors ``<class>.weights``, ``<class>.means``, ``<class>.loadings``,
+``<class>.noise_variance``; a classifier adds ``priors`` and may add named extras.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._threads.process import interruptible
+from .messages import one_line
+from .outputs import PathLike, replacing
+
+if TYPE_CHECKING:
+    from ..bayes.classifier import BayesClassifier
+    from ..mixture.mfa import MFA
+
+__all__ = [
+    "FORMAT_VERSION",
+    "load_classifier",
+    "load_mfa",
+    "read_kind",
+    "read_tensors",
+    "save_classifier",
+    "save_mfa",
+    "write_tensors",
+]
+
+Array = NDArray[Any]
+
+FORMAT_VERSION = 1
+PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+# What the format calls NumPy's kinds of numbers.
+DTYPES = {
+    "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64", "u4": "U32",
+    "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64",
+}  # fmt: skip
+# Bytes that are written or compared at a time.
+PART_BYTES = 2**24
+
+
+def save_mfa(mfa: MFA, path: PathLike) -> None:
+    """Write one mixture. The old file stays until the new one is complete and has been read back."""
+    write_tensors(path, "mfa", {f"0.{name}": getattr(mfa, name) for name in PARAMETERS})
+
+
+def load_mfa(path: PathLike) -> MFA:
+    """Read a mixture.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not a safetensors file, cut short, tampered with, of an unknown version, or parameters that are no mixture: one
+        sentence with the path.
+    """
+    tensors, _ = read_tensors(path, "mfa")
+    return _mixture(tensors, "0", path)
+
+
+def save_classifier(clf: BayesClassifier, path: PathLike) -> None:
+    """Write a classifier: its mixtures, priors, and what :meth:`BayesClassifier.asymmetric` needs, if it is stored."""
+    tensors = {f"{c}.{name}": getattr(m, name) for c, m in enumerate(clf.mixtures) for name in PARAMETERS}
+    tensors["priors"] = clf.priors
+    tensors.update({f"extra.{name}": value for name, value in clf.extras.items()})
+    write_tensors(path, "bayes-classifier", tensors)
+
+
+def load_classifier(path: PathLike) -> BayesClassifier:
+    """Read a classifier written by :func:`save_classifier`; errors as :func:`load_mfa`."""
+    from ..bayes.classifier import BayesClassifier
+
+    tensors, _ = read_tensors(path, "bayes-classifier")
+    found = {name.split(".")[0] for name in tensors if "." in name} - {"extra"}
+    classes = [str(c) for c in range(len(found))]
+    if found != set(classes):
+        raise ValueError(f"{path} is not a valid classifier: its classes must be numbered from 0 on, without gaps")
+    mixtures = [_mixture(tensors, name, path) for name in classes]
+    extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
+    try:
+        return BayesClassifier(mixtures, priors=tensors.get("priors"), extras=extras)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a valid classifier: {one_line(error)}") from None
+
+
+def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
+    from ..mixture.mfa import MFA
+
+    missing = [p for p in PARAMETERS if f"{name}.{p}" not in tensors]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)} of mixture {name}; was it written by mfakit?")
+    values = {p: tensors[f"{name}.{p}"] for p in PARAMETERS}
+    wrong = [f"{p} is {value.dtype}" for p, value in values.items() if value.dtype.kind != "f"]
+    if wrong:
+        raise ValueError(f"{path} is not a valid mixture: {', '.join(wrong)}, not float32 or float64")
+    try:
+        return MFA(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a valid mixture: {one_line(error)}") from None
+
+
+def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:
+    """Write named arrays, and settings that JSON can hold, as a file of one kind (what :func:`read_tensors` checks).
+
+    Arrays of the other byte order come back in this machine's. Ctrl-C is heard while it writes, and leaves the old
+    file.
+
+    Raises
+    ------
+    TypeError
+        An array that is not of numbers or booleans, such as strings or objects; nothing is written.
+    OSError
+        A path that cannot be written to, see :func:`mfakit._io.outputs.output_file`; the old file stays.
+    """
+    tensors = {name: _storable(name, value) for name, value in tensors.items()}
+    metadata = {"format": "mfakit", "version": str(FORMAT_VERSION), "kind": kind}
+    if settings is not None:
+        metadata["settings"] = json.dumps(settings)
+    with replacing(path) as temporary:
+        starts = _write(temporary, metadata, tensors)
+        with _opened(temporary, kind) as (file, _):
+            read = {name: file.get_slice(name) for name in tensors}
+            forms = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in read.items()}
+        with open(temporary, "rb") as written:
+            for name, value in tensors.items():
+                same = forms[name] == (DTYPES[value.dtype.str[1:]], value.shape)
+                if not (same and _same_bytes(written, starts[name], value)):
+                    raise OSError(f"{path}: {name} did not read back as it was written; nothing was replaced")
+
+
+def _write(path: Path, metadata: dict[str, str], tensors: dict[str, Array]) -> dict[str, int]:
+    """A safetensors file of contiguous arrays; where the bytes of each begin. By parts, so that Ctrl-C is heard."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end, starts = 0, {}
+    # The widest first, so that each lies at a multiple of its own size.
+    for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):
+        value = tensors[name]
+        start, end = end, end + value.nbytes
+        header[name] = {"dtype": DTYPES[value.dtype.str[1:]], "shape": value.shape, "data_offsets": (start, end)}
+        starts[name] = start
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in starts:  # in the order of the offsets
+            for part in _parts(tensors[name]):
+                file.write(part.data)
+        file.flush()
+        interruptible(os.fsync, file.fileno())  # here, where Ctrl-C is heard, and not at the end
+    return {name: start + 8 + len(text) for name, start in starts.items()}
+
+
+def _parts(value: Array) -> Iterator[Array]:
+    """The bytes of a contiguous array, some at a time."""
+    flat = value.reshape(-1).view(np.uint8)
+    return (flat[start : start + PART_BYTES] for start in range(0, len(flat), PART_BYTES))
+
+
+def _same_bytes(file: Any, start: int, value: Array) -> bool:
+    """Whether the bytes of an open file from `start` on are those of a contiguous array."""
+    file.seek(start)
+    return all(file.read(len(part)) == part.tobytes() for part in _parts(value))
+
+
+def _storable(name: str, value: Array) -> Array:
+    if value.dtype.kind not in "biufc" or value.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, and model files hold numbers and booleans of up to 64 bits; convert it "
+            f"or leave it out"
+        )
+    return np.asarray(value, value.dtype.newbyteorder("<"), order="C")
+
+
+def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and settings of a file of this kind; errors as :func:`load_mfa`."""
+    with _opened(path, kind) as (file, metadata):
+        settings = _parse_settings(metadata.get("settings", "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118 (a handle)
+
+
+def read_kind(path: PathLike) -> str:
+    """The kind of an mfakit file, such as "mfa" or "cnn", without its arrays; errors as :func:`load_mfa`."""
+    with _opened(path) as (_, metadata):
+        return str(metadata.get("kind"))
+
+
+@contextlib.contextmanager
+def _opened(path: PathLike, kind: str | None = None) -> Iterator[tuple[Any, dict[str, str]]]:
+    """An mfakit file and its metadata; of this kind, or of any."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _check_metadata(path, metadata, metadata.get("kind") if kind is None else kind)
+            yield file, metadata
+    except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file (cut short or tampered with?): {one_line(error)}"
+        ) from None
+
+
+def _parse_settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested beyond the stack
+        raise TypeError(f"its settings are not JSON: {one_line(error)}") from None
+    if not isinstance(settings, dict):
+        raise TypeError(f"its settings are a {type(settings).__name__}, not an object")
+    return settings
+
+
+def _check_metadata(path: Path, metadata: dict[str, str], kind: str | None) -> None:
+    if metadata.get("format") != "mfakit":
+        raise ValueError(f"{path} is a safetensors file, but not one of mfakit's")
+    if metadata.get("version") != str(FORMAT_VERSION):
+        raise ValueError(
+            f"{path} has format version {one_line(metadata.get('version'), 20)}, and this mfakit reads version "
+            f"{FORMAT_VERSION}; update the older of the two"
+        )
+    if metadata.get("kind") != kind:
+        found = one_line(metadata.get("kind"), 40)
+        raise ValueError(f"{path} holds a {found}, not a {kind}; load it with the matching class")

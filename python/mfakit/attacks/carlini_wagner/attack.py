@@ -1,0 +1,362 @@
+"""Carlini and Wagner's ℓ2 attack on any differentiable classifier, sample by sample.
+
+min ‖δ‖² + c · max(0, margin(x + δ) + confidence) by Adam, with a search over c. Constants, ends and best points belong
+to the samples and not to the batch, masks are -inf, the scale of the logits is measured and not assumed, and a success
+is verified on the array that is returned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices, is_torch
+from ..._io.progress import open_bar
+from ..._threads.process import errstate
+from ..gradient.walk import State
+from ..identity import identity
+from ..result import AttackResult
+from ..verify import as_bounds, as_result, inside_bounds
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .search import Settings
+
+__all__ = ["carlini_wagner_l2"]
+
+Array = NDArray[Any]
+
+# What preset="paper" fixes: the attack as the paper ran it (section 2.4), with nothing of ours.
+PAPER: dict[str, Any] = {
+    "max_iterations": 500, "binary_search_steps": 3, "learning_rate": 0.01, "initial_const": 0.01, "confidence": 0.0,
+    "rescue_searches": 0, "polish": False,
+}  # fmt: skip
+# Rows per look at the data's range.
+RANGE_ROWS = 4096
+
+
+def carlini_wagner_l2(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    max_iterations: int = 500,
+    binary_search_steps: int = 3,
+    learning_rate: float | str = "auto",
+    initial_const: float | str = "auto",
+    confidence: float = 0.0,
+    bounds: tuple[float, float] | str | None = None,
+    targets: Any = None,
+    rescue_searches: int = 8,
+    polish: bool = True,
+    preset: str | None = None,
+    batch_size: int = 128,
+    abort_early: bool = True,
+    check_finite: bool = True,
+    progress: bool | None = False,
+    device: Any = None,
+) -> AttackResult:
+    """The smallest ℓ2 perturbation that Carlini and Wagner's attack finds, per sample.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or classifier
+        A module in evaluation mode that maps samples to logits [n, C], C ≥ 2, each sample by itself; a
+        :class:`mfakit.BayesClassifier` (by :class:`mfakit.torch.BayesClassifierModule`, in float64); a classifier with
+        a network in ``module_``; a fitted linear classifier or support vector machine (by
+        :class:`mfakit.torch.SVMModule`).
+    X : array-like, [n, d]
+        For a module also [n, ...], such as images [n, C, H, W], passed on in this shape.
+    y : array-like [n], optional
+        True classes: of a module columns of its logits, of a classifier values of its ``classes_``, as everywhere.
+        None takes the predicted ones. Samples that are already wrong are not attacked. The result's `y` and `y_adv`
+        are columns, indices into ``classes_``.
+    max_iterations : int
+        Adam's steps in one search.
+    binary_search_steps : int
+        Searches per sample, each with its own constant c: ten times larger after a failure, until one has succeeded,
+        then bisected.
+    learning_rate : float or "auto"
+        Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box. "auto" is
+        0.01 with bounds. Without them it is a twentieth of a sample's ℓ∞ distance to the boundary, which is looked for
+        along the gradient there: right in any unit of the data.
+    initial_const : float or "auto"
+        The first c of ‖δ‖² + c · margin, ‖δ‖ in data units. "auto" measures the scale of the logits: per sample
+        4 margin / ‖∇margin‖², twice the constant at which a linear model's loss has its minimum on the boundary.
+    confidence : float
+        How far the other logit must lead, in logits. The margin is kept in ``x_adv`` where rounding permits.
+    bounds : (low, high), None or "data"
+        Keep every feature within these, by tanh; None for no box, which is the default because a sample's result then
+        depends on this sample alone. "data" is the range of all rows of X: the result for a sample depends on which
+        others X holds. The result's settings say which bounds they were.
+    targets : array-like [n], optional
+        The classes to reach, in the terms of `y`, each other than the true one; None for any other class.
+    rescue_searches : int
+        Number of further searches, with c ten times larger each time, for samples that no search has fooled: margins
+        may become flatter by orders of magnitude on the way. Such a sample is bisected afterwards.
+    polish : bool
+        Cut and turn the best points onto the boundary, where Adam stops within a step of it. Never longer.
+    preset : {None, "paper"}
+        "paper": 500 iterations, 3 searches, learning rate 0.01, first constant 0.01 for all, no confidence, no rescue,
+        no polish. An argument that disagrees with it is an error.
+    batch_size : int
+        Samples at a time. No sample's result depends on it, or on the others, beyond the rounding of the model itself.
+    abort_early : bool
+        End a sample's search, after its first fifth, when 6% of its iterations did not lower its loss by 1e-4 of
+        itself. Rescue searches are not ended early.
+    check_finite : bool
+        Refuse NaN and inf in X; False: only the rows that have them fail, as "NaN logits".
+    progress : bool or None
+        A progress bar over the searches; None shows it on a terminal.
+    device : {None, "cpu", "cuda", "cuda:1", ...}
+        Where to make the module of a classifier of mfakit; a module runs where it is, wherever X lies.
+
+    Returns
+    -------
+    AttackResult
+        Verified on the returned points in the dtype in which the model runs (float64 for mfakit's Bayes classifiers
+        and SVMs): where possible by more than rounding could undo, else, as in half precision, by what the model
+        answers in its batch and alone. ``reason`` is "flipped", "already wrong", "max_steps", "no gradient" (it
+        vanishes at the sample), "NaN logits", "NaN gradient" or "not verified"; ``n_steps`` are Adam's steps in all
+        searches. With `targets`, success means that the decision is the target.
+
+    Raises
+    ------
+    TypeError
+        A model that is none of those, with the reason: a regressor, a classifier that is not fitted, ...
+    ValueError
+        NaN or inf in X, inputs outside `bounds`, labels or targets that are no classes, a module in training mode, one
+        that returns a single logit, is not differentiable, does not take such samples or lets the other samples of a
+        batch change its answer (batch normalisation by the batch's statistics), an argument out of range.
+
+    Warns
+    -----
+    UserWarning
+        If the module gives two answers for one input, as with dropout in evaluation mode.
+
+    Notes
+    -----
+    In other data units, with a model to match, the same samples are fooled, and at the same distances in those units:
+    in float64 to rounding; in float32, whose rounding the search multiplies, to about a thousandth (polished 1e-5), and
+    exactly for units that differ by a power of two. A number for `initial_const` has to follow with the unit's square,
+    so that ``preset="paper"`` is meant for images in [0, 1], and without bounds a number for `learning_rate` with the
+    unit. The search moves displacements, not points, so that the data may be far from 0 or in a narrow range, as long
+    as the model's dtype resolves it. A module in half precision runs in its own dtype; lengths and Adam are in float32.
+    Bounds may be 2e-38 to 6e37 wide, in float64 1e-302 to 1e302. Autocast, torch's default device and other settings
+    around the call do not reach the model.
+
+    References
+    ----------
+    Carlini & Wagner, Towards Evaluating the Robustness of Neural Networks, 2017, section VI; Richardson & Weiss 2021,
+    section 2.4.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)
+    >>> r = mfakit.attacks.carlini_wagner_l2(clf, np.array([[-1.0, 0.5]]))
+    >>> r.success, r.l2.round(6)
+    (array([ True]), array([1.]))
+    """
+    given: dict[str, Any] = {
+        "max_iterations": max_iterations, "binary_search_steps": binary_search_steps, "learning_rate": learning_rate,
+        "initial_const": initial_const, "confidence": confidence, "rescue_searches": rescue_searches, "polish": polish,
+    }  # fmt: skip
+    _apply_preset(given, preset)
+    _check(given, batch_size, {"abort_early": abort_early, "check_finite": check_finite})
+    host, shape = _on_host(X)
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f"carlini_wagner_l2 needs torch: pip install 'mfakit[torch]' ({error})") from None
+
+    from ...classifiers.networks.network import settled
+    from ...torch import one_thread_after_fork
+    from .network import Network, as_module
+    from .search import Settings
+
+    one_thread_after_fork()
+    width = getattr(model, "n_features", None) or getattr(model, "n_features_in_", None)
+    rows = RowBlocks(host, width if len(shape) == 1 else None)
+    with torch.inference_mode(False):  # what the caller may have set around us is not set inside
+        network = Network.of(as_module(model, device), shape, device)
+    widest = float(torch.finfo(network.work).max) ** 0.98
+    rate = given["learning_rate"]
+    if rate != "auto" and not 1 / widest < rate < widest:
+        raise ValueError(
+            f"learning_rate must be {1 / widest:.0e} to {widest:.0e} for a {network.type} model, got {rate:g}"
+        )
+    box = _box(rows, bounds, widest, network, check_finite)
+    settings = {
+        "attack": "carlini_wagner_l2", **given, "preset": preset, "abort_early": abort_early,
+        "targeted": targets is not None, "bounds": box,
+        "bounds_from": "data" if isinstance(bounds, str) else "argument",
+        "dtype": rows.dtype.name, "runs_in": network.type, "device": str(network.device),
+    }  # fmt: skip
+    search = Settings(
+        given["max_iterations"], given["binary_search_steps"], given["rescue_searches"], _number(rate),
+        _number(given["initial_const"]), given["confidence"], box, abort_early, given["polish"],
+        2.0 if preset == "paper" else 10.0,
+    )  # fmt: skip
+    with settled(network.device):
+        states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
+    return _as_given(as_result(points, host, rows, states, settings, identity(model)), X)
+
+
+class _Labels(NamedTuple):
+    """True classes and targets as they were given, and what they are values of."""
+
+    y: Any
+    targets: Any
+    classes: Array | None
+
+    def columns(self, n: int, n_classes: int) -> tuple[Array | None, Array | None]:
+        """Both as columns of the logits, int64 [n], or None."""
+        if self.classes is not None and len(self.classes) != n_classes and n:
+            raise ValueError(f"the model returns {n_classes} logits for its {len(self.classes)} classes_")
+        pairs = ((self.y, "y"), (self.targets, "targets"))
+        y, targets = (
+            None if value is None else class_indices(value, self.classes, n, n_classes, name) for value, name in pairs
+        )
+        return y, targets
+
+
+def _classes(model: Any) -> Array | None:
+    """The labels of a classifier's columns; None for a module, whose columns have no names."""
+    if callable(getattr(model, "forward", None)):
+        return None
+    classes = getattr(model, "classes_", None)
+    return None if classes is None else np.asarray(classes)
+
+
+def _attack(
+    network: Network, rows: RowBlocks, given: _Labels, search: Settings, batch_size: int, progress: bool | None
+) -> tuple[list[State], Array]:
+    """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
+    from ...classifiers.networks.network import bounded_threads
+    from .block import Block
+    from .probe import operations, probe
+
+    n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
+    first = rows.block(0, min(n, batch_size))
+    first = first[np.isfinite(first).all(axis=1)]
+    if not len(first):  # then the classes are counted only, in a sample of zeros
+        first = np.zeros((min(n, 1), rows.shape[1]), rows.dtype)
+    # Without samples nothing says how many classes there are.
+    n_classes = probe(network, network.tensor(first)) if n else 2
+    labels, goals = given.columns(n, n_classes)
+    work = min(n, batch_size) * operations(network, network.tensor(first[:1])) if n else 0.0
+    with bounded_threads(work), open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
+        for start in range(0, n, batch_size):
+            part = slice(start, min(start + batch_size, n))
+            block = Block(network, rows.block(part.start, part.stop), search)
+            block.decide(None if labels is None else labels[part], None if goals is None else goals[part], start)
+            points[part] = block.search(lambda m: bar.update(min(m, bar.total - bar.n)))
+            states.append(block.state)
+        bar.update(bar.total - bar.n)
+    return states, points
+
+
+def _box(
+    rows: RowBlocks, bounds: Any, widest: float, network: Network, check_finite: bool
+) -> tuple[float, float] | None:
+    """The bounds meant; every row of X is looked at, for NaN and for values outside. A box must be narrower than
+    `widest` and wider than its inverse.
+    """
+    if isinstance(bounds, str) and bounds != "data":
+        raise ValueError(f'bounds must be (low, high), None or "data", got {bounds!r}')
+    box = None if isinstance(bounds, str) else as_bounds(bounds)
+    if box == (-math.inf, math.inf):
+        box = bounds = None
+    low, high = np.inf, -np.inf
+    for start in range(0, len(rows), RANGE_ROWS):
+        block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
+        with errstate(over="ignore", invalid="ignore"):
+            sums = block.sum(axis=1, dtype=np.float64)
+        if check_finite:
+            check_finite_rows(sums, block, start, "X")
+        else:
+            block = block[np.isfinite(block).all(axis=1)]
+        inside_bounds(block, box, start)
+        low, high = min(low, float(block.min(initial=np.inf))), max(high, float(block.max(initial=-np.inf)))
+    if isinstance(bounds, str) and len(rows):
+        if not low < high:
+            raise ValueError(
+                f'bounds="data" needs data with a range, and every value of X is {low:g}; pass (low, high)'
+            )
+        box = low, high
+    if box is not None and not 1 / widest < box[1] - box[0] < widest:
+        raise ValueError(
+            f"bounds must be finite and not wider than {widest:.0e} or narrower than {1 / widest:.0e} for a "
+            f"{network.type} model, got {box}; scale the data, or pass None for no bounds"
+        )
+    return box
+
+
+def _number(value: float | str) -> float | None:
+    """A number, or None for "auto"."""
+    return None if isinstance(value, str) else float(value)
+
+
+def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
+    """Put a preset's values in place of the defaults."""
+    if preset is None:
+        return
+    if preset != "paper":
+        raise ValueError(f"preset must be None or 'paper', got {preset!r}")
+    defaults: dict[str, Any] = carlini_wagner_l2.__kwdefaults__ or {}
+    for name, value in PAPER.items():
+        if given[name] != defaults[name] and given[name] != value:
+            raise ValueError(f"preset='paper' fixes {name} at {value}, got {given[name]!r}; leave one of the two out")
+        given[name] = value
+
+
+def _check(given: dict[str, Any], batch_size: int, switches: dict[str, Any]) -> None:
+    for name, value in {"polish": given["polish"], **switches}.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+    for name, least in (("max_iterations", 1), ("binary_search_steps", 1), ("rescue_searches", 0), ("batch_size", 1)):
+        value = batch_size if name == "batch_size" else given[name]
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value < 2**31:
+            raise ValueError(f"{name} must be a whole number of at least {least} and below 2^31, got {value!r}")
+    for name in ("learning_rate", "initial_const", "confidence"):
+        value = given[name]
+        if name != "confidence" and isinstance(value, str) and value == "auto":
+            continue
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
+            raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
+    """X as rows on the host, and the shape of a sample."""
+    if is_torch(X) and X.device.type not in ("cpu", "meta"):  # what has no values RowBlocks refuses
+        X = X.cpu()
+    elif type(X).__module__.split(".")[0] == "cupy":
+        X = X.get()
+    if isinstance(X, list | tuple):
+        X = np.asarray(X)
+    ndim = getattr(X, "ndim", None)
+    if ndim is None or ndim <= 2:  # what is no array RowBlocks refuses
+        return X, () if ndim is None else tuple(X.shape[1:])
+    shape = tuple(X.shape[1:])
+    return X.reshape(len(X), math.prod(shape)), shape
+
+
+def _as_given(result: AttackResult, X: Any) -> AttackResult:
+    """The result with x_adv in X's shape and place."""
+    x_adv = result.x_adv
+    if getattr(X, "ndim", 2) > 2:
+        x_adv = x_adv.reshape(X.shape)
+    if is_torch(X):
+        x_adv = x_adv.to(X.device)
+    elif type(X).__module__.split(".")[0] == "cupy":
+        import cupy
+
+        x_adv = cupy.asarray(x_adv)
+    return result if x_adv is result.x_adv else dataclasses.replace(result, x_adv=x_adv)

@@ -1,0 +1,289 @@
+"""The search of Carlini and Wagner's attack on one batch: Adam on ‖δ‖² + c · max(0, margin + confidence), and for every
+sample its own search over the constant c.
+
+Nothing is shared between samples but the calls of the network: units, constants, brackets, early ends and best points
+are vectors over the batch, and finished samples are dropped from it.
+
+‖δ‖ is measured in units of the sample's frame: the term in Adam's divisor means the same whatever the unit of the data,
+and nothing is too small or too large for the dtype. Constants that the caller gives are for lengths in data units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .frame import STEPS_IN_UNIT, Frame, first_lengths
+from .network import PROOFS, Aim, Network
+
+__all__ = ["Found", "Settings", "search"]
+
+# Adam's decay rates and the term that keeps it from dividing by zero, as published and as every CW uses them.
+BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
+# The learning rate "auto" where there are bounds, in the argument of tanh.
+BOXED_RATE = 0.01
+# A search ends where the best loss did not fall by 1e-4 of itself in this share of max_iterations; it is looked at this
+# many times in that share. Not before GRACE of it: Adam's momentum carries it far beyond the boundary, and back.
+PATIENCE, PROGRESS, LOOKS, GRACE = 0.06, 0.9999, 4, 0.2
+# Each rescue search makes steps this many times longer where their length was measured, and not given.
+LONGER = 4.0
+# x is pulled in by this factor before arctanh, which is infinite at the bounds.
+INSIDE = 0.999999
+# "auto" starts at this multiple of the constant at which a linear model's minimum lies on its boundary.
+ABOVE_LINEAR = 2.0
+
+
+class Settings(NamedTuple):
+    """How to search; see :func:`mfakit.attacks.carlini_wagner_l2`. None is "auto"."""
+
+    max_iterations: int
+    searches: int
+    rescue_searches: int
+    learning_rate: float | None
+    initial_const: float | None
+    confidence: float
+    bounds: tuple[float, float] | None
+    abort_early: bool
+    polish: bool
+    # What a constant is divided by while no smaller one is known to fail.
+    shrink: float
+
+    @property
+    def measured(self) -> bool:
+        """Whether each sample's unit of length is made from the model around it."""
+        return self.bounds is None and self.learning_rate is None
+
+    @property
+    def step(self) -> float:
+        """Adam's step in w: in the argument of tanh, or in units without bounds, which are made of such steps."""
+        if self.bounds is None:
+            return 1.0 / STEPS_IN_UNIT
+        return BOXED_RATE if self.learning_rate is None else self.learning_rate
+
+
+class Found(NamedTuple):
+    """What became of m samples: displacements [m, d] to the nearest points that meet the aim, their squared lengths
+    (infinite if none), both in units; the steps taken, and whether the margin's gradient vanished at the start, the
+    logits became NaN, or the gradient did.
+    """
+
+    displacements: Tensor
+    squares: Tensor
+    n_steps: Tensor
+    stuck: Tensor
+    undecided: Tensor
+    astray: Tensor
+
+
+class Path:
+    """How Adam's variable w makes displacements: p = ½ (tanh w - tanh w₀), which is 1 from bound to bound, or p = w."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.boxed = frame.bounds is not None
+        if self.boxed:
+            self.start = (frame.position() * INSIDE).atanh_()
+            self.t = self.start.tanh()
+        else:
+            self.start = torch.zeros_like(frame.origin)
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with some samples."""
+        self.start = self.start[rows]
+        if self.boxed:
+            self.t = self.t[rows]
+
+    def displacement(self, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """p [m, d], and tanh(w) where there is one."""
+        if not self.boxed:
+            return w.clone(), None
+        t = w.tanh()
+        return (t - self.t).mul_(0.5), t
+
+    def chain(self, gradient: Tensor, t: Tensor | None) -> Tensor:
+        """∂/∂w from ∂/∂p, in place."""
+        if t is None:
+            return gradient
+        slope = torch.addcmul(torch.tensor(0.5, dtype=t.dtype, device=t.device), t, t, value=-0.5)
+        return gradient.mul_(slope)
+
+
+class Descent:
+    """One search step of some samples with their constants c: Adam from w₀, reset, `rows` being those still in it.
+
+    `may_stop` [m] are those that may end early.
+    """
+
+    def __init__(
+        self, network: Network, frame: Frame, aim: Aim, c: Tensor, may_stop: Tensor, settings: Settings
+    ) -> None:
+        self.network, self.settings, self.frame, self.aim = network, settings, frame, aim
+        self.path = Path(frame)
+        self.w = self.path.start.clone()
+        self.rows = torch.arange(len(c), device=c.device)
+        self.c, self.may_stop = c, may_stop
+        self.first, self.second, self.best_p = (torch.zeros_like(self.w) for _ in range(3))
+        self.best, self.lowest, self.mark = (torch.full_like(c, math.inf) for _ in range(3))
+        self.stale = torch.zeros_like(self.rows)
+        self.undecided, self.astray = (torch.zeros_like(c, dtype=torch.bool) for _ in range(2))
+
+    def run(self, out: Found) -> Tensor:
+        """Descend; improve `out` in place, and return who was fooled [m]."""
+        s = self.settings
+        every = max(2, round(PATIENCE * s.max_iterations / LOOKS))
+        fooled = torch.zeros_like(self.undecided)
+        for step in range(1, s.max_iterations + 1):
+            self._step(step)
+            if step % every == 0 and step < s.max_iterations:
+                late = step >= GRACE * s.max_iterations
+                self._leave(self.undecided | self.astray | (self._stale() & self.may_stop & late), step, out, fooled)
+                if not len(self.rows):
+                    return fooled
+        self._leave(torch.ones_like(self.undecided), s.max_iterations, out, fooled)
+        return fooled
+
+    def _stale(self) -> Tensor:
+        """Whose best loss has not fallen for too long, [rows]."""
+        better = self.lowest <= PROGRESS * self.mark
+        self.mark = torch.where(better, self.lowest, self.mark)
+        self.stale = torch.where(better, 0, self.stale + 1)
+        return self.stale >= LOOKS
+
+    def _step(self, step: int) -> None:
+        """One evaluation where w is, and one step of Adam."""
+        s = self.settings
+        p, t = self.path.displacement(self.w)
+        margin, gradient = self.network.descend(self.frame.at(p), self.aim, s.confidence)
+        square = torch.einsum("nd,nd->n", p, p)
+        missing = margin + s.confidence
+        # Adam cannot leave what a gradient of NaN has led it to: that is no answer of the model.
+        self.astray |= square.isnan()
+        self.undecided |= missing.isnan() & ~self.astray
+        loss = square + self.c * missing.clamp_min(0.0)
+        self.lowest = torch.minimum(self.lowest, loss.nan_to_num_(nan=math.inf, posinf=math.inf))
+        nearer = torch.nonzero((missing < 0) & (square < self.best))[:, 0]
+        if len(nearer):
+            self.best[nearer], self.best_p[nearer] = square[nearer], p[nearer]
+        # The unit first: its product with a gradient in data units is of ordinary size, that with c may overflow.
+        gradient = self.path.chain(p.mul_(2.0).addcmul_(gradient.mul_(self.frame.unit), self.c[:, None]), t)
+        self.first.lerp_(gradient, 1.0 - BETA1)
+        self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
+        # Both bias corrections go into the step's length.
+        root = math.sqrt(1.0 - BETA2**step)
+        scale = torch.sqrt(self.second, out=gradient).add_(TINY * root)
+        self.w.addcdiv_(self.first, scale, value=-s.step * root / (1.0 - BETA1**step))
+
+    def _leave(self, done: Tensor, step: int, out: Found, fooled: Tensor) -> None:
+        """Write down the finished samples, and go on with the others."""
+        if not bool(done.any()):
+            return
+        rows = self.rows[done]
+        best = self.best[done]
+        fooled[rows] = torch.isfinite(best)
+        nearer = best < out.squares[rows]
+        out.displacements[rows[nearer]], out.squares[rows[nearer]] = self.best_p[done][nearer], best[nearer]
+        out.n_steps[rows] += step
+        out.undecided[rows] |= self.undecided[done]
+        out.astray[rows] |= self.astray[done]
+        going = ~done
+        self.aim, self.frame = self.aim.take(going), self.frame.take(going)
+        self.path.take(going)
+        for name in (
+            "rows", "c", "w", "first", "second", "best_p", "best", "lowest", "mark", "stale", "undecided",
+            "astray", "may_stop",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name)[going])
+
+
+def search(
+    network: Network, origin: Tensor, aim: Aim, settings: Settings, progress: Callable[[int], None] = lambda n: None
+) -> tuple[Frame, Found]:
+    """The frame of m samples `origin` [m, d] whose margins are positive, and the nearest points found in it.
+
+    A sample that was never fooled has its constant multiplied by ten, else it is bisected; `rescue_searches` more are
+    made for those that no search has fooled, and a rescued sample is then bisected like the others.
+    """
+    m = len(origin)
+    margin, gradient = network.descend(origin.to(network.dtype), aim, None)
+    missing = margin + settings.confidence
+    frame = Frame(network, origin, _units(network, origin, aim, missing, gradient, settings), settings.bounds)
+    none = torch.zeros(m, dtype=torch.bool, device=origin.device)
+    squares = torch.full((m,), math.inf, dtype=origin.dtype, device=origin.device)
+    counts = torch.zeros(m, dtype=torch.int64, device=origin.device)
+    out = Found(torch.zeros_like(origin), squares, counts, none.clone(), none.clone(), none.clone())
+    norm = gradient.double().norm(dim=1)
+    out.stuck[:], out.undecided[:], out.astray[:] = norm == 0, margin.isnan(), ~norm.isfinite() & ~margin.isnan()
+    c = _initial(torch.maximum(missing.double(), _least(network, origin, aim, norm)), norm, frame, settings)
+    low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
+    left = torch.full((m,), settings.searches, device=origin.device)
+    spare, rescued = torch.full_like(left, settings.rescue_searches), none.clone()
+    while True:
+        rows = torch.nonzero((left > 0) & ~out.stuck & ~out.undecided & ~out.astray)[:, 0]
+        if not len(rows):
+            break
+        # The margin of a sample that needs rescue is flat somewhere: there, a search is given all its time.
+        may_stop = ~rescued[rows] & settings.abort_early
+        part = Found(*(value[rows] for value in out))
+        fooled = Descent(network, frame.take(rows), aim.take(rows), c[rows], may_stop, settings).run(part)
+        for whole, new in zip(out, part, strict=True):
+            whole[rows] = new
+        high[rows] = torch.where(fooled, torch.minimum(high[rows], c[rows]), high[rows])
+        low[rows] = torch.where(fooled, low[rows], torch.maximum(low[rows], c[rows]))
+        left[rows] -= 1
+        won = rows[fooled & rescued[rows]]
+        left[won], rescued[won] = settings.searches - 1, False
+        lost = rows[(left[rows] == 0) & torch.isinf(high[rows]) & (spare[rows] > 0)]
+        left[lost], rescued[lost] = 1, True
+        spare[lost] -= 1
+        if settings.measured:  # the boundary may be farther than it looked: lengths are in longer units from here on
+            frame.unit[lost] *= LONGER
+            c[lost], low[lost] = c[lost] / LONGER**2, low[lost] / LONGER**2
+        between = torch.where(low > 0, 0.5 * (low + high), high / settings.shrink)
+        c = torch.where(torch.isinf(high), c * 10.0, between).clamp_max(_largest(c.dtype))
+        progress(len(rows))
+    return frame, out
+
+
+def _units(
+    network: Network, origin: Tensor, aim: Aim, missing: Tensor, gradient: Tensor, settings: Settings
+) -> Tensor:  # fmt: skip
+    """The length in data units that counts as 1 for each sample, [m, 1]: the width of the bounds or, without them, as
+    many steps of Adam as make a unit.
+    """
+    if settings.bounds is not None:
+        unit = settings.bounds[1] - settings.bounds[0]
+    elif settings.learning_rate is not None:
+        unit = STEPS_IN_UNIT * settings.learning_rate
+    else:
+        return first_lengths(network, origin, aim, missing, gradient, settings.confidence)
+    return torch.full((len(origin), 1), unit, dtype=origin.dtype, device=origin.device)
+
+
+def _least(network: Network, origin: Tensor, aim: Aim, norm: Tensor) -> Tensor:
+    """What is missing [m], float64, at a sample on the boundary, where it is rounding of the logits and of the sample:
+    a constant must be made of something.
+    """
+    size: Tensor = PROOFS[0].logit_units * aim.size.double() + norm * origin.double().norm(dim=1)
+    return size.nan_to_num_(nan=0.0).mul_(torch.finfo(network.work).eps)
+
+
+def _initial(missing: Tensor, norm: Tensor, frame: Frame, settings: Settings) -> Tensor:
+    """The first constants [m], for lengths in units. A linear model's loss has its minimum on the boundary for
+    c = 2 missing / ‖gradient‖².
+    """
+    unit, dtype = frame.unit[:, 0].double(), frame.unit.dtype
+    if settings.initial_const is None:
+        slope = unit * norm
+        missing = torch.where(missing > 0, missing, slope)  # of logits 0 at 0, where nothing has a size
+        c = (ABOVE_LINEAR * 2.0 * missing / slope / slope).nan_to_num(nan=1.0)
+    else:
+        c = settings.initial_const / unit / unit
+    return c.clamp(_largest(dtype) ** -1, _largest(dtype)).to(dtype)
+
+
+def _largest(dtype: torch.dtype) -> float:
+    """Constants beyond this would overflow in the square of a gradient."""
+    return float(torch.finfo(dtype).max ** 0.4)

@@ -1,0 +1,1 @@
+"""The fixed-step gradient attack (appendix C.2)."""

@@ -1,0 +1,214 @@
+"""Walks of the gradient attack, a block of samples at a time: in d dimensions, or in factor coordinates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._arrays.rows import array_module, gather, scatter, to_numpy
+from ..._threads.process import interruptible
+from ...backends.walk_ends import ENDS
+from ..coordinates import FactorCoordinates
+from ..models.bayes import Choice, GradientVictim, MixtureVictim
+
+__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "in_parts", "may_take_long", "within_class"]
+
+Array = NDArray[Any]
+
+# Halvings of the last step: 0.05 · 2^-40 is 5e-14, below the rounding of a float64 pixel sum.
+BISECTIONS = 40
+# A call of the kernel should take so long; what a step takes at most, before the first call is timed.
+PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
+
+
+class Steps(NamedTuple):
+    """How to walk."""
+
+    size: float
+    most: int
+    frozen: bool
+    polish: bool
+    bounds: tuple[float, float] | None
+
+
+@dataclass
+class State:
+    """What is known of each of n samples so far."""
+
+    y: Array
+    y_adv: Array
+    already_wrong: Array
+    flipped: Array
+    n_steps: Array
+    reason: Array
+    choice: Choice = field(default_factory=lambda: Choice(0))
+
+
+class DirectWalk:
+    """One block of samples on their way: `here` [n, d] float64, and `before` [n, d], one step earlier."""
+
+    def __init__(self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None) -> None:
+        self.victim = victim
+        self.here = X.astype(np.float64)
+        self.before = self.here.copy()
+        n = len(X)
+        joint, _ = victim.scores(self.here, np.zeros(n, np.int64) if y is None else y)
+        predicted, undecided = joint.argmax(axis=1), np.isnan(joint).any(axis=1)
+        labels = predicted if y is None else y
+        wrong = (predicted != labels) | undecided
+        reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
+        reason[undecided] = "NaN logits"
+        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+
+    def restart(self, X: Array) -> None:
+        """Back to the samples X [n, d] that it was made with, for another run."""
+        self.here, self.before, state = X.astype(np.float64), X.astype(np.float64), self.state
+        state.flipped[:], state.n_steps[:] = False, 0
+        state.reason[~state.already_wrong] = "max_steps"
+
+    def run(self, steps: Steps) -> None:
+        """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""
+        self._run_rows(steps, np.flatnonzero(~self.state.already_wrong))
+
+    def _run_rows(self, steps: Steps, rows: Array) -> None:
+        """The same for some samples that are where they began."""
+        state, active = self.state, rows
+        for step in range(steps.most + 1):
+            if not len(active):
+                break
+            X, y = gather(self.here, active), state.y[active]
+            joint, choice = self.victim.scores(X, y)
+            undecided = np.isnan(joint).any(axis=1)
+            crossed = (joint.argmax(axis=1) != y) & ~undecided
+            state.flipped[active[crossed]] = True
+            state.reason[active[crossed]], state.reason[active[undecided]] = "flipped", "NaN logits"
+            done = crossed | undecided
+            if step == steps.most:
+                break
+            active, X, y, choice = active[~done], gather(X, ~done), y[~done], choice.take(~done)
+            if steps.frozen and step > 0:
+                choice = state.choice.take(active)
+            state.choice.put(active, choice)
+            moved = self._step(active, X, y, choice, steps)
+            state.reason[active[~moved]] = "no gradient"
+            active = active[moved]
+            state.n_steps[active] += 1
+        if steps.polish:
+            self.polish(rows)
+
+    def _step(self, active: Array, X: Array, y: Array, choice: Choice, steps: Steps) -> Array:
+        """One step of the active samples, X being where they are; which of them moved."""
+        direction = self.victim.direction(X, y, choice)
+        new = X.copy()
+        self.victim.ops.attack_step(new, direction, steps.size, self.victim.threads)
+        if steps.bounds is not None:
+            array_module(new).clip(new, *steps.bounds, out=new)
+        moved = to_numpy((new != X).any(axis=1))
+        scatter(self.before, active, X)
+        scatter(self.here, active, new)
+        return moved
+
+    def polish(self, rows: Array) -> None:
+        """Bisect the last step of those that flipped: `before` stays on this side, `here` on the other."""
+        rows = rows[self.state.flipped[rows] & (self.state.n_steps[rows] > 0)]
+        if not len(rows):
+            return
+        y, low, high, victim = (
+            self.state.y[rows],
+            gather(self.before, rows),
+            gather(self.here, rows),
+            self.victim.strict(),
+        )
+        xp = array_module(low)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            joint = victim.scores(middle, y)[0]
+            crossed = xp.asarray((joint.argmax(axis=1) != y) & ~np.isnan(joint).any(axis=1))[:, None]
+            low, high = xp.where(crossed, low, middle), xp.where(crossed, middle, high)
+        scatter(self.before, rows, low)
+        scatter(self.here, rows, high)
+
+
+class FactorWalk(DirectWalk):
+    """The same walk without anything of length d, for isotropic mixtures; float64 state."""
+
+    victim: MixtureVictim
+
+    def __init__(self, victim: MixtureVictim, X: Array, y: Array | None, coordinates: FactorCoordinates) -> None:
+        super().__init__(victim, X, y)
+        self.coordinates = coordinates
+
+    def run(self, steps: Steps) -> None:
+        """Walk every sample to its end, one after the other."""
+        state, arrays = self.state, self.victim.arrays
+        q, xp = self.coordinates.on(arrays), arrays.xp
+        active = np.flatnonzero(~state.already_wrong)
+        a, sq = q.project(gather(self.here, active))
+        w, alpha = xp.zeros_like(a), xp.ones(len(active))
+        reports = xp.empty((len(active), 5), np.int64)
+        self._walk(q, steps, (arrays.asarray(state.y[active]), a, w, alpha, sq, reports))
+        reports = arrays.to_host(reports)
+        ends = np.array(ENDS)[reports[:, 0]]
+        state.flipped[active], state.reason[active] = ends == "flipped", ends
+        state.n_steps[active] = reports[:, 1]
+        chosen = Choice(len(active))
+        chosen.target_class = reports[:, 4]
+        first = self.coordinates.first
+        chosen.source = within_class(reports[:, 2], state.y[active], first)
+        chosen.target = within_class(reports[:, 3], chosen.target_class, first)
+        state.choice.put(active, chosen)
+        astray = ends == "already wrong"  # by inner products, and right in the d features
+        kept, again = np.flatnonzero(~astray), active[astray]
+        moved = q.points(gather(self.here, active), alpha, w)
+        scatter(self.here, active[kept], gather(moved, kept))
+        if len(again):
+            state.reason[again] = "max_steps"
+            self._run_rows(steps, again)
+
+    def _walk(self, q: FactorCoordinates, steps: Steps, arrays: tuple[Array, ...]) -> None:
+        """The kernel, on the host for so many samples at a time that Ctrl-C is heard between two calls, or during one
+        if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
+        and what the kernel moves.
+        """
+        threads, on_device = self.victim.threads, self.victim.arrays.is_device
+        long = not on_device and may_take_long(steps)
+
+        def part(y: Array, *moved: Array) -> None:
+            args = (
+                *q.kernel_arguments, y, steps.size, steps.most, steps.frozen, BISECTIONS if steps.polish else 0, *moved,
+                threads,
+            )  # fmt: skip
+            walk = self.victim.ops.factor_walk
+            interruptible(walk, *args) if long else walk(*args)
+
+        rows = int(threads * PART_SECONDS / (STEP_SECONDS * max(steps.most, 1)))
+        in_parts(self.victim, part, arrays, len(arrays[0]) if on_device else max(threads, rows))
+
+
+def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Array, ...], rows: int) -> None:
+    """``work(*parts)`` for some rows of the arrays [n, ...] at a time, so that Ctrl-C is heard in between: `rows` of
+    them at first, then as many as take PART_SECONDS.
+    """
+    start = 0
+    while start < len(arrays[0]):
+        victim.heed()
+        began = time.perf_counter()
+        work(*(array[start : start + rows] for array in arrays))
+        start += rows
+        seconds = max(time.perf_counter() - began, 1e-6)
+        rows = max(victim.threads, int(rows * min(4.0, PART_SECONDS / seconds)))
+
+
+def may_take_long(steps: Steps) -> bool:
+    """Whether a single sample's walk in factor coordinates may, which is one call of the kernel."""
+    return STEP_SECONDS * steps.most > 2 * PART_SECONDS
+
+
+def within_class(component: Array, cls: Array, first: Array) -> Array:
+    """Component numbers within their class, from numbers over all classes; -1 stays."""
+    return np.where(component < 0, -1, component - first[np.maximum(cls, 0)])

@@ -1,0 +1,84 @@
+"""Certified minima for any noise, in NumPy: what :func:`minimal_perturbation` does where compiled code cannot.
+
+Scores and verification go by blocks, the searches sample by sample: some tens to hundreds of solves with a diagonal
+plus few rows, O(d l²) each, and memory for [K, d] (K components).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from ..._threads.process import errstate
+from ..gradient.walk import DirectWalk, within_class
+from ..models.bayes import Choice
+from .components import Array, Components
+from .search import Bracket, Point, Search
+
+__all__ = ["NOT_CERTIFIED", "Bracket", "GeneralSearch", "certify", "warn_not_certified"]
+
+# The reason of a sample of which nothing was proved because numbers left float64's range, or an algorithm failed.
+NOT_CERTIFIED = "not certified"
+_logger = logging.getLogger("mfakit")
+
+
+def warn_not_certified(sample: int, failure: str) -> None:
+    """Say which sample has no certificate, and why."""
+    _logger.warning(
+        "sample %d is not certified (lower is 0): %s; look for parameters or samples of extreme scales", sample, failure
+    )
+
+
+def certify(components: Components, x: Array, y: int) -> Bracket:
+    """The bracket of one sample x [d] that is rightly decided for class y; what fails numerically is in its
+    `failure`, with the point that was known by then.
+    """
+    best = Bracket()
+    try:
+        # A sample too far away for float64 proves nothing.
+        with errstate(over="ignore", invalid="ignore", divide="ignore"):
+            search = Search(components, x, y)
+            best = search.best
+            return search.run()
+    except (np.linalg.LinAlgError, ArithmeticError) as error:
+        best.lower, best.failure = 0.0, f"{type(error).__name__}: {error}"
+        return best
+
+
+class GeneralSearch(DirectWalk):
+    """One block of samples; the base class's state is what the verification reads."""
+
+    def bracket(self, components: Components, start: int) -> tuple[Array, Array]:
+        """Lower bounds [n] and pairs examined [n]; leaves the points beyond the boundary in `here`.
+
+        `start` is the number of the block's first sample, for messages.
+        """
+        state = self.state
+        lower, pairs = np.zeros(len(self.here)), np.zeros(len(self.here))
+        finite = np.isfinite(self.here).all(axis=1)
+        lower[~finite] = np.nan
+        for i in np.flatnonzero(finite & ~state.already_wrong):
+            found = certify(components, self.here[i], int(state.y[i]))
+            lower[i], pairs[i], state.n_steps[i] = found.lower, found.n_pairs, found.n_duals
+            state.flipped[i] = found.point is not None
+            state.reason[i] = "no crossing" if found.point is None else "flipped"
+            if found.failure:
+                state.reason[i] = NOT_CERTIFIED
+                warn_not_certified(start + int(i), found.failure)
+            if found.point is not None:
+                self.here[i] += found.point.delta
+                state.choice.put(np.array([i]), _chosen(components, found.point, int(state.y[i])))
+        return lower, pairs
+
+
+def _chosen(components: Components, point: Point, y: int) -> Choice:
+    """The likeliest components of the true class and of any other at the point."""
+    own = components.owner == y
+    source = np.where(own, point.log_prob, -np.inf).argmax()
+    target = np.where(own, -np.inf, point.log_prob).argmax()
+    chosen = Choice(1)
+    chosen.target_class[:] = components.owner[target]
+    chosen.source = within_class(np.array([source]), np.array([y]), components.first)
+    chosen.target = within_class(np.array([target]), chosen.target_class, components.first)
+    return chosen

@@ -1,0 +1,312 @@
+"""The search for one sample's bracket in d features; the proof is in :mod:`mfakit.attacks.minimal.attack`, the algebra
+in :mod:`mfakit.attacks.minimal.lagrangian`.
+
+Pairs (likeliest source, target) first, each only as far as its bound stays below the best point known. Then, from the
+smallest bound upwards, what the other components of the target's class can add is bounded within the ball that is known
+to hold a flip, and more sources join the dual, while the bound is below that point.
+
+Points come from the duals' minimisers, by their rays to the mixture's boundary. They are improved on that boundary by
+majorisation: with φ the shares of the target class's components at the point, Σ φ_t log p_t + H(φ) is a lower bound on
+log p_T that touches it there, so the nearest flip by that bound is a flip, and no farther away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..rounding import ROUNDING
+from .components import Array, Components, Sample
+from .lagrangian import Lagrangian, entropy, responsibilities
+from .majorant import Majorant
+from .roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
+
+__all__ = ["Bracket", "Search"]
+
+# Sources of one dual, and targets of one majorant.
+MOST_SOURCES, MOST_TARGETS = 6, 6
+# A source joins the dual if its density at the dual's point is at least e^-this of the target's.
+WORTH_ADDING = 12.0
+# Share that it joins with.
+NEWCOMER = 1e-2
+POLISH_ROUNDS, MOST_STARTS, PASSES = 30, 4, 3
+# Steps along the boundary.
+SLIDES = 40
+# Cuts of one target's problem.
+MOST_CUTS = 24
+# Share of the gap that a cut must promise to close.
+VISIBLE = 1e-2
+# Relative gap below which neither a cut nor a tighter ball is worth it.
+CLOSED = 1e-3
+
+
+@dataclass(frozen=True)
+class Point:
+    """x + `delta` on the boundary or a rounding beyond, of length `length`, and log p of the components there [K]."""
+
+    length: float
+    delta: Array
+    log_prob: Array
+
+
+@dataclass
+class Bracket:
+    """What is known of one sample: no flip below `lower`, and the nearest `point` beyond the boundary, if any; and why
+    the search ended early, if it did.
+    """
+
+    lower: float = 0.0
+    point: Point | None = None
+    n_pairs: int = 0
+    n_duals: int = 0
+    failure: str = ""
+
+    @property
+    def upper(self) -> float:
+        """Its length; infinite if there is none."""
+        return np.inf if self.point is None else self.point.length
+
+
+@dataclass
+class _Piece:
+    """A piece of a target's problem: the radius proved, by which sources and λ, and log p [K] where the dual ends."""
+
+    majorant: Majorant
+    bound: float
+    sources: list[int]
+    lam: Array
+    log_prob: Array
+
+
+class Search:
+    """The search of one sample; bounds [K] of the targets rise, `best` shrinks."""
+
+    def __init__(self, components: Components, x: Array, y: int) -> None:
+        self.q, self.y = components, y
+        self.sample = Sample(components, x)
+        self.own = components.members(y)
+        others = [components.members(c) for c in range(len(components.first) - 1) if c != y]
+        self.targets = np.concatenate(others)
+        self.bounds = np.full(len(components.means), np.inf)
+        self.best = Bracket()
+        self.starts: list[Point] = []
+        order = np.argsort(-self.sample.log_prob[self.own], kind="stable")
+        self.own = self.own[order]  # the likeliest first
+        self.bounds[self.targets] = 0.0
+
+    def run(self) -> Bracket:
+        """The bracket of the sample, as far as it can be closed."""
+        best = self.best
+        if not np.isfinite(self.sample.log_prob[self.own].max(initial=-np.inf)):
+            best.failure = "its log-densities are beyond float64"
+            return best
+        self._screen()
+        if best.upper == np.inf and len(self.targets):
+            self._walk_across()
+        self._polish()
+        for _ in range(PASSES):
+            radius = best.upper
+            self._refine_all(radius * (1.0 + 1e-9))
+            best.lower = max(best.lower, min(float(self.bounds.min()), best.upper))  # both within rounding of the truth
+            if best.upper - best.lower > CLOSED * best.upper:
+                self._polish(MOST_STARTS)
+            if best.upper - best.lower <= CLOSED * best.upper or not best.upper < 0.98 * radius:
+                break
+        return best
+
+    def descend(self, delta: Array, lower: float) -> Point | None:
+        """The nearest point that a descent along the boundary from x + δ finds; nothing flips below `lower`."""
+        self.best.lower = lower
+        self._push(delta)
+        self._polish(MOST_STARTS)
+        return self.best.point
+
+    def _screen(self) -> None:
+        """Bounds of all targets against the likeliest source, with c_t = log|T|; the nearest pairs give points."""
+        source, guess = self.own[0], None
+        for t in self.targets[np.argsort(-self.sample.log_prob[self.targets], kind="stable")]:
+            offset = float(np.log(len(self.q.members(self.q.owner[t]))))
+            self.bounds[t] = self._least_distance(source, t, offset)
+            if self.bounds[t] >= self.best.upper:
+                continue
+            self.best.n_pairs += 1
+            L = Lagrangian(self.sample, [t], np.ones(1), offset, [source])
+            root = nearest_on_quadric(L, np.ones(1), guess, self.best.upper)
+            self.bounds[t] = max(self.bounds[t], root.radius)
+            if root.dual is not None and root.radius < self.best.upper:
+                guess = float(root.dual.lam[0])
+                self._try_points(L, root)
+
+    def _least_distance(self, s: int, t: int, offset: float) -> float:
+        """A bound that costs nothing: roots of Mahalanobis distances change by at most √max 1/D along a unit vector."""
+        q, x = self.q, self.sample
+        error = float(x.rounding(np.array([s, t])).sum())
+        # A flip at distance r needs (m_t - a_t r)² ≤ lead + (m_s + a_s r)².
+        lead = 2.0 * (q.log_const[t] + offset - q.log_const[s] + error)
+        m_s, m_t = np.sqrt(x.maha_within(s)[1]), np.sqrt(x.maha_within(t)[0])
+        a_s, a_t = q.steepness[[s, t]]
+        room = m_s + np.sqrt(max(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
+        return max(0.0, float((m_t - room) / (a_t + a_s)) * (1.0 - 1e-9))
+
+    def _try_points(self, L: Lagrangian, root: Root) -> Point | None:
+        """The dual's minimiser, pushed to the boundary; in the hard case also what completes it. The nearest point."""
+        if root.dual is None:
+            return None
+        deltas = [root.dual.delta, *(with_top_direction(L, root.dual) if root.at_pole else ())]
+        points = [p for p in map(self._push, deltas) if p is not None]
+        return min(points, key=lambda p: p.length, default=None)
+
+    def _push(self, delta: Array) -> Point | None:
+        """The point where the ray through δ crosses the mixture's boundary, kept as the best if it is the nearest."""
+        ray = self.sample.ray(delta)
+        if not 0.0 < ray.length < np.inf:
+            return None
+        tau = ray.crossing(self.y, self.best.lower / ray.length, 1.0)
+        if tau == np.inf:
+            return None
+        point = Point(tau * ray.length, tau * delta, ray.log_prob(np.array([tau]))[0])
+        self.starts.append(point)
+        if point.length < self.best.upper:
+            self.best.point = point
+        return point
+
+    def _walk_across(self) -> None:
+        """A first point by the gradient attack, where no pair has given one."""
+        least = float(self.bounds[self.targets].min())
+        if not 0.0 < least < np.inf:
+            return
+        here = self.sample
+        for _ in range(200):
+            t = self.targets[np.argmax(here.log_prob[self.targets])]
+            s = self.own[np.argmax(here.log_prob[self.own])]
+            g = here.gradients[t] - here.gradients[s]
+            length = float(np.linalg.norm(g))
+            if not 0.0 < length < np.inf:
+                return
+            here = Sample(self.q, here.x + least / 8.0 * g / length)
+            totals = self.q.class_totals(here.log_prob)
+            if totals.argmax() != self.y:
+                self._push(here.x - self.sample.x)
+                return
+
+    def _refine_all(self, radius: float) -> None:
+        """The targets in the order of their bounds, while they can still beat the best point."""
+        open_targets = list(self.targets)
+        while open_targets:
+            t = min(open_targets, key=lambda j: float(self.bounds[j]))
+            if not self.bounds[t] < self.best.upper:
+                return
+            open_targets.remove(t)
+            self._refine(t, radius)
+
+    def _refine(self, t: int, radius: float) -> None:
+        """Tighten the bound of one target: more sources, and what t's class adds to it on ever smaller pieces."""
+        others = np.array([j for j in self.q.members(self.q.owner[t]) if j != t], np.int64)
+        low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
+        pieces = [self._solve(Majorant.whole(t, others, low), None)]
+        for _ in range(MOST_CUTS):
+            pieces.sort(key=lambda p: p.bound)
+            self.bounds[t] = max(self.bounds[t], pieces[0].bound)
+            halves = self._cut(pieces[0])
+            if halves is None:
+                return
+            pieces[:1] = [self._solve(half, pieces[0]) for half in halves]
+        self.bounds[t] = max(self.bounds[t], min(p.bound for p in pieces))
+
+    def _cut(self, piece: _Piece) -> tuple[Majorant, Majorant] | None:
+        """The halves of a piece, unless its bound is good enough or a cut could not raise it visibly."""
+        missing = self.best.upper - piece.bound
+        if missing <= CLOSED * self.best.upper:
+            return None
+        total = float(piece.lam.sum())  # c nats less of p_T / p_t raise D by Λ c
+        visible = VISIBLE * missing * piece.bound / total if total > 0.0 and missing < np.inf else 0.0
+        return piece.majorant.cut(piece.log_prob, visible)
+
+    def _largest_log_ratio(self, j: int, t: int, radius: float) -> float:
+        """A bound on log p_j / p_t within `radius`, at most 0 since t is the likeliest."""
+        q, x = self.q, self.sample
+        if radius == np.inf:
+            return 0.0
+        m_j, m_t = np.sqrt(x.maha_within(j)[0]), np.sqrt(x.maha_within(t)[1])
+        near, far = max(0.0, float(m_j - q.steepness[j] * radius)), m_t + q.steepness[t] * radius
+        error = float(x.rounding(np.array([j, t])).sum()) + ROUNDING * float(near**2 + far**2)
+        log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far)) + error
+        if log_ratio > -40.0:
+            log_ratio = min(log_ratio, highest_within(Lagrangian(x, [j], np.ones(1), 0.0, [t]), radius))
+        return min(0.0, log_ratio)
+
+    def _solve(self, majorant: Majorant, parent: _Piece | None) -> _Piece:
+        """The dual of one piece, with as many sources as are in the way; its primal points are tried, too."""
+        targets, phi, offset = majorant.mixture()
+        piece = _Piece(majorant, 0.0, [], np.zeros(0), self.sample.log_prob) if parent is None else replace(parent)
+        piece.majorant = majorant
+        sources, theta, guess = self._first_sources(float(phi @ self.sample.log_prob[targets]) + offset), None, None
+        if len(piece.lam):
+            sources, theta, guess = piece.sources, piece.lam / piece.lam.sum(), float(piece.lam.sum())
+        while True:
+            L = Lagrangian(self.sample, targets, phi, offset, sources)
+            theta = responsibilities(self.sample.log_prob[sources]) if theta is None else theta / theta.sum()
+            root = maximise(L, theta, guess, self.best.upper)
+            self.best.n_duals += 1
+            piece.bound = max(piece.bound, root.radius)
+            self._try_points(L, root)
+            if root.dual is None:
+                return piece
+            piece.sources, piece.lam = sources, root.dual.lam
+            piece.log_prob = self.sample.ray(root.dual.delta).log_prob(np.ones(1))[0]
+            lead = piece.log_prob[self.own] - (float(phi @ piece.log_prob[targets]) + offset)
+            lead[np.isin(self.own, sources)] = -np.inf
+            if piece.bound >= self.best.upper or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
+                return piece
+            sources = [*sources, int(self.own[lead.argmax()])]
+            guess = float(root.dual.lam.sum())
+            theta = np.append(root.dual.lam / guess, NEWCOMER)
+
+    def _first_sources(self, log_target: float) -> list[int]:
+        """The likeliest source or, where that one alone is not above the target, all that are likely."""
+        height = self.sample.log_prob[self.own]
+        alone = height[0] > log_target
+        return [int(j) for j in self.own[height >= height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
+
+    def _polish(self, most: int = 1) -> None:
+        """Go down from the nearest points that were found since the last time; one, or several."""
+        starts, self.starts = sorted(self.starts, key=lambda p: p.length)[:most], []
+        for point in starts:
+            for _ in range(POLISH_ROUNDS):
+                nearer = self._majorise(point)
+                if nearer is None or not nearer.length < point.length * (1.0 - 1e-9):
+                    break
+                point = nearer
+        if most > 1:
+            self._slide()
+
+    def _slide(self) -> None:
+        """Where sources tie on a ridge the dual may not end there: slide along the boundary towards x."""
+        share = 1.0
+        for _ in range(SLIDES):
+            point = self.best.point
+            if point is None or share < 1e-6:
+                return
+            g = Sample(self.q, self.sample.x + point.delta).margin_gradient(self.y)
+            aside = point.delta - g * float(point.delta @ g / max(g @ g, 1e-300))
+            nearer = self._push(point.delta - share * aside)
+            share = 2.0 * share if nearer is self.best.point else 0.25 * share
+
+    def _majorise(self, point: Point) -> Point | None:
+        """The nearest flip by the bounds on log p that touch at a point, on the boundary."""
+        rival = self.q.members(self.q.rival(point.log_prob, self.y))
+        targets, phi = _active(point.log_prob, rival, MOST_TARGETS)
+        sources, theta = _active(point.log_prob, self.own, MOST_SOURCES)
+        L = Lagrangian(self.sample, targets, phi, entropy(phi), sources, safe=False)
+        # At a nearest point δ = Λ ∇(log p_T - log p_S), and the shares there are θ.
+        slope = float(np.linalg.norm(theta @ (L.b + L.bend(point.delta))))
+        return self._try_points(L, maximise(L, theta, point.length / slope)) if slope > 0.0 else None
+
+
+def _active(log_prob: Array, members: Array, most: int) -> tuple[list[int], Array]:
+    """The components among `members` that matter at a point, at most so many, and their shares, which sum to 1."""
+    order = members[np.argsort(-log_prob[members], kind="stable")][:most]
+    shares = responsibilities(log_prob[order])
+    keep = shares > 1e-9
+    return [int(j) for j in order[keep]], shares[keep] / shares[keep].sum()

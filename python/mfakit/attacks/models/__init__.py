@@ -1,0 +1,1 @@
+"""The kinds of models under attack: what an attack needs of each."""

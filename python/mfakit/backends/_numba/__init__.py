@@ -1,0 +1,1 @@
+"""The kernels in Numba, for installations without the compiled extension."""

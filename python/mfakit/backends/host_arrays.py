@@ -1,0 +1,126 @@
+"""Where arrays live and who multiplies them: the host's part, NumPy. :mod:`.cuda_arrays` has the device's.
+
+The drivers (density, subspaces, attacks, fit) are written once over this interface: ``xp`` is the array module, and
+what differs between host and device beyond the array module is a method here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._threads.process import errstate
+
+if TYPE_CHECKING:
+    from .._arrays.options import Options
+    from .._arrays.rows import RowBlocks
+    from ..mixture.factors import Factors
+
+__all__ = ["HOST", "Host"]
+
+
+class Host:
+    """NumPy arrays, NumPy's products."""
+
+    xp: Any = np
+    name = "host"
+    is_device = False
+    # Of one tile's product [k0, l0+1, k1, l1+1] of pairs of subspaces.
+    tile_bytes = 64 * 2**20
+    # Of one side's panel for a tile, which is made anew for each: some tenths of a second.
+    panel_bytes = 2**28
+
+    def asarray(self, array: Any) -> Any:
+        """The array here: on the host, itself."""
+        return array
+
+    def to_host(self, array: Any) -> Any:
+        """The array as NumPy's."""
+        return array
+
+    def matmul(self, A: Any, B: Any, out: Any, *, fast: bool = False) -> None:
+        """out = A · B; `fast` allows the device a cheaper precision, and means nothing here."""
+        np.matmul(A, B, out=out)
+
+    def side(self, factors: Factors) -> Any:
+        """Subspaces whose panels are made here: on a device only where all of them fit."""
+        return factors
+
+    def factors(self, factors: Factors) -> Any:
+        """What the kernels read of a mixture, here."""
+        return factors
+
+    def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int, copies: int = 0) -> int:
+        """Rows per block of X for so many columns of the product. `copies` counts the float64 arrays as large as the
+        block that the caller holds besides; on the host they are not counted.
+        """
+        return max(1, min(options.plan_block(X.shape[1], columns, itemsize), len(X)))
+
+    def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
+        """Blocks of X from row `start` to `end` (None: the last), with the number of their first row."""
+        end = len(X) if end is None else end
+        for first in range(start, end, rows):
+            yield first, X.block(first, min(first + rows, end))
+
+    def each_block(
+        self, X: RowBlocks, rows: int, work: Callable[[Any, int], None], resize: Callable[[int], None],
+        start: int = 0, end: int | None = None,
+    ) -> None:  # fmt: skip
+        """``work(block, number of its first row)`` for the blocks of X from row `start` to `end`.
+
+        A device that is out of memory calls ``resize`` with half the height and goes on from the block at which it
+        happened: by then `work` must not have kept anything of it.
+        """
+        for first, block in self.blocks(X, start, rows, end):
+            work(block, first)
+
+    def target(self, out: Any, part: slice) -> Any:
+        """Where a block's results are computed: out[part] itself where it lies here."""
+        return out[part]
+
+    def store(self, out: Any, part: slice, target: Any) -> None:
+        """Bring a block's results home."""
+
+    @contextmanager
+    def sums_into(self, totals: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """Arrays to add to, whose sums are in the float64 host arrays `totals` at the end: here, those themselves."""
+        yield totals
+
+    def release(self) -> None:
+        """Give memory back that is kept for later."""
+
+    def empty_result(self, shape: tuple[int, ...], dtype: Any, X: RowBlocks) -> Any:
+        """A new result for X: where X lies."""
+        return np.empty(shape, dtype)
+
+    def candidates(self, arguments: tuple[Any, ...], n: int, k: int, l: int) -> tuple[Any, Any, Any]:
+        """What mixture_epilogue keeps: rows and components [m], by row, and offsets [n + 1] of each row's.
+
+        `arguments` are the operation's, from products to slack. A device does this without any [n, k] array; here it
+        says what is meant.
+        """
+        from .numpy_ops import mixture_epilogue
+
+        outputs: tuple[Any, ...] = (np.empty((n, k)), np.empty((n, k), np.uint8))
+        mixture_epilogue(*(arguments + outputs))
+        keep = outputs[1]
+        rows, components = np.nonzero(keep)
+        return rows, components, np.concatenate([[0], np.cumsum(keep.sum(axis=1, dtype=np.int64))])
+
+    def log_sum_exp_candidates(self, values: Any, offsets: Any, out: Any) -> None:
+        """out [n] = log Σ exp over each row's candidates, values [m] in the order of :meth:`candidates`."""
+        for i in range(len(out)):
+            out[i] = np.logaddexp.reduce(values[offsets[i] : offsets[i + 1]], initial=-np.inf)
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Make the device that the arrays lie on the current one. Here: let what underflows be 0, which is ordinary
+        for probabilities and no error, even where the caller has asked NumPy to raise it.
+        """
+        quiet: AbstractContextManager[Any] = errstate(under="ignore")
+        return quiet
+
+
+HOST = Host()

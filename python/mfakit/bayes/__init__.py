@@ -1,0 +1,1 @@
+"""The Bayes-optimal classifier of classes that are mixtures, and its symmetric and asymmetric variants."""

@@ -1,0 +1,426 @@
+"""BayesClassifier: the optimal classifier of classes whose densities are known mixtures, and its two variants."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._arrays.containers import sum_tolerance
+from .._arrays.options import Options, no_out
+from .._arrays.rows import (
+    RowBlocks,
+    array_module,
+    as_labels,
+    on_device_of,
+    to_numpy,
+    wrap_like,
+)
+from .._threads.process import errstate
+from ..mixture import sampling
+from ..mixture.mfa import MFA, common_device
+
+if TYPE_CHECKING:
+    from types import MappingProxyType
+
+    from ..mixture.evaluator import Evaluator
+
+__all__ = ["BayesClassifier"]
+
+Array = Any  # NumPy's or, on a device, CuPy's
+
+# A component of no more weight pads a model; the paper's code tells them apart by this.
+PADDING_WEIGHT = 1e-10
+
+
+class BayesClassifier:
+    """The Bayes-optimal classifier of two or more classes with densities p_c: argmax_c log prior_c + log p_c(x).
+
+    Parameters
+    ----------
+    mixtures : sequence of MFA
+        One density per class, over the same features; class labels are 0, 1, ...
+    priors : array-like [C] or None
+        Class probabilities; None is uniform.
+    extras : mapping of str to array, optional
+        What is stored beside the model: a shipped pair keeps ``outlier_mean`` [d] and ``outlier_step`` [d] of its
+        training data for :meth:`asymmetric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything that is not a mixture, fewer than two classes, other widths, mixtures on different devices, priors
+        that are no distribution.
+
+    References
+    ----------
+    Richardson & Weiss 2021, section 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.1) for m in (-1.0, 1.0)]
+    >>> mfakit.BayesClassifier(mixtures).predict(np.array([[-0.3, 5.0], [0.2, 0.0]]))
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        mixtures: Sequence[MFA],
+        priors: ArrayLike | None = None,
+        *,
+        extras: Mapping[str, ArrayLike] | MappingProxyType[str, Array] | None = None,
+    ) -> None:
+        if isinstance(mixtures, MFA) or not isinstance(mixtures, Iterable):
+            raise TypeError(f"mixtures must be a sequence of MFA objects, one a class, got a {type(mixtures).__name__}")
+        mixtures = tuple(mixtures)
+        if len(mixtures) < 2:
+            raise ValueError(f"a classifier needs at least two mixtures, got {len(mixtures)}")
+        if not all(isinstance(m, MFA) for m in mixtures):
+            raise TypeError("mixtures must be MFA objects; a fitted estimator has one in its mfa_ attribute")
+        widths = [m.n_features for m in mixtures]
+        if len(set(widths)) > 1:
+            raise ValueError(f"the mixtures must have the same number of features, got {widths}")
+        common_device({f"mixtures[{c}]": m for c, m in enumerate(mixtures)})
+        self._mixtures = mixtures
+        self._priors = _as_priors(priors, len(mixtures))
+        if extras is not None and not isinstance(extras, Mapping):
+            raise TypeError(f"extras must be a mapping of names to arrays, got a {type(extras).__name__}")
+        self._extras = {name: to_numpy(value, name) for name, value in (extras or {}).items()}
+        self._coordinates: Any = None  # of mfakit.attacks.coordinates, computed on first use
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_coordinates": None}
+
+    @property
+    def mixtures(self) -> tuple[MFA, ...]:
+        """The class densities."""
+        return self._mixtures
+
+    @property
+    def priors(self) -> Array:
+        """Class probabilities, float64 [C]."""
+        return self._priors
+
+    @property
+    def extras(self) -> dict[str, Array]:
+        """What is stored beside the model."""
+        return dict(self._extras)
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self._mixtures)
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        return self._mixtures[0].n_features
+
+    @property
+    def classes_(self) -> Array:
+        """The labels 0 .. C - 1."""
+        return np.arange(self.n_classes)
+
+    def __repr__(self) -> str:
+        return f"BayesClassifier({', '.join(map(repr, self._mixtures))})"
+
+    def class_log_prob(self, X: Any, **options: Any) -> Array:
+        """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
+        array, or a CuPy array for samples on a device.
+        """
+        from ..mixture.density import over_blocks
+
+        rows = RowBlocks(X, self.n_features)
+        opts = Options(**options)
+        for mixture in self._mixtures:
+            mixture.check_device(rows.device, opts.backend)
+        joint = opts.result((len(rows), self.n_classes), np.float64, rows)
+        with errstate(divide="ignore"):
+            log_priors = np.log(self._priors)
+
+        # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
+        def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+            for c, mixture in enumerate(self._mixtures):
+                part[:, c] = evaluator.sibling(mixture.factors).log_prob(block, first, rows.name) + log_priors[c]
+
+        over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, joint)
+        return joint
+
+    def _relative_joint(self, X: Any, **options: Any) -> Array:
+        """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
+        from .decisions import settle
+
+        joint = self.class_log_prob(X, **options)
+        with on_device_of(joint):
+            settle(joint, self, X)
+        return joint
+
+    def _from_joint(
+        self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any] | None
+    ) -> Any:
+        """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: those themselves),
+        [n, *tail], in X's dtype and container, or in ``out``.
+        """
+        rows, opts = RowBlocks(X, self.n_features), Options(**options)
+        out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
+        score = self.class_log_prob if compute is None else self._relative_joint
+        joint = score(X, **{**options, "out": None})
+        with on_device_of(joint), errstate(under="ignore", over="ignore"):
+            values = (joint if compute is None else compute(joint)).astype(rows.dtype)
+            if out is None:
+                return wrap_like(values, X)
+            out[...] = values
+            wrap_like(out, X)  # a CUDA tensor's stream waits for CuPy's
+            return opts.out
+
+    def decision_function(self, X: Any, **options: Any) -> Any:
+        """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
+
+        Of two classes, also far samples have the right sign and size: where the log-densities round by more than the
+        classes differ by, their difference is computed component by component. More classes have the log-densities
+        themselves.
+
+        Parameters
+        ----------
+        X : array-like, [n, d]
+        **options
+            See :class:`mfakit._arrays.options.Options`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :func:`mfakit.mixture.density.log_prob`.
+        """
+        two = self.n_classes == 2
+        tail = () if two else (self.n_classes,)
+        return self._from_joint(X, options, tail, _log_odds if two else None)
+
+    def decision_gradient(self, X: Any, **options: Any) -> Any:
+        """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
+        to the rounding of a class's own gradient.
+        """
+        from ..mixture.density import over_blocks
+
+        rows, opts, two = RowBlocks(X, self.n_features), Options(**options), self.n_classes == 2
+        for mixture in self._mixtures:
+            mixture.check_device(rows.device, opts.backend)
+        shape = (len(rows), self.n_features) if two else (len(rows), self.n_classes, self.n_features)
+        out = opts.result(shape, rows.dtype, rows)
+
+        # By blocks, so that beside the result no more than a block of another class's gradient is held.
+        def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+            other = evaluator.xp.empty(part.shape, part.dtype) if two else None
+            for c, mixture in enumerate(self._mixtures):
+                target = part[:, c] if other is None else (other, part)[c]
+                its = evaluator.sibling(mixture.factors)
+                its.gradient(its(block, first, rows.name), target)
+            if other is not None:
+                part -= other
+
+        over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, out)
+        result = wrap_like(out, X)
+        return result if opts.out is None else opts.out
+
+    def predict(self, X: Any, **options: Any) -> Any:
+        """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
+        no_out("predict", options)
+        joint = self._relative_joint(X, **options)
+        with on_device_of(joint):
+            return wrap_like(joint.argmax(axis=1), X)
+
+    def _log_proba(self, joint: Array) -> Array:
+        xp = array_module(joint)
+        with errstate(divide="ignore", invalid="ignore"):
+            top = joint.max(axis=1, keepdims=True)
+            impossible = xp.isinf(top) & (top < 0)
+            shifted = joint - xp.where(impossible, 0.0, top)
+            log_proba = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+            return xp.where(impossible, -np.log(self.n_classes), log_proba)
+
+    def predict_log_proba(self, X: Any, **options: Any) -> Any:
+        """log p(class | x), [n, C], nats."""
+        return self._from_joint(X, options, (self.n_classes,), self._log_proba)
+
+    def predict_proba(self, X: Any, **options: Any) -> Any:
+        """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
+        return self._from_joint(
+            X, options, (self.n_classes,), lambda joint: array_module(joint).exp(self._log_proba(joint))
+        )
+
+    def score(self, X: Any, y: Any, **options: Any) -> float:
+        """Share of samples whose predicted class is `y` [n].
+
+        Raises
+        ------
+        ValueError
+            For labels that are not classes of this model, or no samples at all.
+        """
+        predicted = to_numpy(self.predict(X, **options))
+        labels = as_labels(y, len(predicted), self.n_classes)
+        if not len(labels):
+            raise ValueError("score needs at least one sample")
+        return float((predicted == labels).mean())
+
+    def to(self, device: str) -> BayesClassifier:
+        """The same classifier with its mixtures on a device; see :meth:`mfakit.MFA.to`."""
+        moved = [m.to(device) for m in self._mixtures]
+        if all(there is here for there, here in zip(moved, self._mixtures, strict=True)):
+            return self
+        return BayesClassifier(moved, self._priors, extras=self._extras)
+
+    def sample(
+        self, n: int, rng: Any = None, *, balanced: bool = False, noise: bool = True, dtype: Any = np.float32
+    ) -> tuple[Array, Array]:
+        """n labelled samples in all: X [n, d] and y int64 [n], shuffled.
+
+        Parameters
+        ----------
+        n : int
+        rng : numpy.random.Generator, int or None
+        balanced : bool
+            Split evenly between the classes (the first ones get what is left over); otherwise labels follow the priors.
+        noise : bool
+            False draws points on the subspaces.
+        dtype : {float32, float64}
+        """
+        n = sampling.as_count(n)
+        generator = np.random.default_rng(rng)
+        if balanced:
+            y = generator.permutation(np.arange(n) % self.n_classes)
+        else:
+            y = generator.choice(self.n_classes, size=n, p=self._priors)
+        y = y.astype(np.int64)
+        X = None
+        for c, mixture in enumerate(self._mixtures):
+            rows = np.flatnonzero(y == c)
+            part = mixture.sample(len(rows), generator, noise, dtype)[0]
+            xp = array_module(part)
+            with on_device_of(part):
+                X = xp.empty((n, self.n_features), dtype) if X is None else X
+                X[xp.asarray(rows)] = part
+        with on_device_of(X):
+            return X, xp.asarray(y)
+
+    def symmetric(self, sigma: float = 0.01, *, uniform_weights: bool = True) -> BayesClassifier:
+        """The symmetric variant (appendix B.2): every component's noise is σ², so that the classes meet Theorem 2.
+
+        Parameters
+        ----------
+        sigma : float
+            Standard deviation of the noise, in data units.
+        uniform_weights : bool
+            Make the components of a class equally likely, as the paper's code does: those whose weight exceeds 1e-10.
+            Others, which pad a model, keep theirs, and without weight play no part in anything.
+
+        Raises
+        ------
+        ValueError
+            For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`; or whose
+            square leaves float64.
+        """
+        sigma = _as_sigma(sigma)
+        mixtures = []
+        for m in self._mixtures:
+            weights = _uniform(m.weights) if uniform_weights else m.weights
+            mixtures.append(m.replace(weights=weights, noise_variance=sigma**2))
+        return BayesClassifier(mixtures, self._priors, extras=self._extras)
+
+    def asymmetric(
+        self, X_train: Any = None, scale: float = 1.0, sigma: float = 0.5, *, direction: int = 50
+    ) -> BayesClassifier:
+        """The asymmetric variant (appendix B.2): one outlier component per class, which Theorem 3 then applies to.
+
+        The outlier has weight 1/(k+1), where k components have any, A = 0, noise σ² and sits at the data's mean plus
+        (class 0) or minus (class 1) scale · √λ · v, with λ and v the `direction`-th largest eigenvalue and eigenvector
+        of the data's covariance.
+
+        Parameters
+        ----------
+        X_train : array-like [n, d], optional
+            The data of all classes. None: what a shipped pair stores, else the moments of the mixtures themselves.
+        scale : float
+            Length of the step in standard deviations.
+        sigma : float
+            Noise of the outlier, in data units.
+        direction : int
+            Which principal direction, counted from 1.
+
+        Raises
+        ------
+        ValueError
+            For more than two classes, σ that is not positive or whose square leaves float64, a scale that is no finite
+            number, or a direction beyond d.
+        """
+        from .outliers import outlier_step, with_outlier
+
+        if self.n_classes != 2:
+            raise ValueError(f"the asymmetric variant is defined for two classes, got {self.n_classes}")
+        sigma = _as_sigma(sigma)
+        if not math.isfinite(_as_float(scale)):
+            raise ValueError(f"scale must be a finite number, got {scale!r}")
+        mean, step = outlier_step(self, X_train, direction)
+        step = float(scale) * step
+        mixtures = [with_outlier(m, mean + sign * step, sigma) for m, sign in zip(self._mixtures, (1, -1), strict=True)]
+        return BayesClassifier(mixtures, self._priors, extras=self._extras)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write mixtures, priors and extras to a safetensors file."""
+        from .._io.tensor_files import save_classifier
+
+        save_classifier(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BayesClassifier:
+        """Read a file written by :meth:`save`; errors as :func:`mfakit._io.tensor_files.load_mfa`."""
+        from .._io.tensor_files import load_classifier
+
+        return load_classifier(path)
+
+
+def _log_odds(joint: Array) -> Array:
+    with errstate(invalid="ignore"):
+        return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
+
+
+def _uniform(weights: Array) -> Array:
+    """Equal weights for the components that are no padding, which keeps its own."""
+    used = weights > PADDING_WEIGHT
+    values = np.where(used, 1.0 / used.sum(), weights)
+    return values / values.sum()
+
+
+def _as_float(value: Any) -> float:
+    """A real number of any kind as a float, which comparisons with Python's numbers need; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _as_sigma(sigma: Any) -> float:
+    value = _as_float(sigma)
+    if not 1e-150 <= value <= 1e150:
+        raise ValueError(
+            f"sigma must be positive, a number from 1e-150 to 1e150, got {sigma!r}; the limit σ → 0 is what "
+            "subspace_distances computes"
+        )
+    return value
+
+
+def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
+    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors, "priors")
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"priors must be real numbers, got dtype {values.dtype}")
+    values = np.array(values, np.float64)
+    if values.shape != (n_classes,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
+    if not abs(values.sum() - 1.0) <= sum_tolerance(priors):
+        raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
+    values /= values.sum()  # of priors in float32, too, what samples are drawn with sums to 1
+    values.flags.writeable = False
+    return values.view()  # which cannot be made writeable again

@@ -1,0 +1,1 @@
+"""Networks: CNN and TRADES, their layout, training and files."""

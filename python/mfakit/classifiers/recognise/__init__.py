@@ -1,0 +1,1 @@
+"""What a classifier computes, whichever library made it."""

@@ -1,0 +1,1 @@
+"""Linear and RBF support vector machines."""

@@ -1,0 +1,1 @@
+"""Mixtures of factor analyzers: parameters, densities, latents, sampling and the components' subspaces."""

@@ -1,0 +1,182 @@
+"""log_prob, component_log_prob, responsibilities and grad_log_prob of a mixture, by blocks of rows.
+
+Rows are shared out among threads where there are enough of them, and each thread takes its own block by block; what is
+done with a block is the :mod:`evaluator <mfakit.mixture.evaluator>`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks, wrap_like
+from .._threads.rows import careful_products, open_crew, plan_crew
+from ..backends import get_arrays, get_backend
+from .evaluator import Evaluator
+from .factors import Factors
+
+if TYPE_CHECKING:
+    from .mfa import MFA
+
+__all__ = [
+    "component_log_prob", "each_block", "grad_log_prob", "in_order", "log_prob", "open_rows", "over_blocks",
+    "per_sample", "responsibilities",
+]  # fmt: skip
+
+Array = Any  # NumPy's or, on a device, CuPy's
+
+# Of a block: (evaluator, block of X, number of its first row), and where a result is to be filled in, its part of that.
+Work = Callable[[Evaluator, Array, int], None]
+Fill = Callable[[Evaluator, Array, int, Array], None]
+
+
+def in_order(
+    X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None
+) -> None:
+    """Do `work` on every block of X's rows start:end, one after the other, where X lies or, for host arrays on a
+    device, streamed there; see Host.each_block.
+    """
+    ops = get_backend(options.backend, X.device)
+    arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
+    with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
+        rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
+        evaluator = Evaluator(factors, ops, dtype, rows, options)
+        arrays.each_block(X, rows, lambda block, first: work(evaluator, block, first), evaluator.resize, start, end)
+
+
+def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work: Work) -> None:
+    """Do `work` on every block of X, on several at once where that is quicker. The evaluator it gets is of the widest
+    of the mixtures; its siblings are of the others.
+    """
+    factors = max(mixtures, key=lambda f: f.n_columns)
+    count, options = _crew(X, factors, options)
+    if count == 1:
+        with careful_products():
+            in_order(X, factors, options, work)
+        return
+    for one in mixtures:
+        one.prepare(options.product or X.dtype)  # here, and not in each of the threads
+    with open_crew(count) as crew:
+
+        def heeding(evaluator: Evaluator, block: Array, first: int) -> None:
+            crew.heed()
+            work(evaluator, block, first)
+
+        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, heeding, start, end))
+
+
+def _crew(X: RowBlocks, factors: Factors, options: Options) -> tuple[int, Options]:
+    """How many threads share the rows of X, and each one's options."""
+    arrays = get_arrays(get_backend(options.backend, X.device), X.device)
+    if arrays.is_device or options.method == "residual":
+        return 1, options
+    rows = arrays.plan_block(options, X, factors.n_columns, X.dtype.itemsize)
+    count, own = plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
+    return count, own if count == 1 else replace(own, block_rows=rows // count)
+
+
+def over_blocks(X: RowBlocks, mixtures: Sequence[Factors], options: Options, fill: Fill, out: Array) -> None:
+    """Fill out [n, ...] by :func:`each_block`; of host arrays on a device it comes back the same way."""
+
+    def work(evaluator: Evaluator, block: Array, first: int) -> None:
+        part = slice(first, first + len(block))
+        target = evaluator.arrays.target(out, part)
+        fill(evaluator, block, first, target)
+        evaluator.arrays.store(out, part, target)
+
+    each_block(X, mixtures, options, work)
+
+
+def open_rows(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
+    """X and the options as a public function is given them, checked against the model."""
+    opts = Options(**options)
+    rows = RowBlocks(X, mfa.n_features)
+    get_backend(opts.backend, rows.device)  # a missing backend is an error for an empty X, too
+    mfa.check_device(rows.device, opts.backend)
+    return rows, opts
+
+
+def per_sample(mfa: MFA, X: Any, options: dict[str, Any], tail: tuple[int, ...], fill: Fill) -> Any:
+    """What `fill` makes of each sample of X: [n, *tail], in X's dtype and container, or in ``out``."""
+    rows, opts = open_rows(mfa, X, options)
+    out = opts.result((len(rows), *tail), rows.dtype, rows)
+    over_blocks(rows, [mfa.factors], opts, fill, out)
+    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
+    return result if opts.out is None else opts.out
+
+
+def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
+    """Log-density of samples under the mixture.
+
+    Parameters
+    ----------
+    mfa : MFA
+    X : array-like, [n, d]
+    **options
+        See :class:`mfakit._arrays.options.Options`.
+
+    Returns
+    -------
+    array, [n]
+        log p(x) in nats, in X's dtype and container. For float32 X it is right to float32 rounding of the value,
+        whatever σ is.
+
+    Raises
+    ------
+    ValueError
+        NaN or inf in X (with the first bad row), a wrong rank or width.
+    TypeError
+        X that is not real numbers, or sparse.
+    """
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator.log_prob(block, first)
+
+    return per_sample(mfa, X, options, (), fill)
+
+
+def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
+    """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
+
+    Exact to rounding on the components that matter to a sample; off them, accurate to 4 eps times the terms that cancel
+    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere; ``precision="fast"`` is float32 here,
+    because all of them are asked for). Parameters and errors as :func:`log_prob`.
+    """
+    if options.get("precision") == "fast":
+        options = {**options, "precision": "float32"}
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator(block, first).log_prob
+
+    return per_sample(mfa, X, options, (mfa.n_components,), fill)
+
+
+def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
+    """Posterior probability of each component, [n, k]; rows sum to 1 wherever the sample is.
+
+    float64 is right to 1e-9 absolute where log p(x) is above -1e6 nats. Farther away, components are compared by the
+    differences of their log-densities: what they have in common is not rounded, and equally distant components of equal
+    covariance have equal shares, also where log p(x) is -inf in float64. Parameters and errors as :func:`log_prob`.
+    """
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        part[:] = evaluator.responsibilities(evaluator(block, first))
+
+    return per_sample(mfa, X, options, (mfa.n_components,), fill)
+
+
+def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
+    """∇ log p(x) = Σ_k r_k [-D⁻¹ (x - μ_k) + W_kᵀ W_k (x - μ_k)], [n, d], nats per unit of X.
+
+    By pairs of a sample and a component that matters to it, from the residual in float64: for float32 X it is right to
+    float32 rounding, whatever σ is. Parameters and errors as :func:`log_prob`.
+    """
+
+    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+        evaluator.gradient(evaluator(block, first), part)
+
+    return per_sample(mfa, X, options, (mfa.n_features,), fill)

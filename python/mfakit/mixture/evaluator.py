@@ -1,0 +1,322 @@
+"""Scores of a block of rows under a mixture: a cheap product that says what can matter, and that again, exactly.
+
+The way of a block: centre it, one matrix product with the panel of all components (coarse), log-probabilities and the
+candidates that can matter (epilogue), those again from their residuals in float64 (refine), then whatever was asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .._arrays.options import Options
+from .._arrays.rows import check_finite_rows
+from ..backends import get_arrays
+from ..backends.numpy_ops import CUTOFF_NATS
+from .factors import Factors
+from .far import UNCERTAIN_NATS, Pairs, relative_log_prob, rounding
+
+__all__ = ["Evaluator", "Scores", "sorted_pairs"]
+
+Array = Any  # NumPy's or, on a device, CuPy's
+
+# A component with a smaller share of a sample adds nothing to its gradient: CUTOFF_NATS below the best.
+LEAST_SHARE = math.exp(-CUTOFF_NATS)
+# Values in float64 of the rows whose gradients are summed over several components.
+SUM_VALUES = 2**22
+# Squared lengths, in units of the noise, that leave float64 when they are added up.
+LARGEST_SQUARE = 1e300
+# Features per partial product with the squares.
+SQUARES_COLUMNS = 512
+# Half a unit in the last of TF32's 11 significant bits, of both factors of a term.
+TF32_ROUNDING = 2.0**-11
+
+
+def sorted_pairs(keep: Array, xp: Any = np) -> tuple[Array, Array]:
+    """Rows and components [m], int64, of the marked entries of keep [n, k], sorted by component; waits for a device."""
+    components, rows = xp.nonzero(keep.T)
+    return xp.ascontiguousarray(rows.astype(np.int64)), xp.ascontiguousarray(components.astype(np.int64))
+
+
+@dataclass
+class Scores:
+    """What an :class:`Evaluator` knows of a block of n rows; the arrays are reused by its next call.
+
+    log_prob [n, k] is refined where it matters; rows, components [m] are the refined pairs, sorted by component;
+    whitened_latent [m, l] is their y = W (x - μ).
+    """
+
+    X: Array
+    log_prob: Array
+    rows: Array
+    components: Array
+    whitened_latent: Array
+
+
+class Evaluator:
+    """Coarse, candidates, refine: component log-probabilities of blocks of at most `rows` rows.
+
+    Owns the buffers of one block, so it must not be shared between threads; factors and backend may be.
+    """
+
+    def __init__(self, factors: Factors, ops: ModuleType, dtype: Any, rows: int, options: Options) -> None:
+        self.arrays = get_arrays(ops)
+        self.xp = self.arrays.xp
+        self.factors, self.ops, self.options = self.arrays.factors(factors), ops, options
+        self._host_factors = factors
+        self.threads = options.threads
+        self.dtype = np.dtype(options.product or dtype)
+        self.rows = rows
+        self._buffers: dict[Any, Array] = {}
+
+    def sibling(self, factors: Factors) -> Evaluator:
+        """An evaluator of another mixture over the same features, with the same buffers: use one at a time."""
+        other = copy.copy(self)
+        other.factors, other._host_factors = self.arrays.factors(factors), factors
+        return other
+
+    def resize(self, rows: int) -> None:
+        """From now on for blocks of at most so many rows; the buffers are given up."""
+        self.rows = rows
+        self._buffers.clear()
+
+    def _buffer(self, name: str, shape: tuple[int, int], dtype: Any) -> Array:
+        """The first `shape[0]` rows of a buffer that is allocated once; contiguous."""
+        key = (name, np.dtype(dtype), shape[1])
+        if key not in self._buffers or len(self._buffers[key]) < shape[0]:
+            self._buffers[key] = self.xp.empty((max(self.rows, shape[0]), *shape[1:]), dtype)
+        return self._buffers[key][: shape[0]]
+
+    def center(self, X: Array, start: int = 0, name: str = "X") -> tuple[Array, Array]:
+        """X - c in the dtype that the product can run in, and squared norms; NaN and inf are refused here."""
+        dtype = self.dtype
+        while True:
+            block = X if X.dtype == dtype else X.astype(dtype)
+            centered = self._buffer("centered", X.shape, dtype)
+            norms = self._buffer("norms", (len(X), 1), np.float64)[:, 0]
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.ops.center_rows(block, self.factors.center, centered, norms, self.threads)
+            finite = self.xp.isfinite(norms)
+            self._largest, self._all_finite = self._extremes(norms, finite)
+            if self.options.check_finite and not self._all_finite:
+                check_finite_rows(norms, X, start, name)
+            if dtype == np.float64 or not len(X):
+                return centered, norms
+            if self._largest**0.5 < self.factors.largest_safe_norm(dtype):
+                return centered, norms
+            dtype = np.dtype(np.float64)  # float32 would overflow in the product
+
+    def _extremes(self, norms: Array, finite: Array) -> tuple[float, bool]:
+        """The largest finite entry of norms [n], and whether all are finite; a device is waited for once."""
+        if not len(norms):
+            return 0.0, True
+        found = self.xp.empty(2)
+        found[0], found[1] = self.xp.where(finite, norms, 0.0).max(), finite.all()
+        largest, all_finite = self.arrays.to_host(found).tolist()
+        return largest, bool(all_finite)
+
+    def __call__(self, X: Array, start: int = 0, name: str = "X") -> Scores:
+        """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages."""
+        n, (k, _, _) = len(X), self.factors.shape
+        centered, norms = self.center(X, start, name)
+        log_prob = self._buffer("log_prob", (n, k), np.float64)
+        beyond, bad = self._beyond(X, norms)
+        if self.options.method == "residual":
+            rows, components = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
+        else:
+            keep = self._buffer("keep", (n, k), np.uint8)
+            arguments = self._product(centered, norms)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.ops.mixture_epilogue(*arguments, log_prob, keep, self.threads)
+            if len(beyond):
+                keep[beyond], log_prob[beyond] = 1, -np.inf  # their coarse values say nothing
+            rows, components = sorted_pairs(keep, self.xp)
+        refined, latent = self.refine(X, rows, components)
+        log_prob[rows, components] = refined
+        if len(beyond):
+            log_prob[beyond] = self.xp.where(self.xp.isnan(log_prob[beyond]), -np.inf, log_prob[beyond])
+        if len(bad):
+            log_prob[bad] = np.nan
+        return Scores(X, log_prob, rows, components, latent)
+
+    def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
+        """log p(x) [n]; on a device without an [n, k] array: only the candidates are listed, refined and summed."""
+        if not self.arrays.is_device or self.options.method == "residual":
+            return self._total(self(X, start, name))
+        centered, norms = self.center(X, start, name)
+        if self._some_beyond:
+            return self._total(self(X, start, name))
+        (k, l, _), total = self.factors.shape, self.xp.empty(len(X))
+        rows, components, offsets = self.arrays.candidates(self._product(centered, norms), len(X), k, l)
+        order = self.xp.argsort(components * len(X) + rows)
+        values = self.xp.empty(len(rows))
+        values[order] = self.refine(X, rows[order], components[order])[0]
+        self.arrays.log_sum_exp_candidates(values, offsets, total)
+        return total
+
+    def _total(self, scores: Scores) -> Array:
+        """log p(x) [n]."""
+        total = self.xp.empty(len(scores.X))
+        self.ops.log_sum_exp(scores.log_prob, total, self.threads)
+        return total
+
+    def refine(self, X: Array, rows: Array, components: Array) -> tuple[Array, Array]:
+        """Log-probabilities [m] and whitened latents [m, l] of pairs that are sorted by component."""
+        f = self.factors
+        refined, latent = self.xp.empty(len(rows)), self.xp.empty((len(rows), f.shape[1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.ops.refine(
+                X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, refined, latent,
+                self.threads,
+            )  # fmt: skip
+        return refined, latent
+
+    @property
+    def _some_beyond(self) -> bool:
+        """Whether a row of the block that was centred last has no squared length; the device is not asked again."""
+        return not self._all_finite or not self._largest * float(self._host_factors.inv_noise.max()) < LARGEST_SQUARE
+
+    def _beyond(self, X: Array, norms: Array) -> tuple[Array, Array]:
+        """Rows whose squared length, in units of the noise, leaves float64, and rows with NaN or inf in x itself."""
+        xp = self.xp
+        if not self._some_beyond:
+            return (), ()
+        with np.errstate(over="ignore", invalid="ignore"):
+            long = ~(norms * self.factors.inv_noise.max() < LARGEST_SQUARE)
+        rows = xp.nonzero(long)[0]
+        finite = xp.isfinite(X[rows]).all(axis=1)
+        return rows[finite], rows[~finite]
+
+    def _product(self, centered: Array, norms: Array) -> tuple[Any, ...]:
+        """The block product and the other arguments of mixture_epilogue, up to its outputs."""
+        factors, n, (_, l, d) = self.factors, len(centered), self.factors.shape
+        dtype = centered.dtype
+        panel = factors.panel(dtype)
+        products = self._buffer("products", (n, panel.shape[1]), dtype)
+        quad = None
+        # A NaN row (check_finite=False) or an overflow spoils its own row only, and says so by its value.
+        with np.errstate(over="ignore", invalid="ignore"):
+            fast = self.options.fast and self.arrays.is_device and dtype == np.float32
+            self.arrays.matmul(centered, panel, products, fast=fast)
+            if not factors.is_isotropic:
+                quad = self._squares_product(centered)
+        slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
+        if fast:  # both factors of every term rounded to 11 bits, by Cauchy and Schwarz
+            slack += 4.0 * TF32_ROUNDING * np.sqrt(l + 1)
+        return (
+            products, quad, norms, factors.inv_noise, factors.shift, factors.mean_norm, factors.log_norm, float(slack),
+        )  # fmt: skip
+
+    def _squares_product(self, centered: Array) -> Array:
+        """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block
+        more.
+        """
+        n, d = centered.shape
+        thin = self.factors.thin_panel(centered.dtype)
+        quad = self._buffer("quad", (n, thin.shape[1]), centered.dtype)
+        part = self.xp.empty_like(quad)
+        quad[:] = 0
+        for j in range(0, d, SQUARES_COLUMNS):
+            squares = self.xp.square(centered[:, j : j + SQUARES_COLUMNS])
+            self.arrays.matmul(squares, thin[j : j + SQUARES_COLUMNS], part)
+            quad += part
+        return quad
+
+    def relative(self, scores: Scores) -> Array:
+        """log_prob [n, k] of the scores, less a number for each row: what shares are made of.
+
+        Of samples so far away that the rounding of a log-density hides what components differ by, those that may have a
+        share are compared by their differences (see :mod:`mfakit.mixture.far`).
+        """
+        factors, arrays = self._host_factors, self.arrays
+        most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
+        tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
+        if np.finfo(np.float64).eps * most < tolerance and not self._some_beyond:
+            return scores.log_prob
+        undecided = self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance)
+        if not len(undecided.rows):
+            return scores.log_prob
+        index, undecided.rows = np.unique(undecided.rows, return_inverse=True)
+        there = arrays.asarray(index)
+        values = np.full((len(index), factors.shape[0]), -np.inf)
+        values[undecided.rows, undecided.components] = relative_log_prob(
+            arrays.to_host(scores.X[there]), undecided, factors.log_norm, factors.component
+        )
+        result = scores.log_prob.copy()
+        result[there] = arrays.asarray(values)
+        return result
+
+    def pairs(self, scores: Scores) -> Pairs:
+        """The refined pairs with their rounding, on the host."""
+        to_host, log_norm = self.arrays.to_host, self._host_factors.log_norm
+        rows, components = to_host(scores.rows), to_host(scores.components)
+        log_prob = to_host(scores.log_prob[scores.rows, scores.components])
+        with np.errstate(over="ignore", invalid="ignore"):
+            explained = to_host((scores.whitened_latent**2).sum(axis=1))
+            return Pairs(rows, components, log_prob, rounding(log_prob, log_norm[components], explained))
+
+    def responsibilities(self, scores: Scores) -> Array:
+        """p(component | x) [n, k] of the block."""
+        resp = self._buffer("responsibilities", scores.log_prob.shape, np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.ops.softmax(self.relative(scores), resp, self.threads)
+        return resp
+
+    def gradient(self, scores: Scores, out: Array) -> None:
+        """out [n, d] = ∇ log p(x) of the block, in any float dtype and layout, by pairs from their residuals: a product
+        back loses 1/σ in float32, where D⁻¹ (x - μ) and Wᵀ W (x - μ) cancel.
+        """
+        xp, dtype = self.xp, scores.X.dtype
+        resp = self.responsibilities(scores)
+        share = resp[scores.rows, scores.components]
+        chosen = xp.nonzero(share > LEAST_SHARE)[0]
+        pairs = tuple(a[chosen] for a in (scores.rows, scores.components, share, scores.whitened_latent))
+        result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
+        result[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            several = _repeated(pairs[0], len(scores.X), xp)
+            wide = xp.nonzero(several)[0] if dtype == np.float32 else ()
+            if len(wide):  # in float32 what their components add up to would be rounded at every one of them
+                self._add_gradients(scores.X, _part(pairs, ~several[pairs[0]], xp), result)
+                step = max(1, SUM_VALUES // result.shape[1])
+                for first in range(0, len(wide), step):
+                    self._sum_gradients(scores.X, pairs, wide[first : first + step], result)
+            else:
+                self._add_gradients(scores.X, pairs, result)
+            if result is not out:
+                out[:] = result
+
+    def _sum_gradients(self, X: Array, pairs: tuple[Array, ...], rows: Array, out: Array) -> None:
+        """out[rows] = the gradients of those rows, summed in float64."""
+        xp = self.xp
+        place = xp.full(len(X), -1, np.int64)
+        place[rows] = xp.arange(len(rows))
+        at, *others = _part(pairs, place[pairs[0]] >= 0, xp)
+        total = xp.zeros((len(rows), X.shape[1]))
+        self._add_gradients(X[rows].astype(np.float64), (place[at], *others), total)
+        out[rows] = total
+
+    def _add_gradients(self, X: Array, pairs: tuple[Array, ...], out: Array) -> None:
+        """out [n, d] += share · ∇ log N(x) of pairs (rows, components, share, whitened_latent)."""
+        f = self.factors
+        self.ops.accumulate_gradient(X, *pairs, f.means, f.whitened, f.noise, out, self.threads)
+
+
+def _repeated(rows: Array, n: int, xp: Any) -> Array:
+    """Which of n rows occur more than once, bool [n]; a device is not waited for, as it would be to count them."""
+    number = xp.arange(len(rows))
+    last = xp.empty(n, np.int64)
+    last[rows] = number  # of equal rows one stays, and the others see it
+    repeated = xp.zeros(n + 1, bool)
+    repeated[xp.where(last[rows] == number, n, rows)] = True
+    return repeated[:n]
+
+
+def _part(pairs: tuple[Array, ...], mask: Array, xp: Any) -> tuple[Array, ...]:
+    chosen = xp.nonzero(mask)[0]
+    return tuple(array[chosen] for array in pairs)

@@ -1,0 +1,333 @@
+"""MFA: the parameters of a mixture of factor analyzers, validated once, frozen, and what can be asked of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._arrays.containers import sum_tolerance, to_numpy
+from .._lazy import lazy
+from . import density, latent, sampling
+from .factors import Factors, factorize, subspace_factors
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+__all__ = ["MFA", "common_device", "on_device"]
+
+Array = NDArray[Any]
+_logger = logging.getLogger("mfakit")
+PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+
+
+@dataclass(frozen=True, eq=False)
+class MFA:
+    """A mixture of factor analyzers: x = A z + μ + η, z ~ N(0, I), η ~ N(0, D), hence x ~ N(μ, A Aᵀ + D).
+
+    Parameters
+    ----------
+    weights : array-like, [k]
+        Mixing proportions, non-negative, sum 1.
+    means : array-like, [k, d]
+        μ.
+    loadings : array-like, [k, d, l]
+        A; need not be orthogonal, and zero columns are allowed.
+    noise_variance : array-like, [k] or [k, d], or a float
+        Isotropic σ² per component, or a diagonal D per component. Positive.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, NaN or inf, weights that are no distribution, noise that is not positive.
+
+    Notes
+    -----
+    Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``,
+    ``check_finite``, ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch
+    out; CuPy in, CuPy out, computed there; the dtype of a result is X's: float64 stays, everything else is float32.
+
+    References
+    ----------
+    Richardson & Weiss, A Bayes-Optimal View on Adversarial Examples, JMLR 2021, appendix B.1, equation (8).
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([0.5, 0.5], [[0, 0, 0], [3, 0, 0]], np.ones((2, 3, 1)), 0.1)
+    >>> X, component = mfa.sample(4, rng=0)
+    >>> mfa.log_prob(X).shape
+    (4,)
+    """
+
+    weights: Array
+    means: Array
+    loadings: Array
+    noise_variance: Array
+
+    def __init__(
+        self, weights: ArrayLike, means: ArrayLike, loadings: ArrayLike, noise_variance: ArrayLike | float
+    ) -> None:
+        means_ = _parameter(means, "means", 2, np.float32)
+        loadings_ = _parameter(loadings, "loadings", 3, np.float32)
+        k, d = means_.shape
+        if k < 1 or d < 1:
+            raise ValueError(f"means must be [k, d] with at least one component and one feature, got {means_.shape}")
+        if loadings_.shape[:2] != (k, d):
+            raise ValueError(f"loadings must be [k, d, l] = [{k}, {d}, l] to match means, got {loadings_.shape}")
+        fields = {
+            "weights": _weights(weights, k),
+            "means": means_,
+            "loadings": loadings_,
+            "noise_variance": _noise(noise_variance, k, d),
+        }
+        for name, value in fields.items():
+            value.flags.writeable = False
+            object.__setattr__(self, name, value.view())  # a view of what is frozen cannot be made writeable again
+
+    @property
+    def n_components(self) -> int:
+        """k."""
+        return int(self.loadings.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        return int(self.loadings.shape[1])
+
+    @property
+    def n_factors(self) -> int:
+        """l."""
+        return int(self.loadings.shape[2])
+
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether the noise is one variance per component rather than one per feature."""
+        return self.noise_variance.ndim == 1
+
+    @lazy
+    def live(self) -> Array:
+        """Indices of the components that have any weight; the others play no part in anything."""
+        return np.flatnonzero(self.weights > 0)
+
+    @property
+    def device(self) -> str | None:
+        """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments lie."""
+        return self.__dict__.get("_device")
+
+    def to(self, device: Any) -> MFA:
+        """The same mixture on a device: "cuda", "cuda:1", or "cpu", which takes arguments from anywhere again.
+
+        On a device, :meth:`sample` returns CuPy arrays, and arguments that lie elsewhere are an error. The parameters
+        stay NumPy arrays; what the kernels read is copied to the device once. A model need not be moved to compute on
+        CuPy arrays. Copies, :meth:`replace` and pickles stay on the device; a pickle that is read where that device
+        cannot be used gives a model on the host, and a warning in the log.
+
+        Raises
+        ------
+        BackendUnavailable
+            Without a CUDA device.
+        ValueError
+            For another kind of device.
+        """
+        place: str | None = None
+        if str(device) != "cpu":
+            kind, _, number = str(device).partition(":")
+            if kind != "cuda" or (number and not number.isdigit()):
+                raise ValueError(f'device must be "cpu", "cuda" or such as "cuda:1", got {device!r}')
+            from ..backends import get_backend
+            from ..backends._cuda.engine import engine
+
+            get_backend("cuda")
+            place = f"cuda:{engine(int(number) if number else None).device}"
+        return self._placed(place)
+
+    def _placed(self, device: str | None) -> MFA:
+        """The same mixture, with what was computed for it, on a device that is known to be there; itself if it is."""
+        if device == self.device:
+            return self
+        moved = object.__new__(MFA)
+        moved.__dict__.update(self.__dict__, _device=device)
+        return moved
+
+    def check_device(self, device: str | None, backend: str, name: str = "X") -> None:
+        """Raise ValueError where the model was put on one device and an argument lies on another (None: the host)."""
+        if self.device is not None and device != self.device and not (device is None and backend == "cuda"):
+            raise ValueError(
+                f"{name} is on {device or 'the host'} and the model on {self.device}: move one of them, "
+                f'mfa.to("cpu") for a model that computes where {name} lies'
+            )
+
+    @lazy
+    def factors(self) -> Factors:
+        """What the kernels read, computed on first use and kept."""
+        return factorize(self.weights, self.means, self.loadings, self.noise_variance)
+
+    @lazy
+    def subspaces(self) -> Factors:
+        """The affine subspaces μ + span A in the kernels' layout, computed on first use and kept; of components without
+        weight, points among the means of the others.
+        """
+        gone = self.weights == 0
+        if not gone.any():
+            return subspace_factors(self.means, self.loadings)
+        middle = self.means[self.live].mean(axis=0)
+        means, loadings = np.where(gone[:, None], middle, self.means), self.loadings.copy()
+        loadings[gone] = 0.0
+        return subspace_factors(means, loadings)
+
+    def __repr__(self) -> str:
+        noise = "isotropic" if self.is_isotropic else "diagonal"
+        return f"MFA(k={self.n_components}, d={self.n_features}, l={self.n_factors}, {noise} noise)"
+
+    def _parameters(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in PARAMETERS}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._parameters() if self.device is None else {**self._parameters(), "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**{name: state[name] for name in PARAMETERS})  # type: ignore[misc]
+        device = state.get("device")
+        if device is None:
+            return
+        # A model from a machine with a device must open on one without, and a worker process must not die of it: there
+        # the model is on the host, computes wherever its arguments lie, and can be moved by to().
+        try:
+            self.__dict__["_device"] = self.to(device).device
+        except RuntimeError as error:  # BackendUnavailable, and CuPy's for a number that is not there
+            _logger.warning("a model that was on %s is on the host from here on: %s", device, error)
+
+    def log_prob(self, X: Any, **options: Any) -> Any:
+        """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`."""
+        return density.log_prob(self, X, **options)
+
+    def component_log_prob(self, X: Any, **options: Any) -> Any:
+        """log (weight_k p_k(x)), [n, k], nats; see :func:`mfakit.mixture.density.component_log_prob`."""
+        return density.component_log_prob(self, X, **options)
+
+    def responsibilities(self, X: Any, **options: Any) -> Any:
+        """p(component | x), [n, k]; see :func:`mfakit.mixture.density.responsibilities`."""
+        return density.responsibilities(self, X, **options)
+
+    def grad_log_prob(self, X: Any, **options: Any) -> Any:
+        """∇ log p(x), [n, d], nats per unit of X; see :func:`mfakit.mixture.density.grad_log_prob`."""
+        return density.grad_log_prob(self, X, **options)
+
+    def sample(self, n: int, rng: Any = None, noise: bool = True, dtype: Any = np.float32) -> tuple[Array, Array]:
+        """n samples [n, d] and their components [n]; see :func:`mfakit.mixture.sampling.sample`."""
+        return sampling.sample(self, n, rng=rng, noise=noise, dtype=dtype)
+
+    def latent(self, X: Any, **options: Any) -> tuple[Any, Any, Any]:
+        """Posterior of z under each sample's most likely component; see :func:`mfakit.mixture.latent.latent`."""
+        return latent.latent(self, X, **options)
+
+    def reconstruct(self, X: Any, **options: Any) -> Any:
+        """Each sample projected on its component, μ + A E[z | x], [n, d]; see :func:`mfakit.mixture.latent.reconstruct`."""
+        return latent.reconstruct(self, X, **options)
+
+    def impute(self, X: Any, mask: Any, **options: Any) -> Any:
+        """X with the masked features replaced by their conditional mean; see :func:`mfakit.mixture.latent.impute`."""
+        return latent.impute(self, X, mask, **options)
+
+    def dense(self) -> tuple[Array, Array, Array]:
+        """Weights [k], means [k, d] and covariances A Aᵀ + D [k, d, d], float64: for tests and small models."""
+        A = self.loadings.astype(np.float64)
+        covariances = A @ A.transpose(0, 2, 1)
+        noise = np.broadcast_to(self.noise_variance.reshape(self.n_components, -1), self.means.shape)
+        index = np.arange(self.n_features)
+        covariances[:, index, index] += noise
+        return self.weights, self.means.astype(np.float64), covariances
+
+    def replace(self, **parameters: Any) -> MFA:
+        """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced, where it
+        lies.
+        """
+        return MFA(**{**self._parameters(), **parameters})._placed(self.device)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters to a safetensors file; see :func:`mfakit._io.tensor_files.save_mfa`."""
+        from .._io.tensor_files import save_mfa
+
+        save_mfa(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MFA:
+        """Read a file written by :meth:`save`; see :func:`mfakit._io.tensor_files.load_mfa` for the errors."""
+        from .._io.tensor_files import load_mfa
+
+        return load_mfa(path)
+
+
+def common_device(models: Mapping[str, MFA]) -> str | None:
+    """Where models that are computed together lie, such as "cuda:0" (None: the host).
+
+    Raises
+    ------
+    ValueError
+        For models on different devices: two of them, under the names that the caller knows them by, and where they are.
+    """
+    (first, model), *others = models.items()
+    for name, other in others:
+        if other.device != model.device:
+            raise ValueError(
+                f"{first} is on {model.device or 'the host'} and {name} on {other.device or 'the host'}: move one of "
+                f'them by its to(), such as {first}.to("{other.device or "cpu"}")'
+            )
+    return model.device
+
+
+def on_device(array: Array, device: str | None) -> Any:
+    """A host array where a model lies: a CuPy copy on its device, or itself for None."""
+    if device is None:
+        return array
+    from ..backends import get_arrays, get_backend
+
+    arrays = get_arrays(get_backend("cuda", device), device)
+    with arrays.active():
+        return arrays.asarray(array)
+
+
+def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:
+    """A contiguous private copy of a parameter, float64 or (where allowed and given) float32."""
+    array = to_numpy(value, name)  # frozen copies: a parameter that requires grad is detached
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
+    keep_single = smallest == np.float32 and array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    array = np.array(array, dtype=np.float32 if keep_single else np.float64, order="C", copy=True)
+    if array.ndim != rank:
+        raise ValueError(f"{name} must have {rank} dimensions, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has NaN or inf")
+    return array
+
+
+def _weights(value: Any, k: int) -> Array:
+    weights = _parameter(value, "weights", 1)
+    if weights.shape != (k,):
+        raise ValueError(f"weights must be [{k}], one per component of means, got shape {weights.shape}")
+    total = float(weights.sum())
+    if (weights < 0).any() or not abs(total - 1.0) <= sum_tolerance(value):
+        raise ValueError(
+            f"weights must be non-negative and sum to 1, got smallest {weights.min():.3g}, sum {total:.6g}"
+        )
+    # Only a sum that is visibly off is divided out: what is saved comes back bit for bit.
+    return weights if abs(total - 1.0) <= 1e-14 * k else weights / total
+
+
+def _noise(value: Any, k: int, d: int) -> Array:
+    noise = to_numpy(value, "noise_variance")
+    noise = np.full(k, noise) if noise.ndim == 0 else noise
+    noise = _parameter(noise, "noise_variance", noise.ndim)
+    if noise.shape not in ((k,), (k, d)):
+        raise ValueError(f"noise_variance must be a number, [{k}] or [{k}, {d}], got shape {noise.shape}")
+    if not (noise >= np.finfo(np.float64).tiny).all():
+        raise ValueError(
+            f"noise_variance must be positive (2.3e-308 or more), got {noise.min():.3g}; the limit σ → 0, where "
+            "Theorem 2 bounds the radius by half the distance between subspaces, is what subspace_distances computes"
+        )
+    return noise
