@@ -13,10 +13,10 @@ import warnings
 from typing import Any
 
 import numpy as np
-from mfakit._arrays.rows.options import Options
 
 import mfakit
 from benchmarks.common import interleaved, median_ratio, save
+from mfakit._arrays.options import Options
 from mfakit.datasets import load_celeba, load_mnist
 from mfakit.fit import Source, expectation, initial_mfa, maximization
 

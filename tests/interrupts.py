@@ -51,7 +51,7 @@ class Cases:
             "EM from random samples": mfakit.MixtureOfFactorAnalyzers(4, 2, tol=0.0, max_iter=6, init="random"),
             "EM of blocks": mfakit.MixtureOfFactorAnalyzers(4, 2, tol=0.0, max_iter=3, random_state=0),
             "LinearSVM": mfakit.classifiers.LinearSVM(max_iter=2000),
-            "RBFSVM": mfakit.classifiers.RBFSVM(gammas=[0.01, 0.1], accuracy_threshold=0.1, n_attacked=5, n_threads=2),
+            "RBFSVM": mfakit.classifiers.RBFSVM(gammas=[0.01, 0.1], accuracy_threshold=0.1, n_threads=2),
         }
 
     def of_torch(self) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit.bayes.classifier.outliers import outlier_step, principal_step
 from scipy.special import logsumexp
 from support import parameters, random_mfa
 
 import mfakit
 from mfakit import _reference as reference
+from mfakit.bayes.outliers import outlier_step, principal_step
 
 
 def classifier(n_classes: int = 2, priors: Any = None, **options: Any) -> mfakit.BayesClassifier:

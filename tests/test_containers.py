@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.containers import sum_tolerance, to_numpy
-from mfakit._arrays.rows.options import Options
 from numpy.typing import NDArray
 from support import random_mfa
 
 import mfakit
+from mfakit._arrays.containers import sum_tolerance, to_numpy
+from mfakit._arrays.options import Options
 from mfakit.fit import MixtureOfFactorAnalyzers, Source
 
 Array = NDArray[Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from density_cases import FUNCTIONS, REAL_DTYPES, result_shape, samples
-from mfakit._arrays.rows.rows import RowBlocks
 from support import random_mfa
 
 import mfakit
+from mfakit._arrays.rows import RowBlocks
 
 
 @pytest.mark.parametrize("dtype", REAL_DTYPES)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine
-from mfakit._arrays.rows.rows import is_cupy
 from support import close, device_model, parameters, random_mfa
 
 import mfakit
 from mfakit import _reference
+from mfakit._arrays.rows import is_cupy
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
 

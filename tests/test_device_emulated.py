@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine, OutOfMemoryError
 from emulator.fake_cupy import DeviceArray, Waits
-from mfakit._arrays.rows.options import Options
-from mfakit._arrays.rows.rows import RowBlocks
 from support import close, device_model, random_mfa
 
 import mfakit
 from mfakit import bench
+from mfakit._arrays.options import Options
+from mfakit._arrays.rows import RowBlocks
 from mfakit.backends import get_arrays, get_backend
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends.cuda_arrays import Cuda

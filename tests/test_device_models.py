@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine
-from mfakit._arrays.rows.rows import is_cupy
 from support import random_mfa
 
 import mfakit
 from mfakit import theory
+from mfakit._arrays.rows import is_cupy
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
 from mfakit.mixture.mfa import common_device

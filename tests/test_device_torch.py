@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from density_cases import FUNCTIONS, result_shape
-from mfakit._arrays.rows.rows import RowBlocks
 from support import random_mfa, rtol
 
 import mfakit
+from mfakit._arrays.rows import RowBlocks
 from mfakit.attacks import gradient_attack
 
 torch = pytest.importorskip("torch")

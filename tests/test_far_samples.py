@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from density_cases import REAL_DTYPES, Array
-from mfakit._arrays.rows.options import Options
 from support import parameters, random_mfa
 
 import mfakit
 from mfakit import _reference
+from mfakit._arrays.options import Options
 from mfakit.fit import Statistics
 
 FAR = (1e6, 1e8, 3e8, 1e15, 1e100, 1e150, 1e160, 1e300)

@@ -35,7 +35,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "LinearSVM": lambda: LinearSVM().fit(X, Y).coef_,
     "RBFSVM": lambda: RBFSVM(gamma=0.1).fit(X, Y).dual_coef_,
     "path of gamma": lambda: RBFSVM(accuracy_threshold=0.0, gammas=[0.1, 0.2], random_state=0).fit(X, Y).gamma_,
-    "path without a seed": lambda: RBFSVM(accuracy_threshold=0.0, gammas=[0.1], n_attacked=2).fit(X, Y).gamma_,
+    "path without a seed": lambda: RBFSVM(accuracy_threshold=0.0, gammas=[0.1]).fit(X, Y).gamma_,
     "CNN": lambda: CNN(width=2, depth=1, epochs=1, progress=False).fit(X, Y).decision_function(X),
     "CNN without a seed": lambda: CNN(width=2, depth=1, epochs=1, random_state=None, progress=False).fit(X, Y) and 0,
     "TRADES": lambda: TRADES(width=2, depth=1, epochs=1, progress=False).fit(X, Y).decision_function(X),

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._threads.process.process import Guard, _Guard
 
 import mfakit
-from mfakit._threads.process import process as _threads
+from mfakit._threads import process as _threads
+from mfakit._threads.process import Guard, _Guard
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -41,7 +41,7 @@ mfa = mfakit.MFA(np.full(4, 0.25), rng.random((4, 60)), rng.standard_normal((4, 
 clf = mfakit.BayesClassifier([mfa, mfa.replace(means=1 - mfa.means)])
 diagonal = mfakit.BayesClassifier([m.replace(noise_variance=np.full((4, 60), 1e-2)) for m in clf.mixtures])
 X, y = clf.sample(4000, rng=0)
-from mfakit import _shares
+from mfakit._arrays import sharing as _shares
 _shares.SERIAL_STEPS = _shares.SHARE_STEPS = _shares.ROWS_PER_THREAD = 1
 _shares.SPIN_STEPS = 2**60
 alone, many = dict(block_rows=20, n_threads=1), dict(block_rows=20, n_threads=2)
@@ -50,7 +50,7 @@ workers.WORKER_STEPS = 1
 def fit(**settings):
     return mfakit.MixtureOfFactorAnalyzers(3, 2, tol=0.0, max_iter=1000, init="random", random_state=0, **settings)
 em, threaded, sgd = fit(n_threads=1, block_rows=20), fit(**many), fit(solver="sgd", batch_size=20)
-svm = classifiers.RBFSVM(gammas=[1e-3 * 1.1**i for i in range(80)], accuracy_threshold=0.1, n_attacked=0, n_threads=2)
+svm = classifiers.RBFSVM(gammas=[1e-3 * 1.1**i for i in range(80)], accuracy_threshold=0.1, n_threads=2)
 images = dict(image_shape=(6, 10, 1), width=2, depth=2, batch_size=20, epochs=100, n_threads=1)
 cnn = classifiers.CNN(**images)
 trades = classifiers.TRADES(**images)
@@ -228,7 +228,7 @@ def test_an_estimator_has_the_attributes_of_one_fit() -> None:
     estimators = [
         mfakit.MixtureOfFactorAnalyzers(2, 1, max_iter=0, random_state=0),
         mfakit.classifiers.LinearSVM(), mfakit.classifiers.RBFSVM(gamma=0.5),
-        mfakit.classifiers.RBFSVM(gammas=[0.1], accuracy_threshold=0.1, n_attacked=0, random_state=0),
+        mfakit.classifiers.RBFSVM(gammas=[0.1], accuracy_threshold=0.1, random_state=0),
     ]  # fmt: skip
     for estimator in estimators:
         seen: list[tuple[int, str]] = []

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit.attacks.minimal.attack.pairs import PairTable
 from support import random_mfa
 
 import mfakit
-from mfakit._arrays.rows import gram as _products
+from mfakit._arrays import gram as _products
 from mfakit._io import tensor_files as files
 from mfakit.attacks import minimal_perturbation
 from mfakit.attacks.coordinates import FactorCoordinates
+from mfakit.attacks.minimal.pairs import PairTable
 from mfakit.backends import why_missing
-from mfakit.bayes.classifier import outliers
+from mfakit.bayes import outliers
 
 NATIVE = pytest.mark.skipif(why_missing("native") is not None, reason=f"compiled: {why_missing('native')}")
 
@@ -73,7 +73,7 @@ def test_the_kernel_of_certificates_is_called_for_some_samples_at_a_time(
 
 @NATIVE
 def test_blocks_of_large_models_are_small(interrupting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mfakit.attacks.minimal.attack import attack as minimal
+    from mfakit.attacks.minimal import attack as minimal
 
     clf = _pair().symmetric(0.05)  # 12 components of 4 columns, 20 features
     X, y = clf.sample(20, rng=0, dtype=np.float64)
@@ -91,7 +91,7 @@ def test_blocks_of_large_models_are_small(interrupting: Any, monkeypatch: pytest
 
 @NATIVE
 def test_samples_that_are_searched_again_are_interrupted_between_two(interrupting: Any) -> None:
-    from mfakit.attacks.minimal.attack import shorten
+    from mfakit.attacks.minimal import shorten
 
     clf = _pair()  # soft: no bracket closes
     X, y = clf.sample(20, rng=0, dtype=np.float64)
@@ -126,7 +126,7 @@ def test_a_product_in_tiles_is_the_product(monkeypatch: pytest.MonkeyPatch) -> N
 
 @NATIVE
 def test_the_table_of_pairs_is_made_in_chunks(interrupting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mfakit.attacks.minimal.attack import pairs
+    from mfakit.attacks.minimal import pairs
 
     monkeypatch.setattr(pairs, "CHUNK", 8)
     q = FactorCoordinates.of(_pair())

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.options import Options
-from mfakit._threads.process.limits import _first_number, _quota_in, default_threads
 from threadpoolctl import threadpool_limits
 
 import mfakit
-from mfakit._threads.process import limits as _limits
-from mfakit._threads.process import process as _threads
+from mfakit._arrays.options import Options
+from mfakit._threads import limits as _limits
+from mfakit._threads import process as _threads
+from mfakit._threads.limits import _first_number, _quota_in, default_threads
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def refuse(*args, **kwargs):
     raise RuntimeError("can't start new thread")
 expected = {what: RUNS[what](1) for what in ("grad", "residual")}
 threading._start_new_thread = refuse
-from mfakit import _shares, subspaces
+from mfakit._arrays import sharing as _shares
+from mfakit.mixture import subspaces
 _shares.SERIAL_STEPS = _shares.SHARE_STEPS = _shares.ROWS_PER_THREAD = 1
 for what in RUNS:
     got = RUNS[what](2)

@@ -6,10 +6,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from mfakit.bayes.classifier.outliers import principal_step
 from support import random_mfa
 
 import mfakit
+from mfakit.bayes.outliers import principal_step
 
 
 def _classifier() -> mfakit.BayesClassifier:

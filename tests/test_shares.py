@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.options import Options
-from mfakit._threads.process.rows import Crew, open_crew, plan_crew, useful_threads
 from numpy.typing import NDArray
 from support import random_mfa
 from threadpoolctl import threadpool_info
 
 import mfakit
-from mfakit._threads.process import process as _threads
-from mfakit._threads.process import rows as _shares
+from mfakit._arrays import sharing as _shares
+from mfakit._arrays.options import Options
+from mfakit._arrays.sharing import plan_crew, useful_threads
+from mfakit._threads import process as _threads
+from mfakit._threads.rows import Crew, open_crew
 from mfakit.attacks import blocks
 from mfakit.attacks.models import bayes as victims
 
@@ -227,7 +228,7 @@ def test_limits_of_threads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_ending_interpreter_shares_nothing() -> None:
     code = (
         "import atexit, numpy as np, mfakit\n"
-        "from mfakit import _shares\n"
+        "from mfakit._arrays import sharing as _shares\n"
         "_shares.unheld_product_threads = lambda: 2\n"
         "mfa = mfakit.MFA([1.0], np.zeros((1, 300)), np.ones((1, 300, 3)), 0.5)\n"
         "X = np.ones((60_000, 300), np.float32)\n"

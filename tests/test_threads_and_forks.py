@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._threads.process.process import product_threads, single_threaded_products
 from numpy.typing import NDArray
 
 import mfakit
-from mfakit._threads.process import process as _threads
+from mfakit._threads import process as _threads
+from mfakit._threads.process import product_threads, single_threaded_products
 from mfakit.backends import BACKENDS, why_missing
 
 Array = NDArray[Any]
@@ -95,7 +95,8 @@ def test_a_child_computes_while_its_parent_computes_factors() -> None:
     """What another thread was in the middle of at the fork, nobody brings to an end in the child."""
     before = """
 import threading, mfakit
-from mfakit import _threads, mfa as module
+from mfakit._threads import process as _threads
+from mfakit.mixture import mfa as module
 mixtures = [mfakit.MFA([1.0], np.zeros((1, 10)), np.ones((1, 10, 1)), 1.0) for _ in range(2)]
 inside, free, factorize = threading.Event(), threading.Event(), module.factorize
 def slow(*args):
@@ -189,7 +190,7 @@ def _kmeans() -> None:
 
 def _gamma_path() -> None:
     X = np.random.default_rng(0).normal(size=(60, 3))
-    svm = mfakit.classifiers.RBFSVM(gammas=[0.1, 0.2], accuracy_threshold=0.5, n_threads=2, n_attacked=0)
+    svm = mfakit.classifiers.RBFSVM(gammas=[0.1, 0.2], accuracy_threshold=0.5, n_threads=2)
     svm.set_params(random_state=0).fit(X, X[:, 0] > 0)
 
 
@@ -199,7 +200,7 @@ def test_calls_that_overlap_leave_the_threads_of_products(what: str, monkeypatch
     """Another thread's limit is met at the beginning, and gone at the end."""
     from sklearn.cluster import KMeans
 
-    from mfakit.classifiers.svm.machines import gamma_path as path
+    from mfakit.classifiers.svm import gamma_path as path
 
     inside, alone = threading.Event(), threading.Event()
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from mfakit.bayes.classifier.outliers import principal_step
 
 import mfakit
+from mfakit.bayes.outliers import principal_step
 
 PAIRS = {"mnist-06": (0, 6), "mnist-27": (2, 7), "mnist-45": (4, 5)}
 MODELS = Path(__file__).parents[1] / "python" / "mfakit" / "datasets" / "models"

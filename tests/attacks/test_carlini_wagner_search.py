@@ -18,7 +18,7 @@ from carlini_wagner_cases import linear, net_and_samples  # noqa: E402 (needs to
 @pytest.fixture
 def constants(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     """Filled with the constants of the samples of each search step."""
-    from mfakit.attacks.carlini_wagner.attack import search as _cw_search
+    from mfakit.attacks.carlini_wagner import search as _cw_search
 
     seen: list[list[float]] = []
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit.attacks.carlini_wagner.attack.attack import PAPER
 
 import mfakit
 from mfakit.attacks import carlini_wagner_l2
+from mfakit.attacks.carlini_wagner.attack import PAPER
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

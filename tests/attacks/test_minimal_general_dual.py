@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mfakit.attacks.minimal.attack.components import Components, Sample
-from mfakit.attacks.minimal.attack.lagrangian import Curvature, Lagrangian
 from minimal_cases import diagonal_classifier
 
-from mfakit.attacks.minimal.attack import roots as _general_roots
+from mfakit.attacks.minimal import roots as _general_roots
+from mfakit.attacks.minimal.components import Components, Sample
+from mfakit.attacks.minimal.lagrangian import Curvature, Lagrangian
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit.attacks.minimal.attack.components import Components, Sample
-from mfakit.attacks.minimal.attack.lagrangian import Lagrangian
 from minimal_cases import diagonal_classifier, general, slsqp_radius, spheres
 
 import mfakit
-from mfakit.attacks.minimal.attack import roots as _general_roots
+from mfakit.attacks.minimal import roots as _general_roots
+from mfakit.attacks.minimal.components import Components, Sample
+from mfakit.attacks.minimal.lagrangian import Lagrangian
 
 
 @pytest.mark.parametrize("d", [1, 3])

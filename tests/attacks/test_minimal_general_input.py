@@ -12,7 +12,7 @@ from minimal_cases import diagonal_classifier, general, spheres
 
 import mfakit
 from mfakit.attacks import minimal_perturbation
-from mfakit.attacks.minimal.attack import attack as minimal
+from mfakit.attacks.minimal import attack as minimal
 
 
 def test_inputs_of_every_kind() -> None:

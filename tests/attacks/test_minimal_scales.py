@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit.attacks.minimal.attack.pairs import PairTable
 from minimal_cases import diagonal_classifier, general, spheres
 
 import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.coordinates import FactorCoordinates
-from mfakit.attacks.gradient.attack import walk
-from mfakit.attacks.minimal.attack import feature_path as general_path
-from mfakit.attacks.minimal.attack import roots as _general_roots
+from mfakit.attacks.gradient import walk
+from mfakit.attacks.minimal import feature_path as general_path
+from mfakit.attacks.minimal import roots as _general_roots
+from mfakit.attacks.minimal.pairs import PairTable
 
 pytest.importorskip("mpmath", reason="comes with sympy, which torch needs")
 from exact_decisions import Exact, flip_below

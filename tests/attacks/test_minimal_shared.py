@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit.attacks.minimal.attack.pairs import PairTable
 from numpy.typing import NDArray
 
 import mfakit
 from mfakit.attacks.coordinates import FactorCoordinates
+from mfakit.attacks.minimal.pairs import PairTable
 
 Array = NDArray[Any]
 

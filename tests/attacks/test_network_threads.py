@@ -13,9 +13,8 @@ from mfakit.attacks import carlini_wagner_l2
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-from mfakit.attacks.carlini_wagner.attack.network import Network as Attacked  # noqa: E402 (needs torch)
-from mfakit.attacks.carlini_wagner.attack.probe import operations  # noqa: E402 (needs torch)
-
+from mfakit.attacks.carlini_wagner.network import Network as Attacked  # noqa: E402 (needs torch)
+from mfakit.attacks.carlini_wagner.probe import operations  # noqa: E402 (needs torch)
 from mfakit.classifiers import CNN  # noqa: E402 (needs torch)
 from mfakit.classifiers.networks.network import OPERATIONS_PER_THREAD, Network, bounded_threads  # noqa: E402 (needs torch)
 

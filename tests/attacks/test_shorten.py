@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.options import Options
-from mfakit.attacks.gradient.attack.walk import DirectWalk
-from mfakit.attacks.minimal.attack.shorten import _is_stationary, shorten
 from minimal_cases import diagonal_classifier
 from numpy.typing import NDArray
 from support import random_mfa
 
 import mfakit
+from mfakit._arrays.options import Options
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.blocks import victims_of
+from mfakit.attacks.gradient.walk import DirectWalk
+from mfakit.attacks.minimal.shorten import _is_stationary, shorten
 from mfakit.backends import why_missing
 
 Array = NDArray[Any]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.fake_cupy import DeviceArray, FakeCupy
-from mfakit._arrays.rows.rows import wrap_like
 
 import mfakit
+from mfakit._arrays.rows import wrap_like
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
 from mfakit.backends._cuda.engine import CupyEngine

@@ -13,7 +13,7 @@ import mfakit
 
 torch = pytest.importorskip("torch")
 
-from mfakit.classifiers import CNN
+from mfakit.classifiers import CNN  # noqa: E402 (needs torch)
 from mfakit.classifiers.networks import layout as _layout  # noqa: E402 (needs torch)
 from mfakit.classifiers.networks.layout import Layout, as_image_shape  # noqa: E402 (needs torch)
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.options import Options
-from mfakit._arrays.rows.rows import RowBlocks
-from mfakit.classifiers.svm.machines.gram import centered_gram, squared_distances
 from sklearn.base import clone
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from svm_cases import BOTH, BOTH_IDS, data
 
+from mfakit._arrays.options import Options
+from mfakit._arrays.rows import RowBlocks
 from mfakit.classifiers import RBFSVM, LinearSVM
-from mfakit.classifiers.svm.machines import gram as _gram
-from mfakit.classifiers.svm.machines import kernel_machine as _kernel_products
+from mfakit.classifiers.svm import gram as _gram
+from mfakit.classifiers.svm import kernel_machine as _kernel_products
+from mfakit.classifiers.svm.gram import centered_gram, squared_distances
 
 FIRST_OF_ALL = "mfakit promises a TypeError that names the dtype for all its array arguments"
 # What scikit-learn expects and mfakit does otherwise, with the reason.

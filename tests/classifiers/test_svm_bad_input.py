@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from svm_cases import BOTH, BOTH_IDS, data
 
 from mfakit.classifiers import RBFSVM, LinearSVM
-from mfakit.classifiers.svm.machines import gram as _gram
+from mfakit.classifiers.svm import gram as _gram
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)
@@ -49,7 +49,7 @@ def test_bad_samples_are_named(svm: Any, X: Any, y: Any, error: Any, match: str)
         ({"gammas": "abc"}, "gammas must be a sequence of positive"), ({"gammas": {1: 2}}, "gammas must be a sequence"),
         ({"gamma": -1.0}, "gamma must be a positive"), ({"gamma": "auto"}, "gamma must be a positive number or one of"),
         ({"gammas": [1.0, 0.0]}, "gammas must be a sequence of positive"), ({"gammas": []}, "gammas must be"),
-        ({"accuracy_threshold": 1.1}, "accuracy_threshold must be"), ({"n_attacked": 1.5}, "n_attacked must be"),
+        ({"accuracy_threshold": 1.1}, "accuracy_threshold must be"),
         ({"validation_share": 1.0}, "validation_share must be"), ({"n_threads": 0}, "n_threads must be"),
     ],
 )  # fmt: skip

@@ -30,7 +30,7 @@ def test_save_and_load(svm: Any, labels: list[Any], tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.support_, svm.support_)
     assert again.get_params() == svm.get_params()
     if isinstance(svm, RBFSVM):
-        np.testing.assert_array_equal(again.gamma_path_.mean_l2, svm.gamma_path_.mean_l2)
+        np.testing.assert_array_equal(again.gamma_path_.accuracy, svm.gamma_path_.accuracy)
         assert again.gamma_path_.gamma == again.gamma_ == svm.gamma_
     other = RBFSVM if isinstance(svm, LinearSVM) else LinearSVM
     with pytest.raises(ValueError, match=f"holds a {svm._kind}, not a {other._kind}"):
@@ -80,7 +80,7 @@ BAD_FILES = {
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_damaged_files_are_one_sentence(name: str, tmp_path: Path) -> None:
     path = tmp_path / "svm.safetensors"
-    RBFSVM(accuracy_threshold=0.0, gammas=[0.01, 0.1], n_attacked=2).fit(*data()).save(path)
+    RBFSVM(accuracy_threshold=0.0, gammas=[0.01, 0.1]).fit(*data()).save(path)
     tensors, settings = read_tensors(path, "rbf-svm")
     damaged(name, tensors, settings)
     write_tensors(path, "rbf-svm", tensors, settings)

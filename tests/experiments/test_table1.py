@@ -19,7 +19,7 @@ from mfakit.experiments._units import Store, Trained, digest_of_model
 
 PARAMETERS = {
     "cnn": {"width": 4, "depth": 2, "epochs": 4, "batch_size": 20, "n_threads": 1},
-    "rbf-svm": {"gammas": [0.005, 0.05], "n_attacked": 4, "accuracy_threshold": 0.9},
+    "rbf-svm": {"gammas": [0.005, 0.05], "accuracy_threshold": 0.9},
 }
 SMALL: dict[str, Any] = {
     "n": 8, "n_train": 240, "parameters": PARAMETERS, "device": "cpu", "progress": False,

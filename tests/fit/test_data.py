@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from mfakit._arrays.rows.options import Options
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from support import parameters, random_mfa
 
 import mfakit
+from mfakit._arrays.options import Options
 from mfakit.fit import MixtureOfFactorAnalyzers, Source, initial_mfa, source
 
 Array = NDArray[Any]

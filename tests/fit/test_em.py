@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.options import Options
 from numpy.typing import NDArray
 from support import parameters, random_mfa, rtol
 
 import mfakit
 from mfakit import _reference
+from mfakit._arrays.options import Options
 from mfakit.fit import Source, Statistics, em, expectation, fit_em, maximization
 
 Array = NDArray[Any]

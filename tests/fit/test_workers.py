@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mfakit._arrays.rows.options import Options
 from numpy.typing import NDArray
 from support import parameters, random_mfa
 from threadpoolctl import threadpool_info
 
 import mfakit
+from mfakit._arrays.options import Options
 from mfakit.fit import Source, Statistics, expectation, workers
 
 Array = NDArray[Any]

@@ -117,8 +117,8 @@ def environment() -> dict[str, Any]:
     """What a number depends on beside its settings: versions, backend, threads, processor."""
     import importlib.metadata as metadata
 
-    from .. import __version__
     from .._arrays.options import Options
+    from .._version import __version__
     from ..backends import get_backend
 
     return {

@@ -1,7 +1,7 @@
 """Model files: safetensors with a format version, written whole or not at all, and never executed.
 
-A file holds one or more mixtures as tensors ``<class>.weights``, ``<class>.means``, ``<class>.loadings``,
-``<class>.noise_variance``; a classifier adds ``priors`` and may add named extras.
+A file of mixtures has tensors ``<class>.weights``, ``<class>.means``, ``<class>.loadings``, ``<class>.noise_variance``;
+a Bayes classifier adds ``priors`` and may add named extras. What a model makes of them is the model's own affair.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +20,16 @@ from .._threads.process import interruptible
 from .messages import one_line
 from .outputs import PathLike, replacing
 
-if TYPE_CHECKING:
-    from ..bayes.classifier import BayesClassifier
-    from ..mixture.mfa import MFA
-
 __all__ = [
     "FORMAT_VERSION",
-    "load_classifier",
-    "load_mfa",
     "read_kind",
     "read_tensors",
-    "save_classifier",
-    "save_mfa",
     "write_tensors",
 ]
 
 Array = NDArray[Any]
 
 FORMAT_VERSION = 1
-PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 # What the format calls NumPy's kinds of numbers.
 DTYPES = {
     "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64", "u4": "U32",
@@ -46,67 +37,6 @@ DTYPES = {
 }  # fmt: skip
 # Bytes that are written or compared at a time.
 PART_BYTES = 2**24
-
-
-def save_mfa(mfa: MFA, path: PathLike) -> None:
-    """Write one mixture. The old file stays until the new one is complete and has been read back."""
-    write_tensors(path, "mfa", {f"0.{name}": getattr(mfa, name) for name in PARAMETERS})
-
-
-def load_mfa(path: PathLike) -> MFA:
-    """Read a mixture.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        Not a safetensors file, cut short, tampered with, of an unknown version, or parameters that are no mixture: one
-        sentence with the path.
-    """
-    tensors, _ = read_tensors(path, "mfa")
-    return _mixture(tensors, "0", path)
-
-
-def save_classifier(clf: BayesClassifier, path: PathLike) -> None:
-    """Write a classifier: its mixtures, priors, and what :meth:`BayesClassifier.asymmetric` needs, if it is stored."""
-    tensors = {f"{c}.{name}": getattr(m, name) for c, m in enumerate(clf.mixtures) for name in PARAMETERS}
-    tensors["priors"] = clf.priors
-    tensors.update({f"extra.{name}": value for name, value in clf.extras.items()})
-    write_tensors(path, "bayes-classifier", tensors)
-
-
-def load_classifier(path: PathLike) -> BayesClassifier:
-    """Read a classifier written by :func:`save_classifier`; errors as :func:`load_mfa`."""
-    from ..bayes.classifier import BayesClassifier
-
-    tensors, _ = read_tensors(path, "bayes-classifier")
-    found = {name.split(".")[0] for name in tensors if "." in name} - {"extra"}
-    classes = [str(c) for c in range(len(found))]
-    if found != set(classes):
-        raise ValueError(f"{path} is not a valid classifier: its classes must be numbered from 0 on, without gaps")
-    mixtures = [_mixture(tensors, name, path) for name in classes]
-    extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
-    try:
-        return BayesClassifier(mixtures, priors=tensors.get("priors"), extras=extras)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a valid classifier: {one_line(error)}") from None
-
-
-def _mixture(tensors: dict[str, Array], name: str, path: PathLike) -> MFA:
-    from ..mixture.mfa import MFA
-
-    missing = [p for p in PARAMETERS if f"{name}.{p}" not in tensors]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)} of mixture {name}; was it written by mfakit?")
-    values = {p: tensors[f"{name}.{p}"] for p in PARAMETERS}
-    wrong = [f"{p} is {value.dtype}" for p, value in values.items() if value.dtype.kind != "f"]
-    if wrong:
-        raise ValueError(f"{path} is not a valid mixture: {', '.join(wrong)}, not float32 or float64")
-    try:
-        return MFA(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a valid mixture: {one_line(error)}") from None
 
 
 def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .carlini_wagner.attack import carlini_wagner_l2
 from .gradient.attack import gradient_attack
-from .minimal.attack import MinimalResult, minimal_perturbation
-from .result import AttackResult
+from .minimal.attack import minimal_perturbation
+from .result import AttackResult, MinimalResult
 
 __all__ = [
     "AttackResult",

@@ -11,11 +11,12 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
-from .._threads.rows import careful_products, open_crew, useful_threads
+from .._arrays.sharing import useful_threads
+from .._threads.rows import careful_products, open_crew
 from ..backends.host_arrays import Host
 from ..bayes.classifier import BayesClassifier
-from .gradient.walk import State
 from .models.bayes import MixtureVictim
+from .state import State
 
 __all__ = ["attack_blocks", "plan_walks", "victims_of"]
 

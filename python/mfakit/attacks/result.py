@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays.rows import to_numpy
+from .._threads.process import errstate
 
-if TYPE_CHECKING:
-    from .minimal.attack import Grade, MinimalResult
-
-__all__ = ["AttackResult"]
+__all__ = ["AttackResult", "Grade", "MinimalResult", "grade"]
 
 Array = NDArray[Any]
 
@@ -128,8 +127,6 @@ class AttackResult:
         ValueError
             For results of other samples.
         """
-        from .minimal.attack import grade
-
         return grade(self, minimal)
 
     def __len__(self) -> int:
@@ -140,3 +137,87 @@ class AttackResult:
             f"AttackResult(n={len(self)}, accuracy={self.accuracy:.4g}, success_rate={self.success_rate:.4g}, "
             f"mean_l2={self.mean_l2:.4g})"
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MinimalResult(AttackResult):
+    """The bracket [lower, upper] on each sample's smallest perturbation, and the point that attains `upper`.
+
+    Beside the fields of :class:`AttackResult` (`l2` is `upper`, `n_steps` the duals solved):
+
+    Attributes
+    ----------
+    lower : float64 [n]
+        No perturbation shorter than this changes the decision; ℓ2 in data units. 0 where the sample is already wrong,
+        infinite where the other classes cannot be reached (weight or prior 0); and 0, with the reason "not certified",
+        where numbers leave float64's range or a search fails, which ends no other sample's.
+    upper : float64 [n]
+        ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
+    n_pairs_examined : int64 [n]
+        Secular equations solved.
+    """
+
+    lower: Array = field(default_factory=lambda: np.zeros(0))
+    upper: Array = field(default_factory=lambda: np.zeros(0))
+    n_pairs_examined: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def gap(self) -> Array:
+        """(upper - lower) / upper, [n]; 0 where both are 0 or infinite."""
+        closed = (self.upper == 0) | (self.upper == self.lower)
+        with errstate(invalid="ignore"):
+            return np.where(closed, 0.0, 1.0 - self.lower / np.where(closed, 1.0, self.upper))
+
+    def __repr__(self) -> str:
+        attacked = ~self.already_wrong
+        gap = self.gap[attacked]
+        worst = f"{gap.max():.2g}" if gap.size else "nan"
+        return f"MinimalResult(n={len(self)}, mean_l2={self.mean_l2:.5g}, largest gap={worst})"
+
+
+@dataclass(frozen=True, eq=False)
+class Grade:
+    """An attack measured against the certified truth.
+
+    Attributes
+    ----------
+    over_lower, over_upper : float64 [n]
+        ℓ2 of the attack over either end of the bracket; NaN where it failed or the bracket is not finite.
+    contradictions : int64 [m]
+        Samples fooled below the lower bound of the same classifier: one of the two results is wrong. Of another
+        classifier there are none, since a bound says nothing about it.
+    same_classifier : bool
+        Whether the attack was on the classifier whose minima these are.
+    """
+
+    over_lower: Array
+    over_upper: Array
+    contradictions: Array
+    same_classifier: bool = True
+
+    @property
+    def mean(self) -> float:
+        """Mean ratio to the smallest perturbation known; NaN if nothing can be graded. Of the same classifier it is 1
+        for a perfect attack.
+        """
+        graded = np.isfinite(self.over_upper)
+        return float(self.over_upper[graded].mean()) if graded.any() else float("nan")
+
+    def __repr__(self) -> str:
+        found = f"contradictions={len(self.contradictions)}" if self.same_classifier else "of another classifier"
+        return f"Grade(mean={self.mean:.5g}, {found})"
+
+
+def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
+    """Measure an attack's norms against certified brackets of the same samples; see :meth:`AttackResult.grade`."""
+    if not isinstance(minimal, MinimalResult):
+        raise TypeError(f"an attack is graded by a MinimalResult, got a {type(minimal).__name__}")
+    if len(attack) != len(minimal) or not np.array_equal(attack.y, minimal.y):
+        raise ValueError(f"the two results must be of the same samples, got {len(attack)} and {len(minimal)}")
+    usable = attack.success & np.isfinite(minimal.upper) & (minimal.lower > 0)
+    l2 = np.where(usable, attack.l2, np.nan)
+    with errstate(divide="ignore", invalid="ignore"):
+        over_lower, over_upper = l2 / minimal.lower, l2 / minimal.upper
+    same = attack.classifier == minimal.classifier
+    below = usable & (attack.l2 < minimal.lower) & same
+    return Grade(over_lower, over_upper, np.flatnonzero(below), same)

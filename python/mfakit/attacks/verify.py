@@ -18,9 +18,10 @@ from .._threads.process import errstate
 from .result import AttackResult
 
 if TYPE_CHECKING:
-    from .gradient.walk import DirectWalk, State
+    from .gradient.walk import DirectWalk
+    from .state import State
 
-__all__ = ["as_bounds", "as_result", "inside_bounds", "least_length", "push_until_flipped"]
+__all__ = ["as_result", "inside_bounds", "least_length", "push_until_flipped"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
@@ -28,21 +29,6 @@ Array = Any  # NumPy's; with d columns and on a device, CuPy's
 SURE = 1e-12
 # The least length of a push, in units of X's rounding or of that margin.
 PUSHED_UNITS = 1e3
-
-
-def as_bounds(bounds: Any) -> tuple[float, float] | None:
-    """Bounds (low, high) as floats, or None."""
-    if bounds is None:
-        return None
-    try:
-        low, high = (float(value.item() if hasattr(value, "item") else value) for value in bounds)
-    except (TypeError, ValueError, RuntimeError):  # the last one from a tensor of several
-        low = high = np.nan
-    if not low < high:
-        several = any(np.ndim(value) for value in bounds) if isinstance(bounds, tuple | list) else False
-        got = "arrays; one pair of numbers holds for all features" if several else repr(bounds)
-        raise ValueError(f"bounds must be (low, high) with low < high, or None, got {got}")
-    return low, high
 
 
 def least_length(X: Array) -> Array:

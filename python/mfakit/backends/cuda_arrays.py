@@ -1,4 +1,4 @@
-"""Where arrays live and who multiplies them: the CUDA device's part, CuPy and cuBLAS. :mod:`.host_arrays` has the host's.
+"""Where arrays live and who multiplies them: the CUDA device's part, CuPy and cuBLAS (:mod:`.host_arrays`: the host's).
 
 Samples that lie on the host are streamed: a block is copied into page-locked memory and from there to the device, on a
 stream of its own, while the block before it is computed.

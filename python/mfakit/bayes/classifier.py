@@ -20,6 +20,8 @@ from .._arrays.rows import (
     to_numpy,
     wrap_like,
 )
+from .._io.messages import one_line
+from .._io.tensor_files import read_tensors, write_tensors
 from .._threads.process import errstate
 from ..mixture import sampling
 from ..mixture.mfa import MFA, common_device
@@ -33,6 +35,8 @@ __all__ = ["BayesClassifier"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
+# What a file of a Bayes classifier calls itself.
+KIND = "bayes-classifier"
 # A component of no more weight pads a model; the paper's code tells them apart by this.
 PADDING_WEIGHT = 1e-10
 
@@ -369,17 +373,27 @@ class BayesClassifier:
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write mixtures, priors and extras to a safetensors file."""
-        from .._io.tensor_files import save_classifier
-
-        save_classifier(self, path)
+        """Write mixtures, priors, and what :meth:`asymmetric` needs, if it is stored, to a safetensors file."""
+        tensors: dict[str, Array] = {}
+        for c, mixture in enumerate(self._mixtures):
+            tensors |= mixture.to_tensors(str(c))
+        tensors |= {"priors": self.priors, **{f"extra.{name}": value for name, value in self.extras.items()}}
+        write_tensors(path, KIND, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BayesClassifier:
-        """Read a file written by :meth:`save`; errors as :func:`mfakit._io.tensor_files.load_mfa`."""
-        from .._io.tensor_files import load_classifier
-
-        return load_classifier(path)
+        """Read a file written by :meth:`save`; errors as :meth:`mfakit.MFA.load`."""
+        tensors, _ = read_tensors(path, KIND)
+        found = {name.split(".")[0] for name in tensors if "." in name} - {"extra"}
+        classes = [str(c) for c in range(len(found))]
+        if found != set(classes):
+            raise ValueError(f"{path} is not a valid classifier: its classes must be numbered from 0 on, without gaps")
+        mixtures = [MFA.from_tensors(tensors, name, path) for name in classes]
+        extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
+        try:
+            return BayesClassifier(mixtures, priors=tensors.get("priors"), extras=extras)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a valid classifier: {one_line(error)}") from None
 
 
 def _log_odds(joint: Array) -> Array:

@@ -48,8 +48,8 @@ def load_classifier(cls: type[AnyClassifier], path: PathLike) -> AnyClassifier:
     FileNotFoundError
         No such file.
     ValueError
-        As :func:`mfakit._io.tensor_files.load_mfa`; also for settings that are none of this class, and tensors that do not fit
-        them or each other.
+        As :meth:`mfakit.MFA.load`; also for settings that are none of this class, and tensors that do not fit them or
+        each other.
     """
     tensors, settings = read_tensors(path, cls._kind)
     try:
@@ -65,6 +65,8 @@ def load_classifier(cls: type[AnyClassifier], path: PathLike) -> AnyClassifier:
 def _described(cls: type[AnyClassifier], settings: dict[str, Any]) -> tuple[AnyClassifier, Array]:
     """The unfitted classifier and the classes [C] that the settings describe."""
     parameters, classes = settings.get("parameters"), settings.get("classes")
+    if isinstance(parameters, dict):
+        parameters.pop("n_attacked", None)  # of RBF machines, in files of earlier builds
     known = set(inspect.signature(cls).parameters) - set(NOT_SAVED)
     # Earlier files of support vector machines left a random state out that was no number.
     if not isinstance(parameters, dict) or not known - {"random_state"} <= set(parameters) <= known:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from .._io.messages import excerpt, meant
-from .._io.tensor_files import load_classifier
 from ..bayes.classifier import BayesClassifier
 
 __all__ = ["available_bayes_pairs", "load_bayes_pair"]
@@ -46,4 +45,4 @@ def load_bayes_pair(name: str) -> BayesClassifier:
     if name not in available_bayes_pairs():
         pairs = available_bayes_pairs()
         raise ValueError(f"no shipped pair {excerpt(name)}; there are {', '.join(pairs)}{meant(str(name), pairs)}")
-    return load_classifier(_folder() / f"{name}.safetensors")
+    return BayesClassifier.load(_folder() / f"{name}.safetensors")

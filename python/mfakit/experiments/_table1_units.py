@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,9 @@ CW, CW_AUTO, GRADIENT, LOG_RATIO = "CW-L2", "CW-L2 auto", "gradient", "log-ratio
 ATTACKS = {"bayes": (GRADIENT,), "cnn": (CW, CW_AUTO), "linear-svm": (GRADIENT,), "rbf-svm": (GRADIENT, LOG_RATIO)}
 # 20 in ℓ2, twice the typical distance between two samples: who has not crossed by then never will.
 STEP_SIZE, MAX_STEPS = 0.05, 400
+# How robust each γ of a search is: machines of so many samples, and so many samples to attack, in steps of a hundredth
+# of the typical distance between two.
+PATH_TRAINING, PATH_SAMPLES, PATH_STEP, PATH_STEPS = 2000, 20, 0.1, 100
 # Adam's step in CW-L2, with the paper's preset and with our defaults, in units of a pixel.
 CW_RATE = 0.01
 PIXEL_THRESHOLD = 5 / 255
@@ -147,6 +150,7 @@ class Pair:
             "pair": name, "model": digest_of_model(self.clf), "seed": plan.seed, "clip": plan.clip,
         }  # fmt: skip
         self.points: dict[str, dict[str, Array]] = {}
+        self._robust: dict[Any, dict[str, Array]] = {}
 
     @lazy
     def training_samples(self) -> tuple[Array, Array]:
@@ -248,10 +252,35 @@ class Pair:
         label = "closed form" if r.settings.get("path") == "closed-form" else kind
         numbers = {
             "attack": label, "accuracy": r.accuracy, "endings": dict(Counter(r.reason.tolist())),
-            "seconds": seconds, "settings": r.settings, "training": _learned(clf),
+            "seconds": seconds, "settings": r.settings, "training": self._learned(clf),
         }  # fmt: skip
         arrays = {"x_adv": r.x_adv, "success": r.success, "already_wrong": r.already_wrong, "righted": righted}
         return arrays, numbers
+
+    def _learned(self, clf: Any) -> dict[str, Any]:
+        """What training found; of an RBF machine that searched for γ also how robust each γ is."""
+        found = _learned(clf)
+        if "gamma_path" in found:
+            found["gamma_path"] |= self._robustness(found["gamma_path"]["gammas"].tolist(), clf.C)
+        return found
+
+    def _robustness(self, gammas: Sequence[float], C: float) -> dict[str, Array]:
+        """By γ, mean ℓ2 of the gradient attack on a few test samples, and the share that was not fooled."""
+        key = (tuple(gammas), C)
+        if key not in self._robust:
+            X, y = (values[:PATH_TRAINING] for values in self.training_samples)
+            few, labels = (values[:PATH_SAMPLES] for values in self.test_samples)
+            results = []
+            for gamma in gammas:
+                svm = unfitted("rbf-svm", {"gamma": gamma, "C": C}).fit(X, y)
+                results.append(
+                    gradient_attack(svm, few, labels, step_size=PATH_STEP, max_steps=PATH_STEPS, polish=True)
+                )
+            self._robust[key] = {
+                "mean_l2": np.array([r.mean_l2 for r in results]),
+                "adversarial_accuracy": np.array([r.adversarial_accuracy for r in results]),
+            }
+        return self._robust[key]
 
     def _attacked(self, kind: str, clf: Any, X: Array, y: Array | None) -> AttackResult:
         bounds, progress = self.plan.bounds, self.progress
@@ -289,8 +318,7 @@ def _learned(clf: Any) -> dict[str, Any]:
         found["n_support"] = len(clf.support_)
     if hasattr(clf, "gamma_path_"):
         path = clf.gamma_path_
-        columns = ("gammas", "accuracy", "n_support", "mean_l2", "adversarial_accuracy")
-        found["gamma_path"] = {name: getattr(path, name) for name in columns}
+        found["gamma_path"] = {name: getattr(path, name) for name in ("gammas", "accuracy", "n_support")}
     if hasattr(clf, "gamma_"):
         found["gamma"] = clf.gamma_
     if hasattr(clf, "module_"):

@@ -14,7 +14,8 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, wrap_like
-from .._threads.rows import careful_products, open_crew, plan_crew
+from .._arrays.sharing import plan_crew
+from .._threads.rows import careful_products, open_crew
 from ..backends import get_arrays, get_backend
 from .evaluator import Evaluator
 from .factors import Factors

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.containers import sum_tolerance, to_numpy
+from .._io.messages import one_line
+from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
 from . import density, latent, sampling
 from .factors import Factors, factorize, subspace_factors
@@ -23,6 +25,8 @@ __all__ = ["MFA", "common_device", "on_device"]
 Array = NDArray[Any]
 _logger = logging.getLogger("mfakit")
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+# What a file of one mixture calls itself.
+KIND = "mfa"
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +231,7 @@ class MFA:
         return latent.latent(self, X, **options)
 
     def reconstruct(self, X: Any, **options: Any) -> Any:
-        """Each sample projected on its component, μ + A E[z | x], [n, d]; see :func:`mfakit.mixture.latent.reconstruct`."""
+        """Each sample projected on its component, μ + A E[z | x], [n, d]; :func:`mfakit.mixture.latent.reconstruct`."""
         return latent.reconstruct(self, X, **options)
 
     def impute(self, X: Any, mask: Any, **options: Any) -> Any:
@@ -250,17 +254,43 @@ class MFA:
         return MFA(**{**self._parameters(), **parameters})._placed(self.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters to a safetensors file; see :func:`mfakit._io.tensor_files.save_mfa`."""
-        from .._io.tensor_files import save_mfa
-
-        save_mfa(self, path)
+        """Write the parameters to a safetensors file. The old file stays until the new one is complete and was read
+        back.
+        """
+        write_tensors(path, KIND, self.to_tensors("0"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MFA:
-        """Read a file written by :meth:`save`; see :func:`mfakit._io.tensor_files.load_mfa` for the errors."""
-        from .._io.tensor_files import load_mfa
+        """Read a file written by :meth:`save`.
 
-        return load_mfa(path)
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not a safetensors file, cut short, tampered with, of an unknown version, or parameters that are no mixture:
+            one sentence with the path.
+        """
+        return cls.from_tensors(read_tensors(path, KIND)[0], "0", path)
+
+    def to_tensors(self, name: str) -> dict[str, Array]:
+        """The parameters under the names that they have in a file, as mixture `name`."""
+        return {f"{name}.{parameter}": getattr(self, parameter) for parameter in PARAMETERS}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Array], name: str, path: str | os.PathLike[str]) -> MFA:
+        """The mixture `name` of a file at `path`; errors as :meth:`load`."""
+        missing = [p for p in PARAMETERS if f"{name}.{p}" not in tensors]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)} of mixture {name}; was it written by mfakit?")
+        values = {p: tensors[f"{name}.{p}"] for p in PARAMETERS}
+        wrong = [f"{p} is {value.dtype}" for p, value in values.items() if value.dtype.kind != "f"]
+        if wrong:
+            raise ValueError(f"{path} is not a valid mixture: {', '.join(wrong)}, not float32 or float64")
+        try:
+            return MFA(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a valid mixture: {one_line(error)}") from None
 
 
 def common_device(models: Mapping[str, MFA]) -> str | None:

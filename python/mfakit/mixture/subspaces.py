@@ -11,9 +11,9 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import array_module, to_numpy, wrap_like
+from .._arrays.sharing import useful_threads
 from .._io.progress import open_bar
 from .._threads.process import interruptible, single_threaded_products
-from .._threads.rows import useful_threads
 from ..backends import get_arrays, get_backend
 from .density import open_rows, over_blocks
 from .evaluator import Evaluator, sorted_pairs

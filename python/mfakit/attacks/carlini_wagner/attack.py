@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices, is_torch
+from ..._checks import as_bounds
 from ..._io.progress import open_bar
 from ..._threads.process import errstate
-from ..gradient.walk import State
 from ..identity import identity
 from ..result import AttackResult
-from ..verify import as_bounds, as_result, inside_bounds
+from ..state import State
+from ..verify import as_result, inside_bounds
 
 if TYPE_CHECKING:
     from .network import Network

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..gradient.walk import State
-from ..models.bayes import Choice
+from ..state import Choice, State
 from .network import Aim, Network, size_of
 from .polish import polish, settle
 from .search import Settings, search

@@ -15,19 +15,24 @@ from numpy.typing import NDArray
 
 from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, check_finite_rows, to_numpy
+from ..._arrays.sharing import plan_crew
+from ..._checks import as_bounds
 from ..._io.progress import open_bar
-from ..._threads.rows import plan_crew
 from ...backends import get_arrays, get_backend
 from ...backends.host_arrays import Host
 from ..blocks import attack_blocks, plan_walks, victims_of
 from ..coordinates import FactorCoordinates, why_not
 from ..identity import identity
-from ..models.bayes import PROBES, GradientVictim, MixtureVictim
-from ..models.recognise import KernelVictim, LinearVictim, as_victim, attackable
+from ..models.bayes import MixtureVictim
+from ..models.differentiable import PROBES, GradientVictim
+from ..models.kernel import KernelVictim
+from ..models.linear import LinearVictim
+from ..models.recognise import as_victim, attackable
 from ..result import AttackResult
-from ..verify import as_bounds, as_result, inside_bounds, push_until_flipped
+from ..state import State, Steps
+from ..verify import as_result, inside_bounds, push_until_flipped
 from .closed_form import ClosedForm
-from .walk import DirectWalk, FactorWalk, State, Steps, may_take_long
+from .walk import DirectWalk, FactorWalk, may_take_long
 
 __all__ = ["gradient_attack"]
 

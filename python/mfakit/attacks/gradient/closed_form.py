@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.recognise import LinearVictim
-from .walk import DirectWalk, Steps
+from ..models.linear import LinearVictim
+from ..state import Steps
+from .walk import DirectWalk
 
 __all__ = ["ClosedForm"]
 

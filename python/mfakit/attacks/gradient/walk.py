@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,11 @@ from ..._arrays.rows import array_module, gather, scatter, to_numpy
 from ..._threads.process import interruptible
 from ...backends.walk_ends import ENDS
 from ..coordinates import FactorCoordinates
-from ..models.bayes import Choice, GradientVictim, MixtureVictim
+from ..models.bayes import MixtureVictim
+from ..models.differentiable import GradientVictim
+from ..state import Choice, State, Steps
 
-__all__ = ["DirectWalk", "FactorWalk", "State", "Steps", "in_parts", "may_take_long", "within_class"]
+__all__ = ["DirectWalk", "FactorWalk", "in_parts", "may_take_long", "within_class"]
 
 Array = NDArray[Any]
 
@@ -24,29 +25,6 @@ Array = NDArray[Any]
 BISECTIONS = 40
 # A call of the kernel should take so long; what a step takes at most, before the first call is timed.
 PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
-
-
-class Steps(NamedTuple):
-    """How to walk."""
-
-    size: float
-    most: int
-    frozen: bool
-    polish: bool
-    bounds: tuple[float, float] | None
-
-
-@dataclass
-class State:
-    """What is known of each of n samples so far."""
-
-    y: Array
-    y_adv: Array
-    already_wrong: Array
-    flipped: Array
-    n_steps: Array
-    reason: Array
-    choice: Choice = field(default_factory=lambda: Choice(0))
 
 
 class DirectWalk:

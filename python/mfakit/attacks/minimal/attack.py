@@ -26,14 +26,13 @@ itself where the way to it is not perpendicular to the boundary, is moved down a
 
 Nothing here asks for isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
-(:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too. Theorem 2 is the limit σ → 0 of these radii, where
-there is no density: that is what :func:`mfakit.subspace_distances` is for.
+(:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too. Theorem 2
+is the limit σ → 0 of these radii, where there is no density: that is what :func:`mfakit.subspace_distances` is for.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,16 +42,17 @@ from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
-from ..._threads.process import errstate, forked
+from ..._threads.process import forked
 from ...backends import why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
 from ..blocks import attack_blocks, plan_walks, victims_of
 from ..coordinates import FactorCoordinates, why_not
-from ..gradient.walk import DirectWalk, State, in_parts, within_class
+from ..gradient.walk import DirectWalk, in_parts, within_class
 from ..identity import identity
-from ..models.bayes import Choice, MixtureVictim
-from ..result import AttackResult
+from ..models.bayes import MixtureVictim
+from ..result import MinimalResult
+from ..state import Choice, State
 from ..verify import as_result, push_until_flipped
 from .components import Components
 from .crossing import cross_to_means
@@ -60,7 +60,7 @@ from .feature_path import NOT_CERTIFIED, GeneralSearch, warn_not_certified
 from .pairs import PairTable, why_not_pairs
 from .shorten import shorten
 
-__all__ = ["Grade", "MinimalResult", "grade", "minimal_perturbation"]
+__all__ = ["minimal_perturbation"]
 
 Array = NDArray[Any]
 
@@ -72,90 +72,6 @@ PRODUCT_STEPS = 2**32
 # Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
 LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class MinimalResult(AttackResult):
-    """The bracket [lower, upper] on each sample's smallest perturbation, and the point that attains `upper`.
-
-    Beside the fields of :class:`AttackResult` (`l2` is `upper`, `n_steps` the duals solved):
-
-    Attributes
-    ----------
-    lower : float64 [n]
-        No perturbation shorter than this changes the decision; ℓ2 in data units. 0 where the sample is already wrong,
-        infinite where the other classes cannot be reached (weight or prior 0); and 0, with the reason "not certified",
-        where numbers leave float64's range or a search fails, which ends no other sample's.
-    upper : float64 [n]
-        ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
-    n_pairs_examined : int64 [n]
-        Secular equations solved.
-    """
-
-    lower: Array = field(default_factory=lambda: np.zeros(0))
-    upper: Array = field(default_factory=lambda: np.zeros(0))
-    n_pairs_examined: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    @property
-    def gap(self) -> Array:
-        """(upper - lower) / upper, [n]; 0 where both are 0 or infinite."""
-        closed = (self.upper == 0) | (self.upper == self.lower)
-        with errstate(invalid="ignore"):
-            return np.where(closed, 0.0, 1.0 - self.lower / np.where(closed, 1.0, self.upper))
-
-    def __repr__(self) -> str:
-        attacked = ~self.already_wrong
-        gap = self.gap[attacked]
-        worst = f"{gap.max():.2g}" if gap.size else "nan"
-        return f"MinimalResult(n={len(self)}, mean_l2={self.mean_l2:.5g}, largest gap={worst})"
-
-
-@dataclass(frozen=True, eq=False)
-class Grade:
-    """An attack measured against the certified truth.
-
-    Attributes
-    ----------
-    over_lower, over_upper : float64 [n]
-        ℓ2 of the attack over either end of the bracket; NaN where it failed or the bracket is not finite.
-    contradictions : int64 [m]
-        Samples fooled below the lower bound of the same classifier: one of the two results is wrong. Of another
-        classifier there are none, since a bound says nothing about it.
-    same_classifier : bool
-        Whether the attack was on the classifier whose minima these are.
-    """
-
-    over_lower: Array
-    over_upper: Array
-    contradictions: Array
-    same_classifier: bool = True
-
-    @property
-    def mean(self) -> float:
-        """Mean ratio to the smallest perturbation known; NaN if nothing can be graded. Of the same classifier it is 1
-        for a perfect attack.
-        """
-        graded = np.isfinite(self.over_upper)
-        return float(self.over_upper[graded].mean()) if graded.any() else float("nan")
-
-    def __repr__(self) -> str:
-        found = f"contradictions={len(self.contradictions)}" if self.same_classifier else "of another classifier"
-        return f"Grade(mean={self.mean:.5g}, {found})"
-
-
-def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:
-    """Measure an attack's norms against certified brackets of the same samples; see :meth:`AttackResult.grade`."""
-    if not isinstance(minimal, MinimalResult):
-        raise TypeError(f"an attack is graded by a MinimalResult, got a {type(minimal).__name__}")
-    if len(attack) != len(minimal) or not np.array_equal(attack.y, minimal.y):
-        raise ValueError(f"the two results must be of the same samples, got {len(attack)} and {len(minimal)}")
-    usable = attack.success & np.isfinite(minimal.upper) & (minimal.lower > 0)
-    l2 = np.where(usable, attack.l2, np.nan)
-    with errstate(divide="ignore", invalid="ignore"):
-        over_lower, over_upper = l2 / minimal.lower, l2 / minimal.upper
-    same = attack.classifier == minimal.classifier
-    below = usable & (attack.l2 < minimal.lower) & same
-    return Grade(over_lower, over_upper, np.flatnonzero(below), same)
 
 
 def minimal_perturbation(

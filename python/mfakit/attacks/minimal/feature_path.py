@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._threads.process import errstate
 from ..gradient.walk import DirectWalk, within_class
-from ..models.bayes import Choice
+from ..state import Choice
 from .components import Array, Components
 from .search import Bracket, Point, Search
 

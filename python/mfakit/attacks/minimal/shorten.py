@@ -14,8 +14,9 @@ import numpy as np
 from ..._threads.process import single_threaded_products
 from ...bayes.classifier import BayesClassifier
 from ..coordinates import FactorCoordinates
-from ..gradient.walk import DirectWalk, FactorWalk, Steps
+from ..gradient.walk import DirectWalk, FactorWalk
 from ..models.bayes import MixtureVictim
+from ..state import Steps
 from .components import Array, Components
 from .search import Search
 

@@ -1,12 +1,7 @@
-"""What the gradient attack needs of a classifier: scores of the classes, and a direction to walk in.
-
-:class:`MixtureVictim` walks between components of a Bayes classifier (appendix C.2); :class:`GradientVictim` takes
-anything with ``decision_function`` and ``decision_gradient``. Linear and kernel machines are in machines.py.
-"""
+"""A Bayes classifier under attack: scores of its classes, and directions between components (appendix C.2)."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,36 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..._arrays.options import Options
-from ..._arrays.rows import as_labels, class_indices, gather, is_torch, scatter
+from ..._arrays.rows import as_labels, gather, scatter
 from ..._threads.process import errstate
 from ...backends import get_arrays, get_backend
 from ...bayes.classifier import BayesClassifier
 from ...bayes.decisions import settle
 from ...mixture.evaluator import Evaluator
+from ..state import Choice
 
-__all__ = ["PROBES", "Choice", "Confirmed", "GradientVictim", "MixtureVictim", "Strict"]
+__all__ = ["MixtureVictim"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
-
-# Samples that a classifier is looked at with before an attack.
-PROBES = 8
-
-
-class Choice:
-    """Which components each of n samples walks between: source [n] of its own class, target [n] of target_class [n]."""
-
-    def __init__(self, n: int) -> None:
-        self.source, self.target, self.target_class = (np.full(n, -1, np.int64) for _ in range(3))
-
-    def take(self, rows: Array) -> Choice:
-        """The choices of some samples."""
-        part = Choice(0)
-        part.source, part.target, part.target_class = self.source[rows], self.target[rows], self.target_class[rows]
-        return part
-
-    def put(self, rows: Array, part: Choice) -> None:
-        """Set the choices of some samples."""
-        self.source[rows], self.target[rows], self.target_class[rows] = part.source, part.target, part.target_class
 
 
 class MixtureVictim:
@@ -129,154 +105,3 @@ class MixtureVictim:
             X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, log_prob, y, self.threads
         )
         self.ops.accumulate_gradient(X, rows, components, signs, y, f.means, f.whitened, f.noise, g, self.threads)
-
-
-class GradientVictim:
-    """Anything with ``decision_function`` ([n], positive for the second class, or [n, C]) and ``decision_gradient``.
-
-    It is called with samples in X's dtype, as its user will call it with what the attack returns.
-    """
-
-    def __init__(self, clf: Any, options: Options, sample: Array) -> None:
-        # Steps in one thread: after a product in several they would wait for those, which spin on.
-        self.clf, self.ops, self.threads = clf, get_backend(options.backend), 1
-        self.dtype, self.all_finite = sample.dtype, options.check_finite
-        classes = getattr(clf, "classes_", None)
-        self.classes = None if classes is None else np.asarray(classes)
-        self.n_classes = self._count(sample)
-        self.unit = self._unit(sample)
-
-    def labels(self, y: Any, n: int) -> Array:
-        """Labels, which are values of ``classes_`` where the classifier has that, as indices into it, int64 [n]."""
-        return class_indices(y, self.classes, n, self.n_classes)
-
-    def resize(self, rows: int) -> None:
-        """From now on for blocks of at most so many samples."""
-
-    def strict(self) -> Strict:
-        """The same with the true class raised by what rounding may do."""
-        return Strict(self)
-
-    def final(self) -> Strict:
-        """What the returned points are verified by."""
-        return Strict(self)
-
-    def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
-        """Decision values as scores [n, C], and the best other class at x."""
-        decision = self._decide(X)
-        joint = np.stack([np.zeros(len(X)), decision[:, 0]], axis=1) if decision.shape[1] == 1 else decision
-        others = joint.copy()
-        others[np.arange(len(X)), y] = -np.inf
-        choice = Choice(len(X))
-        choice.target_class = others.argmax(axis=1)
-        return joint, choice
-
-    def direction(self, X: Array, y: Array, choice: Choice) -> Array:
-        """Gradient of the other class's score minus the true one's, [n, d], by a power of two so that its largest entry
-        is about 1: the square of 1e-200 is no length.
-        """
-        g = self._margin_gradient(X, y, choice)
-        with errstate(invalid="ignore"):
-            exponent = np.frexp(np.abs(g).max(axis=1, initial=0.0))[1]
-        return np.asarray(np.ldexp(g, -exponent[:, None]))
-
-    def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        """The same direction: where the margin grows, [n, d]."""
-        return self.direction(X, y, choice)
-
-    def rounding(self, X: Array, y: Array, joint: Array, choice: Choice) -> Array:
-        """How much of a margin may be rounding, [n]: what rounding x moves it by, and the sizes of the scores."""
-        slope = np.linalg.norm(self._margin_gradient(X, y, choice), axis=1)
-        size = slope * np.linalg.norm(X, axis=1) + np.abs(joint).max(axis=1)
-        return np.asarray(4 * np.sqrt(X.shape[1]) * self.unit * size)
-
-    def _decide(self, X: Array) -> Array:
-        """float64 [n, C], or [n, 1] for two classes."""
-        return self._asked(X, lambda x: self._checked(self.clf.decision_function(x), len(x)))
-
-    def _margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        gradient = self._asked(X, lambda x: _numpy(self.clf.decision_gradient(x)))
-        if gradient.ndim == 2:
-            return np.where(y == 0, 1.0, -1.0)[:, None] * gradient
-        rows = np.arange(len(X))
-        return np.asarray(gradient[rows, choice.target_class] - gradient[rows, y])
-
-    def _asked(self, X: Array, ask: Callable[[Array], Array]) -> Array:
-        """What a method of the classifier answers for samples [n, d]; NaN, without asking it, for samples with NaN or
-        inf, which the classifier may refuse.
-        """
-        X = X.astype(self.dtype, copy=False)
-        sound = np.ones(len(X), bool) if self.all_finite else np.isfinite(X).all(axis=1)
-        if sound.all():
-            return ask(X)
-        answer = ask(X[sound] if sound.any() else np.zeros_like(X[:1]))
-        result = np.full((len(X), *answer.shape[1:]), np.nan)
-        result[sound] = answer[: int(sound.sum())]
-        return result
-
-    def _checked(self, decision: Any, n: int) -> Array:
-        values = _numpy(decision)
-        if values.shape == (n,) and self.n_classes == 2:
-            return values[:, None]
-        if values.shape != (n, self.n_classes) or self.n_classes < 2:
-            raise ValueError(
-                f"decision_function must return [{n}, {self.n_classes}], or [{n}] for two classes, got {values.shape}"
-            )
-        return values
-
-    def _count(self, sample: Array) -> int:
-        """C: of ``classes_``, else as the decisions have it."""
-        if self.classes is not None:
-            return len(self.classes)
-        shape = _numpy(self.clf.decision_function(sample[:1])).shape if len(sample) else (0,)
-        return int(shape[-1]) if len(shape) == 2 else 2
-
-    def _unit(self, sample: Array) -> float:
-        """Half a unit in the last place of what the model computes in. For float64 samples that is seen by a change
-        which float32 does not hold.
-        """
-        if self.dtype == np.float32:
-            return 2.0**-24
-        x = sample[:PROBES].astype(np.float32).astype(np.float64)
-        if not len(x) or not np.isfinite(x).all():
-            return 2.0**-53
-        with errstate(over="ignore"):
-            same = np.array_equal(self._decide(x), self._decide(x * (1 + 2.0**-40)))
-        return 2.0**-24 if same and (x != 0).any() else 2.0**-53
-
-
-class Strict:
-    """A victim as polish and verification see it: at samples rounded to X's dtype, and with the true class higher by
-    what rounding may move the margin by, since the same point scored in another batch may differ in its last bits.
-    """
-
-    def __init__(self, victim: GradientVictim) -> None:
-        self.victim, self.margin_gradient = victim, victim.margin_gradient
-
-    def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
-        """Scores [n, C] and choices."""
-        X = X.astype(self.victim.dtype).astype(np.float64)
-        joint, choice = self.victim.scores(X, y)
-        joint[np.arange(len(y)), y] += self.victim.rounding(X, y, joint, choice)
-        return joint, choice
-
-
-class Confirmed(Strict):
-    """The same, and a sample that the classifier's own predict calls right is right: what was read off a classifier of
-    another library is exact, but that library may compute it with more rounding, in float32 or over support vectors.
-    """
-
-    def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
-        """Scores [n, C] and choices."""
-        joint, choice = super().scores(X, y)
-        victim, rows = self.victim, np.arange(len(y))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names of columns, which arrays do not have
-            labels = np.asarray(victim.clf.predict(X.astype(victim.dtype)))
-        right = labels == np.asarray(victim.clf.classes_)[y]
-        joint[rows[right], y[right]] = joint[right].max(axis=1, initial=-np.inf)
-        return joint, choice
-
-
-def _numpy(values: Any) -> Array:
-    return np.asarray(values.detach().cpu() if is_torch(values) else values, np.float64)

@@ -36,8 +36,8 @@ SURVEY_ROWS = 4096
 
 
 class NetworkClassifier(Classifier):
-    """A classifier whose logits are a :class:`~mfakit.classifiers.networks.network.Network`; see :class:`mfakit.classifiers.CNN`
-    for parameters and attributes. A subclass says what is trained: ``_loss``.
+    """A classifier whose logits are a :class:`~mfakit.classifiers.networks.network.Network`; see
+    :class:`mfakit.classifiers.CNN` for parameters and attributes. A subclass says what is trained: ``_loss``.
     """
 
     image_shape: Any

@@ -18,7 +18,7 @@ __all__ = ["learned_by", "tensors_of"]
 
 Array = NDArray[Any]
 
-PATH_FIELDS = ("gammas", "accuracy", "n_support", "mean_l2", "adversarial_accuracy")
+PATH_FIELDS = ("gammas", "accuracy", "n_support")
 
 
 def tensors_of(clf: KernelSVM) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -31,8 +31,7 @@ def tensors_of(clf: KernelSVM) -> tuple[dict[str, Array], dict[str, Any]]:
     else:
         tensors["intercept"], settings["gamma"] = clf.intercept_, clf.gamma_
     if hasattr(clf, "gamma_path_"):
-        # No column is negative, so -1 stands for NaN, which a file that is read back and compared cannot hold.
-        tensors |= {f"path.{name}": np.nan_to_num(getattr(clf.gamma_path_, name), nan=-1.0) for name in PATH_FIELDS}
+        tensors |= {f"path.{name}": getattr(clf.gamma_path_, name) for name in PATH_FIELDS}
         settings["chosen"] = clf.gamma_path_.chosen
     return tensors, settings
 
@@ -84,7 +83,7 @@ def _positive(value: Any) -> float:
 
 
 def _path(tensors: dict[str, Array], settings: dict[str, Any]) -> GammaPath | None:
-    """The path that was searched, if it is there; -1 was NaN."""
+    """The path that was searched, if it is there."""
     if "path.gammas" not in tensors:
         return None
     gammas, chosen = _tensor(tensors, "path.gammas", (None,)), settings.get("chosen")
@@ -95,5 +94,5 @@ def _path(tensors: dict[str, Array], settings: dict[str, Any]) -> GammaPath | No
         value = tensors.get(f"path.{name}", np.zeros(0))
         if value.shape != gammas.shape or value.dtype.kind not in "if":
             raise ValueError(f"path.{name} must be {len(gammas)} numbers, got {value.dtype} {list(value.shape)}")
-        fields[name] = np.where(value < 0, np.nan, value) if value.dtype.kind == "f" else value
+        fields[name] = value
     return GammaPath(gammas, chosen=chosen, **fields)

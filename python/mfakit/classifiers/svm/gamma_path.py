@@ -1,4 +1,4 @@
-"""The path of γ of an RBF SVM, from one matrix of squared distances: accuracy and robustness of each."""
+"""The path of γ of an RBF SVM, from one matrix of squared distances: accuracy and support vectors of each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._arrays.rows import RowBlocks
 from ..._io.progress import open_bar
 from ..._threads.process import Guard, single_threaded_products
 from .gram import LIBSVM_BYTES, THREAD_BYTES, check_room
-from .kernel_machine import RBFMachine
 from .solver import Penalty, solve
 
 __all__ = ["GammaPath", "PathSettings", "search_gamma", "stratified_split"]
@@ -29,8 +27,6 @@ _logger = logging.getLogger("mfakit")
 KERNEL_BYTES = 2**31
 # γ times the mean squared distance between samples, in half octaves: from nearly linear to one bump per sample.
 DEFAULT_MULTIPLES = 2.0 ** np.arange(-2, 6.5, 0.5)
-# The walk of the robustness column: as far as the samples' typical distance, in so many steps.
-ATTACK_STEPS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +38,6 @@ class GammaPath:
     gammas, accuracy : float64 [p]
     n_support : int64 [p]
         Support vectors of the fit to the rest.
-    mean_l2, adversarial_accuracy : float64 [p]
-        Of the gradient attack on a few samples held out, in data units, and the share of these that were right and were
-        not fooled; NaN if none were attacked (or none fooled).
     chosen : int
         Index of the largest γ whose accuracy is at least the threshold.
     """
@@ -52,8 +45,6 @@ class GammaPath:
     gammas: Array
     accuracy: Array
     n_support: Array
-    mean_l2: Array
-    adversarial_accuracy: Array
     chosen: int
 
     @property
@@ -63,12 +54,9 @@ class GammaPath:
 
 
 class PathSettings(NamedTuple):
-    """How to search: threshold (None: the best accuracy of the path) and samples to attack of the held-out ones, and
-    how to compute.
-    """
+    """How to search: threshold (None: the best accuracy of the path), and how to compute."""
 
     threshold: float | None
-    n_attacked: int
     penalty: Penalty
     threads: int
     progress: bool | None
@@ -91,7 +79,6 @@ def stratified_split(codes: Array, share: float, rng: np.random.Generator) -> tu
 
 def search_gamma(
     distances: Array,
-    rows: RowBlocks,
     codes: Array,
     split: tuple[Array, Array],
     gammas: Sequence[float] | None,
@@ -103,7 +90,6 @@ def search_gamma(
     ----------
     distances : float64 [n, n]
         Squared distances between the samples.
-    rows : RowBlocks, [n, d]
     codes : int [n]
         Classes 0 .. C - 1.
     split : (rows to fit to, rows held out)
@@ -119,8 +105,8 @@ def search_gamma(
     n = len(codes)
     mean = float(distances.sum() / (n * (n - 1)))
     values = np.sort(DEFAULT_MULTIPLES / mean if gammas is None else np.asarray(gammas, np.float64))
-    study = _Study(distances, rows, codes, split, settings, np.sqrt(mean))
-    accuracy, n_support, mean_l2, robust = (np.array(c) for c in zip(*_in_threads(study, values), strict=True))
+    study = _Study(distances, codes, split, settings)
+    accuracy, n_support = (np.array(c) for c in zip(*_in_threads(study, values), strict=True))
     threshold = accuracy.max() if settings.threshold is None else settings.threshold
     good = np.flatnonzero(accuracy >= threshold)
     if not len(good):
@@ -131,10 +117,10 @@ def search_gamma(
         )
     if good[-1] == len(values) - 1:
         _logger.info("the largest γ of the path, %g, is still accurate: a larger one may be too", values[-1])
-    return GammaPath(values, accuracy, n_support, mean_l2, robust, int(good[-1]))
+    return GammaPath(values, accuracy, n_support, int(good[-1]))
 
 
-def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int, float, float]]:
+def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int]]:
     """All fits, several at the same time (libsvm runs without the GIL). Ctrl-C does not wait for those under way."""
     n = len(study.fitted)
     workers = max(1, min(study.settings.threads, len(gammas), KERNEL_BYTES // (8 * n**2)))
@@ -155,43 +141,26 @@ def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int, float, f
 
 
 class _Study:
-    """One γ on the path: fit, accuracy, robustness."""
+    """One γ on the path: fit and accuracy."""
 
     def __init__(
-        self,
-        distances: Array,
-        rows: RowBlocks,
-        codes: Array,
-        split: tuple[Array, Array],
-        settings: PathSettings,
-        length: float,
-    ) -> None:
-        self.distances, self.rows, self.codes, self.settings = distances, rows, codes, settings
+        self, distances: Array, codes: Array, split: tuple[Array, Array], settings: PathSettings
+    ) -> None:  # fmt: skip
+        self.distances, self.codes, self.settings = distances, codes, settings
         self.fitted, self.held = split
         self.n_classes = int(codes.max()) + 1
-        self.step = length / ATTACK_STEPS
         self.stop = threading.Event()
 
-    def __call__(self, gamma: float) -> tuple[float, int, float, float]:
+    def __call__(self, gamma: float) -> tuple[float, int]:
         if self.stop.is_set():
-            return np.nan, 0, np.nan, np.nan
+            return np.nan, 0
         kernel = self._kernel(self.fitted, self.fitted, gamma)
         fit = solve(kernel, self.codes[self.fitted], self.n_classes, self.settings.penalty)
         del kernel
         support = self.fitted[fit.support]
         f = self._kernel(self.held, support, gamma) @ fit.dual.T + fit.intercept
         predicted = (f[:, 0] > 0).astype(np.int64) if self.n_classes == 2 else f.argmax(axis=1)
-        accuracy = float((predicted == self.codes[self.held]).mean())
-        some = self.held[: self.settings.n_attacked]
-        if not len(some) or not len(support) or self.stop.is_set():
-            return accuracy, len(support), np.nan, np.nan
-        from ...attacks import gradient_attack
-
-        machine = RBFMachine(self.rows.take(support), fit.dual, fit.intercept, gamma)
-        r = gradient_attack(
-            machine, self.rows.take(some), self.codes[some], step_size=self.step, max_steps=ATTACK_STEPS, polish=True
-        )
-        return accuracy, len(support), r.mean_l2, r.adversarial_accuracy
+        return float((predicted == self.codes[self.held]).mean()), len(support)
 
     def _kernel(self, left: Array, right: Array, gamma: float) -> Array:
         kernel = self.distances[np.ix_(left, right)]

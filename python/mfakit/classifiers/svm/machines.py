@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..._arrays.rows import RowBlocks
 from ..._threads.process import errstate
-from .._checks import as_generator, check_integers, check_numbers
+from .._checks import as_generator, check_numbers
 from .base import KernelSVM
 from .gamma_path import GammaPath, PathSettings, search_gamma, stratified_split
 from .gram import centered_gram, squared_distances
@@ -152,8 +152,6 @@ class RBFSVM(KernelSVM):
         Share of each class that is held out for the path.
     gammas : sequence of float, optional
         The path; None takes half octaves from 1/4 to 64 over the mean squared distance between samples.
-    n_attacked : int
-        How many of the held-out samples are attacked for each γ; 0 saves the time.
     tol : float
         Where the solver stops, in units of the decision.
     max_iter : int
@@ -162,7 +160,7 @@ class RBFSVM(KernelSVM):
     random_state : int, numpy.random.RandomState, numpy.random.Generator or None
         Of the split.
     block_rows, n_threads
-        How to compute; see :class:`mfakit._arrays.options.Options`. The fits of a path run in up to `n_threads` threads.
+        How to compute; see :class:`mfakit._arrays.options.Options`. Fits of a path run in up to `n_threads` threads.
     progress : bool or None
         A progress bar over the path; None shows it on a terminal only.
 
@@ -171,7 +169,7 @@ class RBFSVM(KernelSVM):
     gamma_ : float
         γ.
     gamma_path_ : GammaPath
-        Accuracy, support vectors and robustness of every γ; only after a search.
+        Accuracy and support vectors of every γ; only after a search.
     classes_, support_, support_vectors_, dual_coef_, intercept_, n_iter_, n_features_in_
         As of :class:`LinearSVM`: the decision is Σ dual_coef_ K(x, support_vectors_) + intercept_.
 
@@ -210,7 +208,6 @@ class RBFSVM(KernelSVM):
         accuracy_threshold: float | str = 0.99,
         validation_share: float = 0.2,
         gammas: Sequence[float] | None = None,
-        n_attacked: int = 20,
         tol: float = 1e-3,
         max_iter: int = MOST_ITERATIONS,
         random_state: Any = None,
@@ -223,7 +220,6 @@ class RBFSVM(KernelSVM):
         self.accuracy_threshold = accuracy_threshold
         self.validation_share = validation_share
         self.gammas = gammas
-        self.n_attacked = n_attacked
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
@@ -246,11 +242,11 @@ class RBFSVM(KernelSVM):
         if self.gamma == "largest-accurate":
             threshold = None if isinstance(self.accuracy_threshold, str) else float(self.accuracy_threshold)
             settings = PathSettings(
-                threshold, int(self.n_attacked), self._penalty(), self._options().threads,
+                threshold, self._penalty(), self._options().threads,
                 self.progress,
             )  # fmt: skip
             split = stratified_split(codes, self.validation_share, as_generator(self.random_state))
-            learned["path"] = search_gamma(distances, rows, codes, split, self.gammas, settings)
+            learned["path"] = search_gamma(distances, codes, split, self.gammas, settings)
             learned["gamma"] = learned["path"].gamma
         else:
             learned["gamma"] = len(rows) / scatter if self.gamma == "scale" else float(self.gamma)
@@ -285,7 +281,6 @@ class RBFSVM(KernelSVM):
                 raise ValueError(f"gamma must be a positive number or one of {GAMMAS}, got {self.gamma!r}")
         else:
             check_numbers({"gamma": self.gamma}, positive=True)
-        check_integers({"n_attacked": self.n_attacked}, 0)
         if isinstance(self.accuracy_threshold, str):
             if self.accuracy_threshold != "best":
                 raise ValueError(f'accuracy_threshold must be a share of 1 or "best", got {self.accuracy_threshold!r}')

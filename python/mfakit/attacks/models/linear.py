@@ -1,0 +1,42 @@
+"""Linear classifiers under attack: their nearest boundary is known in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..._arrays.options import Options
+from ...classifiers.recognise.forms import LinearForm
+from ..state import Choice
+from .differentiable import MachineVictim
+
+__all__ = ["LinearVictim"]
+
+Array = Any  # NumPy's
+
+
+class LinearVictim(MachineVictim):
+    """f = W x + b, in float64: W [1 or C, d], b [1 or C]. Its nearest boundary is known in closed form."""
+
+    def __init__(self, clf: Any, options: Options, sample: Array, form: LinearForm) -> None:
+        self.weights, self.intercept = form.weights, form.intercept
+        self.narrow = form.narrow or (form.stepwise and sample.dtype.itemsize < 8)
+        super().__init__(clf, options, sample)
+
+    def differences(self, y: Array) -> tuple[Array, Array]:
+        """W_c - W_y [n, C, d] and b_c - b_y [n, C] of every class against the true one."""
+        W, b = self.weights, self.intercept
+        if len(W) == 1:
+            W, b = np.concatenate([np.zeros_like(W), W]), np.concatenate([[0.0], b])
+        return W[None] - W[y][:, None], b[None] - b[y][:, None]
+
+    def _decide(self, X: Array) -> Array:
+        return np.asarray(X @ self.weights.T + self.intercept)
+
+    def _margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
+        W, _ = self.differences(y)
+        return np.asarray(W[np.arange(len(X)), choice.target_class])
+
+    def _unit(self, sample: Array) -> float:
+        return 2.0**-24 if self.narrow else 2.0**-53
