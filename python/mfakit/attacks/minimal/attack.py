@@ -26,8 +26,9 @@ itself where the way to it is not perpendicular to the boundary, is moved down a
 
 Nothing here asks for isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
-(:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too. Theorem 2
-is the limit σ → 0 of these radii, where there is no density: that is what :func:`mfakit.subspace_distances` is for.
+(:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.
+Theorem 2 is the limit σ → 0 of these radii, where there is no density: that is what
+:func:`mfakit.subspace_distances` is for.
 """
 
 from __future__ import annotations
