@@ -55,7 +55,7 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     factors = max(mixtures, key=lambda f: f.n_columns)
     count, options = _crew(X, factors, options)
     if count == 1:
-        with careful_products():
+        with careful_products(len(X) * X.shape[1] * factors.n_columns):
             in_order(X, factors, options, work)
         return
     for one in mixtures:

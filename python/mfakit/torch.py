@@ -24,6 +24,7 @@ from ._torch_parts import as_image_shape, as_mfa, equal, make_buffer, numbers, u
 from .bayes import BayesClassifier
 from .classifiers._forms import LinearForm
 from .classifiers._recognise import is_module, machine_form
+from .classifiers.network import bounded_threads
 from .mfa import MFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "one_thread_after_fork"]
@@ -80,7 +81,9 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (X,) = ctx.saved_tensors
-        return grads[0].to(X.dtype)[:, None] * _Gradient.apply(X, ctx.mfa), None  # type: ignore[no-untyped-call]
+        gradient = _Gradient.apply(X, ctx.mfa)  # type: ignore[no-untyped-call]
+        with bounded_threads(0) if X.numel() <= SMALL_BATCH else nullcontext():
+            return grads[0].to(X.dtype)[:, None] * gradient, None
 
 
 class _Rows(nn.Module):
