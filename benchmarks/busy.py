@@ -95,11 +95,14 @@ def candidates() -> dict[str, Callable[[], Any]]:
             module(x).sum().backward()
 
     images = {"image_shape": (28, 28, 1), "width": 4, "depth": 3, "epochs": 1}
+    network = mfakit.classifiers.CNN(**images, random_state=0).fit(X[:500], y[:500])
+    short: dict[str, Any] = {"max_iterations": 30, "binary_search_steps": 2, "rescue_searches": 1}
     return found | {
         "SGD": lambda: fit(solver="sgd", max_iter=1),
         "torch module": gradients,
         "CNN": lambda: mfakit.classifiers.CNN(**images).fit(X[:2000], y[:2000]),
-        "Carlini and Wagner": lambda: attacks.carlini_wagner_l2(clf, X[:20], max_iterations=30, binary_search_steps=2),
+        "Carlini and Wagner": lambda: attacks.carlini_wagner_l2(clf, X[:20], **short),
+        "Carlini and Wagner of a CNN": lambda: attacks.carlini_wagner_l2(network, X[:60], **short),
     }
 
 

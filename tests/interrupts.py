@@ -156,12 +156,13 @@ class Watch:
 
     def damage(self, name: str) -> list[str]:
         """What is no longer as it was, after an interrupt of the call `name`."""
-        found = [
-            f"{key}: {self.before[key]} → {now}" for key, now in self.settings().items() if now != self.before[key]
-        ]
         deadline = time.monotonic() + PATIENCE
         while threading.active_count() > self.n_threads and time.monotonic() < deadline:
             time.sleep(0.002)
+        # Only now: an eigendecomposition that was left to end by itself holds BLAS at one thread until then.
+        found = [
+            f"{key}: {self.before[key]} → {now}" for key, now in self.settings().items() if now != self.before[key]
+        ]
         if threading.active_count() > self.n_threads:
             found.append(f"threads: {[one.name for one in threading.enumerate()]}")
         files = sorted(path.name for path in self.folder.iterdir())

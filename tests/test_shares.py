@@ -241,3 +241,80 @@ def test_an_ending_interpreter_shares_nothing() -> None:
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("(60000,)\n", 0), done.stderr
+
+
+def small_calls() -> dict[str, Callable[[], Any]]:
+    """What multiplies small matrices."""
+    mfa = random_mfa(20, 300, 4)
+    other = mfa.replace(means=-mfa.means)
+    clf = mfakit.BayesClassifier([mfa, other])
+    X = mfa.sample(50, rng=0)[0]
+    return {
+        "log_prob": lambda: mfa.log_prob(X),
+        "sample": lambda: mfa.sample(400, rng=0),
+        "start": lambda: mfakit.MixtureOfFactorAnalyzers(
+            3, 2, init="random", max_iter=1, tol=0.0, noise_floor=1e-3, random_state=0, progress=False
+        ).fit(mfa.sample(150, rng=0)[0]),
+        "direct": lambda: mfakit.attacks.gradient_attack(clf, X[:40], path="direct", max_steps=2),
+    }
+
+
+@pytest.mark.parametrize("name", ["log_prob", "sample", "start", "direct"])
+@pytest.mark.filterwarnings("ignore")
+def test_small_products_have_one_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLAS's second thread would be waited for where another process has its core."""
+    call, begun = small_calls()[name], []
+    call()
+    before = product_threads()
+    take = _threads.Holder.take
+
+    def noted(self: _threads.Holder) -> None:
+        take(self)
+        begun.append({library.get_num_threads() for library in _threads._blas_libraries()})
+
+    monkeypatch.setattr(_threads.Holder, "take", noted)
+    call()
+    assert {1} in begun
+    assert product_threads() == before
+
+
+def test_large_products_keep_their_threads() -> None:
+    few, many = _shares.SHARE_STEPS - 1, _shares.SHARE_STEPS
+    before = product_threads()
+    with _shares.careful_products(many):
+        assert product_threads() == before
+    with _shares.careful_products(few):
+        assert set(product_threads()) == {1}
+    assert product_threads() == before
+
+
+def test_many_steps_of_few_rows_are_shared() -> None:
+    """Threads that are started once for all steps of an attack pay where those of one product would not."""
+    if useful_threads(Options(n_threads=2)) < 2:
+        pytest.skip("one core")
+    assert plan_crew(100, 784, 175, 100, Options(n_threads=2))[0] == 1
+    assert plan_crew(100, 784, 175, 100, Options(n_threads=2), repeats=40)[0] == 2
+
+
+def test_a_task_is_waited_for_though_its_thread_is_taken_for_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an interrupted join does before Python 3.13."""
+    begun, done = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.05)
+        done.set()
+
+    def fail() -> None:
+        begun.wait(5)
+        raise KeyError("first")
+
+    class Ended(threading.Thread):
+        def is_alive(self) -> bool:
+            return False
+
+    monkeypatch.setattr(_threads.threading, "Thread", Ended)
+    monkeypatch.setattr(_threads, "_wait_for", lambda thread: begun.wait(5) and time.sleep(0.01))
+    with pytest.raises(KeyError, match="first"):
+        _threads.run_together([fail, slow], threading.Event())
+    assert done.is_set()

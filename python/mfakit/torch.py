@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ._threads.process import errstate, forked, single_threaded_products
 from ._torch_parts import as_image_shape, as_mfa, equal, make_buffer, numbers, unchanged, versions
 from .bayes.classifier import BayesClassifier
+from .classifiers.networks.network import bounded_threads
 from .classifiers.recognise.forms import LinearForm
 from .classifiers.recognise.recognise import is_module, machine_form
 from .mixture.mfa import MFA
@@ -80,7 +81,9 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (X,) = ctx.saved_tensors
-        return grads[0].to(X.dtype)[:, None] * _Gradient.apply(X, ctx.mfa), None  # type: ignore[no-untyped-call]
+        gradient = _Gradient.apply(X, ctx.mfa)  # type: ignore[no-untyped-call]
+        with bounded_threads(0) if X.numel() <= SMALL_BATCH else nullcontext():
+            return grads[0].to(X.dtype)[:, None] * gradient, None
 
 
 class _Rows(nn.Module):

@@ -16,7 +16,7 @@ nn = torch.nn
 from mfakit.attacks.carlini_wagner.network import Network as Attacked  # noqa: E402 (needs torch)
 from mfakit.attacks.carlini_wagner.probe import operations  # noqa: E402 (needs torch)
 from mfakit.classifiers import CNN  # noqa: E402 (needs torch)
-from mfakit.classifiers.networks.network import OPERATIONS_PER_THREAD, Network, bounded_threads  # noqa: E402 (needs torch)
+from mfakit.classifiers.networks.network import OPERATIONS_PER_THREAD, Network, bounded_threads, settled  # noqa: E402 (needs torch)
 
 
 @pytest.fixture
@@ -80,3 +80,13 @@ def test_a_small_cnn_trains_and_answers_in_one_thread_or_in_those_asked_for(
     cnn.decision_gradient(X)
     assert seen == {expected}
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_gradients_are_on_or_off_again_where_a_block_left_them_off(enabled: bool) -> None:
+    """As an interrupt in the last instructions of torch.no_grad does."""
+    with torch.set_grad_enabled(enabled):
+        with settled(torch.device("cpu")):
+            assert torch.is_grad_enabled()
+            torch.set_grad_enabled(False)
+        assert torch.is_grad_enabled() == enabled

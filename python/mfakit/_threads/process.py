@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,13 +150,17 @@ def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event)
     """
     errors: list[BaseException | None] = [None] * len(tasks)
     threads: list[threading.Thread] = []
+    running: set[int] = set()
 
     def run(i: int) -> None:
+        running.add(i)
         try:
             if not given_up.is_set():
                 tasks[i]()
         except BaseException as error:
             errors[i] = error
+        finally:
+            running.discard(i)
 
     def start() -> None:
         for i in range(len(tasks)):
@@ -173,6 +178,8 @@ def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event)
             given_up.set()
             for thread in threads:
                 _wait_for(thread)
+            while running:  # before Python 3.13 an interrupted join takes its thread for ended
+                time.sleep(WAIT_SECONDS / 50)
 
     ended: list[bool] = []
     with Guard(start, end):

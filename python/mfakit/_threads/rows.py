@@ -10,21 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from .process import run_together, single_threaded_products
-from .room import is_scarce
 
-__all__ = ["Crew", "careful_products", "open_crew"]
-
-
-def careful_products() -> AbstractContextManager[Any]:
-    """Around products of BLAS's own threads: under a limit of memory that is nearly used up, in one thread."""
-    careful: AbstractContextManager[Any] = single_threaded_products() if is_scarce() else nullcontext()
-    return careful
+__all__ = ["Crew", "open_crew"]
 
 
 class Crew:

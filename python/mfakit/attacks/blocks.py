@@ -11,8 +11,8 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
-from .._arrays.sharing import useful_threads
-from .._threads.rows import careful_products, open_crew
+from .._arrays.sharing import careful_products, useful_threads
+from .._threads.rows import open_crew
 from ..backends.host_arrays import Host
 from ..bayes.classifier import BayesClassifier
 from .models.bayes import MixtureVictim

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._arrays.options import Options
 from .._arrays.rows import to_numpy, wrap_like
+from .._arrays.sharing import careful_products
 from .._sklearn import become, check_input, names_of
-from .._threads.rows import careful_products
 from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
 from .initialize import initial_mfa

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays.sharing import SPIN_STEPS, careful_products
 from .._threads.process import Guard, single_threaded_products
 from ..mixture.factors import symmetric_eigh
 from ..mixture.mfa import MFA
@@ -75,15 +76,17 @@ def truncated_ppca(
     d = X.shape[1]
     w = weights[rows] / weights[rows].sum()
     mean = np.zeros(d)
-    for part in _chunks(len(rows), d):
-        mean += w[part] @ X[rows[part]].astype(np.float64)
+    with single_threaded_products():
+        for part in _chunks(len(rows), d):
+            mean += w[part] @ X[rows[part]].astype(np.float64)
     U = _principal_directions(X, rows, w, mean, min(l, d - 1, len(rows) - 1), rng)
     variances, residual = np.zeros(U.shape[1]), np.zeros(d)
-    for part in _chunks(len(rows), d):
-        R = X[rows[part]] - mean
-        scores = R @ U
-        variances += w[part] @ scores**2
-        residual += w[part] @ (R - scores @ U.T) ** 2
+    with single_threaded_products():  # thin ones, for which threads that wait for a core are no gain
+        for part in _chunks(len(rows), d):
+            R = X[rows[part]] - mean
+            scores = R @ U
+            variances += w[part] @ scores**2
+            residual += w[part] @ (R - scores @ U.T) ** 2
     sigma2 = residual.sum() / (d - U.shape[1])
     loadings = np.zeros((d, l))
     loadings[:, : U.shape[1]] = U * np.sqrt(np.maximum(variances - sigma2, 0.0))
@@ -110,9 +113,10 @@ def _principal_directions(X: Array, rows: Array, w: Array, mean: Array, q: int, 
             S += R.T @ R
         return _leading(S, q)
     R = np.sqrt(w)[:, None] * (X[rows] - mean)
-    columns = R.T @ _leading(R @ R.T, q)
+    with careful_products(R.size * len(R), SPIN_STEPS):
+        S = R @ R.T
     with single_threaded_products():
-        return np.asarray(np.linalg.qr(columns)[0])
+        return np.asarray(np.linalg.qr(R.T @ _leading(S, q))[0])
 
 
 def _leading(S: Array, q: int) -> Array:

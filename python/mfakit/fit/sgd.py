@@ -133,9 +133,11 @@ def fit_sgd(
         Without torch.
     """
     torch = _torch()
+    from ..classifiers.networks.network import bounded_threads
     from ..torch import one_thread_after_fork
 
     one_thread_after_fork()
+    operations = 6.0 * batch_size * mfa.n_features * mfa.n_components * (mfa.n_factors + 2)  # forward and backward
     survey = source.survey
     start = _mean_log_likelihood(mfa, source)
     result, stale = FitResult(mfa, start, [start]), 0
@@ -145,7 +147,9 @@ def fit_sgd(
         model = _Model.of(mfa, survey.mean, math.sqrt(survey.scale), floor)
         optimizer = torch.optim.Adam(model.parameters, lr=learning_rate)
         for epoch in range(1, max_iter + 1):
-            new = _epoch(model, optimizer, source.batches(batch_size, generator), survey.total_weight / survey.n_rows)
+            batches = source.batches(batch_size, generator)
+            with bounded_threads(operations):
+                new = _epoch(model, optimizer, batches, survey.total_weight / survey.n_rows)
             value = -math.inf if new is None else _mean_log_likelihood(new, source)
             result.n_iter = epoch
             if new is None or math.isnan(value):

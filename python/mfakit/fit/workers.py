@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
-from .._arrays.sharing import useful_threads
-from .._threads.rows import Crew, careful_products, open_crew
+from .._arrays.sharing import careful_products, useful_threads
+from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA

@@ -14,8 +14,8 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, wrap_like
-from .._arrays.sharing import plan_crew
-from .._threads.rows import careful_products, open_crew
+from .._arrays.sharing import careful_products, plan_crew
+from .._threads.rows import open_crew
 from ..backends import get_arrays, get_backend
 from .evaluator import Evaluator
 from .factors import Factors
@@ -56,7 +56,7 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     factors = max(mixtures, key=lambda f: f.n_columns)
     count, options = _crew(X, factors, options)
     if count == 1:
-        with careful_products():
+        with careful_products(len(X) * X.shape[1] * factors.n_columns):
             in_order(X, factors, options, work)
         return
     for one in mixtures:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._threads.process import interruptible
+from .._threads.process import interruptible, single_threaded_products
 
 if TYPE_CHECKING:
     from .mfa import MFA
@@ -106,7 +106,8 @@ def _on_device(mfa: MFA, component: Any, z: Any, key: int, noise: bool, dtype: A
 def _points(mfa: MFA, component: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
     """μ + A z [n, d], one product per component present."""
     points = np.empty((len(z), mfa.n_features))
-    for j in np.unique(component):
-        rows = component == j
-        points[rows] = mfa.means[j] + z[rows] @ mfa.loadings[j].T.astype(np.float64, copy=False)
+    with single_threaded_products():  # thin ones, for which threads that wait for a core are no gain
+        for j in np.unique(component):
+            rows = component == j
+            points[rows] = mfa.means[j] + z[rows] @ mfa.loadings[j].T.astype(np.float64, copy=False)
     return points

@@ -8,6 +8,7 @@ g is the gradient of the best other class's decision less the true one's; of a l
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, check_finite_rows, to_numpy
-from ..._arrays.sharing import plan_crew
+from ..._arrays.sharing import careful_products, plan_crew
 from ..._checks import as_bounds
 from ..._io.progress import open_bar
 from ...backends import get_arrays, get_backend
@@ -167,13 +168,16 @@ def _attack(
     )
     points = arrays.empty_result(rows.shape, rows.dtype, rows)
     victims: list[Any] = [victim]
+    products: AbstractContextManager[Any] = nullcontext()
     if isinstance(victim, MixtureVictim) and not arrays.is_device:
         if taken != "factor":
-            count, own = plan_crew(len(rows), rows.shape[1], _columns(clf), size, opts)
+            n, d, columns = *rows.shape, _columns(clf)
+            count, own = plan_crew(n, d, columns, size, opts, steps.most)
+            products = careful_products(min(n, size) * columns * d)
         else:  # a long walk is one call, which is given up by waiting for it no longer: in this thread
             count, own = (1, opts) if may_take_long(steps) else plan_walks(len(rows), opts)
         victims = victims_of(clf, count, size, own)
-    with open_bar(progress, total=len(rows), unit="sample", desc="attack") as bar:
+    with products, open_bar(progress, total=len(rows), unit="sample", desc="attack") as bar:
 
         def attack(victim: Any, block: Array, first: int) -> State:
             part = slice(first, first + len(block))

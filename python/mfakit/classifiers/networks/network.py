@@ -126,7 +126,7 @@ def settled(device: torch.device, n_threads: int | None = None) -> Any:
     shared = _shared_settings(device.type)
     if threads is not None:
         shared.append(Setting("torch's threads", torch.get_num_threads, torch.set_num_threads, threads))
-    holder, local = Holder(shared), contextlib.ExitStack()
+    holder, local, gradients = Holder(shared), contextlib.ExitStack(), torch.is_grad_enabled()
 
     def take() -> None:
         holder.take()
@@ -135,6 +135,8 @@ def settled(device: torch.device, n_threads: int | None = None) -> Any:
 
     def put_back() -> None:
         local.close()
+        if torch.is_grad_enabled() != gradients:  # an interrupt at the end of a block of no_grad leaves them off
+            torch.set_grad_enabled(gradients)
         holder.let_go()
 
     def translate(error: BaseException) -> None:
