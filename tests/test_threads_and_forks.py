@@ -297,7 +297,7 @@ except MemoryError as error:
 @pytest.mark.skipif("MFAKIT_SANITIZE" in os.environ, reason="the sanitizer's allocator ends the process")
 @pytest.mark.parametrize(
     ("svm", "room"),
-    [("LinearSVM(max_iter=9)", 60), ("RBFSVM(gamma=0.05)", 45), ("RBFSVM(accuracy_threshold=0.1, n_threads=2)", 290)],
+    [("LinearSVM(max_iter=9)", 60), ("RBFSVM(gamma=0.05)", 45), ("RBFSVM(accuracy_threshold=0.1, n_threads=2)", 200)],
 )
 def test_machines_beyond_a_limit_of_memory_are_one_sentence(svm: str, room: int) -> None:
     done = run_python(CAPPED.format(svm=svm, room=room), OPENBLAS_NUM_THREADS="2")

@@ -357,7 +357,7 @@ def test_numba_works_without_a_cache_directory(tmp_path: Path) -> None:
     # Plain files where the directories should be: that stops root, too.
     package = tmp_path / "site" / "mfakit"
     shutil.copytree(Path(mfakit.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "_native*"))
-    (package / "backends" / "__pycache__").write_text("")
+    (package / "backends" / "_numba" / "__pycache__").write_text("")
     blocker = tmp_path / "blocker"
     blocker.write_text("")
     homes = {name: str(blocker) for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "LOCALAPPDATA")}
