@@ -248,14 +248,14 @@ def small_calls() -> dict[str, Callable[[], Any]]:
     mfa = random_mfa(20, 300, 4)
     other = mfa.replace(means=-mfa.means)
     clf = mfakit.BayesClassifier([mfa, other])
-    X = mfa.sample(50, rng=0)[0]
+    X = mfa.sample(200, rng=0)[0]
     return {
         "log_prob": lambda: mfa.log_prob(X),
         "sample": lambda: mfa.sample(400, rng=0),
         "start": lambda: mfakit.MixtureOfFactorAnalyzers(
             3, 2, init="random", max_iter=1, tol=0.0, noise_floor=1e-3, random_state=0, progress=False
         ).fit(mfa.sample(150, rng=0)[0]),
-        "direct": lambda: mfakit.attacks.gradient_attack(clf, X[:40], path="direct", max_steps=2),
+        "direct": lambda: mfakit.attacks.gradient_attack(clf, X, path="direct", max_steps=2),
     }
 
 

@@ -17,6 +17,8 @@ __all__ = ["careful_products", "plan_crew", "useful_threads"]
 # Multiplications: below the first, BLAS does them in one thread; the second take a thread longer than it takes to start
 # it; and the third a core as long as our kernels' threads wait for those of the product before them, some 10 ms.
 SERIAL_STEPS, SHARE_STEPS, SPIN_STEPS = 2**18, 2**24, 2**28
+# A product of fewer takes less time than it takes to hold BLAS at one thread for it, some 40 us.
+HOLD_STEPS = 2**22
 # An entry of the product costs the kernels that follow as much as so many features.
 ENTRY_STEPS = 32
 # Threads that multiply beside each other read the panel each for itself: so many rows for each of them pay for that.
@@ -57,6 +59,6 @@ def careful_products(steps: float = math.inf, few: int = SHARE_STEPS) -> Abstrac
     that is nearly used up, and where they are fewer than `few`. Of a small product BLAS's second thread saves less than
     half, and where another process has a core, the first waits for it ten times as long as the product takes.
     """
-    small = SERIAL_STEPS <= steps < few
+    small = HOLD_STEPS <= steps < few
     careful: AbstractContextManager[Any] = single_threaded_products() if small or is_scarce() else nullcontext()
     return careful

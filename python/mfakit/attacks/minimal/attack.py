@@ -160,7 +160,8 @@ def minimal_perturbation(
         points[part] = push_until_flipped(victim, search, block, None)
         return search.state
 
-    with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
+    # NumPy's solvers set what an interrupt at their end would leave set.
+    with errstate(), HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
     settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
     result = as_result(points, X, rows, states, settings, identity(clf))
