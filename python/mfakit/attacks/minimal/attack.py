@@ -43,6 +43,7 @@ from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
+from ..._threads.process import errstate
 from ...backends import why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
