@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -125,21 +124,31 @@ def openmp_threads() -> int:
 
 def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """``action(*args, **kwargs)``, which must free the GIL, such as a large matrix product or libsvm: waiting for a
-    thread of its own hears Ctrl-C at once, and leaves the action to come to its end unheeded.
+    thread of its own hears Ctrl-C at once, and leaves the action to come to its end unheeded. A plain thread, because a
+    pool that is interrupted while it takes work keeps its lock for ever.
     """
     main = threading.main_thread()  # signals go to this one only; while the interpreter ends it starts no others
     if threading.current_thread() is not main or not main.is_alive():
         return action(*args, **kwargs)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="mfakit")
-    try:
+    values: list[R] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
         try:
-            future = pool.submit(action, *args, **kwargs)
-        except RuntimeError:  # no thread can be started, under a limit of memory or of threads
-            pool.shutdown(wait=False, cancel_futures=True)
-            return action(*args, **kwargs)
-        return future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            values.append(action(*args, **kwargs))
+        except BaseException as error:  # raised in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="mfakit", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread can be started, under a limit of memory or of threads
+        return action(*args, **kwargs)
+    while not (values or errors):
+        thread.join(WAIT_SECONDS)
+    if errors:
+        raise errors[0]
+    return values[0]
 
 
 def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._io.progress import open_bar
-from ..._threads.process import Guard, single_threaded_products
+from ..._threads.process import WAIT_SECONDS, Guard, single_threaded_products
 from .gram import LIBSVM_BYTES, THREAD_BYTES, check_room
 from .solver import Penalty, solve
 
@@ -121,23 +122,45 @@ def search_gamma(
 
 
 def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int]]:
-    """All fits, several at the same time (libsvm runs without the GIL). Ctrl-C does not wait for those under way."""
+    """All fits, several at the same time (libsvm runs without the GIL). Ctrl-C does not wait for those under way, which
+    is why the threads are plain ones that nobody joins: a pool interrupted while it takes work keeps its lock for ever.
+    """
     n = len(study.fitted)
     workers = max(1, min(study.settings.threads, len(gammas), KERNEL_BYTES // (8 * n**2)))
     check_room(n, workers * ((8 + LIBSVM_BYTES) * n**2 + THREAD_BYTES))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="mfakit-gamma")
+    turns, found = itertools.count(), dict[int, tuple[float, int]]()
+    errors: list[BaseException] = []
 
-    def end() -> None:
-        study.stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+    def work() -> None:
+        while not study.stop.is_set() and (turn := next(turns)) < len(gammas):
+            try:
+                found[turn] = study(gammas[turn])
+            except BaseException as error:  # raised in the thread that waits
+                errors.append(error)
+                study.stop.set()
 
     # One core each: products with threads of their own would fight over the cores of the others.
-    with Guard(lambda: None, end), single_threaded_products(scan=True) if workers > 1 else nullcontext():
+    with (
+        Guard(lambda: None, study.stop.set),
+        single_threaded_products(scan=True) if workers > 1 else nullcontext(),
+        open_bar(study.settings.progress, total=len(gammas), desc="gamma", unit="fit") as bar,
+    ):
+        threads = [threading.Thread(target=work, name=f"mfakit-gamma_{i}", daemon=True) for i in range(workers)]
         try:
-            fits = pool.map(study, gammas)
+            for thread in threads:
+                thread.start()
         except RuntimeError as error:
             raise MemoryError(f"{workers} threads cannot be started ({error}); lower n_threads") from None
-        return list(open_bar(study.settings.progress, fits, total=len(gammas), desc="gamma", unit="fit"))
+        shown = 0
+        while len(found) < len(gammas) and not errors:
+            threads[0].join(WAIT_SECONDS)
+            if not threads[0].is_alive():  # the others are at their last fit
+                time.sleep(WAIT_SECONDS / 100)
+            bar.update(len(found) - shown)
+            shown = len(found)
+    if errors:
+        raise errors[0]
+    return [found[turn] for turn in range(len(gammas))]
 
 
 class _Study:
