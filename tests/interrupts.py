@@ -28,7 +28,7 @@ from threadpoolctl import ThreadpoolController
 
 import mfakit
 
-# Ctrl-C is heard within this, seconds; and threads that were left to end by themselves have ended.
+# Ctrl-C is answered within this, seconds; and threads that were left to end by themselves have ended.
 PATIENCE = 0.5
 
 

@@ -29,7 +29,7 @@ def _run(code: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
 
 
 # A function of ours that a long call goes through again and again is slowed down, and asks for Ctrl-C the third time:
-# whoever does not look whether it has been given up goes on for seconds.
+# a thread that does not check whether it was cancelled goes on for seconds.
 INSIDE = """
 import importlib, logging, os, signal, sys, threading, time
 import numpy as np, mfakit

@@ -156,7 +156,7 @@ class MFAModule(_Rows):
         For anything but an MFA; for a Parameter, or ``requires_grad_()``: gradients are in X only.
     ValueError
         For an image shape of another size than d; in ``forward``, for X of another shape, and for buffers that have
-        been edited to what is no mixture or requires a gradient.
+        been edited so that it is not a mixture, or requires a gradient.
     RuntimeError
         When a second derivative is asked for.
 
@@ -236,7 +236,7 @@ class MFAModule(_Rows):
         found = [state_dict.get(prefix + name) for name in PARAMETERS]
         if all(isinstance(value, Tensor) and value.shape == self.get_buffer(n).shape
                for n, value in zip(PARAMETERS, found, strict=True)):  # fmt: skip
-            MFA(*map(numbers, found))  # what is no mixture is refused before anything is copied
+            MFA(*map(numbers, found))  # parameters of no mixture are refused before anything is copied
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -342,7 +342,7 @@ class SVMModule(_Rows):
     Raises
     ------
     TypeError
-        For what is no such machine, with the reason: a regressor, a classifier that is not fitted, another kernel,
+        For any other model, with the reason: a regressor, a classifier that is not fitted, another kernel,
         votes of pairwise machines (an SVC of more than two classes), ...
     ValueError
         An image shape of another size than d; in ``forward``, X of another shape.

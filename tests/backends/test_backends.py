@@ -110,7 +110,7 @@ def test_equal_bits_for_any_number_of_threads(
 @pytest.mark.parametrize("operation", ["refine", "accumulate_gradient", "accumulate_statistics"])
 @pytest.mark.parametrize("d", [2048, 4400])
 def test_panels_of_many_features(compiled: ModuleType, operation: str, d: int) -> None:
-    """Whole panels of features, and several with a rest: each feature is met once, whoever takes it."""
+    """Whole panels of features, and several with a rest: each feature is met once."""
     model = Model((23, 3, d, 2), "float32", "diagonal", seed=5)
     case = CASES[operation](model)
     expected = run(numpy_ops, operation, model, case)
@@ -238,7 +238,7 @@ def _scored(backend: str) -> tuple[mfakit.MFA, Array, list[Array]]:
 @pytest.mark.parametrize("product_threads", [1, None])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_python_threads_on_one_model(backend: str, product_threads: int | None) -> None:
-    """Equal bits where products have one thread anyway; else equal to their rounding, because whoever computes factors
+    """Equal bits where products have one thread anyway; else equal to rounding, because a thread computing factors
     holds the whole process's products at one thread meanwhile.
     """
     with threadpool_limits(product_threads, user_api="blas"):

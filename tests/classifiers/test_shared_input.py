@@ -50,7 +50,7 @@ def test_labels_to_score_with(clf: Any) -> None:
 
 
 def test_attacks_know_no_names_of_columns(clf: Any) -> None:
-    """scikit-learn's warning that rows have no names is for whoever calls the classifier, and not for an attack."""
+    """scikit-learn's warning that rows have no names is for the caller of the classifier, and not for an attack."""
     pandas = pytest.importorskip("pandas")
     X, y = images(30)
     named = pandas.DataFrame(X, columns=[f"pixel {i}" for i in range(36)])

@@ -1,4 +1,4 @@
-"""Matrices of inner products, a tile at a time: Ctrl-C is heard between two tiles."""
+"""Matrices of inner products, a tile at a time: Ctrl-C is answered between two tiles."""
 
 from __future__ import annotations
 

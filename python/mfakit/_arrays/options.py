@@ -134,7 +134,7 @@ class Options:
 
     def plan_block(self, d: int, columns: int, itemsize: int) -> int:
         """Rows per block: tall enough for the product to run at its full rate, within BLOCK_BYTES of buffers, and
-        within a fraction of a second, so that Ctrl-C is heard.
+        within a fraction of a second, so that Ctrl-C is answered.
         """
         if self.block_rows is not None:
             return int(self.block_rows)

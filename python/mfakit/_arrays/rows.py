@@ -216,7 +216,7 @@ def on_device_of(array: Any) -> AbstractContextManager[Any]:
 
 
 def check_finite_rows(norms: Any, block: Any, start: int, name: str, *, optional: bool = True) -> None:
-    """Raise for the first row of `block` with NaN or inf; `norms` [rows] are any sums that such a value spoils. The
+    """Raise for the first row of `block` with NaN or inf; `norms` [rows]: sums that such a value makes NaN or inf. The
     caller's own caller has a ``check_finite`` to switch this off where it is `optional`.
     """
     for row in np.flatnonzero(~np.isfinite(to_numpy(norms))):

@@ -43,7 +43,7 @@ def output_file(path: PathLike) -> Path:
     IsADirectoryError
         A folder of this name.
     OSError
-        A pipe, a device, or a circle of links: a file in its place would break whoever uses it.
+        A pipe, a device, or a circle of links: a file in its place would break what uses it.
     """
     target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     folder = target.parent

@@ -42,7 +42,7 @@ PART_BYTES = 2**24
 def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings: dict[str, Any] | None = None) -> None:
     """Write named arrays, and settings that JSON can hold, as a file of one kind (what :func:`read_tensors` checks).
 
-    Arrays of the other byte order come back in this machine's. Ctrl-C is heard while it writes, and leaves the old
+    Arrays of the other byte order come back in this machine's. Ctrl-C is answered while it writes, and leaves the old
     file.
 
     Raises
@@ -69,7 +69,7 @@ def write_tensors(path: PathLike, kind: str, tensors: dict[str, Array], settings
 
 
 def _write(path: Path, metadata: dict[str, str], tensors: dict[str, Array]) -> dict[str, int]:
-    """A safetensors file of contiguous arrays; where the bytes of each begin. By parts, so that Ctrl-C is heard."""
+    """A safetensors file of contiguous arrays; where the bytes of each begin. By parts, so that Ctrl-C is answered."""
     header: dict[str, Any] = {"__metadata__": metadata}
     end, starts = 0, {}
     # The widest first, so that each lies at a multiple of its own size.
@@ -86,7 +86,7 @@ def _write(path: Path, metadata: dict[str, str], tensors: dict[str, Array]) -> d
             for part in _parts(tensors[name]):
                 file.write(part.data)
         file.flush()
-        interruptible(os.fsync, file.fileno())  # here, where Ctrl-C is heard, and not at the end
+        interruptible(os.fsync, file.fileno())  # here, where Ctrl-C is answered, and not at the end
     return {name: start + 8 + len(text) for name, start in starts.items()}
 
 

@@ -124,7 +124,7 @@ def openmp_threads() -> int:
 
 def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """``action(*args, **kwargs)``, which must free the GIL, such as a large matrix product or libsvm: waiting for a
-    thread of its own hears Ctrl-C at once, and leaves the action to come to its end unheeded. A plain thread, because a
+    thread of its own answers Ctrl-C at once, and leaves the action to run to its end. A plain thread, because a
     pool that is interrupted while it takes work keeps its lock for ever.
     """
     main = threading.main_thread()  # signals go to this one only; while the interpreter ends it starts no others
@@ -351,7 +351,7 @@ def _one_thread(library: Any) -> Setting:
 
 
 def _set_threads(library: Any, n_threads: int) -> None:
-    """From any thread: threadpoolctl 3.8 otherwise hears only the one that was first, and ignores others silently."""
+    """From any thread: threadpoolctl 3.8 otherwise sees only the first one, and ignores others silently."""
     anyone = getattr(library, "clear_controlling_thread", lambda force: None)
     anyone(force=True)
     library.set_num_threads(n_threads)

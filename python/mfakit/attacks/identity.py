@@ -20,7 +20,7 @@ __all__ = ["identity"]
 Array = NDArray[Any]
 
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
-# Numbers that are digested at a time, so that Ctrl-C is heard.
+# Numbers that are digested at a time, so that Ctrl-C is answered.
 PART = 2**21
 # Mixtures do not change.
 _known: WeakKeyDictionary[MFA, bytes] = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""The last word on an attack: round to the caller's dtype, push on until the rounded point flips, verify, measure."""
+"""Final verification of an attack: round to the caller's dtype, push until the rounded point flips, verify, measure."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
 
 
 def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
-    """The points to return, in X's dtype [n, d]: where the walk ended, pushed on along the gradient there by growing
-    hairs until the rounded point flips too; X itself for samples that were not fooled.
+    """The points to return, in X's dtype [n, d]: where the walk ended, moved outward along the gradient there in
+    doubling steps, from one rounding unit on, until the rounded point flips too; X itself for samples that were not fooled.
     """
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0

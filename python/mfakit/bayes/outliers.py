@@ -102,7 +102,7 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
     F = np.empty((sum(m.n_components * (m.n_factors + 1) for m in clf.mixtures), d))
     row = 0
     for w, m in zip(shares, clf.mixtures, strict=True):
-        for j, root in enumerate(np.sqrt(w)):  # one by one: Ctrl-C is heard
+        for j, root in enumerate(np.sqrt(w)):  # one by one: Ctrl-C is answered
             F[row : row + m.n_factors] = root * m.loadings[j].T
             F[row + m.n_factors] = root * (m.means[j] - mean)
             row += m.n_factors + 1
@@ -136,7 +136,7 @@ def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:
 
 
 def _lanczos(matrix: Any, direction: int) -> tuple[float, Array]:
-    """The same of a large matrix or operator: products with vectors, and Ctrl-C is heard between two of them."""
+    """The same of a large matrix or operator: products with vectors, and Ctrl-C is answered between two of them."""
     from scipy.sparse.linalg import eigsh
 
     start = np.random.default_rng(0).standard_normal(matrix.shape[0])  # fixed: the same model gives the same step

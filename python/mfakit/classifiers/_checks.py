@@ -1,4 +1,4 @@
-"""What the estimators check at the door: constructor parameters, labels, samples."""
+"""What the estimators check on entry: constructor parameters, labels, samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all trained classifiers share: scores, files, and samples checked at the door."""
+"""What all trained classifiers share: scores, files, and samples checked on entry."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ __all__ = ["EXPERIMENTS", "load_experiment"]
 EXPERIMENTS = {
     "bayes": "the optimal classifier is robust on symmetric pairs and brittle on asymmetric ones (Figures 5, 14, 15)",
     "table1": "which classifiers that learn from symmetric pairs are robust (Table 1, Figures 7, 8, 18)",
-    "theorems": "what certified radii do as σ → 0: Theorems 1 to 3 put to the test",
+    "theorems": "what certified radii do as σ → 0: Theorems 1 to 3 validated",
     "quantization": "discrete classes whose points are all one level from the boundary (Figure 3, Lemma A.2)",
 }
 

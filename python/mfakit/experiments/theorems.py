@@ -1,4 +1,4 @@
-"""The theorems put to the test on the shipped pairs: what certified radii do as σ → 0.
+"""The theorems validated on the shipped pairs: what certified radii do as σ → 0.
 
 Theorem 1 on the two classes' mean images, Theorem 2 on the symmetric pairs, Theorem 3 with outliers in the other class
 alone and in both; then where the certificate itself is loose. Lemma A.2 is in ``mfakit reproduce quantization``.

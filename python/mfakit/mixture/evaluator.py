@@ -199,7 +199,7 @@ class Evaluator:
         panel = factors.panel(dtype)
         products = self._buffer("products", (n, panel.shape[1]), dtype)
         quad = None
-        # A NaN row (check_finite=False) or an overflow spoils its own row only, and says so by its value.
+        # A NaN row (check_finite=False) or an overflow affects its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
             fast = self.options.fast and self.arrays.is_device and dtype == np.float32
             self.arrays.matmul(centered, panel, products, fast=fast)

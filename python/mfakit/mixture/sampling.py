@@ -82,7 +82,7 @@ def as_count(n: Any) -> int:
     Raises
     ------
     ValueError
-        For what is no whole number, negative or beyond any array.
+        For anything but a whole number, negative or beyond any array.
     """
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 0 <= n < 2**63:
         raise ValueError(f"n must be a whole number of samples, got {n!r}")

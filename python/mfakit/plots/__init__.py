@@ -1,6 +1,6 @@
 """Pictures of samples, perturbations, distances and theorems as matplotlib figures; needs ``mfakit[plots]``.
 
-Every function returns a :class:`matplotlib.figure.Figure` that belongs to nobody: no window, no global state, safe in
+Every function returns a :class:`matplotlib.figure.Figure` without a window or global state, safe in
 threads. Save it with ``figure.savefig(path)``.
 """
 

@@ -1,4 +1,4 @@
-"""What all pictures share: colours told apart with any colour vision, one style, figures that belong to nobody."""
+"""What all pictures share: colours told apart with any colour vision, one style, figures without global state."""
 
 from __future__ import annotations
 

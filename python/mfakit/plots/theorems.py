@@ -1,4 +1,4 @@
-"""The theorems put to the test: shares of samples against σ, and how their radii are distributed at each."""
+"""The theorems validated: shares of samples against σ, and how their radii are distributed at each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Theorem 1 put to the test: two equal spheres, whose samples' radius tends to ‖d‖/2."""
+"""Theorem 1 validated: two equal spheres, whose samples' radius tends to ‖d‖/2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Theorem 2 put to the test: symmetric mixtures, whose samples' radius tends to at least half the distance to the
+"""Theorem 2 validated: symmetric mixtures, whose samples' radius tends to at least half the distance to the
 nearest subspace of another class.
 """
 

@@ -1,4 +1,4 @@
-"""Theorem 3 put to the test: mixtures with a broad outlier, whose samples' radius tends to 0, and what an outlier of
+"""Theorem 3 validated: mixtures with a broad outlier, whose samples' radius tends to 0, and what an outlier of
 their own class does about it.
 """
 

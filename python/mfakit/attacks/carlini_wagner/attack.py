@@ -343,7 +343,7 @@ def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
     if isinstance(X, list | tuple):
         X = np.asarray(X)
     ndim = getattr(X, "ndim", None)
-    if ndim is None or ndim <= 2:  # what is no array RowBlocks refuses
+    if ndim is None or ndim <= 2:  # RowBlocks refuses what is not an array
         return X, () if ndim is None else tuple(X.shape[1:])
     shape = tuple(X.shape[1:])
     return X.reshape(len(X), math.prod(shape)), shape

@@ -50,7 +50,7 @@ class DirectWalk:
         state.reason[~state.already_wrong] = "max_steps"
 
     def run(self, steps: Steps) -> None:
-        """Step until every sample has flipped, stands still, or has used up its steps; who is done leaves the batch."""
+        """Step until every sample has flipped, stands still, or has used up its steps; finished samples are dropped."""
         self._run_rows(steps, np.flatnonzero(~self.state.already_wrong))
 
     def _run_rows(self, steps: Steps, rows: Array) -> None:
@@ -149,7 +149,7 @@ class FactorWalk(DirectWalk):
             self._run_rows(steps, again)
 
     def _walk(self, q: FactorCoordinates, steps: Steps, arrays: tuple[Array, ...]) -> None:
-        """The kernel, on the host for so many samples at a time that Ctrl-C is heard between two calls, or during one
+        """The kernel, on the host for as many samples at a time as let Ctrl-C be answered between two calls, or in one
         if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
         and what the kernel moves.
         """
@@ -169,7 +169,7 @@ class FactorWalk(DirectWalk):
 
 
 def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Array, ...], rows: int) -> None:
-    """``work(*parts)`` for some rows of the arrays [n, ...] at a time, so that Ctrl-C is heard in between: `rows` of
+    """``work(*parts)`` for some rows of the arrays [n, ...] at a time, so that Ctrl-C is answered in between: `rows` of
     them at first, then as many as take PART_SECONDS.
     """
     start = 0

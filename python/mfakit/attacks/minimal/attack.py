@@ -178,7 +178,7 @@ def _factor_rows(clf: BayesClassifier) -> int:
 
 
 def _check_scales(clf: BayesClassifier) -> None:
-    """The proof multiplies squares of lengths; beyond these scales they leave float64's range without a word."""
+    """The proof multiplies squares of lengths; beyond these scales they leave float64's range silently."""
     for mixture in clf.mixtures:
         means, loadings, noise = (a[mixture.live] for a in (mixture.means, mixture.loadings, mixture.noise_variance))
         spread = max(float(np.abs(means - mixture.factors.center).max()), float(np.abs(loadings).max(initial=0.0)))

@@ -59,7 +59,7 @@ class FactorSearch(DirectWalk):
         return lower, pairs
 
     def _certify(self, clf: BayesClassifier, arrays: tuple[Array, ...]) -> None:
-        """The kernel, for so many samples at a time that Ctrl-C is heard between two calls. `arrays` [n, ...] are y and
+        """The kernel, for as many samples at a time as let Ctrl-C be answered in between. `arrays` [n, ...] are y and
         what the kernel reads and fills.
         """
         from ... import _native

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 SHARED, CLEAR = 1e-4, 1 / 16
 # Of a dropped direction that is shared exactly, no more than this is left; what is left is added to the roundings.
 EXACT = 1e-12
-# Pairs at a time: their eigenproblems take a tenth of a second, and Ctrl-C is heard in between.
+# Pairs at a time: their eigenproblems take a tenth of a second, and Ctrl-C is answered in between.
 CHUNK = 1024
 
 

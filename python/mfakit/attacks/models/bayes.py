@@ -28,7 +28,7 @@ class MixtureVictim:
     def __init__(self, clf: BayesClassifier, rows: int, options: Options, device: str | None = None) -> None:
         ops = get_backend(options.backend, device)
         self.arrays = get_arrays(ops, device)
-        options = replace(options, check_finite=False)  # the door has checked X
+        options = replace(options, check_finite=False)  # X was checked on entry
         self.clf, self.n_classes, self.n_features = clf, clf.n_classes, clf.n_features
         self.ops, self.threads = ops, options.threads
         self.heed: Callable[[], None] = lambda: None  # raises where the attack has been given up

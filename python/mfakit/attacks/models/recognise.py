@@ -49,7 +49,7 @@ def attackable(clf: Any) -> Any:
     Raises
     ------
     TypeError
-        For what is no fitted classifier, and for torch modules.
+        For anything but a fitted classifier, and for torch modules.
     """
     if is_module(clf):
         raise TypeError(
@@ -65,7 +65,7 @@ def differentiable(clf: Any) -> bool:
 
 
 def _nameless(clf: Any) -> Any:
-    """A classifier that was fitted to named columns as one that never heard of them: scikit-learn's would warn of each
+    """A classifier that was fitted to named columns as one without names: scikit-learn's would warn of each
     block of rows, which have none.
     """
     if "feature_names_in_" in getattr(clf, "__dict__", {}):

@@ -119,7 +119,7 @@ def _look() -> str | None:
 def _why_not_started(error: str) -> str:
     if "InsufficientDriver" in error:
         return "no NVIDIA driver, or one too old for the installed CuPy"
-    if "InitializationError" in error:  # what a fork is told, whoever used CUDA before it
+    if "InitializationError" in error:  # what a forked process is told if CUDA was used before
         return f"CUDA does not start ({error}); if this process was forked after CUDA was used, start it by 'spawn'"
     return "no CUDA device" if "NoDevice" in error else f"CUDA does not start: {error}"
 

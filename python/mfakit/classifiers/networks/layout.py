@@ -16,7 +16,7 @@ __all__ = ["Layer", "Layout", "as_image_shape"]
 # Images are halved until a side has this many pixels.
 SMALLEST_SIDE = 4
 MOST_PARAMETERS = 2**30
-# A part of a batch takes a fraction of a second (so that Ctrl-C is heard) and this much memory for its activations.
+# A part of a batch takes a fraction of a second (so that Ctrl-C is answered) and this much memory for its activations.
 PART_FLOPS, PART_BYTES = 25 * 10**9, 256 * 2**20
 
 
