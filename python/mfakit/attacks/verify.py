@@ -56,7 +56,8 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
 
 def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
     """The points to return, in X's dtype [n, d]: where the walk ended, moved outward along the gradient there in
-    doubling steps, from one rounding unit on, until the rounded point flips too; X itself for samples that were not fooled.
+    doubling steps, from one rounding unit on, until the rounded point flips too; X itself for samples that were not
+    fooled.
     """
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0
