@@ -43,6 +43,20 @@ def test_gammas_of_any_sequence(gammas: Any, tmp_path: Path) -> None:
     assert RBFSVM.load(tmp_path / "svm.safetensors").gammas == list(gammas)
 
 
+def test_a_file_of_an_earlier_build_loads(tmp_path: Path) -> None:
+    """Its search for gamma attacked samples: a parameter and two columns more."""
+    path = tmp_path / "svm.safetensors"
+    svm = RBFSVM(accuracy_threshold=0.0, gammas=[0.01, 0.1], random_state=0).fit(*data())
+    svm.save(path)
+    tensors, settings = read_tensors(path, "rbf-svm")
+    settings["parameters"]["n_attacked"] = 20
+    tensors |= {"path.mean_l2": np.array([-1.0, 2.0]), "path.adversarial_accuracy": np.array([0.5, 0.0])}
+    write_tensors(path, "rbf-svm", tensors, settings)
+    again = RBFSVM.load(path)
+    assert again.get_params() == svm.get_params()
+    np.testing.assert_array_equal(again.decision_function(data()[0]), svm.decision_function(data()[0]))
+
+
 def damaged(name: str, tensors: dict[str, Array], settings: dict[str, Any]) -> None:
     """Change what was read from a good file, by name."""
     changes = {

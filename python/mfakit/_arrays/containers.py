@@ -98,7 +98,7 @@ def check_numpy_has(X: Any, name: str) -> None:
 
 
 def check_container(X: Any, name: str) -> None:
-    """Raise TypeError, in one sentence with the remedy, for what is no array or loses a part of itself as one."""
+    """Raise TypeError, in one sentence with the remedy, for anything that cannot be read as an array without loss."""
     message = _refusal(X, name, type(X).__name__)
     if message is not None:
         raise TypeError(f"{name} {message}")

@@ -1,4 +1,4 @@
-"""The door for arrays: any container in, contiguous blocks of rows for the kernels, the same container out.
+"""Arrays in and out: contiguous blocks of rows of any container for the kernels, results in the same container.
 
 Nothing here copies X whole: a block is a view where the layout allows it and a copy of that block where it does not.
 """
@@ -140,8 +140,8 @@ class RowBlocks:
     Raises
     ------
     TypeError
-        For bool, object, string and complex data, for tensors that require grad, and for what is no array or loses a
-        part of itself as one: sparse, masked and dask containers, mappings, iterators, datasets, modules.
+        For bool, object, string and complex data, for tensors that require grad, and for containers that cannot be
+        read as an array without loss: sparse, masked and dask ones, mappings, iterators, datasets, modules.
     ValueError
         For a wrong rank or width.
     """

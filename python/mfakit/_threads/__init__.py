@@ -1,4 +1,7 @@
-"""Threads, interrupts, forks, and the limits that they obey."""
+"""Threads, interrupts, forks, and the limits that they obey.
+
+``_blas_libraries`` is here for whatever checks that their threads are left as they were.
+"""
 
 from __future__ import annotations
 
