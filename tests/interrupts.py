@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,13 @@ def interrupt(call: Callable[[], Any], delay: float) -> tuple[str, float]:
     return name, max(late, 0.0) if name else 0.0
 
 
+def _told(what: Any) -> str:
+    """An error that Python could not raise: where, and in which finalizer or callback."""
+    frames = traceback.extract_tb(what.exc_traceback)
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-3:]]
+    return f"{what.exc_value!r} in {what.object!r} at {', '.join(places)}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int, help="interrupts")
@@ -229,7 +237,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.getLogger("mfakit").setLevel(logging.ERROR)
     unraisable: list[str] = []
-    sys.unraisablehook = lambda what: unraisable.append(repr(what.exc_value))
+    sys.unraisablehook = lambda what: unraisable.append(_told(what))
     rng, damaged, late, outcomes = random.Random(args.seed), 0, [], collections.Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

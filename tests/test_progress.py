@@ -41,6 +41,15 @@ def test_a_bar_is_shown_on_a_terminal_or_when_asked(
     assert ("counting" in sys.stderr.getvalue()) is shown
 
 
+def test_a_bar_that_is_not_shown_leaves_nothing_to_finalize() -> None:
+    """Python loses a KeyboardInterrupt that comes while it runs a finalizer or a weak set's callback, as tqdm has."""
+    bar = open_bar(False, total=3)
+    assert not hasattr(type(bar), "__del__")
+    with bar:
+        bar.update(2)
+    assert (bar.n, bar.total) == (2, 3)
+
+
 def closed() -> io.StringIO:
     stream = Terminal()
     stream.close()
