@@ -268,6 +268,7 @@ def main() -> int:
             unraisable.clear()
             if found:
                 damaged += 1
+                np.seterr(**watch.before["errors"])  # one fault is counted once
                 print(f"interrupt {i}, {key}: {'; '.join(found)}", flush=True)
     slow = sorted(late, reverse=True)[:5]
     print(f"functions: {len(calls)}; errors: {dict(outcomes)}; latest: {[(f'{s:.3f} s', k) for s, k in slow]}")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from interrupts import Cases
 
 import mfakit
 from mfakit._threads import process as _threads
@@ -152,6 +156,55 @@ def test_interrupts_at_random_times_do_no_damage(torch: bool) -> None:
     args = ["interrupts.py", "50", "--seed", str(int(torch)), *(["--only", *only] if torch else ["--no-torch"])]
     done = _run(f"import sys, interrupts; sys.argv = {args!r}; sys.exit(interrupts.main())")
     assert "damaged: 0 of 50" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:EM has not converged")
+def test_numpys_own_error_settings_do_not_outlive_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy.errstate restores in Python code: an interrupt before the first line of its __exit__ leaves what it set,
+    at each place where NumPy, scikit-learn or mfakit use it.
+    """
+    restore, seen, at = np.errstate.__exit__, [0], [-1]
+
+    def interrupted(self: Any, *error: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            seen[0] += 1
+            if seen[0] == at[0]:
+                raise KeyboardInterrupt
+        restore(self, *error)
+
+    monkeypatch.setattr(np.errstate, "__exit__", interrupted)
+    before, interrupts = np.geterr(), 0
+    for name, call in Cases(tmp_path).calls().items():
+        seen[0], at[0] = 0, -1
+        call()
+        for at[0] in {*np.linspace(1, seen[0], 5).astype(int).tolist()} if seen[0] else ():
+            seen[0] = 0
+            with suppress(KeyboardInterrupt):
+                call()
+            interrupts += seen[0] == at[0]
+            assert np.geterr() == before, name
+    assert interrupts >= 20
+
+
+def test_a_thread_whose_start_was_interrupted_is_not_counted_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, launch, ran = threading.active_count(), threading._start_new_thread, []
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(threading, "_start_new_thread", launch)
+        raise KeyboardInterrupt
+
+    for call in (
+        lambda: _threads.run_together([lambda: ran.append(1)] * 2, threading.Event()),
+        lambda: _threads.interruptible(lambda: ran.append(1)),
+    ):
+        monkeypatch.setattr(threading, "_start_new_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        deadline = time.monotonic() + 1.0
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() == before
+    assert not ran
 
 
 class Interrupted:

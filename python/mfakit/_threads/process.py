@@ -9,7 +9,8 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from contextvars import copy_context
+from functools import cache, partial, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -19,8 +20,8 @@ import numpy as np
 from .room import require_room
 
 __all__ = [
-    "Guard", "Holder", "Setting", "errstate", "forked", "interruptible", "openmp_threads", "product_threads",
-    "run_together", "single_threaded_products", "unheld_product_threads",
+    "Guard", "Holder", "Setting", "errstate", "finish_start", "forked", "interruptible", "keeps_errstate",
+    "openmp_threads", "product_threads", "run_together", "single_threaded_products", "unheld_product_threads",
 ]  # fmt: skip
 
 _logger = logging.getLogger("mfakit")
@@ -30,6 +31,7 @@ R = TypeVar("R")
 
 # Linux's flag of a process that was forked and has started no other program since (include/linux/sched.h).
 FORKED_ONLY = 0x40
+NUMPY_MAJOR = int(np.__version__.partition(".")[0])
 # A wait without end would not hear every interrupt.
 WAIT_SECONDS = 0.1
 
@@ -117,6 +119,24 @@ def errstate(**settings: str) -> Any:
     return Guard(take, undo)
 
 
+def keeps_errstate(function: Callable[P, R]) -> Callable[P, R]:
+    """A decorator: NumPy's error settings are at the end of the call what they were before, whatever interrupts it.
+
+    :mod:`numpy.linalg` and scikit-learn change them by :class:`numpy.errstate`, whose entry and exit are Python code
+    that an interrupt can cut in two. NumPy 2 keeps the settings in a context variable: the function runs in a copy of
+    the context, which is dropped at its end by compiled code.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if NUMPY_MAJOR >= 2:
+            return copy_context().run(function, *args, **kwargs)
+        with errstate():
+            return function(*args, **kwargs)
+
+    return call
+
+
 def openmp_threads() -> int:
     """What OpenMP would start in this thread for our kernels by default; 0 where they have no OpenMP."""
     return 0 if _native is None else int(_native.openmp_threads())
@@ -133,9 +153,12 @@ def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
     values: list[R] = []
     errors: list[BaseException] = []
 
+    cancelled = threading.Event()
+
     def run() -> None:
         try:
-            values.append(action(*args, **kwargs))
+            if not cancelled.is_set():
+                values.append(action(*args, **kwargs))
         except BaseException as error:  # raised in the thread that waits
             errors.append(error)
 
@@ -144,6 +167,10 @@ def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
         thread.start()
     except RuntimeError:  # no thread can be started, under a limit of memory or of threads
         return action(*args, **kwargs)
+    except BaseException:
+        cancelled.set()
+        finish_start(thread)
+        raise
     while not (values or errors):
         thread.join(WAIT_SECONDS)
     if errors:
@@ -186,6 +213,7 @@ def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event)
         if not ended:  # a thread that has not begun yet finds it set
             given_up.set()
             for thread in threads:
+                finish_start(thread)
                 _wait_for(thread)
             while running:  # before Python 3.13 an interrupted join takes its thread for ended
                 time.sleep(WAIT_SECONDS / 50)
@@ -198,6 +226,17 @@ def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event)
         ended.append(True)
     for error in errors:
         _raise(error)
+
+
+def finish_start(thread: threading.Thread) -> None:
+    """Start a thread again whose start was interrupted before it was launched: :mod:`threading` would count it among
+    the active ones for ever.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while thread.ident is None and time.monotonic() < deadline:
+        time.sleep(WAIT_SECONDS / 50)  # it may have been launched and not have come to its first line yet
+    if thread.ident is None and thread in threading.enumerate():
+        thread.start()
 
 
 def _wait_for(thread: threading.Thread) -> None:

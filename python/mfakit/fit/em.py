@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.progress import open_bar
-from .._threads.process import single_threaded_products
+from .._threads.process import keeps_errstate, single_threaded_products
 from ..mixture.mfa import MFA
 from .source import Source
 from .statistics import Statistics
@@ -102,6 +102,7 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
     return result
 
 
+@keeps_errstate
 def maximization(stats: Statistics, floor: float) -> MFA:
     """The M-step, with noise variances of at least `floor`; components without samples keep their parameters."""
     old = stats.mfa

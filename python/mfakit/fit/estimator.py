@@ -16,6 +16,7 @@ from .._arrays.options import Options
 from .._arrays.rows import to_numpy, wrap_like
 from .._arrays.sharing import careful_products
 from .._sklearn import become, check_input, names_of
+from .._threads.process import keeps_errstate
 from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
 from .initialize import initial_mfa
@@ -305,6 +306,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             "lower_bound_": best.lower_bound,
         }
 
+    @keeps_errstate
     def _start(self, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
         with careful_products():
             start = initial_mfa(

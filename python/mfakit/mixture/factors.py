@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._lazy import lazy
-from .._threads.process import errstate, product_threads, single_threaded_products
+from .._threads.process import errstate, keeps_errstate, product_threads, single_threaded_products
 from .._threads.room import require_room
 from .far import Gaussian
 
@@ -151,6 +151,7 @@ class Factors:
         return np.asarray(panel)
 
 
+@keeps_errstate
 def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Array) -> Factors:
     """Factors of a mixture from its parameters ``weights`` [k], ``means`` [k, d], ``loadings`` [k, d, l],
     ``noise_variance`` [k] or [k, d].
@@ -198,6 +199,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     return Factors(center, means, whitened, latent_map, noise, log_norm)
 
 
+@keeps_errstate
 def thin_svd(A: Array) -> tuple[Array, Array, Array]:
     """U [d, r], S [r] and Vᵀ [r, l] of A [d, l]. In one thread: a tall matrix is no faster in several, and where others
     compute beside us it takes many times longer.

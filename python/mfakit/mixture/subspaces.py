@@ -13,7 +13,7 @@ from .._arrays.options import Options
 from .._arrays.rows import array_module, to_numpy, wrap_like
 from .._arrays.sharing import useful_threads
 from .._io.progress import open_bar
-from .._threads.process import interruptible, single_threaded_products
+from .._threads.process import interruptible, keeps_errstate, single_threaded_products
 from ..backends import get_arrays, get_backend
 from .density import open_rows, over_blocks
 from .evaluator import Evaluator, sorted_pairs
@@ -218,6 +218,7 @@ def _panel_rows(side: Any, part: slice, center: Array) -> tuple[Array, Array, Ar
     return rows, xp.ascontiguousarray(shift), xp.einsum("kd,kd->k", means, means)
 
 
+@keeps_errstate
 def _solve_pair(side0: Factors, i: int, side1: Factors, j: int) -> tuple[Array, Array, Array]:
     """Δ = μ_i - μ_j and the coordinates a, b that minimise ‖Δ + Q_i a - Q_j b‖; shared directions drop out."""
     delta = side0.means[i] - side1.means[j]

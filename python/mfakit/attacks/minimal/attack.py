@@ -43,7 +43,7 @@ from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
-from ..._threads.process import errstate
+from ..._threads.process import keeps_errstate
 from ...backends import why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
@@ -75,6 +75,7 @@ LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
 
 
+@keeps_errstate
 def minimal_perturbation(
     clf: Any, X: Any, y: Any = None, *, path: str = "auto", progress: bool | None = False, **options: Any
 ) -> MinimalResult:
@@ -161,8 +162,7 @@ def minimal_perturbation(
         points[part] = push_until_flipped(victim, search, block, None)
         return search.state
 
-    # NumPy's solvers set what an interrupt at their end would leave set.
-    with errstate(), HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
+    with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
     settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
     result = as_result(points, X, rows, states, settings, identity(clf))

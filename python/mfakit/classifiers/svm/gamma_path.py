@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._io.progress import open_bar
-from ..._threads.process import WAIT_SECONDS, Guard, single_threaded_products
+from ..._threads.process import WAIT_SECONDS, Guard, finish_start, single_threaded_products
 from .gram import LIBSVM_BYTES, THREAD_BYTES, check_room
 from .solver import Penalty, solve
 
@@ -139,15 +139,23 @@ def _in_threads(study: _Study, gammas: Array) -> list[tuple[float, int]]:
                 errors.append(error)
                 study.stop.set()
 
+    threads = [threading.Thread(target=work, name=f"mfakit-gamma_{i}", daemon=True) for i in range(workers)]
+    begun: list[threading.Thread] = []
+
+    def stop() -> None:
+        study.stop.set()
+        for thread in begun:
+            finish_start(thread)
+
     # One core each: products with threads of their own would fight over the cores of the others.
     with (
-        Guard(lambda: None, study.stop.set),
+        Guard(lambda: None, stop),
         single_threaded_products(scan=True) if workers > 1 else nullcontext(),
         open_bar(study.settings.progress, total=len(gammas), desc="gamma", unit="fit") as bar,
     ):
-        threads = [threading.Thread(target=work, name=f"mfakit-gamma_{i}", daemon=True) for i in range(workers)]
         try:
             for thread in threads:
+                begun.append(thread)
                 thread.start()
         except RuntimeError as error:
             raise MemoryError(f"{workers} threads cannot be started ({error}); lower n_threads") from None
