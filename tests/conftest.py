@@ -1,7 +1,8 @@
 """What holds for every test: which package is met, and what a missing data set, device or extra means.
 
 Tests that take `backend` run on the CUDA backend, too, where there is a device. MFAKIT_EMULATE=1 runs these on the
-emulator instead, on any machine and slowly: ``MFAKIT_EMULATE=1 python -m pytest tests/test_subspaces.py -k cuda``.
+emulator instead, on any machine and slowly:
+``MFAKIT_EMULATE=1 python -m pytest tests/mixture/test_subspaces.py -k cuda``.
 """
 
 from __future__ import annotations

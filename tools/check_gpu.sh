@@ -11,7 +11,7 @@ parts=("${@:2}")
 [ ${#parts[@]} -gt 0 ] || parts=(smoke device tests benchmark memcheck)
 logs=${OUT:-build/check-gpu}
 mkdir -p "$logs"
-kernels=(tests/backends/test_cuda.py tests/test_device.py)
+kernels=(tests/backends/test_cuda.py tests/backends/test_device.py)
 # Small cases only: the sanitizers run kernels some hundred times slower.
 cases="device and (usual or memory or densities or sampling or fitting or subspace or candidates or attack)"
 failed=()
@@ -42,7 +42,7 @@ sanitizer() {
 for part in "${parts[@]}"; do
   case $part in
     smoke)
-      run 90 smoke "$python" -m pytest -q -x -m gpu -k "densities_on_the_device or attack" tests/test_device.py || {
+      run 90 smoke "$python" -m pytest -q -x -m gpu -k "densities_on_the_device or attack" tests/backends/test_device.py || {
         echo "the smoke test failed: nothing else is run"
         exit 1
       }

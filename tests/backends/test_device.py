@@ -264,7 +264,7 @@ def test_what_computes_on_the_host_says_so(device: Any) -> None:
 
 
 def test_the_readmes_example(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = Path(__file__).parents[1] / "README.md"
+    readme = Path(__file__).parents[2] / "README.md"
     if not readme.is_file():
         pytest.skip("the README is not here")
     block = readme.read_text("utf-8").split("## On a GPU")[1].split("```python\n")[1].split("```")[0]
