@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from .._io.progress import open_bar
 from .._threads.process import keeps_errstate, single_threaded_products
+from ..mixture.factors import component_parts
 from ..mixture.mfa import MFA
 from .source import Source
 from .statistics import Statistics
@@ -106,26 +107,44 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
 def maximization(stats: Statistics, floor: float) -> MFA:
     """The M-step, with noise variances of at least `floor`; components without samples keep their parameters."""
     old = stats.mfa
-    means = old.means.astype(np.float64)
-    loadings = old.loadings.astype(np.float64)
+    means, loadings = old.means.astype(np.float64), old.loadings.astype(np.float64)
     noise = np.maximum(old.noise_variance, floor)
+    present = np.flatnonzero(stats.weight > LOST_SHARE * stats.total_weight)
     with single_threaded_products():  # small ones, for which threads that wait for a core are no gain
-        for j in np.flatnonzero(stats.weight > LOST_SHARE * stats.total_weight):
+        for part in component_parts(len(present), old.n_features * max(old.n_factors, 1)):
+            j = present[part]
             shift, loadings[j], residual = _factor_analysis(stats, j)
             means[j] += shift
-            noise[j] = np.maximum(residual.mean() if old.is_isotropic else residual, floor)
+            noise[j] = np.maximum(residual.mean(axis=1) if old.is_isotropic else residual, floor)
     return MFA(stats.weight / stats.weight.sum(), means, loadings, noise)
 
 
-def _factor_analysis(stats: Statistics, j: np.intp) -> tuple[Array, Array, Array]:
-    """Shift of the mean [d], loadings [d, l] and diagonal of S_xx - A S_xzᵀ [d] of component j; see the module."""
-    weight, latent_map = stats.weight[j], stats.mfa.factors.latent_map[j]
+def _factor_analysis(stats: Statistics, j: Array) -> tuple[Array, Array, Array]:
+    """Shift of the mean [c, d], loadings [c, d, l] and diagonal of S_xx - A S_xzᵀ [c, d] of the components `j` [c]; see
+    the module.
+
+    S_zz is near the identity, because E[zzᵀ] under the posterior is the prior's where the model is right: its
+    eigenvalues solve for all components at once.
+    """
+    weight, latent_map = stats.weight[j, None], stats.mfa.factors.latent_map[j]
     shift, z = stats.sum_x[j] / weight, stats.sum_z[j] / weight
     S_xx = stats.sum_xx[j] / weight - shift**2
-    S_zx = stats.sum_xz[j] / weight - np.outer(z, shift)
-    S_zz = stats.sum_zz[j] / weight - np.outer(z, z) + latent_map @ latent_map.T
-    A = np.linalg.solve(S_zz, S_zx)
-    return shift, A.T, S_xx - (A * S_zx).sum(axis=0)
+    S_zx = stats.sum_xz[j] / weight[:, :, None] - z[:, :, None] * shift[:, None, :]
+    S_zz = stats.sum_zz[j] / weight[:, :, None] - z[:, :, None] * z[:, None, :]
+    S_zz += latent_map @ np.swapaxes(latent_map, 1, 2)
+    A = solve_symmetric(S_zz, S_zx)
+    return shift, np.swapaxes(A, 1, 2), S_xx - (A * S_zx).sum(axis=1)
+
+
+def solve_symmetric(S: Array, B: Array) -> Array:
+    """S⁻¹ B [c, l, q] of positive definite S [c, l, l] and B [c, l, q], with one step of refinement: many right-hand
+    sides at once, which LAPACK's solver would copy one by one.
+    """
+    values, V = np.linalg.eigh(S)
+    inverse = (V / values[:, None, :]) @ np.swapaxes(V, 1, 2)
+    X = inverse @ B
+    X += inverse @ (B - S @ X)
+    return X
 
 
 def reseed_lost(mfa: MFA, stats: Statistics, reseeds: Array, iteration: int) -> tuple[MFA, list[dict[str, Any]]]:

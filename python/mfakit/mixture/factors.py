@@ -26,9 +26,20 @@ from .._threads.process import errstate, keeps_errstate, product_threads, single
 from .._threads.room import require_room
 from .far import Gaussian
 
-__all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors", "symmetric_eigh", "thin_svd"]
+__all__ = [
+    "Factors",
+    "component_parts",
+    "factorize",
+    "orthonormal_bases",
+    "subspace_factors",
+    "symmetric_eigh",
+    "thin_svd",
+]
 
 Array = NDArray[Any]
+
+# Float64 values of the loadings of the components that are factorized together.
+PART_VALUES = 2**19
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,40 +179,50 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     k, d, l = loadings.shape
     noise = np.ascontiguousarray(np.asarray(noise_variance, np.float64).reshape(k, -1))
     means = np.ascontiguousarray(means, np.float64)
-    whitened = np.empty((k, l, d))
-    latent_map = np.empty((k, l, l))
-    log_det = np.empty(k)
-    for j in range(k):  # one component at a time: the SVD of all would hold another copy of the loadings
-        root = np.sqrt(noise[j])
-        with errstate(over="ignore"):
-            scaled = np.asarray(loadings[j], np.float64) / root[:, None]
-        if not weights[j] > 0:
-            scaled = np.zeros_like(scaled)
-        elif not np.isfinite(scaled).all():
-            raise ValueError(
-                f"component {j}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance above "
-                f"{noise[j].min():.3g} or rescale the data"
-            )
-        U, S, Vt = thin_svd(scaled) if l else (scaled, np.empty(0), np.empty((0, 0)))
-        # d < l leaves fewer singular vectors than factors: the rest of W stays zero.
-        rank = len(S)
-        gain = 1.0 / np.hypot(1.0, S)
-        whitened[j, :rank] = (S * gain)[:, None] * U.T / root
-        whitened[j, rank:] = 0.0
-        latent_map[j] = _latent_map(Vt, gain, l)
-        log_det[j] = -2.0 * np.log(gain).sum() + np.log(noise[j]).sum() * (d if noise.shape[1] == 1 else 1)
+    live = weights > 0
+    whitened, latent_map, log_det = np.empty((k, l, d)), np.empty((k, l, l)), np.empty(k)
+    for part in component_parts(k, d * l):  # the SVD of all at once would hold another copy of the loadings
+        whitened[part], latent_map[part], log_det[part] = _whiten(loadings[part], noise[part], live[part], part.start)
     with errstate(divide="ignore"):
         log_norm = np.log(weights) - 0.5 * (d * np.log(2 * np.pi) + log_det)
-    live = weights > 0
     center = weights[live] @ means[live]
     if not live.all():
         means, noise = (np.where(live[:, None], a, b) for a, b in ((means, center), (noise, noise[weights.argmax()])))
     return Factors(center, means, whitened, latent_map, noise, log_norm)
 
 
+def component_parts(k: int, values: int) -> list[slice]:
+    """The components, some at a time, whose float64 copies of `values` numbers each take a few megabytes together."""
+    step = max(1, PART_VALUES // max(values, 1))
+    return [slice(start, min(start + step, k)) for start in range(0, k, step)]
+
+
+def _whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Array, Array, Array]:
+    """W [c, l, d], Z [c, l, l] and log det(A Aᵀ + D) [c] of some components, the first of which has the number `first`:
+    loadings [c, d, l], noise [c, 1] or [c, d], live [c].
+    """
+    c, d, l = loadings.shape
+    root = np.sqrt(noise)
+    with errstate(over="ignore"):
+        scaled = np.asarray(loadings, np.float64) / root[:, :, None]
+    scaled[~live] = 0.0
+    bad = np.flatnonzero(~np.isfinite(scaled).all(axis=(1, 2)))
+    if len(bad):
+        raise ValueError(
+            f"component {first + bad[0]}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance above "
+            f"{noise[bad[0]].min():.3g} or rescale the data"
+        )
+    U, S, Vt = thin_svd(scaled)
+    # d < l leaves fewer singular vectors than factors: the rest of W stays zero.
+    gain, whitened = 1.0 / np.hypot(1.0, S), np.zeros((c, l, d))
+    np.divide((S * gain)[:, :, None] * np.swapaxes(U, 1, 2), root[:, None, :], out=whitened[:, : S.shape[1]])
+    log_det = -2.0 * np.log(gain).sum(axis=1) + np.log(noise).sum(axis=1) * (d if noise.shape[1] == 1 else 1)
+    return whitened, _latent_map(Vt, gain, l), log_det
+
+
 @keeps_errstate
 def thin_svd(A: Array) -> tuple[Array, Array, Array]:
-    """U [d, r], S [r] and Vᵀ [r, l] of A [d, l]. In one thread: a tall matrix is no faster in several, and where others
+    """U [..., d, r], S [..., r] and Vᵀ [..., r, l] of A [..., d, l], r = min(d, l). In one thread: a tall matrix is no faster in several, and where others
     compute beside us it takes many times longer.
     """
     with single_threaded_products():
@@ -233,12 +254,17 @@ def symmetric_eigh(S: Array, first: int, last: int) -> tuple[Array, Array]:
     return values, vectors
 
 
+@keeps_errstate
 def _latent_map(Vt: Array, gain: Array, l: int) -> Array:
-    """Z = V (I + S²)^-1/2 [l, l]; directions that A does not reach (only when d < l) get the prior's unit scale."""
-    if len(gain) == l:
-        return Vt.T * gain
-    full = np.linalg.svd(Vt, full_matrices=True)[2]
-    return np.hstack([Vt.T * gain, full[len(gain) :].T])
+    """Z = V (I + S²)^-1/2 [c, l, l] from Vᵀ [c, r, l]; directions that A does not reach (only when d < l) get the
+    prior's unit scale.
+    """
+    rank = gain.shape[1]
+    scaled = np.swapaxes(Vt, 1, 2) * gain[:, None, :]
+    if rank == l:
+        return scaled
+    rest = np.linalg.svd(Vt, full_matrices=True)[2][:, rank:]
+    return np.concatenate([scaled, np.swapaxes(rest, 1, 2)], axis=2)
 
 
 def orthonormal_bases(loadings: Array) -> Array:
