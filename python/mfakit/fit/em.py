@@ -142,7 +142,7 @@ def solve_symmetric(S: Array, B: Array) -> Array:
     """
     values, V = np.linalg.eigh(S)
     inverse = (V / values[:, None, :]) @ np.swapaxes(V, 1, 2)
-    X = inverse @ B
+    X: Array = inverse @ B
     X += inverse @ (B - S @ X)
     return X
 

@@ -209,8 +209,8 @@ def _whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Arr
     bad = np.flatnonzero(~np.isfinite(scaled).all(axis=(1, 2)))
     if len(bad):
         raise ValueError(
-            f"component {first + bad[0]}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance above "
-            f"{noise[bad[0]].min():.3g} or rescale the data"
+            f"component {first + bad[0]}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance "
+            f"above {noise[bad[0]].min():.3g} or rescale the data"
         )
     U, S, Vt = thin_svd(scaled)
     # d < l leaves fewer singular vectors than factors: the rest of W stays zero.
@@ -222,8 +222,8 @@ def _whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Arr
 
 @keeps_errstate
 def thin_svd(A: Array) -> tuple[Array, Array, Array]:
-    """U [..., d, r], S [..., r] and Vᵀ [..., r, l] of A [..., d, l], r = min(d, l). In one thread: a tall matrix is no faster in several, and where others
-    compute beside us it takes many times longer.
+    """U [..., d, r], S [..., r] and Vᵀ [..., r, l] of A [..., d, l], r = min(d, l). In one thread: a tall matrix is no
+    faster in several, and where others compute beside us it takes many times longer.
     """
     with single_threaded_products():
         U, S, Vt = np.linalg.svd(A, full_matrices=False)
