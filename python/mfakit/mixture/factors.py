@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .._lazy import lazy
 from .._threads.process import errstate, keeps_errstate, product_threads, single_threaded_products
 from .._threads.room import require_room
+from ..backends.operands import Mixture
 from .far import Gaussian
 
 __all__ = [
@@ -44,7 +45,7 @@ PART_VALUES = 2**19
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """What the kernels read of a mixture; everything float64.
+    """What is computed of a mixture once; everything float64. Kernels get its `mixture`.
 
     Attributes
     ----------
@@ -89,6 +90,11 @@ class Factors:
     def component(self, j: int) -> Gaussian:
         """What tells component `j` from another one."""
         return Gaussian(self.means[j], self.whitened[j], self.noise[j])
+
+    @lazy
+    def mixture(self) -> Mixture:
+        """What the kernels read."""
+        return Mixture.of(self)
 
     @lazy
     def inv_noise(self) -> Array:
