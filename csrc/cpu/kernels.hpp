@@ -3,6 +3,8 @@
 // samples, k components, d features, l factors, m pairs sorted by component.
 #pragma once
 
+#include <vector>
+
 #include "mfakit/certify.hpp"
 #include "mfakit/operands.hpp"
 
@@ -36,6 +38,18 @@ void accumulate_gradient(const Real* X, const WeightedPairs& pairs, const Mixtur
 template <class Real>
 void accumulate_statistics(const Real* X, const WeightedPairs& pairs, const double* means, const Sums& sums,
                            int n_threads);
+
+// prune.cpp
+
+// above [n, k] no component's log-probability exceeds; best [n] the component whose bound is the highest.
+template <class Real>
+void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real* above, index_t* best, int n_threads);
+
+// Tightens above [n, k] where it is at least threshold [n] and lists what still is: the rows, then the components of the
+// pairs, sorted by component.
+template <class Real>
+std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>& p, const double* threshold, Real* above,
+                               int n_threads);
 
 // subspace.cpp
 

@@ -1,5 +1,6 @@
 // mfakit._native: reads what it is given (operands.hpp), releases the GIL, calls the loops.
 #include <utility>
+#include <vector>
 
 #include "guard.hpp"
 #include "kernels.hpp"
@@ -85,6 +86,38 @@ void point_distances(const py::tuple& coarse, const py::tuple& mixture, double t
   });
 }
 
+void bound_components(const py::tuple& projected, const py::tuple& projection, const py::array& above, Indices& best,
+                      int n_threads) {
+  with_real(projected, [&](auto real) {
+    using Real = decltype(real);
+    const auto p = read_projection<Real>(projection);
+    const auto x = read_projected<Real>(projected, p.r, p.groups);
+    auto bounds = real_array<Real>(above, "above");
+    Real* values = out(bounds, {x.n, p.k}, "above");
+    auto* top = reinterpret_cast<index_t*>(out(best, {x.n}, "best"));
+    py::gil_scoped_release release;
+    mfakit::bound_components(x, p, values, top, threads(n_threads));
+  });
+}
+
+py::tuple survivors(const py::tuple& projected, const py::tuple& projection, const Doubles& threshold,
+                    const py::array& above, int n_threads) {
+  std::vector<index_t> pairs;
+  with_real(projected, [&](auto real) {
+    using Real = decltype(real);
+    const auto p = read_projection<Real>(projection);
+    const auto x = read_projected<Real>(projected, p.r, p.groups);
+    auto bounds = real_array<Real>(above, "above");
+    Real* values = out(bounds, {x.n, p.k}, "above");
+    const double* least = in(threshold, {x.n}, "threshold");
+    py::gil_scoped_release release;
+    pairs = mfakit::survivors(x, p, least, values, threads(n_threads));
+  });
+  const auto m = py::ssize_t(pairs.size() / 2);
+  const auto* values = reinterpret_cast<const std::int64_t*>(pairs.data());
+  return py::make_tuple(Indices(m, values), Indices(m, values + m));
+}
+
 void pair_distances(const Doubles& products, const py::tuple& side0, const py::tuple& side1, Doubles& sq_distances,
                     Bytes& suspect, int n_threads) {
   const Subspaces s0 = read_subspaces(side0), s1 = read_subspaces(side1);
@@ -163,8 +196,8 @@ void define_as_is(py::module_& m, const char* name, F f, std::index_sequence<I..
 }
 
 // Binds f under the name of its operation; no argument is ever converted.
-template <class... Args>
-void define(py::module_& m, const char* name, void (*f)(Args...)) {
+template <class Result, class... Args>
+void define(py::module_& m, const char* name, Result (*f)(Args...)) {
   define_as_is(m, name, f, std::make_index_sequence<sizeof...(Args)>{});
 }
 
@@ -193,6 +226,8 @@ PYBIND11_MODULE(_native, m) {
   define(m, "accumulate_gradient", &accumulate_gradient<float>);
   define(m, "accumulate_gradient", &accumulate_gradient<double>);
   define(m, "point_distances", &point_distances);
+  define(m, "bound_components", &bound_components);
+  define(m, "survivors", &survivors);
   define(m, "pair_distances", &pair_distances);
   define(m, "attack_step", &attack_step);
   define(m, "factor_walk", &factor_walk);

@@ -144,11 +144,60 @@ Coarse<Real> read_coarse(const py::tuple& operand, const Mixture& mixture) {
           width};
 }
 
+// An array whose type the operands decide.
+template <class Real>
+Array<Real> real_array(const py::array& a, const char* name) {
+  if (!Array<Real>::check_(a)) {
+    throw py::type_error(std::string(name) + " must be a C-contiguous array of " +
+                         std::string(py::str(py::dtype::of<Real>())));
+  }
+  return py::reinterpret_borrow<Array<Real>>(a);
+}
+
 // f(0.0f) or f(0.0), as the products of a coarse step are float32 or float64.
 template <class F>
 void with_real(const py::tuple& coarse, F f) {
   if (coarse.size() && Array<float>::check_(coarse[0])) return f(0.0f);
   f(0.0);
+}
+
+template <class Real>
+Projected<Real> read_projected(const py::tuple& operand, index_t r, index_t groups) {
+  Fields fields(operand, 4, "projected");
+  const auto coordinates = fields.array<Real>("coordinates");
+  const index_t n = dim(coordinates, 0), stride = dim(coordinates, 1);
+  if (stride < r) throw std::invalid_argument("projected.coordinates has fewer columns than the projection");
+  const auto nearest = fields.array<Real>("nearest"), farthest = fields.array<Real>("farthest");
+  return {coordinates.data(),
+          in(nearest, {n, groups}, "nearest"),
+          in(farthest, {n, groups}, "farthest"),
+          in(fields.array<Real>("errors"), {n}, "errors"),
+          n,
+          stride,
+          groups};
+}
+
+template <class Real>
+Projection<Real> read_projection(const py::tuple& operand) {
+  Fields fields(operand, 11, "projection");
+  const auto means = fields.array<Real>("means"), scales = fields.array<Real>("scales");
+  const auto whitened = fields.array<Real>("whitened"), rest_means = fields.array<Real>("rest_means");
+  const index_t k = dim(whitened, 0), l = dim(whitened, 1), r = dim(whitened, 2), groups = dim(rest_means, 1);
+  return {in(means, {k, r}, "means"),
+          in(scales, {k, r}, "scales"),
+          whitened.data(),
+          in(rest_means, {k, groups}, "rest_means"),
+          in(fields.array<Real>("rest_loadings"), {k, groups}, "rest_loadings"),
+          in(fields.array<Real>("rest_scales"), {k, groups}, "rest_scales"),
+          in(fields.array<Real>("latent_scale"), {k}, "latent_scale"),
+          in(fields.array<Real>("stretch"), {k}, "stretch"),
+          in(fields.array<Real>("steepness"), {k}, "steepness"),
+          in(fields.array<Real>("offsets"), {k}, "offsets"),
+          in(fields.array<Real>("log_norm"), {k}, "log_norm"),
+          k,
+          l,
+          r,
+          groups};
 }
 
 inline Subspaces read_subspaces(const py::tuple& operand) {

@@ -36,38 +36,55 @@ void row_pointers(const Real* X, const index_t* rows, index_t d, const Tile& til
   for (int t = 0; t < tile_rows; ++t) x[t] = X + rows[lane(tile, t)] * d;
 }
 
-// y [T, l] and maha [T] = |x-mu|^2_{D^-1} - |W (x-mu)|^2 of one tile.
+// Tiles of one component whose chunks of features are taken together, so that W is read from memory once for all.
+constexpr int group_tiles = 8;
+
+// Of one tile: its rows x [T], and what is found: y [T, l], size [T] = |x-mu|^2_{D^-1} and maha [T] = size - |y|^2.
+template <class Real>
+struct Lanes {
+  const Real* x[tile_rows];
+  double* y;
+  double size[tile_rows], maha[tile_rows];
+};
+
 template <class Real, bool Diagonal>
-MFAKIT_HD void refine_body(const Real* const* x, const double* mean, const double* w, const double* noise,
-                           const double* latent_map, index_t l, index_t d, double* y, double* maha) {
+MFAKIT_HD void refine_body(Lanes<Real>* tiles, int count, const double* mean, const double* w, const double* noise,
+                           const double* latent_map, index_t l, index_t d) {
   alignas(64) double r[tile_rows * chunk_columns], g[tile_rows * chunk_columns];
-  double size[tile_rows] = {};
-  for (index_t i = 0; i < tile_rows * l; ++i) y[i] = 0.0;
+  for (int i = 0; i < count; ++i) {
+    for (int t = 0; t < tile_rows; ++t) tiles[i].size[t] = 0.0;
+    for (index_t a = 0; a < tile_rows * l; ++a) tiles[i].y[a] = 0.0;
+  }
   for (index_t first = 0; first < d; first += chunk_columns) {
     const index_t width = d - first < chunk_columns ? d - first : chunk_columns;
-    residual_chunk(x, mean, first, width, r);
-    project_chunk(w, l, d, first, width, r, y);
-    for (int t = 0; t < tile_rows; ++t) {
-      size[t] += weighted_norm_chunk<Diagonal>(r + t * chunk_columns, noise, first, width);
+    for (int i = 0; i < count; ++i) {
+      residual_chunk(tiles[i].x, mean, first, width, r);
+      project_chunk(w, l, d, first, width, r, tiles[i].y);
+      for (int t = 0; t < tile_rows; ++t) {
+        tiles[i].size[t] += weighted_norm_chunk<Diagonal>(r + t * chunk_columns, noise, first, width);
+      }
     }
   }
-  bool exact[tile_rows], all_exact = true;
-  for (int t = 0; t < tile_rows; ++t) {
-    exact[t] = mahalanobis<Real>(size[t], y + t * l, l, &maha[t]);
-    all_exact = all_exact && exact[t];
-  }
-  if (all_exact) return;
-  double norm[tile_rows] = {};
-  for (index_t first = 0; first < d; first += chunk_columns) {
-    const index_t width = d - first < chunk_columns ? d - first : chunk_columns;
-    residual_chunk(x, mean, first, width, r);
-    back_chunk(w, l, d, first, width, y, g);
+  for (int i = 0; i < count; ++i) {
+    Lanes<Real>& tile = tiles[i];
+    bool exact[tile_rows], all_exact = true;
     for (int t = 0; t < tile_rows; ++t) {
-      norm[t] += residual_norm_chunk<Diagonal>(r + t * chunk_columns, g + t * chunk_columns, noise, first, width);
+      exact[t] = mahalanobis<Real>(tile.size[t], tile.y + t * l, l, &tile.maha[t]);
+      all_exact = all_exact && exact[t];
     }
-  }
-  for (int t = 0; t < tile_rows; ++t) {
-    if (!exact[t]) maha[t] = norm[t] + latent_norm(latent_map, y + t * l, l);
+    if (all_exact) continue;
+    double norm[tile_rows] = {};
+    for (index_t first = 0; first < d; first += chunk_columns) {
+      const index_t width = d - first < chunk_columns ? d - first : chunk_columns;
+      residual_chunk(tile.x, mean, first, width, r);
+      back_chunk(w, l, d, first, width, tile.y, g);
+      for (int t = 0; t < tile_rows; ++t) {
+        norm[t] += residual_norm_chunk<Diagonal>(r + t * chunk_columns, g + t * chunk_columns, noise, first, width);
+      }
+    }
+    for (int t = 0; t < tile_rows; ++t) {
+      if (!exact[t]) tile.maha[t] = norm[t] + latent_norm(latent_map, tile.y + t * l, l);
+    }
   }
 }
 
@@ -100,9 +117,9 @@ MFAKIT_HD void statistics_body(const Real* const* x, const double* mean, const d
 
 // One plain function per type and noise for target_clones to clone.
 #define MFAKIT_VARIANT(Real, Diagonal, Name)                                                                         \
-  MFAKIT_CLONES void refine_##Name(const Real* const* x, const double* mean, const double* w, const double* noise,   \
-                                   const double* latent_map, index_t l, index_t d, double* y, double* maha) {        \
-    refine_body<Real, Diagonal>(x, mean, w, noise, latent_map, l, d, y, maha);                                       \
+  MFAKIT_CLONES void refine_##Name(Lanes<Real>* tiles, int count, const double* mean, const double* w,               \
+                                   const double* noise, const double* latent_map, index_t l, index_t d) {            \
+    refine_body<Real, Diagonal>(tiles, count, mean, w, noise, latent_map, l, d);                                     \
   }                                                                                                                  \
   MFAKIT_CLONES void gradient_##Name(const Real* const* x, const double* mean, const double* w, const double* noise, \
                                      index_t l, index_t d, const double* y, const double* weight, int rows,          \
@@ -131,26 +148,30 @@ template <class Real>
 void refine(const Real* X, const Pairs& pairs, const Mixture& mixture, double* log_prob, double* whitened_latent,
             int n_threads) {
   const std::vector<Tile> tiles = tiles_of(pairs.components, pairs.m);
-  const index_t l = mixture.l, d = mixture.d;
-  std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
+  const index_t l = mixture.l, d = mixture.d, width = tile_rows * l + 1;
+  std::vector<double> scratch(size_t(n_threads) * size_t(group_tiles * width));
   double* const y_of_thread = scratch.data();
-  parallel_ranges(index_t(tiles.size()), 4, n_threads, [&](int thread, index_t begin, index_t end) {
-    double* y = y_of_thread + thread * (tile_rows * l + 1);
-    double maha[tile_rows];
-    const Real* x[tile_rows];
-    for (index_t i = begin; i < end; ++i) {
-      const Tile& tile = tiles[size_t(i)];
-      const index_t j = pairs.components[tile.first];
-      row_pointers(X, pairs.rows, d, tile, x);
-      if (mixture.diagonal) {
-        refine_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), mixture.z(j), l, d, y, maha);
-      } else {
-        refine_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), mixture.z(j), l, d, y, maha);
+  parallel_ranges(index_t(tiles.size()), group_tiles, n_threads, [&](int thread, index_t begin, index_t end) {
+    Lanes<Real> lanes[group_tiles];
+    for (index_t i = begin; i < end;) {
+      const index_t j = pairs.components[tiles[size_t(i)].first];
+      int count = 0;
+      for (; i + count < end && pairs.components[tiles[size_t(i + count)].first] == j; ++count) {
+        row_pointers(X, pairs.rows, d, tiles[size_t(i + count)], lanes[count].x);
+        lanes[count].y = y_of_thread + (thread * group_tiles + count) * width;
       }
-      for (int t = 0; t < tile.rows; ++t) {
-        const index_t p = tile.first + t;
-        log_prob[p] = mixture.log_norm[j] - 0.5 * maha[t];
-        for (index_t a = 0; a < l; ++a) whitened_latent[p * l + a] = y[t * l + a];
+      if (mixture.diagonal) {
+        refine_diagonal(lanes, count, mixture.mean(j), mixture.w(j), mixture.variance(j), mixture.z(j), l, d);
+      } else {
+        refine_isotropic(lanes, count, mixture.mean(j), mixture.w(j), mixture.variance(j), mixture.z(j), l, d);
+      }
+      for (int c = 0; c < count; ++c, ++i) {
+        const Tile& tile = tiles[size_t(i)];
+        for (int t = 0; t < tile.rows; ++t) {
+          const index_t p = tile.first + t;
+          log_prob[p] = mixture.log_norm[j] - 0.5 * lanes[c].maha[t];
+          for (index_t a = 0; a < l; ++a) whitened_latent[p * l + a] = lanes[c].y[t * l + a];
+        }
       }
     }
   });

@@ -27,6 +27,7 @@ using index_t = long long;  // 64-bit: n * d passes 2^31 at n = 1e5, d = 49,152
 MFAKIT_HD double exp_(double x) { return exp(x); }
 MFAKIT_HD double log_(double x) { return log(x); }
 MFAKIT_HD double sqrt_(double x) { return sqrt(x); }
+MFAKIT_HD float sqrtf_(float x) { return sqrtf(x); }
 MFAKIT_HD double fabs_(double x) { return fabs(x); }
 MFAKIT_HD double cospi_(double x) { return cospi(x); }
 MFAKIT_HD double sinpi_(double x) { return sinpi(x); }
@@ -36,6 +37,7 @@ MFAKIT_HD double infinity_() { return __longlong_as_double(0x7ff0000000000000LL)
 MFAKIT_HD double exp_(double x) { return x < -746.0 ? 0.0 : std::exp(x); }
 MFAKIT_HD double log_(double x) { return std::log(x); }
 MFAKIT_HD double sqrt_(double x) { return std::sqrt(x); }
+MFAKIT_HD float sqrtf_(float x) { return std::sqrt(x); }
 MFAKIT_HD double fabs_(double x) { return std::fabs(x); }
 MFAKIT_HD double cospi_(double x) { return std::cos(3.14159265358979323846 * x); }
 MFAKIT_HD double sinpi_(double x) { return std::sin(3.14159265358979323846 * x); }

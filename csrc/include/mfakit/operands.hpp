@@ -49,6 +49,31 @@ struct Coarse {
   index_t n, stride;
 };
 
+template <class Real>
+struct Projected {
+  const Real* coordinates;  // [n, stride], of which the first r count
+  const Real* nearest;      // [n, G]
+  const Real* farthest;     // [n, G]
+  const Real* errors;       // [n]
+  index_t n, stride, groups;
+};
+
+template <class Real>
+struct Projection {
+  const Real* means;          // [k, r]
+  const Real* scales;         // [k, r]
+  const Real* whitened;       // [k, l, r]
+  const Real* rest_means;     // [k, G]
+  const Real* rest_loadings;  // [k, G]
+  const Real* rest_scales;    // [k, G]
+  const Real* latent_scale;   // [k]
+  const Real* stretch;        // [k]
+  const Real* steepness;      // [k]
+  const Real* offsets;        // [k]
+  const Real* log_norm;       // [k]
+  index_t k, l, r, groups;
+};
+
 struct Subspaces {
   const double* shift;  // [k, l]
   const double* norm;   // [k]

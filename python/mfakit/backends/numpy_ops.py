@@ -23,6 +23,8 @@ from .operands import (
     Pairs,
     Parameters,
     Points,
+    Projected,
+    Projection,
     Subspaces,
     Sums,
     WalkSettings,
@@ -33,6 +35,7 @@ __all__ = [
     "accumulate_gradient",
     "accumulate_statistics",
     "attack_step",
+    "bound_components",
     "candidates",
     "center_rows",
     "factor_walk",
@@ -44,10 +47,14 @@ __all__ = [
     "refine",
     "sample_points",
     "softmax",
+    "survivors",
 ]
 
 # Operations that one backend has besides this one, which says what they mean: {name: "cuda" or "native"}.
-ONLY = {"candidates": "cuda", "log_sum_exp_candidates": "cuda", "sample_points": "cuda"}
+ONLY = {
+    "bound_components": "native", "candidates": "cuda", "log_sum_exp_candidates": "cuda", "sample_points": "cuda",
+    "survivors": "native",
+}  # fmt: skip
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -171,6 +178,55 @@ def point_distances(
     size = coarse.sq_norms[:, None] + mixture.mean_norm
     sq_distances[:] = np.maximum(size - 2.0 * Y[:, :, l] - ((Y[:, :, :l] - mixture.shift) ** 2).sum(axis=2), 0.0)
     keep[:] = coarse.slack * size > tolerance * sq_distances
+
+
+def bound_components(
+    projected: Projected, projection: Projection, above: Written[Array], best: Written[Array], n_threads: int = 1
+) -> None:
+    """above [n, k], real, which no component's log-probability exceeds (see docs/pruning.md); best [n] the component
+    whose bound is the highest.
+    """
+    for j in range(len(projection.log_norm)):
+        above[:, j] = _bound(projected, projection, j)
+    best[:] = above.argmax(axis=1)
+
+
+def survivors(
+    projected: Projected, projection: Projection, threshold: Array, above: Written[Array], n_threads: int = 1
+) -> Pairs:
+    """Tightens above [n, k] with a finer projection where it is at least threshold [n], and lists what still is; a
+    projection without coordinates tightens nothing.
+    """
+    open_ = ~(above < threshold[:, None])
+    if projection.means.shape[1]:
+        for j in np.flatnonzero(open_.any(axis=0)):
+            rows = np.flatnonzero(open_[:, j])
+            part = Projected._make(array[rows] for array in projected)
+            above[rows, j] = np.fmin(above[rows, j], _bound(part, projection, j))
+        open_ &= ~(above < threshold[:, None])
+    components, rows = np.nonzero(open_.T)
+    return Pairs(rows.astype(np.int64), components.astype(np.int64))
+
+
+def _bound(x: Projected, p: Projection, j: int) -> Array:
+    """Of each sample [n] and component j: log_norm - ½ (red + Σ_g q² / (1 + Σ_g (a/σ)²/λ)), with what rounding may do
+    to each term taken off.
+    """
+    l, r = p.whitened.shape[1:]
+    real = p.means.dtype
+    unit = real.type(np.finfo(real).eps / 2)
+    rounding = real.type(4 * (r + l + 8) * (1 + np.sqrt(l))) * unit
+    u = (x.coordinates[:, :r] - p.means[j]) * p.scales[j]
+    size, explained = (u**2).sum(axis=1), ((u @ p.whitened[j].T) ** 2).sum(axis=1)
+    length = np.sqrt(size)
+    off = p.steepness[j] * (x.errors + p.offsets[j]) + 8 * unit * length
+    root = np.maximum(np.sqrt(np.maximum(size - explained - rounding * size, 0)) - off, 0)
+    loading = p.rest_loadings[j] * ((np.sqrt(explained) + rounding * length + off) * p.latent_scale[j])[:, None]
+    gap = np.maximum(x.nearest - p.rest_means[j], p.rest_means[j] - x.farthest)
+    rounded = 16 * unit * (x.farthest + p.rest_means[j] + loading) + p.offsets[j]
+    q = np.maximum(gap - loading - rounded, 0) * p.rest_scales[j]
+    maha = (root**2 + (q**2).sum(axis=1) * p.stretch[j]) * (1 - 32 * unit * real.type(q.shape[1]))
+    return np.asarray(p.log_norm[j] - maha / 2 + 4 * unit * (np.abs(p.log_norm[j]) + maha))
 
 
 def pair_distances(

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 __all__ = [
-    "Coarse", "Coordinates", "Mixture", "Pairs", "Parameters", "Points", "Subspaces", "Sums", "WalkSettings",
-    "WeightedPairs",
+    "Coarse", "Coordinates", "Mixture", "Pairs", "Parameters", "Points", "Projected", "Projection", "Subspaces", "Sums",
+    "WalkSettings", "WeightedPairs",
 ]  # fmt: skip
 
 Array = Any  # NumPy's or, on a device, CuPy's
@@ -82,6 +82,43 @@ class Coarse(NamedTuple):
     def sizes(self) -> tuple[int, ...]:
         """n, and the length of a row of products."""
         return len(self.products), self.products.shape[1]
+
+
+class Projected(NamedTuple):
+    """Samples in the coordinates of a projection B [r, d] with orthonormal rows, each in one of G groups of features;
+    see docs/pruning.md. Every array is `real`.
+    """
+
+    coordinates: Array  # [n, at least r] B (x - c)
+    nearest: Array  # [n, G] the least that ‖Π (x - c)‖ can be in a group, Π what B leaves
+    farthest: Array  # [n, G] and the most
+    errors: Array  # [n] how far `coordinates` may be off, as a length
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """n, the length of a row of coordinates, G."""
+        return *self.coordinates.shape, self.nearest.shape[1]
+
+
+class Projection(NamedTuple):
+    """A mixture in those coordinates, with the largest noise of each group. Every array is `real`."""
+
+    means: Array  # [k, r] B (μ - c)
+    scales: Array  # [k, r] 1/σ of the coordinate's group
+    whitened: Array  # [k, l, r] W of the projected component, of coordinates in units of σ
+    rest_means: Array  # [k, G] ‖Π (μ - c)‖ in a group
+    rest_loadings: Array  # [k, G] ‖Π A‖₂ in a group
+    rest_scales: Array  # [k, G] 1/σ of the group
+    latent_scale: Array  # [k] 1/√λ, λ the least eigenvalue of the projected capacitance
+    stretch: Array  # [k] 1 / (1 + Σ_g (‖Π A‖/σ)² / λ)
+    steepness: Array  # [k] the largest of `scales`
+    offsets: Array  # [k] how far the component's own lengths may be off
+    log_norm: Array  # [k]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """k, l, r, G."""
+        return *self.whitened.shape, self.rest_means.shape[1]
 
 
 class Subspaces(NamedTuple):

@@ -1,0 +1,83 @@
+// An upper bound on a component's log-density from a few coordinates of the sample: what it puts below the best
+// component by far needs no product with all d features. The proof is in docs/pruning.md; in short, with orthonormal
+// rows B, y = B (x - mu) and the rest P = I - B^T B,
+//
+//   maha(x) = min_z |y - B A z|^2/s2 + |z|^2 + |P (x - mu) - P A z|^2/s2
+//          >= red + min_t lambda t^2 + max(0, gap - a (|z0| + t))^2/s2 = red + q^2 / (1 + (a^2/s2) / lambda)
+//
+// where red is the minimum of the first two terms, reached at z0, lambda their least curvature, a = |P A|_2,
+// gap = ||P (x - c)| - |P (mu - c)|| and q = max(0, gap - a |z0|)/s. Several groups of features, each with a noise of
+// its own, add up in q^2 and in the denominator.
+#pragma once
+
+#include "operands.hpp"
+
+namespace mfakit {
+
+template <class Real>
+struct unit_roundoff {
+  static constexpr Real value = Real(1.1102230246251565e-16);
+};
+template <>
+struct unit_roundoff<float> {
+  static constexpr float value = 5.9604645e-8f;
+};
+
+MFAKIT_HD float root_(float x) { return sqrtf_(x); }
+MFAKIT_HD double root_(double x) { return sqrt_(x); }
+template <class Real>
+MFAKIT_HD Real positive(Real x) {
+  return x > Real(0) ? x : Real(0);
+}
+
+// Relative rounding of |u|^2 - |W u|^2 in units of |u|^2, and of |W u| in units of |u|: u [r], rows of W no longer than 1.
+template <class Real>
+MFAKIT_HD Real sums_rounding(index_t l, index_t r) {
+  return Real(4) * Real(r + l + 8) * (Real(1) + root_(Real(l))) * unit_roundoff<Real>::value;
+}
+
+// |u|^2 and |W u|^2 of a sample and a component: u = (B (x - c) - B (mu - c)) / sigma.
+template <class Real>
+MFAKIT_HD void projected_terms(const Real* coordinates /*[r]*/, const Projection<Real>& p, index_t j, Real* u /*[r]*/,
+                               Real* size, Real* explained) {
+  const Real *mean = p.means + j * p.r, *scale = p.scales + j * p.r;
+  Real sum = 0;
+  MFAKIT_SIMD_SUM(sum)
+  for (index_t i = 0; i < p.r; ++i) {
+    u[i] = (coordinates[i] - mean[i]) * scale[i];
+    sum += u[i] * u[i];
+  }
+  *size = sum;
+  *explained = 0;
+  for (index_t a = 0; a < p.l; ++a) {
+    const Real* w = p.whitened + (j * p.l + a) * p.r;
+    Real t = 0;
+    MFAKIT_SIMD_SUM(t)
+    for (index_t i = 0; i < p.r; ++i) t += w[i] * u[i];
+    *explained += t * t;
+  }
+}
+
+// The bound from |u|^2, |W u|^2 and what the projection leaves of sample i and component j.
+template <class Real>
+MFAKIT_HD Real log_prob_bound(const Projected<Real>& x, index_t i, const Projection<Real>& p, index_t j, Real size,
+                              Real explained) {
+  const Real unit = unit_roundoff<Real>::value, rounding = sums_rounding<Real>(p.l, p.r), length = root_(size);
+  const Real off = p.steepness[j] * (x.errors[i] + p.offsets[j]) + Real(8) * unit * length;
+  const Real root = positive(root_(positive(size - explained - rounding * size)) - off);
+  const Real latent = (root_(explained) + rounding * length + off) * p.latent_scale[j];
+  Real rest = 0;
+  for (index_t g = 0; g < p.groups; ++g) {
+    const Real mean = p.rest_means[j * p.groups + g], loading = p.rest_loadings[j * p.groups + g] * latent;
+    const Real near = x.nearest[i * p.groups + g], far = x.farthest[i * p.groups + g];
+    const Real gap = near - mean > mean - far ? near - mean : mean - far;
+    const Real rounded = Real(16) * unit * (far + mean + loading) + p.offsets[j];
+    const Real q = positive(gap - loading - rounded) * p.rest_scales[j * p.groups + g];
+    rest += q * q;
+  }
+  const Real maha = (root * root + rest * p.stretch[j]) * (Real(1) - Real(32) * unit * Real(p.groups));
+  const Real log_norm = p.log_norm[j];
+  return log_norm - Real(0.5) * maha + Real(4) * unit * ((log_norm < 0 ? -log_norm : log_norm) + maha);
+}
+
+}  // namespace mfakit

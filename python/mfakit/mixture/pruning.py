@@ -1,0 +1,178 @@
+"""What bounds every component from a few coordinates of a sample, so that most need no product with all features.
+
+Rows B [r, d] are orthonormal, taken from the leading singular directions of all means and loadings in units of the
+noise. A :class:`Pruner` holds B and, for each mixture, its tables at a coarse and a fine number of rows; the bounds are
+:func:`mfakit.backends.numpy_ops.bound_components`'s, and their proof is in docs/pruning.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._threads.process import keeps_errstate
+from ..backends.operands import Projected, Projection
+from .factors import Factors, component_parts
+
+__all__ = ["Pruner", "projection_of"]
+
+Array = NDArray[Any]
+
+# Rows of the coarse and the finest projection.
+COARSE, FINE = 16, 64
+# More directions than are kept, so that the kept ones are accurate.
+OVERSAMPLING = 16
+# Float32 values of the rows that the directions are found in.
+DIRECTION_VALUES = 2**25
+# The log-normaliser of a component without weight, which float32 holds.
+NOTHING = -1e30
+
+
+class Pruner:
+    """A projection that several mixtures over the same features share.
+
+    Attributes
+    ----------
+    center : [d]
+        What samples are centred by.
+    rows : [r, d]
+        B, by falling singular value: any number of the first ones is a projection, too.
+    """
+
+    def __init__(self, mixtures: Sequence[Factors], r: int = FINE) -> None:
+        self.center = mixtures[0].center
+        d = self.center.shape[0]
+        self.rows = leading_directions(mixtures, self.center, min(r, d))
+        self._matrices: dict[Any, Array] = {}
+
+    def matrix(self, dtype: Any) -> Array:
+        """Bᵀ [d, r], for the product with centred samples."""
+        key = np.dtype(dtype)
+        if key not in self._matrices:
+            self._matrices[key] = np.ascontiguousarray(self.rows.T, dtype=key)
+        return self._matrices[key]
+
+    def project(self, coordinates: Array, sq_norms: Array, r: int) -> Projected:
+        """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² [n] in the first r coordinates, with what rounding may have done:
+        a coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is.
+        """
+        d, real = self.rows.shape[1], coordinates.dtype
+        unit = float(np.finfo(real).eps) / 2
+        length = np.sqrt(sq_norms)
+        error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
+        rest = sq_norms - np.square(coordinates[:, :r], dtype=np.float64).sum(axis=1)
+        off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
+        nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))
+        return Projected(
+            coordinates,
+            (nearest * (1.0 - 4.0 * unit)).astype(real)[:, None],
+            (farthest * (1.0 + 4.0 * unit)).astype(real)[:, None],
+            (error * (1.0 + 4.0 * unit)).astype(real),
+        )
+
+
+def loadings_of(factors: Factors, part: slice) -> Array:
+    """Loadings as rows [c, l, d], rotated so that they are orthogonal in the metric of the noise: with the SVD
+    D^-½ A = U S Vᵀ these are D^½ U S, and D Wᵀ has them over (1 + S²)^½, the inverse length of a column of Z.
+    """
+    lengths = np.linalg.norm(factors.latent_map[part], axis=1)
+    noise, rows = factors.noise[part], factors.whitened[part]
+    if factors.is_isotropic:
+        return rows * (noise / lengths)[:, :, None]
+    return rows * (noise[:, None, :] / lengths[:, :, None])
+
+
+def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Generator) -> Array:
+    """Means and loadings in units of the noise, float32 rows [m, d]; of a random part of the components where all of
+    them would be more than DIRECTION_VALUES.
+    """
+    rows = []
+    values = sum(f.shape[0] * (f.shape[1] + 1) * f.shape[2] for f in mixtures)
+    for factors in mixtures:
+        k, l, d = factors.shape
+        live = np.flatnonzero(~np.isneginf(factors.log_norm))
+        if values > DIRECTION_VALUES:
+            live = np.sort(rng.choice(live, max(1, len(live) * DIRECTION_VALUES // values), replace=False))
+        for part in (live[p] for p in component_parts(len(live), (l + 1) * d)):
+            sigma = np.sqrt(factors.noise[part].mean(axis=1))[:, None, None]
+            found = np.concatenate([(factors.means[part] - center)[:, None], loadings_of(factors, part)], axis=1)
+            rows.append((found / sigma).astype(np.float32).reshape(-1, d))
+    return np.concatenate(rows)
+
+
+@keeps_errstate
+def leading_directions(mixtures: Sequence[Factors], center: Array, r: int) -> Array:
+    """Orthonormal rows [r, d] near the leading right singular vectors of all means and loadings, by subspace iteration
+    from a seeded random start (Halko, Martinsson & Tropp 2011, algorithm 4.4). The proof needs rows that are
+    orthonormal, and no more.
+    """
+    d, rng = len(center), np.random.default_rng(0)
+    rows = _some_rows(mixtures, center, rng)
+    s = min(r + OVERSAMPLING, d)
+    total = rng.standard_normal((s, len(rows)), dtype=np.float32) @ rows
+    for _ in range(2):
+        Q = np.linalg.qr(total.T)[0]
+        total = (rows @ Q).T @ rows
+    Q, R = np.linalg.qr(total.T.astype(np.float64))
+    return np.ascontiguousarray((Q @ np.linalg.svd(R)[0])[:, :r].T)
+
+
+@keeps_errstate
+def projection_of(factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int]) -> list[Projection]:
+    """The tables of a mixture for the first r rows of B [r_max, d], for each r of `sizes`; in float64, then rounded so
+    that the bound stays one.
+    """
+    k, l, d = factors.shape
+    r_max = len(rows)
+    means, loadings = np.empty((k, r_max)), np.empty((k, l, r_max))
+    rest_mean, rest_gram = np.empty(k), np.empty((k, l, l))
+    for part in component_parts(k, (l + 1) * d):
+        offset, A = factors.means[part] - center, loadings_of(factors, part)
+        means[part], loadings[part] = offset @ rows.T, A @ rows.T
+        rest_mean[part] = ((offset - means[part] @ rows) ** 2).sum(axis=1)
+        rest = A - loadings[part] @ rows
+        rest_gram[part] = rest @ np.swapaxes(rest, 1, 2)
+    lengths = np.linalg.norm(factors.means - center, axis=1)
+    return [
+        _table(factors, means[:, :r], loadings[:, :, :r], np.dtype(dtype), lengths,
+               rest_mean + (means[:, r:] ** 2).sum(axis=1),
+               rest_gram + loadings[:, :, r:] @ np.swapaxes(loadings[:, :, r:], 1, 2))
+        for r in sizes
+    ]  # fmt: skip
+
+
+def _table(
+    factors: Factors, means: Array, loadings: Array, real: Any, lengths: Array, rest_sq: Array, rest_gram: Array
+) -> Projection:
+    """From B (μ - c) [k, r], B A as rows [k, l, r], ‖μ - c‖ [k], ‖Π (μ - c)‖² [k] and (Π A)ᵀ Π A [k, l, l]."""
+    (k, l), r, unit = loadings.shape[:2], loadings.shape[2], float(np.finfo(real).eps) / 2
+    sigma = np.sqrt(factors.noise[:, 0])
+    rest_mean = np.sqrt(rest_sq)
+    size = np.sqrt((loadings**2).sum(axis=(1, 2)) + np.trace(rest_gram, axis1=1, axis2=2)) if l else np.zeros(k)
+    a = np.sqrt(np.maximum(np.linalg.eigvalsh(rest_gram)[:, -1], 0.0)) if l else np.zeros(k)
+    # What float64 may have done to the norms, far below the rounding of float32 tables.
+    a = a * (1.0 + 1e-10) + 1e-13 * size
+    whitened, least = np.zeros((k, l, r)), np.ones(k)
+    if l and r:
+        U, S, _ = np.linalg.svd(np.swapaxes(loadings, 1, 2) / sigma[:, None, None], full_matrices=False)
+        whitened[:, : S.shape[1]] = (S / np.hypot(1.0, S))[:, :, None] * np.swapaxes(U, 1, 2)
+        if r >= l:
+            least = 1.0 + (S[:, -1] * (1.0 - 1e-10)) ** 2 if l else least
+    ratio = (a / sigma) ** 2
+    dead = np.isneginf(factors.log_norm)
+    up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
+    columns = (rest_mean, a * up, (1.0 / sigma) * down)
+    return Projection(
+        means.astype(real),
+        np.ascontiguousarray(np.broadcast_to((1.0 / sigma)[:, None], (k, r))).astype(real),
+        whitened.astype(real),
+        *(column.astype(real)[:, None] for column in columns),
+        (up / np.sqrt(least)).astype(real),
+        (down / (1.0 + ratio / least)).astype(real),
+        (up / sigma).astype(real),
+        ((4.0 * unit + 16.0 * np.sqrt(factors.means.shape[1]) * np.finfo(np.float64).eps) * lengths * up).astype(real),
+        np.where(dead, NOTHING, factors.log_norm).astype(real),
+    )
