@@ -16,7 +16,7 @@ from .rows import _device_view, is_cupy, is_torch
 
 __all__ = ["Options", "no_out", "refuse_unknown"]
 
-METHODS = ("auto", "dense", "residual")
+METHODS = ("auto", "dense", "pruned", "residual")
 PRECISIONS = (None, "float32", "float64", "fast")
 
 
@@ -40,7 +40,10 @@ class Options:
         with arrays on the host streams them through the device.
     method : {"auto", "dense", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
-        "residual": every component from its residual, slow and exact. "auto" is "dense".
+        "pruned": components are bounded from a few coordinates first, and those that could carry more than e^-40 of a
+        sample's density are refined (docs/pruning.md); isotropic noise, on the host. "residual": every component from
+        its residual, slow and exact. "auto" counts what bounds leave of a pilot block, and takes what that makes
+        cheaper, "dense" below 1,024 rows; what it took is in the log.
     precision : {None, "float32", "float64", "fast"}
         What the product runs in; None is X's own dtype. "fast": float32, and on a CUDA device its tensor cores' TF32;
         what matters is recomputed from the residuals in float64, so that the answer keeps float32's bound. The result

@@ -65,10 +65,7 @@ class Cuda(Host):
 
     def factors(self, factors: Factors) -> DeviceFactors:
         """The factors on this device, copied once and kept with them."""
-        key = ("device", self.name)
-        if key not in factors._panels:
-            factors._panels[key] = DeviceFactors(factors, self)
-        kept: DeviceFactors = factors._panels[key]
+        kept: DeviceFactors = factors.kept(("device", self.name), lambda: DeviceFactors(factors, self))
         return kept
 
     def side(self, factors: Factors) -> Any:

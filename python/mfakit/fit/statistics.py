@@ -52,7 +52,7 @@ class WorstRows:
         index = index[np.argsort(log_total[index], kind="stable")[:WORST_KEPT]]
         if len(index):
             at = arrays.asarray(index)
-            rows, components = (arrays.to_host(a) for a in (scores.X[at], scores.log_prob[at].argmax(axis=1)))
+            rows, components = (arrays.to_host(a) for a in (scores.X[at], scores.most_likely(at)))
             self._keep(log_total[index], rows.astype(np.float64), components)
 
     def merge(self, other: WorstRows) -> None:
@@ -224,22 +224,15 @@ def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array,
     rounding, and cheap where each row has few candidates. A device sums all: it has the time, and no ordered sum by
     index.
     """
-    n, xp = len(scores.log_prob), evaluator.xp
-    relative = evaluator.relative(scores)
-    if evaluator.arrays.is_device or relative is not scores.log_prob:
-        log_total, share = xp.empty(n), xp.empty(relative.shape)
-        evaluator.ops.log_sum_exp(scores.log_prob, log_total, evaluator.threads)
-        evaluator.ops.softmax(relative, share, evaluator.threads)
-        # A sample of log p = -inf, whose squares no float holds, would leave no sum finite: it belongs to none.
-        return xp.where(xp.isinf(log_total)[:, None], 0.0, share)[scores.rows, scores.components], log_total
-    top = scores.log_prob.max(axis=1, initial=-np.inf)
-    base = np.where(np.isfinite(top), top, 0.0)
-    share = np.exp(scores.log_prob[scores.rows, scores.components] - base[scores.rows])
-    total = np.bincount(scores.rows, share, minlength=n)
-    with np.errstate(divide="ignore"):
-        log_total = np.log(total) + base
-    share /= np.where(total > 0, total, 1.0)[scores.rows]
-    return share, log_total
+    if not evaluator.arrays.is_device and evaluator.certain(scores):
+        log_total, share = scores.totals()
+        return share, log_total
+    xp, relative = evaluator.xp, evaluator.relative(scores)
+    log_total, share = xp.empty(len(relative)), xp.empty(relative.shape)
+    evaluator.ops.log_sum_exp(scores.log_prob, log_total, evaluator.threads)
+    evaluator.ops.softmax(relative, share, evaluator.threads)
+    # A sample of log p = -inf, whose squares no float holds, would leave no sum finite: it belongs to none.
+    return xp.where(xp.isinf(log_total)[:, None], 0.0, share)[scores.rows, scores.components], log_total
 
 
 def _same(a: MFA, b: MFA) -> bool:

@@ -17,8 +17,10 @@ from .._arrays.rows import RowBlocks, wrap_like
 from .._arrays.sharing import careful_products, plan_crew
 from .._threads.rows import open_crew
 from ..backends import get_arrays, get_backend
+from .choose import choose_pruner
 from .evaluator import Evaluator
 from .factors import Factors
+from .pruning import Pruner
 
 if TYPE_CHECKING:
     from .mfa import MFA
@@ -36,8 +38,9 @@ Fill = Callable[[Evaluator, Array, int, Array], None]
 
 
 def in_order(
-    X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None
-) -> None:
+    X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None,
+    pruner: Pruner | None = None,
+) -> None:  # fmt: skip
     """Do `work` on every block of X's rows start:end, one after the other, where X lies or, for host arrays on a
     device, streamed there; see Host.each_block.
     """
@@ -45,7 +48,7 @@ def in_order(
     arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
     with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
         rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
-        evaluator = Evaluator(factors, ops, dtype, rows, options)
+        evaluator = Evaluator(factors, ops, dtype, rows, options, pruner)
         arrays.each_block(X, rows, lambda block, first: work(evaluator, block, first), evaluator.resize, start, end)
 
 
@@ -53,13 +56,13 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     """Do `work` on every block of X, on several at once where that is quicker. The evaluator it gets is of the widest
     of the mixtures; its siblings are of the others.
     """
-    factors = max(mixtures, key=lambda f: f.n_columns)
+    factors, pruner = max(mixtures, key=lambda f: f.n_columns), choose_pruner(X, mixtures, options)
     count, options = _crew(X, factors, options)
     if count == 1:
         with careful_products(len(X) * X.shape[1] * factors.n_columns):
-            in_order(X, factors, options, work)
+            in_order(X, factors, options, work, pruner=pruner)
         return
-    for one in mixtures:
+    for one in mixtures if pruner is None else ():
         one.prepare(options.product or X.dtype)  # here, and not in each of the threads
     with open_crew(count) as crew:
 
@@ -67,7 +70,7 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
             crew.heed()
             work(evaluator, block, first)
 
-        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, heeding, start, end))
+        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, heeding, start, end, pruner))
 
 
 def _crew(X: RowBlocks, factors: Factors, options: Options) -> tuple[int, Options]:

@@ -16,11 +16,12 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import check_finite_rows
-from ..backends import get_arrays
+from ..backends import get_arrays, numpy_ops
 from ..backends.numpy_ops import CUTOFF_NATS
 from ..backends.operands import Coarse, Pairs, WeightedPairs
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
+from .pruning import Pruner, nothing_finer, project
 
 __all__ = ["Evaluator", "Scores", "sorted_pairs"]
 
@@ -30,6 +31,8 @@ Array = Any  # NumPy's or, on a device, CuPy's
 LEAST_SHARE = math.exp(-CUTOFF_NATS)
 # Values in float64 of the rows whose gradients are summed over several components.
 SUM_VALUES = 2**22
+# Blocks of at most this many rows count what the coarse bounds leave open, for who chooses a method from that.
+PILOT_ROWS = 64
 # Squared lengths, in units of the noise, that leave float64 when they are added up.
 LARGEST_SQUARE = 1e300
 # Features per partial product with the squares.
@@ -48,15 +51,59 @@ def sorted_pairs(keep: Array, xp: Any = np) -> Pairs:
 class Scores:
     """What an :class:`Evaluator` knows of a block of n rows; the arrays are reused by its next call.
 
-    log_prob [n, k] is refined where it matters; rows, components [m] are the refined pairs, sorted by component;
-    whitened_latent [m, l] is their y = W (x - μ).
+    rows, components [m] are the refined pairs, sorted by component; values [m] their log (weight N(x)) and
+    whitened_latent [m, l] their y = W (x - μ). `dense` [n, k] has the coarse values of the others too; None where they
+    were bounded instead: all that is missing carries less than e^-40 of a row's density.
     """
 
     X: Array
-    log_prob: Array
     rows: Array
     components: Array
+    values: Array
     whitened_latent: Array
+    n_components: int
+    dense: Array | None = None
+
+    @property
+    def log_prob(self) -> Array:
+        """log (weight N(x)) [n, k]; -inf where a component was bounded."""
+        if self.dense is None:
+            self.dense = np.full((len(self.X), self.n_components), -np.inf)
+            self.dense[self.rows, self.components] = self.values
+        return self.dense
+
+    def most_likely(self, index: Array) -> Array:
+        """The most likely component of the rows `index`."""
+        if self.dense is not None:
+            return self.dense[index].argmax(axis=1)
+        place = np.full(len(self.X), -1)
+        place[index] = np.arange(len(index))
+        at = np.flatnonzero(place[self.rows] >= 0)
+        log_prob = np.full((len(index), self.n_components), -np.inf)
+        log_prob[place[self.rows[at]], self.components[at]] = self.values[at]
+        return log_prob.argmax(axis=1)
+
+    def totals(self) -> tuple[Array, Array]:
+        """log p(x) [n] and the pairs' shares in it [m], on the host, from the pairs alone."""
+        n = len(self.X)
+        top = np.full(n, -np.inf)
+        np.maximum.at(top, self.rows, self.values)
+        base = np.where(np.isfinite(top), top, 0.0)
+        share = np.exp(self.values - base[self.rows])
+        total = np.bincount(self.rows, share, minlength=n)
+        with np.errstate(divide="ignore"):
+            log_total = np.log(total) + base
+        return log_total, share / np.where(total > 0, total, 1.0)[self.rows]
+
+
+@dataclass
+class ProjectedBlock:
+    """A block that several mixtures share: its rows, centred, their squared lengths and their coordinates."""
+
+    X: Array
+    centered: Array
+    sq_norms: Array
+    coordinates: Array
 
 
 class Evaluator:
@@ -65,14 +112,18 @@ class Evaluator:
     Owns the buffers of one block, so it must not be shared between threads; factors and backend may be.
     """
 
-    def __init__(self, factors: Factors, ops: ModuleType, dtype: Any, rows: int, options: Options) -> None:
-        self.arrays = get_arrays(ops)
+    def __init__(
+        self, factors: Factors, ops: ModuleType, dtype: Any, rows: int, options: Options, pruner: Pruner | None = None
+    ) -> None:
+        self.arrays, self.pruner = get_arrays(ops), pruner
         self.xp = self.arrays.xp
         self.factors, self.ops, self.options = self.arrays.factors(factors), ops, options
         self._host_factors = factors
         self.threads = options.threads
         self.dtype = np.dtype(options.product or dtype)
         self.rows = rows
+        # Rows that were bounded, pairs that the coarse bounds left open, and pairs that were refined.
+        self.scored = self.opened = self.candidates = 0
         self._buffers: dict[Any, Array] = {}
 
     def sibling(self, factors: Factors) -> Evaluator:
@@ -80,6 +131,11 @@ class Evaluator:
         other = copy.copy(self)
         other.factors, other._host_factors = self.arrays.factors(factors), factors
         return other
+
+    @property
+    def _bounding(self) -> Any:
+        """Whose bounds are taken: the backend's, or the readable ones."""
+        return self.ops if hasattr(self.ops, "bound_components") else numpy_ops
 
     def resize(self, rows: int) -> None:
         """From now on for blocks of at most so many rows; the buffers are given up."""
@@ -93,15 +149,15 @@ class Evaluator:
             self._buffers[key] = self.xp.empty((max(self.rows, shape[0]), *shape[1:]), dtype)
         return self._buffers[key][: shape[0]]
 
-    def center(self, X: Array, start: int = 0, name: str = "X") -> tuple[Array, Array]:
+    def center(self, X: Array, start: int = 0, name: str = "X", center: Array | None = None) -> tuple[Array, Array]:
         """X - c in the dtype that the product can run in, and squared norms; NaN and inf are refused here."""
-        dtype = self.dtype
+        dtype, origin = self.dtype, self.factors.center if center is None else center
         while True:
             block = X if X.dtype == dtype else X.astype(dtype)
             centered = self._buffer("centered", X.shape, dtype)
             norms = self._buffer("norms", (len(X), 1), np.float64)[:, 0]
             with np.errstate(over="ignore", invalid="ignore"):
-                self.ops.center_rows(block, self.factors.center, centered, norms, self.threads)
+                self.ops.center_rows(block, origin, centered, norms, self.threads)
             finite = self.xp.isfinite(norms)
             self._largest, self._all_finite = self._extremes(norms, finite)
             if self.options.check_finite and not self._all_finite:
@@ -121,8 +177,12 @@ class Evaluator:
         largest, all_finite = self.arrays.to_host(found).tolist()
         return largest, bool(all_finite)
 
-    def __call__(self, X: Array, start: int = 0, name: str = "X") -> Scores:
+    def __call__(self, X: Array | ProjectedBlock, start: int = 0, name: str = "X") -> Scores:
         """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages."""
+        if self.pruner is not None:
+            block = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
+            if isinstance(block, ProjectedBlock):
+                return self._pruned(block)
         n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name)
         log_prob = self._buffer("log_prob", (n, k), np.float64)
@@ -143,10 +203,64 @@ class Evaluator:
             log_prob[beyond] = self.xp.where(self.xp.isnan(log_prob[beyond]), -np.inf, log_prob[beyond])
         if len(bad):
             log_prob[bad] = np.nan
-        return Scores(X, log_prob, *pairs, latent)
+        return Scores(X, *pairs, refined, latent, k, log_prob)
+
+    def project(self, X: Array, start: int = 0, name: str = "X") -> Array | ProjectedBlock:
+        """X in the coordinates that its bounds are made of, for this evaluator and its siblings; X itself where nothing
+        is bounded, or where a row's squared length leaves float64.
+        """
+        pruner = self.pruner
+        if pruner is None:
+            return X
+        centered, norms = self.center(X, start, name, pruner.center)
+        largest = max(float(one.inv_noise.max()) for one in pruner.mixtures)
+        if not self._all_finite or not self._largest * largest < LARGEST_SQUARE:
+            return X
+        matrix = pruner.matrix(centered.dtype)
+        coordinates = self._buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
+        self.arrays.matmul(centered, matrix, coordinates)
+        return ProjectedBlock(X, centered, norms, coordinates)
+
+    def _pruned(self, block: ProjectedBlock) -> Scores:
+        """Bound all components coarsely, score the most promising one of each row, bound again those that could come
+        within CUTOFF_NATS + log k of it, score the rest.
+        """
+        assert self.pruner is not None
+        ops, (n, k) = self._bounding, (len(block.X), self.factors.shape[0])
+        real, d = block.coordinates.dtype, self.factors.shape[2]
+        coarse, *finer = self.pruner.tables(self._host_factors, real)
+        above, best = self._buffer("above", (n, k), real), np.empty(n, np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            projected = project(block.coordinates, block.sq_norms, coarse.means.shape[1], d)
+            ops.bound_components(projected, coarse, above, best, self.threads)
+            order = np.argsort(best, kind="stable")
+            first = Pairs(order, best[order])
+            values, latent = self.refine(block.X, first)
+            threshold = np.empty(n)
+            threshold[order] = values - CUTOFF_NATS - math.log(k)
+            if n <= PILOT_ROWS:
+                self.opened += int((above >= threshold[:, None]).sum())
+            for table in finer or [nothing_finer(coarse)]:
+                projected = project(block.coordinates, block.sq_norms, table.means.shape[1], d)
+                rows, components = ops.survivors(projected, table, threshold, above, self.threads)
+        others = components != best[rows]
+        rest = Pairs(rows[others], components[others])
+        self.candidates += n + len(rest.rows)
+        self.scored += n
+        if not len(rest.rows):
+            return Scores(block.X, *first, values, latent, k)
+        more, its_latent = self.refine(block.X, rest)
+        merged = np.argsort(np.concatenate([first.components, rest.components]), kind="stable")
+        parts = ((first.rows, rest.rows), (first.components, rest.components), (values, more), (latent, its_latent))
+        return Scores(block.X, *(np.concatenate(both)[merged] for both in parts), k)
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
-        """log p(x) [n]; on a device without an [n, k] array: only the candidates are listed, refined and summed."""
+        """log p(x) [n]; without an [n, k] array on a device, or where components are bounded: only the candidates are
+        listed, refined and summed.
+        """
+        if self.pruner is not None:
+            scores = self(X, start, name)
+            return scores.totals()[0] if scores.dense is None else self._total(scores)
         if not self.arrays.is_device or self.options.method == "residual":
             return self._total(self(X, start, name))
         centered, norms = self.center(X, start, name)
@@ -220,16 +334,20 @@ class Evaluator:
             quad += part
         return quad
 
+    def certain(self, scores: Scores) -> bool:
+        """Whether no row is so far away that the rounding of a log-density hides what components differ by."""
+        factors = self._host_factors
+        most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
+        return np.finfo(np.float64).eps * most < UNCERTAIN_NATS[scores.X.dtype.name] and not self._some_beyond
+
     def relative(self, scores: Scores) -> Array:
         """log_prob [n, k] of the scores, less a number for each row: what shares are made of.
 
         Of samples so far away that the rounding of a log-density hides what components differ by, those that may have a
         share are compared by their differences (see :mod:`mfakit.mixture.far`).
         """
-        factors, arrays = self._host_factors, self.arrays
-        most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
-        tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
-        if np.finfo(np.float64).eps * most < tolerance and not self._some_beyond:
+        factors, arrays, tolerance = self._host_factors, self.arrays, UNCERTAIN_NATS[scores.X.dtype.name]
+        if self.certain(scores):
             return scores.log_prob
         undecided = self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance)
         if not len(undecided.rows):
@@ -247,15 +365,14 @@ class Evaluator:
     def pairs(self, scores: Scores) -> RoundedPairs:
         """The refined pairs with their rounding, on the host."""
         to_host, log_norm = self.arrays.to_host, self._host_factors.log_norm
-        rows, components = to_host(scores.rows), to_host(scores.components)
-        log_prob = to_host(scores.log_prob[scores.rows, scores.components])
+        rows, components, log_prob = (to_host(a) for a in (scores.rows, scores.components, scores.values))
         with np.errstate(over="ignore", invalid="ignore"):
             explained = to_host((scores.whitened_latent**2).sum(axis=1))
             return RoundedPairs(rows, components, log_prob, rounding(log_prob, log_norm[components], explained))
 
     def responsibilities(self, scores: Scores) -> Array:
         """p(component | x) [n, k] of the block."""
-        resp = self._buffer("responsibilities", scores.log_prob.shape, np.float64)
+        resp = self._buffer("responsibilities", (len(scores.X), scores.n_components), np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             self.ops.softmax(self.relative(scores), resp, self.threads)
         return resp
@@ -265,13 +382,16 @@ class Evaluator:
         back loses 1/σ in float32, where D⁻¹ (x - μ) and Wᵀ W (x - μ) cancel.
         """
         xp, dtype = self.xp, scores.X.dtype
-        resp = self.responsibilities(scores)
-        share = resp[scores.rows, scores.components]
+        if scores.dense is None and self.certain(scores):
+            share, lost = scores.totals()[1], xp.zeros((len(scores.X), 1), bool)
+        else:
+            resp = self.responsibilities(scores)
+            share, lost = resp[scores.rows, scores.components], xp.isnan(resp[:, :1])
         chosen = xp.nonzero(share > LEAST_SHARE)[0]
         found = (scores.rows, scores.components, share, scores.whitened_latent)
         pairs = WeightedPairs._make(array[chosen] for array in found)
         result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
-        result[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)
+        result[:] = xp.where(lost, np.nan, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
             several = _repeated(pairs.rows, len(scores.X), xp)
             wide = xp.nonzero(several)[0] if dtype == np.float32 else ()

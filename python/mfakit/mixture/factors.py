@@ -70,6 +70,13 @@ class Factors:
     log_norm: Array
     _panels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What ``make()`` gives, computed once and kept with the factors."""
+        value = self._panels.get(key)
+        if value is None:  # two threads may both get here; they store equal values
+            value = self._panels[key] = make()
+        return value
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(k, l, d)."""
@@ -162,13 +169,11 @@ class Factors:
         return rows.reshape(k * (l + 1), d).T
 
     def _cached(self, kind: str, dtype: Any, make: Any) -> Array:
-        key = (kind, np.dtype(dtype))
-        panel = self._panels.get(key)
-        if panel is None:
+        def panel() -> Array:
             with errstate(over="ignore", under="ignore"):
-                # Two threads may both get here; they store the same values.
-                panel = self._panels[key] = np.ascontiguousarray(make(), dtype=dtype)
-        return np.asarray(panel)
+                return np.ascontiguousarray(make(), dtype=dtype)
+
+        return np.asarray(self.kept((kind, np.dtype(dtype)), panel))
 
 
 @keeps_errstate

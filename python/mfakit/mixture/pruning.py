@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._threads.process import keeps_errstate
+from .._arrays.sharing import careful_products
+from .._threads.process import keeps_errstate, single_threaded_products
 from ..backends.operands import Projected, Projection
 from .factors import Factors, component_parts
 
-__all__ = ["Pruner", "projection_of"]
+__all__ = ["Pruner", "nothing_finer", "project"]
 
 Array = NDArray[Any]
 
-# Rows of the coarse and the finest projection.
-COARSE, FINE = 16, 64
+# Rows of the coarse and the fine projection, and of the finest that is considered.
+COARSE, FINE, FINEST = 16, 64, 128
 # More directions than are kept, so that the kept ones are accurate.
 OVERSAMPLING = 16
 # Float32 values of the rows that the directions are found in.
@@ -32,7 +33,7 @@ NOTHING = -1e30
 
 
 class Pruner:
-    """A projection that several mixtures over the same features share.
+    """A projection that several mixtures over the same features share, and their tables; made at first use.
 
     Attributes
     ----------
@@ -40,38 +41,68 @@ class Pruner:
         What samples are centred by.
     rows : [r, d]
         B, by falling singular value: any number of the first ones is a projection, too.
+    sizes : tuple of int
+        Rows of the coarse projection and, where one follows, of the fine one.
     """
 
-    def __init__(self, mixtures: Sequence[Factors], r: int = FINE) -> None:
+    def __init__(self, mixtures: Sequence[Factors], rows: Array, sizes: Sequence[int]) -> None:
+        self.mixtures, self.rows, self.sizes = tuple(mixtures), rows, tuple(sizes)
         self.center = mixtures[0].center
-        d = self.center.shape[0]
-        self.rows = leading_directions(mixtures, self.center, min(r, d))
-        self._matrices: dict[Any, Array] = {}
+        self._kept: dict[Any, Any] = {}
+
+    @classmethod
+    def of(cls, mixtures: Sequence[Factors], sizes: Sequence[int] = (COARSE, FINE)) -> Pruner:
+        """The pruner of some mixtures, kept with the first one's factors; the directions are those of all sizes."""
+        first, key = mixtures[0], tuple(map(id, mixtures))
+        rows = first.kept(("directions", key), lambda: leading_directions(mixtures, first.center, FINEST))
+        sizes = tuple(min(r, len(rows)) for r in sizes)
+        pruner: Pruner = first.kept(("pruner", key, sizes), lambda: cls(mixtures, rows, sizes))
+        return pruner  # it holds the mixtures, so that none of another one can get one of their numbers
 
     def matrix(self, dtype: Any) -> Array:
-        """Bᵀ [d, r], for the product with centred samples."""
-        key = np.dtype(dtype)
-        if key not in self._matrices:
-            self._matrices[key] = np.ascontiguousarray(self.rows.T, dtype=key)
-        return self._matrices[key]
+        """Bᵀ [d, r] of the finest projection, for the product with centred samples."""
+        return self._keep(np.dtype(dtype), lambda: self.rows[: max(self.sizes)].T)
 
-    def project(self, coordinates: Array, sq_norms: Array, r: int) -> Projected:
-        """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² [n] in the first r coordinates, with what rounding may have done:
-        a coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is.
-        """
-        d, real = self.rows.shape[1], coordinates.dtype
-        unit = float(np.finfo(real).eps) / 2
-        length = np.sqrt(sq_norms)
-        error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
-        rest = sq_norms - np.square(coordinates[:, :r], dtype=np.float64).sum(axis=1)
-        off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
-        nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))
-        return Projected(
-            coordinates,
-            (nearest * (1.0 - 4.0 * unit)).astype(real)[:, None],
-            (farthest * (1.0 + 4.0 * unit)).astype(real)[:, None],
-            (error * (1.0 + 4.0 * unit)).astype(real),
-        )
+    def tables(self, factors: Factors, dtype: Any) -> list[Projection]:
+        """Of one of the mixtures, one for each size."""
+        key = id(factors), np.dtype(dtype)
+        if key not in self._kept:
+            self._kept[key] = projections_of(factors, self.rows, self.center, dtype, self.sizes)
+        tables: list[Projection] = self._kept[key]
+        return tables
+
+    def prepare(self, dtype: Any) -> None:
+        """Make what samples in `dtype` read, so that threads which share the pruner find it made."""
+        self.matrix(dtype)
+        for factors in self.mixtures:
+            self.tables(factors, dtype)
+
+    def _keep(self, key: Any, make: Any) -> Array:
+        if key not in self._kept:
+            self._kept[key] = np.ascontiguousarray(make(), dtype=key)
+        return np.asarray(self._kept[key])
+
+
+def nothing_finer(table: Projection) -> Projection:
+    """The table without its coordinates: it tightens no bound."""
+    return table._replace(means=table.means[:, :0], scales=table.scales[:, :0], whitened=table.whitened[:, :, :0])
+
+
+def project(coordinates: Array, sq_norms: Array, r: int, d: int) -> Projected:
+    """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² [n] in the first r coordinates, with what rounding may have done: a
+    coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is.
+    """
+    real, unit = coordinates.dtype, float(np.finfo(coordinates.dtype).eps) / 2
+    length = np.sqrt(sq_norms)
+    error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
+    rest = sq_norms - np.square(coordinates[:, :r], dtype=np.float64).sum(axis=1)
+    off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
+    nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))
+    up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
+    return Projected(
+        coordinates, (nearest * down).astype(real)[:, None], (farthest * up).astype(real)[:, None],
+        (error * up).astype(real),
+    )  # fmt: skip
 
 
 def loadings_of(factors: Factors, part: slice) -> Array:
@@ -111,17 +142,28 @@ def leading_directions(mixtures: Sequence[Factors], center: Array, r: int) -> Ar
     """
     d, rng = len(center), np.random.default_rng(0)
     rows = _some_rows(mixtures, center, rng)
+    r = min(r, d)
     s = min(r + OVERSAMPLING, d)
-    total = rng.standard_normal((s, len(rows)), dtype=np.float32) @ rows
-    for _ in range(2):
-        Q = np.linalg.qr(total.T)[0]
-        total = (rows @ Q).T @ rows
-    Q, R = np.linalg.qr(total.T.astype(np.float64))
-    return np.ascontiguousarray((Q @ np.linalg.svd(R)[0])[:, :r].T)
+    start = rng.standard_normal((s, len(rows)), dtype=np.float32)
+    with careful_products(s * rows.size):
+        total = start @ rows
+        for _ in range(2):
+            Q = _orthonormal(total.T)[0]
+            total = (rows @ Q).T @ rows
+    Q, R = _orthonormal(total.T.astype(np.float64))
+    with single_threaded_products():
+        return np.ascontiguousarray((Q @ np.linalg.svd(R)[0])[:, :r].T)
+
+
+def _orthonormal(A: Array) -> tuple[Array, Array]:
+    """Q and R of a tall matrix, in one thread: see :func:`~mfakit.mixture.factors.thin_svd`."""
+    with single_threaded_products():
+        Q, R = np.linalg.qr(A)
+    return Q, R
 
 
 @keeps_errstate
-def projection_of(factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int]) -> list[Projection]:
+def projections_of(factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int]) -> list[Projection]:
     """The tables of a mixture for the first r rows of B [r_max, d], for each r of `sizes`; in float64, then rounded so
     that the bound stays one.
     """

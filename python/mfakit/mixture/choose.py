@@ -1,0 +1,100 @@
+"""Whether components are bounded before they are scored, decided from counted candidates and fixed costs, never from a
+clock: the same samples and model give the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks
+from ..backends import get_arrays, get_backend
+from .evaluator import PILOT_ROWS, Evaluator
+from .factors import Factors
+from .pruning import COARSE, FINE, FINEST, Pruner
+
+__all__ = ["choose_pruner"]
+
+_logger = logging.getLogger("mfakit")
+
+# Fewer rows than this take the dense product, which needs no set-up and no pilot.
+LEAST_ROWS = 1024
+
+# Rows of the projections that a pilot tries.
+CHOICES = ((COARSE,), (COARSE, FINE), (COARSE, FINEST))
+# Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components, and
+# of one by one; per value of a refined pair; per pair that is listed; and of the product with few columns.
+BOUND, TIGHTEN, REFINE, LISTED, PROJECT = 2.0, 4.0, 6.0, 200.0, 2.0
+# Bounds must promise this much of the dense product's time to be taken.
+WORTH = 0.8
+
+
+def choose_pruner(X: RowBlocks, mixtures: Sequence[Factors], options: Options) -> Pruner | None:
+    """What bounds the components of the mixtures for the rows of X; None for the dense product.
+
+    Raises
+    ------
+    ValueError
+        If ``method="pruned"`` was asked for where it does not exist.
+    """
+    ops, method = get_backend(options.backend, X.device), options.method
+    if method in ("dense", "residual"):
+        return None
+    why_not = _why_not(mixtures, bool(get_arrays(ops, X.device).is_device))
+    if why_not is not None:
+        if method == "pruned":
+            raise ValueError(f'method="pruned" {why_not}; use method="dense"')
+        return None
+    dtype = np.dtype(options.product or X.dtype)
+    if method == "pruned":
+        pruner = Pruner.of(mixtures)
+        pruner.prepare(dtype)
+        return pruner
+    d = mixtures[0].shape[2]
+    if len(X) < LEAST_ROWS or 4 * sum(f.n_columns for f in mixtures) < d or not hasattr(ops, "bound_components"):
+        return None
+    return _cheapest(X.take(np.linspace(0, len(X) - 1, PILOT_ROWS).astype(np.int64)), mixtures, options, dtype)
+
+
+def _why_not(mixtures: Sequence[Factors], on_device: bool) -> str | None:
+    if on_device:
+        return "is computed on the host, and cuda has the dense product only"
+    if not all(f.is_isotropic for f in mixtures):
+        return "needs isotropic noise, and this model's is diagonal"
+    return None
+
+
+def _cheapest(pilot: Any, mixtures: Sequence[Factors], options: Options, dtype: np.dtype[Any]) -> Pruner | None:
+    """The pruner whose counted cost is the least, if that is clearly less than the dense product's."""
+    d = mixtures[0].shape[2]
+    ops, alone = get_backend(options.backend), replace(options, n_threads=1, check_finite=False)
+    best: tuple[float, Pruner | None, str] = (np.inf, None, "")
+    dense = 0.0
+    for sizes in CHOICES:
+        pruner, total, dense, found = Pruner.of(mixtures, sizes), PROJECT * d * max(sizes), 0.0, 0.0
+        for factors in mixtures:
+            k, l, _ = factors.shape
+            evaluator = Evaluator(factors, ops, dtype, len(pilot), alone, pruner)
+            evaluator(pilot)
+            if not evaluator.scored:  # rows beyond float64
+                return None
+            n = evaluator.scored
+            pairs, open_ = evaluator.candidates / n, evaluator.opened / n
+            total += BOUND * k * (l + 2) * sizes[0] + pairs * (REFINE * (l + 1) * d + LISTED)
+            total += TIGHTEN * open_ * (l + 2) * sizes[1] if len(sizes) > 1 else 0.0
+            dense += factors.n_columns * d + REFINE * (l + 1) * d
+            found += pairs
+        if total < best[0]:
+            best = total, pruner, f"{' and '.join(map(str, sizes))} rows, {found:.1f} candidates per sample"
+    cost, chosen, text = best
+    if chosen is None or cost > WORTH * dense:
+        _logger.info("method auto takes the dense product: bounds would cost %.2f of it (%s)", cost / dense, text)
+        return None
+    _logger.info("method auto bounds components: %.2f of the dense product's cost (%s)", cost / dense, text)
+    chosen.prepare(dtype)
+    return chosen
