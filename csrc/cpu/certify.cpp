@@ -1,115 +1,103 @@
-// Certified brackets, a sample at a time.
+// Certified brackets, a sample at a time; what the operation computes is said in python/mfakit/backends/certify.py.
 #include "mfakit/certify.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
-#include "kernels.hpp"
+#include "arena.hpp"
+#include "arrays.hpp"
+#include "certificates.hpp"
 #include "parallel.hpp"
+
+namespace py = pybind11;
 
 namespace mfakit {
 namespace {
 
-// One thread's buffers.
-struct Buffers {
-  std::vector<double> values;
-  std::vector<index_t> indices;
-  std::vector<unsigned char> done;
-  CertifyScratch scratch{};
-  double* log_prob = nullptr;
-
-  explicit Buffers(const Coordinates& q) {
-    const index_t size = q.size(), k = q.n_components, c = q.n_classes, l = q.l;
-    const index_t R = std::max<index_t>(l * (most_sources + 1), 1);
-    // The walk's bisection borrows the coefficients for a point.
-    const index_t combination = std::max({(most_sources + 1) * (l + 1), 2 * most_active * (l + 1), size});
-    const index_t sizes[] = {k,
-                             c,
-                             k,
-                             combination,
-                             6 * l,
-                             2 * l + 1,
-                             2 * l + 1,
-                             k,
-                             k,
-                             k,
-                             size,
-                             2 * size,
-                             size,
-                             size,
-                             R * R,
-                             R * R,
-                             (most_sources + 1) * R,
-                             most_sources * R,
-                             (most_sources + 1) * R * R,
-                             R * R,
-                             R,
-                             (most_sources + 1) * R};
-    index_t total = 0;
-    for (index_t n : sizes) total += n + 1;
-    values.resize(size_t(total));
-    indices.resize(size_t(c + combination + R));
-    done.resize(size_t(k));
-    double* at = values.data();
-    int which = 0;
-    const auto take = [&] {
-      double* here = at;
-      at += sizes[which++] + 1;
-      return here;
-    };
-    CertifyScratch& s = scratch;
-    s.decision.log_prob = take();
-    s.decision.total = take();
-    log_prob = take();
-    s.g.coefficient = take();
-    s.pair = {take(), take(), take()};
-    s.bound = take();
-    s.offset = take();
-    s.error = take();
-    s.trial = take();
-    s.point = take();
-    s.ray.w = take();
-    s.ray.a = take();
-    LocalProblem& p = s.problem;
-    p.rows = take();
-    p.basis = take();
-    p.e = take();
-    p.b = take();
-    p.K = take();
-    p.P = take();
-    p.delta = take();
-    p.work = take();
-    s.decision.best = indices.data();
-    s.g.index = indices.data() + c;
-    p.pivot = indices.data() + c + combination;
-    s.done = done.data();
-  }
+struct Samples {
+  const double* a;   // [n, C]
+  const double* sq;  // [n]
+  const index_t* y;  // [n]
+  index_t n;
 };
 
-MFAKIT_CLONES Certificate certify_one(const Coordinates& q, const PairTable& table, const Sample& x, double* log_prob,
-                                      double* alpha, double* w, CertifyScratch& scratch) {
-  return certify(q, table, x, log_prob, alpha, w, scratch);
+struct Certificates {
+  double* alpha;     // [n]
+  double* w;         // [n, C]
+  double* bracket;   // [n, 2] lower and upper
+  index_t* reports;  // [n, 5] source, target, rival, n_pairs, n_duals
+};
+
+MFAKIT_CLONES Certificate certify_one(const Coordinates& q, const PairTable& table, const Sample& x,
+                                      NearestFlip& nearest, CertifyScratch& scratch) {
+  return certify(q, table, x, nearest, scratch);
+}
+
+void certify_rows(const Coordinates& q, const PairTable& table, const Samples& samples, const Certificates& found,
+                  int n_threads) {
+  std::vector<Arena> arenas{std::size_t(n_threads)};
+  std::vector<CertifyScratch> scratch;
+  for (Arena& arena : arenas) scratch.push_back(make_certify_scratch(arena, q));
+  const index_t size = q.size();
+  parallel_ranges(samples.n, 1, n_threads, [&](int thread, index_t begin, index_t end) {
+    for (index_t i = begin; i < end; ++i) {
+      const Sample x{samples.a + i * size, samples.sq[i], samples.y[i]};
+      NearestFlip nearest{0.0, 0.0, found.w + i * size};
+      const Certificate c = certify_one(q, table, x, nearest, scratch[std::size_t(thread)]);
+      found.alpha[i] = nearest.alpha;
+      found.bracket[2 * i] = c.lower;
+      found.bracket[2 * i + 1] = c.upper;
+      const index_t report[] = {c.source, c.target, c.rival, c.n_pairs, c.n_duals};
+      std::copy(report, report + 5, found.reports + 5 * i);
+    }
+  });
+}
+
+// Every pair of components of different classes must have a row in the table of `pairs` rows.
+const index_t* pair_index(Struct& table, const Coordinates& q, index_t pairs) {
+  const Indices index = table.indices("index");
+  check(index, {q.n_components, q.n_components}, "index");
+  const auto* rows = reinterpret_cast<const index_t*>(index.data());
+  for (index_t c = 0, i = 0; i < q.n_components; ++i) {
+    while (i >= q.first[c + 1]) ++c;
+    for (index_t j = 0; j < q.n_components; ++j) {
+      const bool same = j >= q.first[c] && j < q.first[c + 1];
+      const index_t row = rows[i * q.n_components + j];
+      if (!same && (row < 0 || row >= pairs)) throw std::invalid_argument("index is out of range");
+    }
+  }
+  return rows;
+}
+
+PairTable pair_table(Struct& table, Struct& coordinates, const Coordinates& q) {
+  const Indices rank = table.indices("rank");
+  const index_t pairs = dim(rank, 0), width = 2 * q.l, K = q.n_components;
+  return {pair_index(table, q, pairs),
+          in(rank, pairs, width + 1, "rank"),
+          table.in("values", {pairs, width}),
+          table.in("vectors", {pairs, width, width}),
+          dim(coordinates.doubles("columns"), 1),
+          {table.number("units"), coordinates.in("tilt", {K}), coordinates.in("size", {K})}};
+}
+
+void bind_certify(const py::object& coordinates_struct, const py::object& pairs_struct,
+                  const py::object& samples_struct, const py::object& found_struct, int n_threads) {
+  Struct coordinates_in(coordinates_struct), pairs(pairs_struct), samples(samples_struct), found(found_struct);
+  const Coordinates q = coordinates(coordinates_in);
+  const PairTable table = pair_table(pairs, coordinates_in, q);
+  const index_t n = dim(samples.doubles("a"), 0);
+  const Samples x{samples.in("a", {n, q.size()}), samples.in("sq", {n}), in(samples.indices("y"), n, q.n_classes, "y"),
+                  n};
+  Indices reports = found.indices("reports");
+  const Certificates result{found.out("alpha", {n}), found.out("w", {n, q.size()}), found.out("bracket", {n, 2}),
+                            reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"))};
+  py::gil_scoped_release release;
+  certify_rows(q, table, x, result, threads(n_threads));
 }
 
 }  // namespace
 
-void certify_rows(const Coordinates& q, const PairTable& table, const double* a, const double* sq, const index_t* y,
-                  index_t n, double* alpha, double* w, double* bracket, index_t* reports, int n_threads) {
-  std::vector<Buffers> buffers;
-  buffers.reserve(size_t(n_threads));
-  for (int i = 0; i < n_threads; ++i) buffers.emplace_back(q);
-  const index_t size = q.size();
-  parallel_ranges(n, 1, n_threads, [&](int thread, index_t begin, index_t end) {
-    Buffers& own = buffers[size_t(thread)];
-    for (index_t i = begin; i < end; ++i) {
-      const Sample x{a + i * size, sq[i], y[i]};
-      const Certificate c = certify_one(q, table, x, own.log_prob, alpha + i, w + i * size, own.scratch);
-      bracket[2 * i] = c.lower;
-      bracket[2 * i + 1] = c.upper;
-      const index_t report[] = {c.source, c.target, c.rival, c.n_pairs, c.n_duals};
-      std::copy(report, report + 5, reports + 5 * i);
-    }
-  });
-}
+void define_certify(py::module_& m) { m.def("certify", &bind_certify); }
 
 }  // namespace mfakit

@@ -3,7 +3,6 @@
 // factors, m pairs sorted by component.
 #pragma once
 
-#include "mfakit/certify.hpp"
 #include "mfakit/config.hpp"
 #include "mfakit/walk.hpp"
 
@@ -62,11 +61,6 @@ void attack_step(double* X, const double* direction, double step_size, index_t n
 // In factor coordinates: a, w [n, C], alpha, sq [n] in and out; reports [n, 5]: end, n_steps, source, target, rival.
 void factor_walk(const Coordinates& coordinates, const index_t* y, const WalkSettings& settings, index_t n, double* a,
                  double* w, double* alpha, double* sq, index_t* reports, int n_threads);
-
-// In factor coordinates: bracket [n, 2] lower and upper, reports [n, 5]: source, target, rival, n_pairs, n_duals.
-void certify_rows(const Coordinates& coordinates, const PairTable& table, const double* a, const double* sq,
-                  const index_t* y, index_t n, double* alpha, double* w, double* bracket, index_t* reports,
-                  int n_threads);
 
 template <class Real>
 void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weights, const double* latents,

@@ -1,66 +1,28 @@
-// mfakit._native: checks shapes, releases the GIL, calls the loops. Arrays are never converted: a wrong dtype or layout
-// is a TypeError, since a silent copy of an output would lose it.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+// mfakit._native: checks shapes, releases the GIL, calls the loops.
 #include <pybind11/stl.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
-#include <stdexcept>
-#include <string>
 #include <utility>
 
+#include "arrays.hpp"
+#include "certificates.hpp"
 #include "guard.hpp"
 #include "kernels.hpp"
 #include "parallel.hpp"
 
 namespace py = pybind11;
+using mfakit::Array;
+using mfakit::Bytes;
+using mfakit::dim;
+using mfakit::Doubles;
+using mfakit::in;
 using mfakit::index_t;
+using mfakit::Indices;
+using mfakit::out;
+using mfakit::threads;
 
 namespace {
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-using Doubles = Array<double>;
-using Bytes = Array<std::uint8_t>;
-using Indices = Array<std::int64_t>;
-static_assert(sizeof(std::int64_t) == sizeof(index_t));
-
-template <class T>
-void check(const Array<T>& a, std::initializer_list<index_t> shape, const char* name) {
-  bool same = a.ndim() == py::ssize_t(shape.size());
-  py::ssize_t axis = 0;
-  for (index_t s : shape) same = same && a.shape(axis++) == s;
-  if (same) return;
-  std::string text = std::string(name) + " must have shape [";
-  for (index_t s : shape) text += std::to_string(s) + " ";
-  throw std::invalid_argument(text + "]");
-}
-
-template <class T>
-const T* in(const Array<T>& a, std::initializer_list<index_t> shape, const char* name) {
-  check(a, shape, name);
-  return a.data();
-}
-const index_t* in(const Indices& a, index_t m, index_t limit, const char* name) {
-  check(a, {m}, name);
-  const auto* values = reinterpret_cast<const index_t*>(a.data());
-  for (index_t p = 0; p < m; ++p) {
-    if (values[p] < 0 || values[p] >= limit) throw std::invalid_argument(std::string(name) + " is out of range");
-  }
-  return values;
-}
-template <class T>
-T* out(Array<T>& a, std::initializer_list<index_t> shape, const char* name) {
-  check(a, shape, name);
-  return a.mutable_data();  // raises for a read-only array
-}
-template <class T>
-index_t dim(const Array<T>& a, int axis) {
-  if (a.ndim() <= axis) throw std::invalid_argument("an array has too few dimensions");
-  return a.shape(axis);
-}
 
 mfakit::MixtureView mixture(const Doubles& means, const Doubles& whitened, const Doubles& noise) {
   const index_t k = dim(whitened, 0), l = dim(whitened, 1), d = dim(whitened, 2);
@@ -72,8 +34,6 @@ mfakit::Pairs pairs(const Indices& rows, const Indices& components, index_t n, i
   const index_t m = dim(rows, 0);
   return {in(rows, m, n, "rows"), in(components, m, k, "components"), m};
 }
-
-int threads(int n) { return n < 1 ? 1 : n; }
 
 template <class Real>
 void center_rows(const Array<Real>& X, const Doubles& center, Array<Real>& result, Doubles& sq_norms, int n_threads) {
@@ -176,30 +136,11 @@ void attack_step(Doubles& X, const Doubles& direction, double step_size, int n_t
   mfakit::attack_step(x, g, step_size, n, d, threads(n_threads));
 }
 
-mfakit::Coordinates coordinates(const Doubles& gram, const Doubles& variance, const Doubles& gain,
-                                const Doubles& spread, const Doubles& log_const, const Indices& first) {
-  const index_t k = dim(gain, 0), l = dim(gain, 1), size = k * (l + 1), n_classes = dim(first, 0) - 1;
-  const index_t* edges = in(first, n_classes + 1, k + 1, "first");
-  for (index_t c = 0; c < n_classes; ++c) {
-    if (edges[c] >= edges[c + 1]) throw std::invalid_argument("a class has no components");
-  }
-  if (n_classes < 2 || edges[0] != 0 || edges[n_classes] != k) throw std::invalid_argument("first is not 0 .. K");
-  return {in(gram, {size, size}, "gram"),
-          in(variance, {k}, "variance"),
-          gain.data(),
-          in(spread, {k, l}, "spread"),
-          in(log_const, {k}, "log_const"),
-          edges,
-          k,
-          l,
-          n_classes};
-}
-
 void factor_walk(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
                  const Doubles& log_const, const Indices& first, const Indices& y, double step_size,
                  std::int64_t max_steps, bool frozen, int bisections, Doubles& a, Doubles& w, Doubles& alpha,
                  Doubles& sq, Indices& reports, int n_threads) {
-  const auto q = coordinates(gram, variance, gain, spread, log_const, first);
+  const auto q = mfakit::coordinates(gram, variance, gain, spread, log_const, first);
   const index_t n = dim(a, 0);
   const index_t* labels = in(y, n, q.n_classes, "y");
   double *pa = out(a, {n, q.size()}, "a"), *pw = out(w, {n, q.size()}, "w");
@@ -208,37 +149,6 @@ void factor_walk(const Doubles& gram, const Doubles& variance, const Doubles& ga
   py::gil_scoped_release release;
   mfakit::factor_walk(q, labels, {step_size, max_steps, frozen, bisections}, n, pa, pw, palpha, psq, preports,
                       threads(n_threads));
-}
-
-void certify(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
-             const Doubles& log_const, const Indices& first, const Indices& pair_index, const Indices& pair_rank,
-             const Doubles& pair_values, const Doubles& pair_vectors, double pair_units, const Doubles& tilt,
-             const Doubles& size, std::int64_t n_features, const Indices& y, const Doubles& a, const Doubles& sq,
-             Doubles& alpha, Doubles& w, Doubles& bracket, Indices& reports, int n_threads) {
-  const auto q = coordinates(gram, variance, gain, spread, log_const, first);
-  const index_t n = dim(a, 0), pairs = dim(pair_rank, 0), width = 2 * q.l;
-  check(pair_index, {q.n_components, q.n_components}, "pair_index");
-  const auto* index = reinterpret_cast<const index_t*>(pair_index.data());
-  for (index_t c = 0, i = 0; i < q.n_components; ++i) {
-    while (i >= q.first[c + 1]) ++c;
-    for (index_t j = 0; j < q.n_components; ++j) {
-      const bool same = j >= q.first[c] && j < q.first[c + 1];
-      const index_t at = index[i * q.n_components + j];
-      if (!same && (at < 0 || at >= pairs)) throw std::invalid_argument("pair_index is out of range");
-    }
-  }
-  const mfakit::PairTable table{index,
-                                in(pair_rank, pairs, width + 1, "pair_rank"),
-                                in(pair_values, {pairs, width}, "pair_values"),
-                                in(pair_vectors, {pairs, width, width}, "pair_vectors"),
-                                n_features,
-                                {pair_units, in(tilt, {q.n_components}, "tilt"), in(size, {q.n_components}, "size")}};
-  const index_t* labels = in(y, n, q.n_classes, "y");
-  const double *pa = in(a, {n, q.size()}, "a"), *psq = in(sq, {n}, "sq");
-  double *palpha = out(alpha, {n}, "alpha"), *pw = out(w, {n, q.size()}, "w"), *pb = out(bracket, {n, 2}, "bracket");
-  auto* pr = reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"));
-  py::gil_scoped_release release;
-  mfakit::certify_rows(q, table, pa, psq, labels, n, palpha, pw, pb, pr, threads(n_threads));
 }
 
 template <class Real>
@@ -279,6 +189,7 @@ PYBIND11_MODULE(_native, m) {
   m.attr("compiler") = __VERSION__;
   m.def("openmp_threads", &mfakit::default_openmp_threads);
   mfakit::define_guard(m);
+  mfakit::define_certify(m);
   define(m, "center_rows", &center_rows<float>);
   define(m, "center_rows", &center_rows<double>);
   define(m, "mixture_epilogue", &mixture_epilogue<float>);
@@ -294,7 +205,6 @@ PYBIND11_MODULE(_native, m) {
   define(m, "pair_distances", &pair_distances);
   define(m, "attack_step", &attack_step);
   define(m, "factor_walk", &factor_walk);
-  define(m, "certify", &certify);
   define(m, "accumulate_statistics", &accumulate_statistics<float>);
   define(m, "accumulate_statistics", &accumulate_statistics<double>);
 }

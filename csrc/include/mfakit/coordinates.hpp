@@ -52,6 +52,17 @@ struct Decision {
   index_t* best;     // [n_classes]
 };
 
+// Buffers come from an arena, which has doubles(n) and indices(n): a size and the name of what it is for are stated
+// once.
+template <class Arena>
+MFAKIT_HD Decision make_decision(Arena& arena, const Coordinates& q) {
+  Decision decision{};
+  decision.log_prob = arena.doubles(q.n_components);
+  decision.total = arena.doubles(q.n_classes);
+  decision.best = arena.indices(q.n_classes);
+  return decision;
+}
+
 template <class Team>
 MFAKIT_HD void decide(const Team& team, const Coordinates& q, const double* a /*[C]*/, double sq, const Decision& out) {
   double* const log_prob = out.log_prob;
@@ -82,7 +93,7 @@ MFAKIT_HD index_t decided_class(const Decision& decision, index_t n_classes) {
   return best;
 }
 
-// The class other than `c` whose most likely component is the likeliest.
+// The class other than `c` whose most likely component is the most likely of all.
 MFAKIT_HD index_t rival_class(const Decision& decision, index_t n_classes, index_t c) {
   index_t rival = c == 0 ? 1 : 0;
   for (index_t o = rival + 1; o < n_classes; ++o) {
@@ -98,6 +109,14 @@ struct Combination {
   double* coefficient;  // [count]
   index_t count;
 };
+
+template <class Arena>
+MFAKIT_HD Combination make_combination(Arena& arena, index_t most) {
+  Combination g{};
+  g.index = arena.indices(most);
+  g.coefficient = arena.doubles(most);
+  return g;
+}
 
 // out += scale * grad log p_j; out.count must be a plain number of each member of the team, its arrays shared.
 template <class Team>
@@ -147,6 +166,14 @@ struct Point {
   double* w;  // [C]
   double alpha, sq;
 };
+
+template <class Arena>
+MFAKIT_HD Point make_point(Arena& arena, const Coordinates& q) {
+  Point p{};
+  p.a = arena.doubles(q.size());
+  p.w = arena.doubles(q.size());
+  return p;
+}
 
 // v += tau g, where |g|^2 = norm2 and v . g = along.
 template <class Team>

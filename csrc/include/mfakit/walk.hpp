@@ -28,12 +28,21 @@ MFAKIT_HD void write_report(const WalkReport& report, index_t* out /*[5]*/) {
   out[4] = report.rival;
 }
 
-// Buffers of one walk: decision, combination (2 l + 2 entries) and the point one step before.
 struct WalkScratch {
   Decision decision;
-  Combination g;
-  Point before;
+  Combination g;  // 2 l + 2 entries; its coefficients also have room for a point's C inner products
+  Point before;   // one step earlier
 };
+
+template <class Arena>
+MFAKIT_HD WalkScratch make_walk_scratch(Arena& arena, const Coordinates& q) {
+  WalkScratch s{};
+  s.decision = make_decision(arena, q);
+  s.g.index = arena.indices(2 * q.l + 2);
+  s.g.coefficient = arena.doubles(q.size());
+  s.before = make_point(arena, q);
+  return s;
+}
 
 template <class Team>
 MFAKIT_HD void copy_point(const Team& team, const Coordinates& q, const Point& from, Point& to) {
@@ -45,13 +54,13 @@ MFAKIT_HD void copy_point(const Team& team, const Coordinates& q, const Point& f
   to.sq = from.sq;
 }
 
-// Halve the step from s.before to p: s.before stays right, p stays wrong.
+// Bisect the step from s.before to p: s.before stays decided for y, p for another class.
 template <class Team>
 MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, int times, double tau, double norm2,
                       double along, Point& p, WalkScratch& s) {
   const double start = s.before.sq;
   double low = 0.0, high = 1.0;  // shares of the step
-  // The point between is made in the buffer of g, which is no longer needed.
+  // The point in between is written to the coefficients of g, which are no longer needed.
   for (int i = 0; i < times; ++i) {
     const double share = 0.5 * (low + high);
     const double sq = not_negative(start + 2.0 * share * tau * along + share * share * tau * tau * norm2);
@@ -70,8 +79,8 @@ MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, int tim
   team.sync();
 }
 
-// Walk from p (alpha = 1, w = 0) until the decision is no longer y. s.g.coefficient must hold C values. The arrays are
-// the team's, the numbers each member's own.
+// Walk from p (alpha = 1, w = 0) until the decision is no longer y. The arrays are shared by the team, the numbers are
+// each member's own.
 template <class Team>
 MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
                           WalkScratch& s) {

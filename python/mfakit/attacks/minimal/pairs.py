@@ -31,7 +31,8 @@ CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """Eigenvalues and eigenvectors of H - κI of all pairs s < t of different classes; P pairs, K components.
+    """Eigenvalues and eigenvectors of H - κI of all pairs s < t of different classes; P pairs, K components. What
+    :func:`mfakit.backends.certify.certify` reads are the first four and `units`.
 
     Attributes
     ----------
@@ -93,11 +94,6 @@ class PairTable:
     def units(self) -> float:
         """Relative rounding of what the table says, in the metric of the noise."""
         return ROUNDING * max(1.0, CLEAR / self.shortest) + 2.0 * self.lost
-
-    @property
-    def kernel_arguments(self) -> tuple[Any, ...]:
-        """index, rank, values, vectors, units."""
-        return self.index, self.rank, self.values, self.vectors, self.units
 
 
 def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array, float]:
