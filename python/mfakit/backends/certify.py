@@ -64,7 +64,7 @@ class Certificates(NamedTuple):
 def certify(
     coordinates: FactorCoordinates, pairs: PairTable, samples: Samples, found: Certificates, n_threads: int = 1
 ) -> None:
-    """Fill `found` for each sample x of class S = y with
+    """Bracket the smallest perturbation of each sample x of class S = y.
 
         lower ≤ min {‖δ‖ : log p_T(x + δ) ≥ log p_S(x + δ) for a class T other than S} ≤ upper = ‖δ*‖,
 

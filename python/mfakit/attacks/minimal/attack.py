@@ -9,26 +9,25 @@ component j.
    lower bound (csrc/include/mfakit/secular.hpp).
 2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|,
    and, within a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the
-   radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never
-   looked at again. Where c_t is loose, the general path cuts the range of log p_t/p_j in pieces and bounds log p_T on
+   radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are not
+   examined again. Where c_t is loose, the general path cuts the range of log p_t/p_j in pieces and bounds log p_T on
    each by a quadratic (:mod:`mfakit.attacks.minimal.majorant`); the least of their bounds holds.
 3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
    a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
    variables (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
-4. *Rounding.* What rounding may do to the log-densities, anywhere, is added to the quadrics
-   (:mod:`mfakit.attacks.rounding`), and 1e-10 is taken off every result.
+4. *Rounding.* A bound on the rounding of the log-densities at any δ is added to the quadrics
+   (:mod:`mfakit.attacks.rounding`), and every bound is reduced by 1e-10 of itself.
 
 The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
 point that is returned is verified to flip the decision in float64, and its norm is `upper`. Where the bracket stays
-open by more than 2e-4 the gradient attack is tried from x in several step sizes, and what is nearer, or the point
-itself where the way to it is not perpendicular to the boundary, is moved down along the boundary
+open by more than 2e-4 the gradient attack is run from x in several step sizes. The nearer point that it finds, or the
+point itself if δ is not perpendicular to the boundary, is moved closer along the boundary
 (:mod:`mfakit.attacks.minimal.shorten`).
 
-Nothing here asks for isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
+None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
 (:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.
-Theorem 2 is the limit σ → 0 of these radii, where there is no density: that is what
-:func:`mfakit.subspace_distances` is for.
+Theorem 2 is the limit σ → 0 of these radii, where there is no density; :func:`mfakit.subspace_distances` computes it.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ PATHS = ("auto", "factor", "general")
 BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
 # Multiplications of a block's product, which bound how long Ctrl-C waits.
 PRODUCT_STEPS = 2**32
-# Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
+# Measured: bounds are as tight as at 1 up to 1e±75, and looser from 1e±78.
 LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
 
@@ -128,7 +127,7 @@ def minimal_perturbation(
     refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
     opts = Options(**options)
-    clf = clf.to("cpu")  # wherever it was put, the proof is computed on the host
+    clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
     if rows.device is not None:
@@ -178,7 +177,7 @@ def _factor_rows(clf: BayesClassifier) -> int:
 
 
 def _check_scales(clf: BayesClassifier) -> None:
-    """The proof multiplies squares of lengths; beyond these scales they leave float64's range silently."""
+    """The proof multiplies squares of lengths, which leave float64's range silently beyond these scales."""
     for mixture in clf.mixtures:
         means, loadings, noise = (a[mixture.live] for a in (mixture.means, mixture.loadings, mixture.noise_variance))
         spread = max(float(np.abs(means - mixture.factors.center).max()), float(np.abs(loadings).max(initial=0.0)))

@@ -18,7 +18,7 @@ from .search import Bracket, Point, Search
 
 __all__ = ["NOT_CERTIFIED", "Bracket", "GeneralSearch", "certify", "warn_not_certified"]
 
-# The reason of a sample of which nothing was proved because numbers left float64's range, or an algorithm failed.
+# The reason given for a sample without a proof, because numbers left float64's range or an algorithm failed.
 NOT_CERTIFIED = "not certified"
 _logger = logging.getLogger("mfakit")
 
@@ -31,8 +31,8 @@ def warn_not_certified(sample: int, failure: str) -> None:
 
 
 def certify(components: Components, x: Array, y: int) -> Bracket:
-    """The bracket of one sample x [d] that is rightly decided for class y; what fails numerically is in its
-    `failure`, with the point that was known by then.
+    """The bracket of one sample x [d] that is rightly decided for class y. Where a computation fails, its `failure`
+    says how, and its `point` is the nearest one that was known by then.
     """
     best = Bracket()
     try:

@@ -20,10 +20,10 @@ __all__ = ["PairTable", "why_not_pairs"]
 
 Array = NDArray[Any]
 
-# Squared length below which a direction of span{U_s, U_t} counts as shared and is dropped: below it the Gram matrix
-# does not say accurately where it points. One of the length below multiplies roundings by CLEAR / length.
+# A direction of span{U_s, U_t} of a squared length below SHARED counts as shared and is dropped, because the Gram
+# matrix does not say accurately where it points. A squared length below CLEAR multiplies roundings by CLEAR / length².
 SHARED, CLEAR = 1e-4, 1 / 16
-# Of a dropped direction that is shared exactly, no more than this is left; what is left is added to the roundings.
+# A dropped direction that is shared exactly leaves at most this length, which is added to the roundings.
 EXACT = 1e-12
 # Pairs at a time: their eigenproblems take a tenth of a second, and Ctrl-C is answered in between.
 CHUNK = 1024
@@ -45,8 +45,8 @@ class PairTable:
     vectors : [P, 2l, 2l]
         Eigenvectors as rows of coefficients of [U_s; U_t]; orthonormal as vectors of d features.
     lost : float
-        The length of what the rows of a pair have in dropped directions, at most: up to EXACT where those are shared
-        exactly; above, the table does not describe the classifier.
+        A bound on the length of the parts of a pair's rows along dropped directions: at most EXACT where those are
+        shared exactly; above it the table does not describe the classifier.
     shortest : float
         The least squared length of a direction that is not dropped.
     """
@@ -92,7 +92,7 @@ class PairTable:
 
     @property
     def units(self) -> float:
-        """Relative rounding of what the table says, in the metric of the noise."""
+        """Relative rounding of the table's entries, in the metric of the noise."""
         return ROUNDING * max(1.0, CLEAR / self.shortest) + 2.0 * self.lost
 
 
