@@ -34,12 +34,15 @@ def test_what_is_found_is_a_bracket_and_the_point_at_its_end() -> None:
     certify(**given)
     q, samples, found = given["coordinates"], given["samples"], given["found"]
     lower, upper = found.bracket.T
-    assert (lower > 0.0).all() and (lower <= upper).all() and (upper < np.inf).all()
+    assert (lower > 0.0).all()
+    assert (lower <= upper).all()
+    assert (upper < np.inf).all()
     # ‖α v + w · columns‖² by inner products
     squared = found.alpha**2 * samples.sq + 2.0 * found.alpha * (found.w * samples.a).sum(axis=1)
     squared += np.einsum("nc,cd,nd->n", found.w, q.gram, found.w)
     np.testing.assert_allclose(np.sqrt(squared), upper, rtol=1e-6)
-    assert (found.reports[:, 2] == 1 - samples.y).all() and (found.reports[:, 3:] > 0).all()
+    assert (found.reports[:, 2] == 1 - samples.y).all()
+    assert (found.reports[:, 3:] > 0).all()
 
 
 def with_field(struct: Any, field: str, value: Any) -> Any:
