@@ -1,9 +1,10 @@
-// Steps of the gradient attack and distances between subspaces.
-#include <vector>
+// Steps of the gradient attack in d dimensions, and whole walks in factor coordinates, a sample at a time.
+#include "mfakit/attack.hpp"
+
+#include <memory>
 
 #include "kernels.hpp"
-#include "mfakit/attack.hpp"
-#include "mfakit/subspace.hpp"
+#include "mfakit/walk.hpp"
 #include "parallel.hpp"
 
 namespace mfakit {
@@ -14,6 +15,11 @@ MFAKIT_CLONES void step_range(double* X, const double* direction, double step_si
   for (index_t i = begin; i < end; ++i) step_along(X + i * d, direction + i * d, d, step_size);
 }
 
+MFAKIT_CLONES WalkReport walk_one(const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
+                                  WalkScratch& scratch) {
+  return walk(Serial(), q, y, settings, p, scratch);
+}
+
 }  // namespace
 
 void attack_step(double* X, const double* direction, double step_size, index_t n, index_t d, int n_threads) {
@@ -21,21 +27,20 @@ void attack_step(double* X, const double* direction, double step_size, index_t n
                   [=](int, index_t begin, index_t end) { step_range(X, direction, step_size, begin, end, d); });
 }
 
-void pair_distances(const double* products, const double* shift0, const double* norm0, const double* shift1,
-                    const double* norm1, index_t k0, index_t l0, index_t k1, index_t l1, double* sq_distances,
-                    unsigned char* suspect, int n_threads) {
-  const index_t ld = k1 * (l1 + 1);
-  const size_t size = size_t(2 * l1 * l1 + l0 + 2 * l1 + 1);
-  std::vector<double> scratch(size_t(n_threads) * size);
-  double* const work_of_thread = scratch.data();
-  parallel_ranges(k0, 1, n_threads, [&](int thread, index_t begin, index_t end) {
-    double* work = work_of_thread + size_t(thread) * size;
+void factor_walk(const Coordinates& q, const index_t* y, const WalkSettings& settings, const Points& points,
+                 index_t* reports, int n_threads) {
+  const index_t size = q.size(), per_thread = WalkScratch().lay_out(q, nullptr);
+  // Not initialised: it holds numbers of both kinds.
+  const std::unique_ptr<double[]> memory(new double[size_t(n_threads) * size_t(per_thread)]);
+  parallel_ranges(points.n, 4, n_threads, [&](int thread, index_t begin, index_t end) {
+    WalkScratch scratch;
+    scratch.lay_out(q, memory.get() + thread * per_thread);
     for (index_t i = begin; i < end; ++i) {
-      for (index_t j = 0; j < k1; ++j) {
-        const double* C = products + i * (l0 + 1) * ld + j * (l1 + 1);
-        sq_distances[i * k1 + j] = sq_distance_of_pair(C, ld, l0, l1, shift0 + i * l0, norm0[i], shift1 + j * l1,
-                                                       norm1[j], work, suspect + i * k1 + j);
-      }
+      Point p{points.a + i * size, points.w + i * size, 1.0, points.sq[i]};
+      const WalkReport report = walk_one(q, y[i], settings, p, scratch);
+      points.alpha[i] = p.alpha;
+      points.sq[i] = p.sq;
+      write_report(report, reports + 5 * i);
     }
   });
 }

@@ -1,16 +1,14 @@
-// Certified brackets, a sample at a time; what the operation computes is said in python/mfakit/backends/certify.py.
+// Certified brackets, a sample at a time, and their binding; python/mfakit/backends/certify.py says what they are and
+// what the structs contain.
 #include "mfakit/certify.hpp"
 
 #include <algorithm>
-#include <cstdint>
+#include <memory>
 #include <vector>
 
-#include "arena.hpp"
-#include "arrays.hpp"
-#include "certificates.hpp"
+#include "kernels.hpp"
+#include "operands.hpp"
 #include "parallel.hpp"
-
-namespace py = pybind11;
 
 namespace mfakit {
 namespace {
@@ -29,22 +27,22 @@ struct Certificates {
   index_t* reports;  // [n, 5] source, target, rival, n_pairs, n_duals
 };
 
-MFAKIT_CLONES Certificate certify_one(const Coordinates& q, const PairTable& table, const Sample& x,
+MFAKIT_CLONES Certificate certify_one(const Coordinates& q, const PairQuadrics& pairs, const Sample& x,
                                       NearestFlip& nearest, CertifyScratch& scratch) {
-  return certify(q, table, x, nearest, scratch);
+  return certify(q, pairs, x, nearest, scratch);
 }
 
-void certify_rows(const Coordinates& q, const PairTable& table, const Samples& samples, const Certificates& found,
+void certify_rows(const Coordinates& q, const PairQuadrics& pairs, const Samples& samples, const Certificates& found,
                   int n_threads) {
-  std::vector<Arena> arenas{std::size_t(n_threads)};
-  std::vector<CertifyScratch> scratch;
-  for (Arena& arena : arenas) scratch.push_back(make_certify_scratch(arena, q));
-  const index_t size = q.size();
+  const index_t size = q.size(), per_thread = CertifyScratch().lay_out(q, nullptr);
+  const std::unique_ptr<double[]> memory(new double[size_t(n_threads) * size_t(per_thread)]());
+  std::vector<CertifyScratch> scratch(static_cast<size_t>(n_threads));
+  for (int i = 0; i < n_threads; ++i) scratch[size_t(i)].lay_out(q, memory.get() + i * per_thread);
   parallel_ranges(samples.n, 1, n_threads, [&](int thread, index_t begin, index_t end) {
     for (index_t i = begin; i < end; ++i) {
       const Sample x{samples.a + i * size, samples.sq[i], samples.y[i]};
       NearestFlip nearest{0.0, 0.0, found.w + i * size};
-      const Certificate c = certify_one(q, table, x, nearest, scratch[std::size_t(thread)]);
+      const Certificate c = certify_one(q, pairs, x, nearest, scratch[size_t(thread)]);
       found.alpha[i] = nearest.alpha;
       found.bracket[2 * i] = c.lower;
       found.bracket[2 * i + 1] = c.upper;
@@ -54,50 +52,72 @@ void certify_rows(const Coordinates& q, const PairTable& table, const Samples& s
   });
 }
 
-// Every pair of components of different classes must have a row in the table of `pairs` rows.
-const index_t* pair_index(Struct& table, const Coordinates& q, index_t pairs) {
-  const Indices index = table.indices("index");
-  check(index, {q.n_components, q.n_components}, "index");
-  const auto* rows = reinterpret_cast<const index_t*>(index.data());
-  for (index_t c = 0, i = 0; i < q.n_components; ++i) {
+}  // namespace
+
+namespace python {
+namespace {
+
+// [K, K]: the row of each two components of different classes, among `rows`; what it has within a class is not read.
+const index_t* read_pair_rows(const Indices& rows_of, const Coordinates& q, index_t rows) {
+  const index_t K = q.n_components;
+  check(rows_of, {K, K}, "rows");
+  const auto* values = reinterpret_cast<const index_t*>(rows_of.data());
+  for (index_t c = 0, i = 0; i < K; ++i) {
     while (i >= q.first[c + 1]) ++c;
-    for (index_t j = 0; j < q.n_components; ++j) {
+    for (index_t j = 0; j < K; ++j) {
       const bool same = j >= q.first[c] && j < q.first[c + 1];
-      const index_t row = rows[i * q.n_components + j];
-      if (!same && (row < 0 || row >= pairs)) throw std::invalid_argument("index is out of range");
+      const index_t row = values[i * K + j];
+      if (!same && (row < 0 || row >= rows)) throw std::invalid_argument("rows is out of range");
     }
   }
-  return rows;
+  return values;
 }
 
-PairTable pair_table(Struct& table, Struct& coordinates, const Coordinates& q) {
-  const Indices rank = table.indices("rank");
-  const index_t pairs = dim(rank, 0), width = 2 * q.l, K = q.n_components;
-  return {pair_index(table, q, pairs),
-          in(rank, pairs, width + 1, "rank"),
-          table.in("values", {pairs, width}),
-          table.in("vectors", {pairs, width, width}),
-          dim(coordinates.doubles("columns"), 1),
-          {table.number("units"), coordinates.in("tilt", {K}), coordinates.in("size", {K})}};
+PairQuadrics read_pair_quadrics(const py::tuple& operand, const Coordinates& q) {
+  Fields fields(operand, 8, "pairs");
+  const auto rows_of = fields.array<std::int64_t>("rows"), rank = fields.array<std::int64_t>("rank");
+  const index_t rows = dim(rank, 0), width = 2 * q.l, K = q.n_components;
+  const double* values = in(fields.doubles("values"), {rows, width}, "values");
+  const double* vectors = in(fields.doubles("vectors"), {rows, width, width}, "vectors");
+  const double units = fields.number();
+  const double *tilt = in(fields.doubles("tilt"), {K}, "tilt"), *size = in(fields.doubles("size"), {K}, "size");
+  return {read_pair_rows(rows_of, q, rows),
+          in(rank, rows, width + 1, "rank"),
+          values,
+          vectors,
+          fields.integer(),
+          {units, tilt, size}};
 }
 
-void bind_certify(const py::object& coordinates_struct, const py::object& pairs_struct,
-                  const py::object& samples_struct, const py::object& found_struct, int n_threads) {
-  Struct coordinates_in(coordinates_struct), pairs(pairs_struct), samples(samples_struct), found(found_struct);
-  const Coordinates q = coordinates(coordinates_in);
-  const PairTable table = pair_table(pairs, coordinates_in, q);
-  const index_t n = dim(samples.doubles("a"), 0);
-  const Samples x{samples.in("a", {n, q.size()}), samples.in("sq", {n}), in(samples.indices("y"), n, q.n_classes, "y"),
-                  n};
-  Indices reports = found.indices("reports");
-  const Certificates result{found.out("alpha", {n}), found.out("w", {n, q.size()}), found.out("bracket", {n, 2}),
-                            reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"))};
+Samples read_samples(const py::tuple& operand, const Coordinates& q) {
+  Fields fields(operand, 3, "samples");
+  const auto a = fields.doubles("a"), sq = fields.doubles("sq");
+  const auto y = fields.array<std::int64_t>("y");
+  const index_t n = dim(sq, 0);
+  return {in(a, {n, q.size()}, "a"), in(sq, {n}, "sq"), in(y, n, q.n_classes, "y"), n};
+}
+
+Certificates read_certificates(const py::tuple& operand, const Coordinates& q, index_t n) {
+  Fields fields(operand, 4, "found");
+  auto alpha = fields.doubles("alpha"), w = fields.doubles("w"), bracket = fields.doubles("bracket");
+  auto reports = fields.array<std::int64_t>("reports");
+  return {out(alpha, {n}, "alpha"), out(w, {n, q.size()}, "w"), out(bracket, {n, 2}, "bracket"),
+          reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"))};
+}
+
+void certify(const py::tuple& coordinates, const py::tuple& pairs, const py::tuple& samples, const py::tuple& found,
+             int n_threads) {
+  const Coordinates q = read_coordinates(coordinates);
+  const PairQuadrics quadrics = read_pair_quadrics(pairs, q);
+  const Samples x = read_samples(samples, q);
+  const Certificates result = read_certificates(found, q, x.n);
   py::gil_scoped_release release;
-  certify_rows(q, table, x, result, threads(n_threads));
+  certify_rows(q, quadrics, x, result, threads(n_threads));
 }
 
 }  // namespace
 
-void define_certify(py::module_& m) { m.def("certify", &bind_certify); }
+void define_certify(py::module_& m) { m.def("certify", &certify); }
 
+}  // namespace python
 }  // namespace mfakit

@@ -43,23 +43,20 @@ void center_rows(const Real* X, const double* center, index_t n, index_t d, Real
 }
 
 template <class Real>
-void mixture_epilogue(const Real* products, const Real* quad, const double* sq_norms, const double* inv_noise,
-                      const double* shift, const double* mean_norm, const double* log_norm, double slack, index_t n,
-                      index_t k, index_t l, double* log_prob, unsigned char* keep, int n_threads) {
-  parallel_ranges(n, row_grain(k * (l + 1)), n_threads, [=](int, index_t begin, index_t end) {
+void mixture_epilogue(const Coarse<Real>& coarse, const Mixture& mixture, double* log_prob, unsigned char* keep,
+                      int n_threads) {
+  const index_t k = mixture.k;
+  parallel_ranges(coarse.n, row_grain(coarse.stride), n_threads, [=](int, index_t begin, index_t end) {
     for (index_t i = begin; i < end; ++i) {
-      const Real* y = products + i * k * (l + 1);
       double* lp = log_prob + i * k;
-      const auto quad_at = [=](index_t j) { return quad ? double(quad[i * k + j]) : sq_norms[i] * inv_noise[j]; };
       double best = -infinity_();
       for (index_t j = 0; j < k; ++j) {
-        const double q = quad_at(j);
-        lp[j] = component_log_prob(y + j * (l + 1), shift + j * l, l, q, mean_norm[j], log_norm[j]);
-        const double sure = lp[j] - slack * (q + mean_norm[j]);
+        lp[j] = component_log_prob(coarse, mixture, i, j);
+        const double sure = lp[j] - coarse_error(coarse, mixture, i, j);
         if (sure > best) best = sure;
       }
       for (index_t j = 0; j < k; ++j) {
-        keep[i * k + j] = lp[j] + slack * (quad_at(j) + mean_norm[j]) >= best - cutoff_nats;
+        keep[i * k + j] = lp[j] + coarse_error(coarse, mixture, i, j) >= best - cutoff_nats;
       }
     }
   });
@@ -78,27 +75,22 @@ void softmax_rows(const double* log_prob, index_t n, index_t k, double* out, int
 }
 
 template <class Real>
-void point_distances(const Real* products, const double* sq_norms, const double* shift, const double* mean_norm,
-                     double slack, double tolerance, index_t n, index_t k, index_t l, double* sq_distances,
+void point_distances(const Coarse<Real>& coarse, const Mixture& mixture, double tolerance, double* sq_distances,
                      unsigned char* keep, int n_threads) {
-  parallel_ranges(n, row_grain(k * (l + 1)), n_threads, [=](int, index_t begin, index_t end) {
+  const index_t k = mixture.k;
+  parallel_ranges(coarse.n, row_grain(coarse.stride), n_threads, [=](int, index_t begin, index_t end) {
     for (index_t i = begin; i < end; ++i) {
       for (index_t j = 0; j < k; ++j) {
-        const index_t ij = i * k + j;
-        const double size = sq_norms[i] + mean_norm[j];
-        sq_distances[ij] = sq_distance_to_subspace(products + ij * (l + 1), shift + j * l, l, size);
-        keep[ij] = slack * size > tolerance * sq_distances[ij];
+        sq_distances[i * k + j] = point_distance(coarse, mixture, tolerance, i, j, keep + i * k + j);
       }
     }
   });
 }
 
-#define MFAKIT_INSTANTIATE(Real)                                                                                       \
-  template void center_rows(const Real*, const double*, index_t, index_t, Real*, double*, int);                        \
-  template void mixture_epilogue(const Real*, const Real*, const double*, const double*, const double*, const double*, \
-                                 const double*, double, index_t, index_t, index_t, double*, unsigned char*, int);      \
-  template void point_distances(const Real*, const double*, const double*, const double*, double, double, index_t,     \
-                                index_t, index_t, double*, unsigned char*, int);
+#define MFAKIT_INSTANTIATE(Real)                                                                     \
+  template void center_rows(const Real*, const double*, index_t, index_t, Real*, double*, int);      \
+  template void mixture_epilogue(const Coarse<Real>&, const Mixture&, double*, unsigned char*, int); \
+  template void point_distances(const Coarse<Real>&, const Mixture&, double, double*, unsigned char*, int);
 MFAKIT_INSTANTIATE(float)
 MFAKIT_INSTANTIATE(double)
 

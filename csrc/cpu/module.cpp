@@ -1,39 +1,13 @@
-// mfakit._native: checks shapes, releases the GIL, calls the loops.
-#include <pybind11/stl.h>
-
-#include <cstdint>
-#include <optional>
+// mfakit._native: reads what it is given (operands.hpp), releases the GIL, calls the loops.
 #include <utility>
 
-#include "arrays.hpp"
-#include "certificates.hpp"
 #include "guard.hpp"
 #include "kernels.hpp"
+#include "operands.hpp"
 #include "parallel.hpp"
 
-namespace py = pybind11;
-using mfakit::Array;
-using mfakit::Bytes;
-using mfakit::dim;
-using mfakit::Doubles;
-using mfakit::in;
-using mfakit::index_t;
-using mfakit::Indices;
-using mfakit::out;
-using mfakit::threads;
-
+namespace mfakit::python {
 namespace {
-
-mfakit::MixtureView mixture(const Doubles& means, const Doubles& whitened, const Doubles& noise) {
-  const index_t k = dim(whitened, 0), l = dim(whitened, 1), d = dim(whitened, 2);
-  const bool diagonal = dim(noise, 1) != 1 || d == 1;
-  return {in(means, {k, d}, "means"), whitened.data(), in(noise, {k, diagonal ? d : 1}, "noise"), k, l, d, diagonal};
-}
-
-mfakit::Pairs pairs(const Indices& rows, const Indices& components, index_t n, index_t k) {
-  const index_t m = dim(rows, 0);
-  return {in(rows, m, n, "rows"), in(components, m, k, "components"), m};
-}
 
 template <class Real>
 void center_rows(const Array<Real>& X, const Doubles& center, Array<Real>& result, Doubles& sq_norms, int n_threads) {
@@ -46,32 +20,27 @@ void center_rows(const Array<Real>& X, const Doubles& center, Array<Real>& resul
   mfakit::center_rows(x, c, n, d, o, norms, threads(n_threads));
 }
 
-template <class Real>
-void mixture_epilogue(const Array<Real>& products, const std::optional<Array<Real>>& quad, const Doubles& sq_norms,
-                      const Doubles& inv_noise, const Doubles& shift, const Doubles& mean_norm, const Doubles& log_norm,
-                      double slack, Doubles& log_prob, Bytes& keep, int n_threads) {
-  const index_t n = dim(products, 0), k = dim(shift, 0), l = dim(shift, 1);
-  const Real* y = in(products, {n, k * (l + 1)}, "products");
-  const Real* q = quad ? in(*quad, {n, k}, "quad") : nullptr;
-  const double *norms = in(sq_norms, {n}, "sq_norms"), *inv = in(inv_noise, {k}, "inv_noise");
-  const double *means = in(mean_norm, {k}, "mean_norm"), *logs = in(log_norm, {k}, "log_norm"), *s = shift.data();
-  double* lp = out(log_prob, {n, k}, "log_prob");
-  std::uint8_t* kept = out(keep, {n, k}, "keep");
-  py::gil_scoped_release release;
-  mfakit::mixture_epilogue(y, q, norms, inv, s, means, logs, slack, n, k, l, lp, kept, threads(n_threads));
+void mixture_epilogue(const py::tuple& coarse, const py::tuple& mixture, Doubles& log_prob, Bytes& keep,
+                      int n_threads) {
+  const Mixture mix = read_mixture(mixture);
+  with_real(coarse, [&](auto real) {
+    const auto block = read_coarse<decltype(real)>(coarse, mix);
+    double* lp = out(log_prob, {block.n, mix.k}, "log_prob");
+    std::uint8_t* kept = out(keep, {block.n, mix.k}, "keep");
+    py::gil_scoped_release release;
+    mfakit::mixture_epilogue(block, mix, lp, kept, threads(n_threads));
+  });
 }
 
 template <class Real>
-void refine(const Array<Real>& X, const Indices& rows, const Indices& components, const Doubles& means,
-            const Doubles& whitened, const Doubles& latent_map, const Doubles& noise, const Doubles& log_norm,
-            Doubles& log_prob, Doubles& whitened_latent, int n_threads) {
-  const auto mix = mixture(means, whitened, noise);
-  const auto list = pairs(rows, components, dim(X, 0), mix.k);
+void refine(const Array<Real>& X, const py::tuple& pairs, const py::tuple& mixture, Doubles& log_prob,
+            Doubles& whitened_latent, int n_threads) {
+  const Mixture mix = read_mixture(mixture);
+  const Pairs list = read_pairs(pairs, dim(X, 0), mix.k);
   const Real* x = in(X, {dim(X, 0), mix.d}, "X");
-  const double *map = in(latent_map, {mix.k, mix.l, mix.l}, "latent_map"), *logs = in(log_norm, {mix.k}, "log_norm");
   double *lp = out(log_prob, {list.m}, "log_prob"), *y = out(whitened_latent, {list.m, mix.l}, "whitened_latent");
   py::gil_scoped_release release;
-  mfakit::refine(x, list, mix, map, logs, lp, y, threads(n_threads));
+  mfakit::refine(x, list, mix, lp, y, threads(n_threads));
 }
 
 void log_sum_exp(const Doubles& log_prob, Doubles& result, int n_threads) {
@@ -79,7 +48,7 @@ void log_sum_exp(const Doubles& log_prob, Doubles& result, int n_threads) {
   const double* lp = log_prob.data();
   double* o = out(result, {n}, "out");
   py::gil_scoped_release release;
-  mfakit::log_sum_exp_rows(lp, n, k, o, threads(n_threads));
+  log_sum_exp_rows(lp, n, k, o, threads(n_threads));
 }
 
 void softmax(const Doubles& log_prob, Doubles& result, int n_threads) {
@@ -87,45 +56,41 @@ void softmax(const Doubles& log_prob, Doubles& result, int n_threads) {
   const double* lp = log_prob.data();
   double* o = out(result, {n, k}, "out");
   py::gil_scoped_release release;
-  mfakit::softmax_rows(lp, n, k, o, threads(n_threads));
+  softmax_rows(lp, n, k, o, threads(n_threads));
 }
 
 template <class Real>
-void accumulate_gradient(const Array<Real>& X, const Indices& rows, const Indices& components, const Doubles& weights,
-                         const Doubles& whitened_latent, const Doubles& means, const Doubles& whitened,
-                         const Doubles& noise, Array<Real>& result, int n_threads) {
-  const auto mix = mixture(means, whitened, noise);
-  const auto list = pairs(rows, components, dim(X, 0), mix.k);
+void accumulate_gradient(const Array<Real>& X, const py::tuple& pairs, const py::tuple& mixture, Array<Real>& result,
+                         int n_threads) {
+  const Mixture mix = read_mixture(mixture);
+  const WeightedPairs list = read_weighted_pairs(pairs, dim(X, 0), mix.k);
+  if (list.l != mix.l) throw std::invalid_argument("latents must have as many columns as the mixture has factors");
   const Real* x = in(X, {dim(X, 0), mix.d}, "X");
-  const double *w = in(weights, {list.m}, "weights"), *y = in(whitened_latent, {list.m, mix.l}, "whitened_latent");
   Real* o = out(result, {dim(X, 0), mix.d}, "out");
   py::gil_scoped_release release;
-  mfakit::accumulate_gradient(x, list, w, y, mix, o, threads(n_threads));
+  mfakit::accumulate_gradient(x, list, mix, o, threads(n_threads));
 }
 
-template <class Real>
-void point_distances(const Array<Real>& products, const Doubles& sq_norms, const Doubles& shift,
-                     const Doubles& mean_norm, double slack, double tolerance, Doubles& sq_distances, Bytes& keep,
-                     int n_threads) {
-  const index_t n = dim(products, 0), k = dim(shift, 0), l = dim(shift, 1);
-  const Real* y = in(products, {n, k * (l + 1)}, "products");
-  const double *norms = in(sq_norms, {n}, "sq_norms"), *means = in(mean_norm, {k}, "mean_norm"), *s = shift.data();
-  double* sq = out(sq_distances, {n, k}, "sq_distances");
-  std::uint8_t* kept = out(keep, {n, k}, "keep");
-  py::gil_scoped_release release;
-  mfakit::point_distances(y, norms, s, means, slack, tolerance, n, k, l, sq, kept, threads(n_threads));
+void point_distances(const py::tuple& coarse, const py::tuple& mixture, double tolerance, Doubles& sq_distances,
+                     Bytes& keep, int n_threads) {
+  const Mixture mix = read_mixture(mixture);
+  with_real(coarse, [&](auto real) {
+    const auto block = read_coarse<decltype(real)>(coarse, mix);
+    double* sq = out(sq_distances, {block.n, mix.k}, "sq_distances");
+    std::uint8_t* kept = out(keep, {block.n, mix.k}, "keep");
+    py::gil_scoped_release release;
+    mfakit::point_distances(block, mix, tolerance, sq, kept, threads(n_threads));
+  });
 }
 
-void pair_distances(const Doubles& products, const Doubles& shift0, const Doubles& norm0, const Doubles& shift1,
-                    const Doubles& norm1, Doubles& sq_distances, Bytes& suspect, int n_threads) {
-  const index_t k0 = dim(shift0, 0), l0 = dim(shift0, 1), k1 = dim(shift1, 0), l1 = dim(shift1, 1);
-  const double* C = in(products, {k0, l0 + 1, k1, l1 + 1}, "products");
-  const double *n0 = in(norm0, {k0}, "norm0"), *n1 = in(norm1, {k1}, "norm1");
-  const double *s0 = shift0.data(), *s1 = shift1.data();
-  double* sq = out(sq_distances, {k0, k1}, "sq_distances");
-  std::uint8_t* flags = out(suspect, {k0, k1}, "suspect");
+void pair_distances(const Doubles& products, const py::tuple& side0, const py::tuple& side1, Doubles& sq_distances,
+                    Bytes& suspect, int n_threads) {
+  const Subspaces s0 = read_subspaces(side0), s1 = read_subspaces(side1);
+  const double* C = in(products, {s0.k, s0.l + 1, s1.k, s1.l + 1}, "products");
+  double* sq = out(sq_distances, {s0.k, s1.k}, "sq_distances");
+  std::uint8_t* flags = out(suspect, {s0.k, s1.k}, "suspect");
   py::gil_scoped_release release;
-  mfakit::pair_distances(C, s0, n0, s1, n1, k0, l0, k1, l1, sq, flags, threads(n_threads));
+  mfakit::pair_distances(C, s0, s1, sq, flags, threads(n_threads));
 }
 
 void attack_step(Doubles& X, const Doubles& direction, double step_size, int n_threads) {
@@ -136,33 +101,27 @@ void attack_step(Doubles& X, const Doubles& direction, double step_size, int n_t
   mfakit::attack_step(x, g, step_size, n, d, threads(n_threads));
 }
 
-void factor_walk(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
-                 const Doubles& log_const, const Indices& first, const Indices& y, double step_size,
-                 std::int64_t max_steps, bool frozen, int bisections, Doubles& a, Doubles& w, Doubles& alpha,
-                 Doubles& sq, Indices& reports, int n_threads) {
-  const auto q = mfakit::coordinates(gram, variance, gain, spread, log_const, first);
-  const index_t n = dim(a, 0);
-  const index_t* labels = in(y, n, q.n_classes, "y");
-  double *pa = out(a, {n, q.size()}, "a"), *pw = out(w, {n, q.size()}, "w");
-  double *palpha = out(alpha, {n}, "alpha"), *psq = out(sq, {n}, "sq");
-  auto* preports = reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"));
+void factor_walk(const py::tuple& coordinates, const Indices& y, const py::tuple& settings, const py::tuple& points,
+                 Indices& reports, int n_threads) {
+  const Coordinates q = read_coordinates(coordinates);
+  const Points moved = read_points(points, q.size());
+  const index_t* labels = in(y, moved.n, q.n_classes, "y");
+  const WalkSettings how = read_walk_settings(settings);
+  auto* ends = reinterpret_cast<index_t*>(out(reports, {moved.n, 5}, "reports"));
   py::gil_scoped_release release;
-  mfakit::factor_walk(q, labels, {step_size, max_steps, frozen, bisections}, n, pa, pw, palpha, psq, preports,
-                      threads(n_threads));
+  mfakit::factor_walk(q, labels, how, moved, ends, threads(n_threads));
 }
 
 template <class Real>
-void accumulate_statistics(const Array<Real>& X, const Indices& rows, const Indices& components, const Doubles& weights,
-                           const Doubles& latents, const Doubles& means, Doubles& sum_x, Doubles& sum_xz,
-                           Doubles& sum_xx, int n_threads) {
-  const index_t k = dim(means, 0), d = dim(means, 1), l = dim(latents, 1);
-  const auto list = pairs(rows, components, dim(X, 0), k);
-  const Real* x = in(X, {dim(X, 0), d}, "X");
-  const double *w = in(weights, {list.m}, "weights"), *z = in(latents, {list.m, l}, "latents");
-  double *s1 = out(sum_x, {k, d}, "sum_x"), *s2 = out(sum_xz, {k, l, d}, "sum_xz"), *s3 = out(sum_xx, {k, d}, "sum_xx");
-  const mfakit::MixtureView mix{means.data(), nullptr, nullptr, k, l, d, false};
+void accumulate_statistics(const Array<Real>& X, const py::tuple& pairs, const Doubles& means, const py::tuple& sums,
+                           int n_threads) {
+  const Sums totals = read_sums(sums);
+  const WeightedPairs list = read_weighted_pairs(pairs, dim(X, 0), totals.k);
+  if (list.l != totals.l) throw std::invalid_argument("latents must have as many columns as sums.xz has rows");
+  const double* centers = in(means, {totals.k, totals.d}, "means");
+  const Real* x = in(X, {dim(X, 0), totals.d}, "X");
   py::gil_scoped_release release;
-  mfakit::accumulate_statistics(x, list, w, z, mix, s1, s2, s3, threads(n_threads));
+  mfakit::accumulate_statistics(x, list, centers, totals, threads(n_threads));
 }
 
 template <class F, std::size_t... I>
@@ -177,8 +136,10 @@ void define(py::module_& m, const char* name, void (*f)(Args...)) {
 }
 
 }  // namespace
+}  // namespace mfakit::python
 
 PYBIND11_MODULE(_native, m) {
+  using namespace mfakit::python;
   m.doc() = "C++ kernels of mfakit; the operations are described in mfakit.backends.numpy_ops.";
   mfakit::serial_after_fork();
 #ifdef MFAKIT_HAVE_OPENMP
@@ -189,22 +150,20 @@ PYBIND11_MODULE(_native, m) {
   m.attr("compiler") = __VERSION__;
   m.def("openmp_threads", &mfakit::default_openmp_threads);
   mfakit::define_guard(m);
-  mfakit::define_certify(m);
   define(m, "center_rows", &center_rows<float>);
   define(m, "center_rows", &center_rows<double>);
-  define(m, "mixture_epilogue", &mixture_epilogue<float>);
-  define(m, "mixture_epilogue", &mixture_epilogue<double>);
+  define(m, "mixture_epilogue", &mixture_epilogue);
   define(m, "refine", &refine<float>);
   define(m, "refine", &refine<double>);
   define(m, "log_sum_exp", &log_sum_exp);
   define(m, "softmax", &softmax);
   define(m, "accumulate_gradient", &accumulate_gradient<float>);
   define(m, "accumulate_gradient", &accumulate_gradient<double>);
-  define(m, "point_distances", &point_distances<float>);
-  define(m, "point_distances", &point_distances<double>);
+  define(m, "point_distances", &point_distances);
   define(m, "pair_distances", &pair_distances);
   define(m, "attack_step", &attack_step);
   define(m, "factor_walk", &factor_walk);
+  define_certify(m);
   define(m, "accumulate_statistics", &accumulate_statistics<float>);
   define(m, "accumulate_statistics", &accumulate_statistics<double>);
 }

@@ -16,12 +16,12 @@ struct Tile {
   int rows;       // 1 .. tile_rows
 };
 
-std::vector<Tile> tiles_of(const Pairs& pairs) {
+std::vector<Tile> tiles_of(const index_t* components, index_t m) {
   std::vector<Tile> tiles;
-  tiles.reserve(size_t(pairs.m / tile_rows + 1));
-  for (index_t p = 0; p < pairs.m;) {
+  tiles.reserve(size_t(m / tile_rows + 1));
+  for (index_t p = 0; p < m;) {
     int rows = 1;
-    while (rows < tile_rows && p + rows < pairs.m && pairs.components[p + rows] == pairs.components[p]) ++rows;
+    while (rows < tile_rows && p + rows < m && components[p + rows] == components[p]) ++rows;
     tiles.push_back({p, rows});
     p += rows;
   }
@@ -32,8 +32,8 @@ std::vector<Tile> tiles_of(const Pairs& pairs) {
 index_t lane(const Tile& tile, int t) { return tile.first + (t < tile.rows ? t : tile.rows - 1); }
 
 template <class Real>
-void row_pointers(const Real* X, const Pairs& pairs, index_t d, const Tile& tile, const Real** x) {
-  for (int t = 0; t < tile_rows; ++t) x[t] = X + pairs.rows[lane(tile, t)] * d;
+void row_pointers(const Real* X, const index_t* rows, index_t d, const Tile& tile, const Real** x) {
+  for (int t = 0; t < tile_rows; ++t) x[t] = X + rows[lane(tile, t)] * d;
 }
 
 // y [T, l] and maha [T] = |x-mu|^2_{D^-1} - |W (x-mu)|^2 of one tile.
@@ -128,9 +128,9 @@ MFAKIT_CLONES void statistics_tile(const double* const* x, const double* mean, c
 }  // namespace
 
 template <class Real>
-void refine(const Real* X, const Pairs& pairs, const MixtureView& mixture, const double* latent_map,
-            const double* log_norm, double* log_prob, double* whitened_latent, int n_threads) {
-  const std::vector<Tile> tiles = tiles_of(pairs);
+void refine(const Real* X, const Pairs& pairs, const Mixture& mixture, double* log_prob, double* whitened_latent,
+            int n_threads) {
+  const std::vector<Tile> tiles = tiles_of(pairs.components, pairs.m);
   const index_t l = mixture.l, d = mixture.d;
   std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
   double* const y_of_thread = scratch.data();
@@ -141,15 +141,15 @@ void refine(const Real* X, const Pairs& pairs, const MixtureView& mixture, const
     for (index_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[size_t(i)];
       const index_t j = pairs.components[tile.first];
-      row_pointers(X, pairs, d, tile, x);
+      row_pointers(X, pairs.rows, d, tile, x);
       if (mixture.diagonal) {
-        refine_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), latent_map + j * l * l, l, d, y, maha);
+        refine_diagonal(x, mixture.mean(j), mixture.w(j), mixture.variance(j), mixture.z(j), l, d, y, maha);
       } else {
-        refine_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), latent_map + j * l * l, l, d, y, maha);
+        refine_isotropic(x, mixture.mean(j), mixture.w(j), mixture.variance(j), mixture.z(j), l, d, y, maha);
       }
       for (int t = 0; t < tile.rows; ++t) {
         const index_t p = tile.first + t;
-        log_prob[p] = log_norm[j] - 0.5 * maha[t];
+        log_prob[p] = mixture.log_norm[j] - 0.5 * maha[t];
         for (index_t a = 0; a < l; ++a) whitened_latent[p * l + a] = y[t * l + a];
       }
     }
@@ -171,9 +171,8 @@ void each_chunk(index_t first, index_t last, F f) {
 
 // Threads split the features, not the pairs: two pairs may share a row, and no two threads may share a sum.
 template <class Real>
-void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weights, const double* whitened_latent,
-                         const MixtureView& mixture, Real* out, int n_threads) {
-  const std::vector<Tile> tiles = tiles_of(pairs);
+void accumulate_gradient(const Real* X, const WeightedPairs& pairs, const Mixture& mixture, Real* out, int n_threads) {
+  const std::vector<Tile> tiles = tiles_of(pairs.components, pairs.m);
   const index_t l = mixture.l, d = mixture.d;
   std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
   double* const y_of_thread = scratch.data();
@@ -184,12 +183,12 @@ void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weight
     Real* o[tile_rows];
     for (const Tile& tile : tiles) {
       const index_t j = pairs.components[tile.first];
-      row_pointers(X, pairs, d, tile, x);
+      row_pointers(X, pairs.rows, d, tile, x);
       for (int t = 0; t < tile_rows; ++t) {
         const index_t p = lane(tile, t);
         o[t] = out + pairs.rows[p] * d;
-        weight[t] = weights[p];
-        for (index_t a = 0; a < l; ++a) y[t * l + a] = whitened_latent[p * l + a];
+        weight[t] = pairs.weights[p];
+        for (index_t a = 0; a < l; ++a) y[t * l + a] = pairs.latents[p * l + a];
       }
       each_chunk(first, last, [&](index_t column, index_t width) {
         if (mixture.diagonal) {
@@ -205,10 +204,10 @@ void accumulate_gradient(const Real* X, const Pairs& pairs, const double* weight
 }
 
 template <class Real>
-void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weights, const double* latents,
-                           const MixtureView& mixture, double* sum_x, double* sum_xz, double* sum_xx, int n_threads) {
-  const std::vector<Tile> tiles = tiles_of(pairs);
-  const index_t l = mixture.l, d = mixture.d;
+void accumulate_statistics(const Real* X, const WeightedPairs& pairs, const double* means, const Sums& sums,
+                           int n_threads) {
+  const std::vector<Tile> tiles = tiles_of(pairs.components, pairs.m);
+  const index_t l = sums.l, d = sums.d;
   std::vector<double> scratch(size_t(n_threads) * size_t(tile_rows * l + 1));
   double* const z_of_thread = scratch.data();
   parallel_ranges(d, panel_columns(d, n_threads), n_threads, [&](int thread, index_t first, index_t last) {
@@ -217,27 +216,24 @@ void accumulate_statistics(const Real* X, const Pairs& pairs, const double* weig
     const Real* x[tile_rows];
     for (const Tile& tile : tiles) {
       const index_t j = pairs.components[tile.first];
-      row_pointers(X, pairs, d, tile, x);
+      row_pointers(X, pairs.rows, d, tile, x);
       for (int t = 0; t < tile_rows; ++t) {
         const index_t p = lane(tile, t);
-        weight[t] = t < tile.rows ? weights[p] : 0.0;
-        for (index_t a = 0; a < l; ++a) z[t * l + a] = latents[p * l + a];
+        weight[t] = t < tile.rows ? pairs.weights[p] : 0.0;
+        for (index_t a = 0; a < l; ++a) z[t * l + a] = pairs.latents[p * l + a];
       }
       each_chunk(first, last, [&](index_t column, index_t width) {
-        statistics_tile(x, mixture.mean(j), weight, z, l, d, column, width, sum_x + j * d, sum_xz + j * l * d,
-                        sum_xx + j * d);
+        statistics_tile(x, means + j * d, weight, z, l, d, column, width, sums.x + j * d, sums.xz + j * l * d,
+                        sums.xx + j * d);
       });
     }
   });
 }
 
-#define MFAKIT_INSTANTIATE(Real)                                                                                      \
-  template void refine(const Real*, const Pairs&, const MixtureView&, const double*, const double*, double*, double*, \
-                       int);                                                                                          \
-  template void accumulate_gradient(const Real*, const Pairs&, const double*, const double*, const MixtureView&,      \
-                                    Real*, int);                                                                      \
-  template void accumulate_statistics(const Real*, const Pairs&, const double*, const double*, const MixtureView&,    \
-                                      double*, double*, double*, int);
+#define MFAKIT_INSTANTIATE(Real)                                                                    \
+  template void refine(const Real*, const Pairs&, const Mixture&, double*, double*, int);           \
+  template void accumulate_gradient(const Real*, const WeightedPairs&, const Mixture&, Real*, int); \
+  template void accumulate_statistics(const Real*, const WeightedPairs&, const double*, const Sums&, int);
 MFAKIT_INSTANTIATE(float)
 MFAKIT_INSTANTIATE(double)
 

@@ -15,39 +15,6 @@ extern "C" __global__ void attack_step(double* X, const double* direction, doubl
   }
 }
 
-namespace {
-
-// Hands out parts of one buffer of 8-byte values; over no buffer it only counts them.
-struct Arena {
-  double* base;
-  index_t used;
-
-  __device__ double* doubles(index_t n) {
-    double* const here = base ? base + used : nullptr;
-    used += n;
-    return here;
-  }
-  __device__ index_t* indices(index_t n) { return reinterpret_cast<index_t*>(doubles(n)); }
-};
-
-struct WalkMemory {
-  Point p;
-  WalkScratch scratch;
-};
-
-__device__ WalkMemory make_walk_memory(Arena& arena, const Coordinates& q) {
-  const Point p = make_point(arena, q);
-  return {p, make_walk_scratch(arena, q)};
-}
-
-__device__ index_t values_of_walk(const Coordinates& q) {
-  Arena count = {nullptr, 0};
-  make_walk_memory(count, q);
-  return count.used;
-}
-
-}  // namespace
-
 // The walk of sample i by one block, in shared memory or, where that is too small, in the block's part of `global`
 // [blocks, values_of_walk]. In and out: a, w [n, C], alpha, sq [n]; out: reports [n, 5].
 extern "C" __global__ void factor_walk(const double* gram, const double* variance, const double* gain,
@@ -61,19 +28,21 @@ extern "C" __global__ void factor_walk(const double* gram, const double* varianc
   const BlockTeam team = {scratch};
   const Coordinates q = {gram, variance, gain, spread, log_const, first, n_components, l, n_classes};
   const WalkSettings settings = {step_size, max_steps, frozen != 0, int(bisections)};
-  const index_t size = q.size();
-  Arena arena = {global ? global + blockIdx.x * values_of_walk(q) : shared, 0};
-  WalkMemory own = make_walk_memory(arena, q);
-  Point& p = own.p;
+  const index_t size = q.size(), indices = n_classes + 2 * l + 2;
+  double* const mine = global ? global + blockIdx.x * (5 * size + n_components + n_classes + indices) : shared;
+  double* const decision = mine + 5 * size;
+  index_t* const integers = reinterpret_cast<index_t*>(decision + n_components + n_classes);
   for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
-    p.alpha = 1.0;
-    p.sq = sq[i];
+    Point p = {mine, mine + size, 1.0, sq[i]};
+    WalkScratch s = {{decision, decision + n_components, integers},
+                     {0.0, integers + n_classes, mine + 2 * size, 0},
+                     {mine + 3 * size, mine + 4 * size, 1.0, 0.0}};
     team.each(size, [&](index_t c) {
       p.a[c] = a[i * size + c];
       p.w[c] = w[i * size + c];
     });
     team.sync();
-    const WalkReport report = walk(team, q, y[i], settings, p, own.scratch);
+    const WalkReport report = walk(team, q, y[i], settings, p, s);
     team.sync();
     team.each(size, [&](index_t c) {
       a[i * size + c] = p.a[c];

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.attacks.minimal.pairs import PairTable
 from mfakit.backends import why_missing
 from mfakit.backends.certify import Certificates, Samples, certify
+from mfakit.backends.operands import Coordinates
 
 pytestmark = pytest.mark.skipif(why_missing("native") is not None, reason="compiled code")
 
@@ -26,7 +26,8 @@ def operands() -> dict[str, Any]:
     q = FactorCoordinates.of(clf)
     samples = Samples(*q.project(X), y.astype(np.int64))
     found = Certificates.zeros(*samples.a.shape)
-    return {"coordinates": q, "pairs": PairTable.of(q), "samples": samples, "found": found}
+    coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).operand(q)
+    return {"coordinates": coordinates, "pairs": pairs, "samples": samples, "found": found}
 
 
 def test_what_is_found_is_a_bracket_and_the_point_at_its_end() -> None:
@@ -45,10 +46,6 @@ def test_what_is_found_is_a_bracket_and_the_point_at_its_end() -> None:
     assert (found.reports[:, 3:] > 0).all()
 
 
-def with_field(struct: Any, field: str, value: Any) -> Any:
-    return struct._replace(**{field: value}) if isinstance(struct, tuple) else replace(struct, **{field: value})
-
-
 def narrower(array: Any) -> Any:
     return np.ascontiguousarray(array[..., :-1])
 
@@ -60,8 +57,8 @@ def strided(array: Any) -> Any:
 @pytest.mark.parametrize(
     ("struct", "field"),
     [
-        *(("coordinates", name) for name in ("gram", "variance", "spread", "log_const", "tilt", "size")),
-        *(("pairs", name) for name in ("index", "values", "vectors")),
+        *(("coordinates", name) for name in ("gram", "variance", "spread", "log_const")),
+        *(("pairs", name) for name in ("rows", "values", "vectors", "tilt", "size")),
         *(("samples", name) for name in ("a", "sq", "y")),
         *(("found", name) for name in ("alpha", "w", "bracket", "reports")),
     ],
@@ -76,18 +73,18 @@ def test_arrays_of_another_shape_dtype_or_layout_are_refused(struct: str, field:
         (array.tolist(), TypeError),
     ):
         with pytest.raises(error, match=f"^{field} must"):
-            certify(**{**given, struct: with_field(given[struct], field, wrong)})
+            certify(**{**given, struct: given[struct]._replace(**{field: wrong})})
     assert not given["found"].bracket.any()
 
 
 @pytest.mark.parametrize(
-    ("struct", "field", "value"), [("samples", "y", 2), ("pairs", "rank", 5), ("pairs", "index", 99)]
+    ("struct", "field", "value"), [("samples", "y", 2), ("pairs", "rank", 5), ("pairs", "rows", 99)]
 )
 def test_numbers_out_of_range_are_refused(struct: str, field: str, value: int) -> None:
     given = operands()
     array = np.full_like(getattr(given[struct], field), value)
     with pytest.raises(ValueError, match=f"^{field} is out of range"):
-        certify(**{**given, struct: with_field(given[struct], field, array)})
+        certify(**{**given, struct: given[struct]._replace(**{field: array})})
 
 
 def test_read_only_results_are_refused() -> None:

@@ -39,7 +39,6 @@ struct BoundaryScratch {
 constexpr int most_active = 6;  // components of a class that shape its boundary at one point
 
 // `entries`: how many the combination g must have room for, besides what is needed here.
-template <class Arena>
 MFAKIT_HD BoundaryScratch make_boundary_scratch(Arena& arena, const Coordinates& q, index_t entries) {
   entries = entries > 2 * most_active * (q.l + 1) ? entries : 2 * most_active * (q.l + 1);
   BoundaryScratch s{};
@@ -191,7 +190,7 @@ MFAKIT_HD void walk_across(const Coordinates& q, const Sample& x, double least, 
     p.w[i] = 0.0;
   }
   WalkScratch scratch{s.decision, s.g, s.point};
-  const WalkReport report = walk(Serial(), q, x.y, {least / 8.0, 200, false, 30}, p, scratch);
+  const WalkReport report = walk(Serial(), q, x.y, {least / 8.0, 200, 0, 30}, p, scratch);
   if (report.end != WalkEnd::flipped) return;
   Ray& u = s.ray;  // p is kept in its buffers: u = delta = v - v0
   u.alpha = p.alpha - 1.0;

@@ -36,21 +36,21 @@ struct CertifyScratch {
   double* offset;          // [K] c_t
   double* bound;           // [K] lower bound by target
   unsigned char* refined;  // [K] whether the bound of a target is by its dual
-};
 
-template <class Arena>
-MFAKIT_HD CertifyScratch make_certify_scratch(Arena& arena, const Coordinates& q) {
-  CertifyScratch s{};
-  s.boundary = make_boundary_scratch(arena, q, (most_sources + 1) * (q.l + 1));  // primal_of_dual writes these to g
-  s.pair = make_pair_scratch(arena, q);
-  s.problem = make_local_problem(arena, q);
-  s.log_prob = arena.doubles(q.n_components);
-  s.error = arena.doubles(q.n_components);
-  s.offset = arena.doubles(q.n_components);
-  s.bound = arena.doubles(q.n_components);
-  s.refined = arena.bytes(q.n_components);
-  return s;
-}
+  // Lays the buffers out in `memory`, or only counts the values of 8 bytes that they take; returns their number.
+  MFAKIT_HD index_t lay_out(const Coordinates& q, double* memory) {
+    Arena arena{memory, 0};
+    boundary = make_boundary_scratch(arena, q, (most_sources + 1) * (q.l + 1));  // a dual's primal point is put in g
+    pair = make_pair_scratch(arena, q);
+    problem = make_local_problem(arena, q);
+    log_prob = arena.doubles(q.n_components);
+    error = arena.doubles(q.n_components);
+    offset = arena.doubles(q.n_components);
+    bound = arena.doubles(q.n_components);
+    refined = arena.bytes(q.n_components);
+    return arena.used;
+  }
+};
 
 // A bound on min(1, p_j / p_t) over the ball |delta| <= radius, whose log p at x are off by s.error at most.
 MFAKIT_HD double largest_ratio(const Coordinates& q, const CertifyScratch& s, double radius, index_t j, index_t t) {
@@ -81,7 +81,7 @@ MFAKIT_HD void target_offsets(const Coordinates& q, const Sample& x, double radi
 }
 
 // s.bound: the lower bounds of all targets against the most likely source alone.
-MFAKIT_HD void screen(const Coordinates& q, const PairTable& table, const Sample& x, Certificate& best,
+MFAKIT_HD void screen(const Coordinates& q, const PairQuadrics& table, const Sample& x, Certificate& best,
                       CertifyScratch& s) {
   for (index_t c = 0; c < q.n_classes; ++c) {
     for (index_t t = q.first[c]; c != x.y && t < q.first[c + 1]; ++t) {
@@ -125,7 +125,7 @@ MFAKIT_HD index_t missing_source(const Coordinates& q, const Sample& x, double l
 
 // Tighten the bound of target t by more sources than the first one, which starts with lambda; the duals' primal points
 // are tried as flips.
-MFAKIT_HD void refine_target(const Coordinates& q, const PairTable& table, const Sample& x, index_t t,
+MFAKIT_HD void refine_target(const Coordinates& q, const PairQuadrics& table, const Sample& x, index_t t,
                              double first_lambda, Certificate& best, NearestFlip& nearest, CertifyScratch& s) {
   LocalProblem& p = s.problem;
   BoundaryScratch& on = s.boundary;
@@ -162,7 +162,7 @@ MFAKIT_HD void refine_target(const Coordinates& q, const PairTable& table, const
 }
 
 // Refine the targets in the order of their bounds, while these are shorter than the nearest flip.
-MFAKIT_HD void refine_targets(const Coordinates& q, const PairTable& table, const Sample& x, Certificate& best,
+MFAKIT_HD void refine_targets(const Coordinates& q, const PairQuadrics& table, const Sample& x, Certificate& best,
                               NearestFlip& nearest, CertifyScratch& s) {
   for (;;) {
     const index_t t = nearest_target(q, x, true, s);
@@ -176,7 +176,7 @@ MFAKIT_HD void refine_targets(const Coordinates& q, const PairTable& table, cons
 }
 
 // s.log_prob and s.error at the sample, and the most likely source; false if it is too far away for float64.
-MFAKIT_HD bool start_at(const Coordinates& q, const PairTable& table, const Sample& x, Certificate& best,
+MFAKIT_HD bool start_at(const Coordinates& q, const PairQuadrics& table, const Sample& x, Certificate& best,
                         CertifyScratch& s) {
   const Decision& decision = s.boundary.decision;
   decide(q, x.a, x.sq, decision);
@@ -190,7 +190,7 @@ MFAKIT_HD bool start_at(const Coordinates& q, const PairTable& table, const Samp
 }
 
 // The bracket of one rightly classified sample, NaN where nothing is known, and the perturbation that attains `upper`.
-MFAKIT_HD Certificate certify(const Coordinates& q, const PairTable& table, const Sample& x, NearestFlip& nearest,
+MFAKIT_HD Certificate certify(const Coordinates& q, const PairQuadrics& table, const Sample& x, NearestFlip& nearest,
                               CertifyScratch& s) {
   Certificate best{0.0, infinity_(), -1, -1, -1, 0, 0};
   nearest.length = infinity_();

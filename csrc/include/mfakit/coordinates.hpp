@@ -8,24 +8,11 @@
 //   grad log p_j(x) = -(v - m_j) / s2_j + U_j^T (gain_j y),   gain = 1/s2 - 1/(S^2 + s2)
 #pragma once
 
+#include "arena.hpp"
 #include "mixture.hpp"
+#include "operands.hpp"
 
 namespace mfakit {
-
-struct Coordinates {
-  const double* gram;       // [C, C]; component j's l rows of U and then its m at j (l + 1)
-  const double* variance;   // [K] s2
-  const double* gain;       // [K, l] 1/s2 - 1/(S^2 + s2)
-  const double* spread;     // [K, l] 1/(S^2 + s2)
-  const double* log_const;  // [K] log prior + log weight - 1/2 log det(2 pi Sigma)
-  const index_t* first;     // [n_classes + 1] the components of class c are first[c] .. first[c+1] - 1
-  index_t n_components, l, n_classes;
-
-  MFAKIT_HD index_t size() const { return n_components * (l + 1); }
-  MFAKIT_HD index_t column(index_t j) const { return j * (l + 1); }  // of U_j's first row
-  MFAKIT_HD index_t mean_column(index_t j) const { return j * (l + 1) + l; }
-  MFAKIT_HD const double* row(index_t i) const { return gram + i * size(); }
-};
 
 // y_a = U_ja (v - m_j).
 MFAKIT_HD double latent_at(const Coordinates& q, const double* a /*[C]*/, index_t j, index_t factor) {
@@ -52,9 +39,6 @@ struct Decision {
   index_t* best;     // [n_classes]
 };
 
-// Buffers come from an arena, which has doubles(n) and indices(n): a size and the name of what it is for are stated
-// once.
-template <class Arena>
 MFAKIT_HD Decision make_decision(Arena& arena, const Coordinates& q) {
   Decision decision{};
   decision.log_prob = arena.doubles(q.n_components);
@@ -110,7 +94,6 @@ struct Combination {
   index_t count;
 };
 
-template <class Arena>
 MFAKIT_HD Combination make_combination(Arena& arena, index_t most) {
   Combination g{};
   g.index = arena.indices(most);
@@ -167,7 +150,6 @@ struct Point {
   double alpha, sq;
 };
 
-template <class Arena>
 MFAKIT_HD Point make_point(Arena& arena, const Coordinates& q) {
   Point p{};
   p.a = arena.doubles(q.size());

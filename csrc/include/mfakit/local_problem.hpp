@@ -37,8 +37,7 @@ struct LocalProblem {
   double* work;    // [m+1, R]
 };
 
-// The buffers of the largest problem, from an arena that hands out doubles and indices.
-template <class Arena>
+// The buffers of the largest problem.
 MFAKIT_HD LocalProblem make_local_problem(Arena& arena, const Coordinates& q) {
   constexpr index_t m = most_sources;
   const index_t R = q.l * (m + 1);

@@ -4,6 +4,7 @@
 //   |x-mu|^2_{D^-1} = |xc|^2_{D^-1} - 2 xc . D^-1 m + |m|^2_{D^-1},   xc = x - c,  m = mu - c
 #pragma once
 
+#include "operands.hpp"
 #include "team.hpp"
 
 namespace mfakit {
@@ -31,6 +32,25 @@ MFAKIT_HD double component_log_prob(const Real* y /*[l+1]*/, const double* shift
                                     double mean_norm, double log_norm) {
   const double maha = quad - 2.0 * double(y[l]) + mean_norm - explained(y, shift, l);
   return log_norm - 0.5 * not_negative(maha);
+}
+
+// |xc|^2_{D^-1} of sample i for component j.
+template <class Real>
+MFAKIT_HD double weighted_norm(const Coarse<Real>& coarse, const Mixture& q, index_t i, index_t j) {
+  return coarse.quad ? double(coarse.quad[i * q.k + j]) : coarse.sq_norms[i] * q.inv_noise[j];
+}
+
+// log (w N(x)) of sample i for component j.
+template <class Real>
+MFAKIT_HD double component_log_prob(const Coarse<Real>& coarse, const Mixture& q, index_t i, index_t j) {
+  return component_log_prob(coarse.products + i * coarse.stride + j * (q.l + 1), q.shift + j * q.l, q.l,
+                            weighted_norm(coarse, q, i, j), q.mean_norm[j], q.log_norm[j]);
+}
+
+// How far rounding may have moved that.
+template <class Real>
+MFAKIT_HD double coarse_error(const Coarse<Real>& coarse, const Mixture& q, index_t i, index_t j) {
+  return coarse.slack * (weighted_norm(coarse, q, i, j) + q.mean_norm[j]);
 }
 
 // log sum exp of a row; a row of -inf gives -inf, a NaN gives NaN.

@@ -8,8 +8,8 @@
 namespace mfakit {
 
 // Eigendecompositions of H - kappa I = U_t^T gain_t U_t - U_s^T gain_s U_s for every pair s < t of different classes.
-struct PairTable {
-  const index_t* index;   // [K, K] row of the tables below, -1 within a class; symmetric
+struct PairQuadrics {
+  const index_t* rows;    // [K, K] row of the tables below, -1 within a class; symmetric
   const index_t* rank;    // [P]
   const double* theta;    // [P, 2 l] eigenvalues for source s, target t (the other way round they change sign)
   const double* vectors;  // [P, 2 l, 2 l] eigenvectors as rows of coefficients of [U_s; U_t]
@@ -23,7 +23,6 @@ struct PairScratch {
   double* h;      // [2 l + 1]
 };
 
-template <class Arena>
 MFAKIT_HD PairScratch make_pair_scratch(Arena& arena, const Coordinates& q) {
   PairScratch s{};
   s.y = arena.doubles(6 * q.l);
@@ -59,9 +58,9 @@ MFAKIT_HD void project_on_pair(const Coordinates& q, const double* a /*[C]*/, in
 // The quadric of one source s and target t at the point (a, sq) in the eigenbasis of H; its arrays are in `scratch`.
 // What rounding may change of H and b is added, so that q is above the exact one wherever it is asked for; q0 is q(0)
 // with its own part of the rounding added by the caller.
-MFAKIT_HD Quadric pair_quadric(const Coordinates& q, const PairTable& table, const double* a /*[C]*/, double sq,
+MFAKIT_HD Quadric pair_quadric(const Coordinates& q, const PairQuadrics& table, const double* a /*[C]*/, double sq,
                                index_t s, index_t t, double q0, PairScratch& scratch) {
-  const index_t l = q.l, pair = table.index[s * q.n_components + t], rank = table.rank[pair];
+  const index_t l = q.l, pair = table.rows[s * q.n_components + t], rank = table.rank[pair];
   const bool swapped = s > t;
   const Rounding& rounding = table.rounding;
   const double kappa =

@@ -16,6 +16,17 @@ MFAKIT_HD double sq_distance_to_subspace(const Real* y /*[l+1]*/, const double* 
   return not_negative(size - 2.0 * double(y[l]) - explained(y, shift, l));
 }
 
+// That of sample i to component j, and whether rounding may have changed it by more than `tolerance` relative.
+template <class Real>
+MFAKIT_HD double point_distance(const Coarse<Real>& coarse, const Mixture& q, double tolerance, index_t i, index_t j,
+                                unsigned char* keep) {
+  const double size = coarse.sq_norms[i] + q.mean_norm[j];
+  const Real* y = coarse.products + i * coarse.stride + j * (q.l + 1);
+  const double sq = sq_distance_to_subspace(y, q.shift + j * q.l, q.l, size);
+  *keep = coarse.slack * size > tolerance * sq;
+  return sq;
+}
+
 // Eigenvalues (on the diagonal of S) and eigenvectors (columns of V) of a symmetric S [l, l], by cyclic Jacobi
 // rotations.
 MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t l) {

@@ -8,13 +8,6 @@ namespace mfakit {
 
 enum class WalkEnd : unsigned char { max_steps, flipped, no_gradient, already_wrong };
 
-struct WalkSettings {
-  double step_size;
-  index_t max_steps;
-  bool frozen;     // keep the source and target of the start
-  int bisections;  // of the last step, 0 for none
-};
-
 struct WalkReport {
   WalkEnd end;
   index_t n_steps, source, target, rival;  // components numbered over all classes; rival: the target's class
@@ -30,19 +23,19 @@ MFAKIT_HD void write_report(const WalkReport& report, index_t* out /*[5]*/) {
 
 struct WalkScratch {
   Decision decision;
-  Combination g;  // 2 l + 2 entries; its coefficients also have room for a point's C inner products
-  Point before;   // one step earlier
-};
+  Combination g;
+  Point before;  // one step earlier
 
-template <class Arena>
-MFAKIT_HD WalkScratch make_walk_scratch(Arena& arena, const Coordinates& q) {
-  WalkScratch s{};
-  s.decision = make_decision(arena, q);
-  s.g.index = arena.indices(2 * q.l + 2);
-  s.g.coefficient = arena.doubles(q.size());
-  s.before = make_point(arena, q);
-  return s;
-}
+  // Lays the buffers out in `memory`, or only counts the values of 8 bytes that they take; returns their number.
+  MFAKIT_HD index_t lay_out(const Coordinates& q, double* memory) {
+    Arena arena{memory, 0};
+    decision = make_decision(arena, q);
+    // The bisection makes points in the coefficients, of which a gradient needs only 2 l + 2.
+    g = {0.0, arena.indices(2 * q.l + 2), arena.doubles(q.size()), 0};
+    before = make_point(arena, q);
+    return arena.used;
+  }
+};
 
 template <class Team>
 MFAKIT_HD void copy_point(const Team& team, const Coordinates& q, const Point& from, Point& to) {
@@ -56,12 +49,12 @@ MFAKIT_HD void copy_point(const Team& team, const Coordinates& q, const Point& f
 
 // Bisect the step from s.before to p: s.before stays decided for y, p for another class.
 template <class Team>
-MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, int times, double tau, double norm2,
+MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, index_t times, double tau, double norm2,
                       double along, Point& p, WalkScratch& s) {
   const double start = s.before.sq;
   double low = 0.0, high = 1.0;  // shares of the step
   // The point in between is written to the coefficients of g, which are no longer needed.
-  for (int i = 0; i < times; ++i) {
+  for (index_t i = 0; i < times; ++i) {
     const double share = 0.5 * (low + high);
     const double sq = not_negative(start + 2.0 * share * tau * along + share * share * tau * tau * norm2);
     team.stream(q.size(), [&](index_t k) { s.g.coefficient[k] = s.before.a[k] + share * (p.a[k] - s.before.a[k]); });
@@ -79,8 +72,8 @@ MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, int tim
   team.sync();
 }
 
-// Walk from p (alpha = 1, w = 0) until the decision is no longer y. The arrays are shared by the team, the numbers are
-// each member's own.
+// Walk from p (alpha = 1, w = 0) until the decision is no longer y. The arrays are shared by the team, the numbers
+// are each member's own.
 template <class Team>
 MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
                           WalkScratch& s) {

@@ -1,7 +1,7 @@
-"""Backends: who runs the kernels of the operation table (see :mod:`mfakit.backends.table`).
+"""Backends: who runs the kernels of the operation table, which is what :mod:`~mfakit.backends.numpy_ops` has.
 
 An operation is a matrix product by the array library and an epilogue by a backend. Each backend is a module with one
-function per name in :data:`TABLE`, all with the signatures of :mod:`~mfakit.backends.numpy_ops`, the readable one.
+function per name in :func:`operations`, all with the signatures of the readable one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from importlib import import_module
 from types import ModuleType
 
 from .._errors import BackendUnavailable
+from .binding import operations
 from .host_arrays import HOST, Host
-from .table import TABLE
 
-__all__ = ["BACKENDS", "TABLE", "available", "get_arrays", "get_backend", "why_missing"]
+__all__ = ["BACKENDS", "available", "get_arrays", "get_backend", "operations", "why_missing"]
 
 BACKENDS = ("native", "numba", "numpy")
 _logger = logging.getLogger("mfakit")
@@ -31,7 +31,7 @@ def why_missing(name: str) -> str | None:
     if name not in BACKENDS:
         return f"there is no such backend; there are {', '.join((*BACKENDS, 'cuda'))}"
     try:
-        _operations(name)
+        _module(name)
     except ImportError as error:
         reason = "the compiled extension mfakit._native is not installed (no C++ compiler at installation?)"
         return f"{reason}: {error}" if name == "native" else f"{name} does not import: {error}"
@@ -39,7 +39,7 @@ def why_missing(name: str) -> str | None:
 
 
 @cache  # importing what is there already would take a quarter of a call for one sample
-def _operations(name: str) -> ModuleType:
+def _module(name: str) -> ModuleType:
     return import_module(f".{name}_ops", __name__)
 
 
@@ -71,7 +71,7 @@ def get_backend(name: str = "auto", device: str | None = None) -> ModuleType:
     reason = why_missing(name)
     if reason is not None:
         raise BackendUnavailable(f"{name}: {reason}; available: {', '.join(available())}")
-    return _operations(name)
+    return _module(name)
 
 
 def get_arrays(ops: ModuleType, device: str | None = None) -> Host:

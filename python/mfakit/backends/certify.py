@@ -1,59 +1,52 @@
-"""The operation that brackets smallest perturbations in factor coordinates. Compiled code only: its readable version is
-the search in the d features, :mod:`mfakit.attacks.minimal.search`, which proves the same by other algorithms.
+"""The operation that brackets smallest perturbations in factor coordinates, and what only it takes.
+
+It is compiled code only, and not in the table: its readable version is the search in the d features,
+:mod:`mfakit.attacks.minimal.search`, which brackets the same lengths by other algorithms, and so by other numbers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._threads.process import forked
+from .operands import Coordinates
 
-if TYPE_CHECKING:
-    from ..attacks.coordinates import FactorCoordinates
-    from ..attacks.minimal.pairs import PairTable
-
-__all__ = ["Certificates", "Samples", "certify"]
+__all__ = ["Certificates", "PairQuadrics", "Samples", "certify"]
 
 Array = NDArray[Any]
 
 
+class PairQuadrics(NamedTuple):
+    """The Hessians H of log p_t - log p_s for all P pairs s < t of K components of different classes, and roundings."""
+
+    rows: Array  # int64 [K, K] row of a pair in the next three, symmetric
+    rank: Array  # int64 [P] dimension of span{U_s, U_t}
+    values: Array  # [P, 2l] eigenvalues of H - κI there
+    vectors: Array  # [P, 2l, 2l] eigenvectors as rows of coefficients of [U_s; U_t]
+    units: float  # relative rounding of the eigenpairs and the inner products
+    tilt: Array  # [K] rounding of log p_j relative to its Mahalanobis distance
+    size: Array  # [K] magnitude of the terms of its normaliser
+    n_features: int  # d
+
+
 class Samples(NamedTuple):
-    """n samples by their inner products with the C columns; all are decided for their class `y`.
+    """n samples by their inner products with the C columns, each decided for its class."""
 
-    Attributes
-    ----------
-    a : [n, C]
-    sq : [n]
-        ‖x - center‖².
-    y : int64 [n]
-    """
-
-    a: Array
-    sq: Array
-    y: Array
+    a: Array  # [n, C]
+    sq: Array  # [n] ‖x - c‖²
+    y: Array  # int64 [n] classes
 
 
 class Certificates(NamedTuple):
-    """What is found of n samples.
+    """What is found for n samples."""
 
-    Attributes
-    ----------
-    alpha, w : [n], [n, C]
-        The perturbation α (x - center) + w · columns; zeros where no flip is known.
-    bracket : [n, 2]
-        Lower and upper bound on the length of the smallest perturbation that flips; infinite upper bounds where no flip
-        is known, NaN where numbers leave float64's range.
-    reports : int64 [n, 5]
-        Source, target (components numbered over all classes), the target's class, pairs examined, duals solved.
-    """
-
-    alpha: Array
-    w: Array
-    bracket: Array
-    reports: Array
+    alpha: Array  # [n] the perturbation is α (x - c) + w · columns
+    w: Array  # [n, C]
+    bracket: Array  # [n, 2] lower and upper; an infinite upper without a flip, NaN beyond float64's range
+    reports: Array  # int64 [n, 5] source, target (numbered over all classes), target's class, pairs, duals
 
     @classmethod
     def zeros(cls, n: int, n_columns: int) -> Certificates:
@@ -62,7 +55,7 @@ class Certificates(NamedTuple):
 
 
 def certify(
-    coordinates: FactorCoordinates, pairs: PairTable, samples: Samples, found: Certificates, n_threads: int = 1
+    coordinates: Coordinates, pairs: PairQuadrics, samples: Samples, found: Certificates, n_threads: int = 1
 ) -> None:
     """Bracket the smallest perturbation of each sample x of class S = y.
 

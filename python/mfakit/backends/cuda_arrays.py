@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._lazy import lazy
 from ._cuda.engine import engine
-from .cuda_ops import THREADS, WARP, _grid, _real, _threads
 from .host_arrays import Host
+from .operands import Mixture
 
 if TYPE_CHECKING:
     from .._arrays.options import Options
@@ -167,45 +168,6 @@ class Cuda(Host):
         context: AbstractContextManager[Any] = self.engine.active()
         return context
 
-    def candidates(self, arguments: tuple[Any, ...], n: int, k: int, l: int) -> tuple[Any, Any, Any]:
-        """What mixture_epilogue keeps, without an [n, k] array: rows and components [m], by row, and offsets [n + 1].
-
-        `arguments` are the operation's, from products to slack.
-        """
-        xp, real, threads = self.xp, _real(arguments[0]), _threads(THREADS)
-        marks, count = xp.empty((n, -(-k // WARP)), np.uint32), xp.empty(n, np.int64)
-        grid = _grid(n, threads // WARP)
-        sizes = (n, k, l, arguments[0].shape[1])
-        self.engine.launch("density", "mark_candidates", grid, threads, (*arguments, *sizes, marks, count), real=real)
-        offsets = xp.zeros(n + 1, np.int64)
-        offsets[1:] = xp.cumsum(count)
-        m = int(offsets[-1])
-        rows, components = xp.empty(m, np.int64), xp.empty(m, np.int64)
-        self.engine.launch(
-            "density", "list_candidates", grid, threads, (marks, offsets, n, k, rows, components), real=real
-        )  # fmt: skip
-        return rows, components, offsets
-
-    def log_sum_exp_candidates(self, values: Any, offsets: Any, out: Any) -> None:
-        """out [n] = log Σ exp over each row's candidates, values [m] in the order of :meth:`candidates`."""
-        n = len(out)
-        self.engine.launch(
-            "density", "log_sum_exp_candidates", _grid(n, _threads()), _threads(), (values, offsets, n, out)
-        )
-
-    def sample_points(
-        self, component: Any, z: Any, parameters: tuple[Any, Any, Any], key: int, with_noise: bool, out: Any
-    ) -> None:
-        """out [n, d] = μ + A z + √D η of each row's component; η from the counter-based stream `key`.
-
-        `parameters` are means [k, d], loadings [k, d, l] and noise [k, 1] or [k, d], float64.
-        """
-        means, loadings, noise = parameters
-        (n, d), l = out.shape, z.shape[1]
-        args = (component, z, means, loadings, noise, n, l, d, noise.shape[1] != 1, with_noise, key, 0, out)
-        items = n * ((d + 1) // 2)
-        self.engine.launch("sampling", "sample_points", _grid(items, _threads()), _threads(), args, real=_real(out))
-
 
 class DeviceFactors:
     """:class:`~mfakit.mixture.factors.Factors` with its arrays on a device, each copied when it is first read."""
@@ -225,6 +187,11 @@ class DeviceFactors:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.host, name)
         return self.keep(name, lambda: value) if isinstance(value, np.ndarray) else value
+
+    @lazy
+    def mixture(self) -> Mixture:
+        """What the kernels read."""
+        return Mixture.of(self)
 
     def panel(self, dtype: Any) -> Any:
         """P [d, k (l + 1)], see Factors.panel, and columns of zeros up to a multiple of ALIGNMENT."""

@@ -1,19 +1,33 @@
 """The CUDA backend: every operation of the table as launches of the kernels in csrc/cuda; see numpy_ops for meanings.
 
 Arrays are CuPy's. Nothing here waits for the device unless it says so; sums are made in a fixed order, so that equal
-inputs give equal bits. `n_threads` is the host's and is not used.
+inputs give equal bits. What an operation takes goes on to its kernel as it is: structs by value (`_cuda/packing.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ._cuda.engine import engine
-from .table import TABLE
+from ._cuda.packing import pack
+from .binding import bind, operations
+from .operands import (
+    Coarse,
+    Coordinates,
+    Mixture,
+    Pairs,
+    Parameters,
+    Points,
+    Subspaces,
+    Sums,
+    WalkSettings,
+    WeightedPairs,
+)
 
-__all__ = list(TABLE)
+__all__ = operations("cuda")
 
 Array = Any  # CuPy's
 
@@ -32,6 +46,18 @@ MOST_FACTORS_IN_REGISTERS = 12
 PARTIAL_BYTES = 256 * 2**20
 
 
+def _operation(launch: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation of this name; `n_threads` is the host's and is not used."""
+    return bind(launch.__name__, lambda _, *operands: launch(*operands))
+
+
+def _launch(
+    family: str, kernel: str, grid: tuple[int, ...], threads: int, args: tuple[Any, ...], **options: Any
+) -> None:
+    """See the engine's launch: `real`, `shared` bytes, and sizes known at compilation."""
+    engine().launch(family, kernel, grid, threads, tuple(map(pack, args)), **options)
+
+
 def _real(array: Array) -> str:
     return "float" if array.dtype == np.float32 else "double"
 
@@ -45,34 +71,41 @@ def _grid(items: int, per_block: int) -> tuple[int]:
     return (min(-(-items // per_block), MOST_BLOCKS),)
 
 
-def center_rows(X: Array, center: Array, out: Array, sq_norms: Array, n_threads: int = 1) -> None:
-    """See numpy_ops.center_rows."""
-    n, d = X.shape
-    args = (X, center, n, d, out, sq_norms)
-    engine().launch("density", "center_rows", _grid(n, 1), _threads(128), args, real=_real(X))
-
-
-def mixture_epilogue(
-    products: Array,
-    quad: Array | None,
-    sq_norms: Array,
-    inv_noise: Array,
-    shift: Array,
-    mean_norm: Array,
-    log_norm: Array,
-    slack: float,
-    log_prob: Array,
-    keep: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.mixture_epilogue."""
-    n, (k, l) = len(products), shift.shape
-    args = (
-        products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, float(slack), n, k, l, products.shape[1],
-        log_prob, keep,
-    )  # fmt: skip
+def _warps(rows: int) -> tuple[tuple[int], int]:
+    """Grid and threads of a block for a warp per row."""
     threads = _threads()
-    engine().launch("density", "mixture_epilogue", _grid(n, threads // WARP), threads, args, real=_real(products))
+    return _grid(rows, threads // WARP), threads
+
+
+@_operation
+def center_rows(X: Array, center: Array, out: Array, sq_norms: Array) -> None:
+    n, d = X.shape
+    _launch("density", "center_rows", _grid(n, 1), _threads(128), (X, center, n, d, out, sq_norms), real=_real(X))
+
+
+@_operation
+def mixture_epilogue(coarse: Coarse, mixture: Mixture, log_prob: Array, keep: Array) -> None:
+    real = _real(coarse.products)
+    _launch("density", "mixture_epilogue", *_warps(len(keep)), (coarse, mixture, log_prob, keep), real=real)
+
+
+@_operation
+def candidates(coarse: Coarse, mixture: Mixture) -> tuple[Array, Array, Array]:
+    xp, real, n, k = engine().xp, _real(coarse.products), len(coarse.products), len(mixture.log_norm)
+    marks, count = xp.empty((n, -(-k // WARP)), np.uint32), xp.empty(n, np.int64)
+    _launch("density", "mark_candidates", *_warps(n), (coarse, mixture, marks, count), real=real)
+    offsets = xp.zeros(n + 1, np.int64)
+    offsets[1:] = xp.cumsum(count)
+    m = int(offsets[-1])
+    rows, components = xp.empty(m, np.int64), xp.empty(m, np.int64)
+    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, rows, components), real=real)
+    return rows, components, offsets
+
+
+@_operation
+def log_sum_exp_candidates(values: Array, offsets: Array, out: Array) -> None:
+    n, threads = len(out), _threads()
+    _launch("density", "log_sum_exp_candidates", _grid(n, threads), threads, (values, offsets, n, out))
 
 
 def _tiles(components: Array, k: int) -> tuple[Array, Array, int]:
@@ -85,28 +118,12 @@ def _tiles(components: Array, k: int) -> tuple[Array, Array, int]:
     return tile_offsets, pair_offsets, m // TILE_ROWS + min(k, m)
 
 
-def refine(
-    X: Array,
-    rows: Array,
-    components: Array,
-    means: Array,
-    whitened: Array,
-    latent_map: Array,
-    noise: Array,
-    log_norm: Array,
-    log_prob: Array,
-    whitened_latent: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.refine."""
-    k, l, d = whitened.shape
-    tile_offsets, pair_offsets, tiles = _tiles(components, k)
-    args = (
-        X, rows, tile_offsets, pair_offsets, means, whitened, latent_map, noise, log_norm, k, l, d,
-        noise.shape[1] != 1, log_prob, whitened_latent,
-    )  # fmt: skip
-    shared = 8 * TILE_ROWS * (l + 1)
-    engine().launch("pairs", "refine", (tiles,), _refine_threads(l), args, real=_real(X), shared=shared)
+@_operation
+def refine(X: Array, pairs: Pairs, mixture: Mixture, log_prob: Array, whitened_latent: Array) -> None:
+    k, l, _ = mixture.whitened.shape
+    tile_offsets, pair_offsets, tiles = _tiles(pairs.components, k)
+    args = (X, pairs, tile_offsets, pair_offsets, mixture, log_prob, whitened_latent)
+    _launch("pairs", "refine", (tiles,), _refine_threads(l), args, real=_real(X), shared=8 * TILE_ROWS * (l + 1))
 
 
 def _refine_threads(l: int) -> int:
@@ -114,54 +131,36 @@ def _refine_threads(l: int) -> int:
     return _threads(WARP * max(2, -(-(l + 1) // SLOT_GROUP)))
 
 
-def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
-    """See numpy_ops.log_sum_exp."""
+@_operation
+def log_sum_exp(log_prob: Array, out: Array) -> None:
     n, k = log_prob.shape
-    threads = _threads()
-    engine().launch("density", "log_sum_exp_rows", _grid(n, threads // WARP), threads, (log_prob, n, k, out))
+    _launch("density", "log_sum_exp_rows", *_warps(n), (log_prob, n, k, out))
 
 
-def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
-    """See numpy_ops.softmax."""
+@_operation
+def softmax(log_prob: Array, out: Array) -> None:
     n, k = log_prob.shape
-    threads = _threads()
-    engine().launch("density", "softmax_rows", _grid(n, threads // WARP), threads, (log_prob, n, k, out))
+    _launch("density", "softmax_rows", *_warps(n), (log_prob, n, k, out))
 
 
-def accumulate_gradient(
-    X: Array,
-    rows: Array,
-    components: Array,
-    weights: Array,
-    whitened_latent: Array,
-    means: Array,
-    whitened: Array,
-    noise: Array,
-    out: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.accumulate_gradient. A launch per rank of a pair among its row's, so that no two blocks add to one
-    row at a time; waits for the device once.
+@_operation
+def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: Array) -> None:
+    """A launch per rank of a pair among its row's, so that no two blocks add to one row at a time; waits for the device
+    once.
     """
-    if not len(rows):
+    if not len(pairs.rows):
         return
-    xp = engine().xp
-    k, l, d = whitened.shape
-    rank = _rank_in_row(rows, components, k)
+    xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads()
+    rank = _rank_in_row(pairs.rows, pairs.components, k)
     ranks = int(rank.max()) + 1
-    threads = _threads()
     feature_blocks = -(-d // (4 * threads))
     for r in range(ranks):
         part = slice(None) if ranks == 1 else xp.nonzero(rank == r)[0]
-        chosen_rows, chosen, w, y = rows[part], components[part], weights[part], whitened_latent[part]
-        tile_offsets, pair_offsets, tiles = _tiles(chosen, k)
-        args = (
-            X, chosen_rows, tile_offsets, pair_offsets, w, y, means, whitened, noise, k, l, d, noise.shape[1] != 1, out,
-        )  # fmt: skip
+        chosen = WeightedPairs._make(array[part] for array in pairs)
+        tile_offsets, pair_offsets, tiles = _tiles(chosen.components, k)
+        args = (X, chosen, tile_offsets, pair_offsets, mixture, out)
         shared = 8 * TILE_ROWS * max(l, 1)
-        engine().launch(
-            "pairs", "accumulate_gradient", (tiles, feature_blocks), threads, args, real=_real(X), shared=shared
-        )
+        _launch("pairs", "accumulate_gradient", (tiles, feature_blocks), threads, args, real=_real(X), shared=shared)
 
 
 def _rank_in_row(rows: Array, components: Array, k: int) -> Array:
@@ -174,119 +173,71 @@ def _rank_in_row(rows: Array, components: Array, k: int) -> Array:
     return rank
 
 
-def point_distances(
-    products: Array,
-    sq_norms: Array,
-    shift: Array,
-    mean_norm: Array,
-    slack: float,
-    tolerance: float,
-    sq_distances: Array,
-    keep: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.point_distances."""
-    n, (k, l) = len(products), shift.shape
-    limits = (float(slack), float(tolerance))
-    args = (products, sq_norms, shift, mean_norm, *limits, n, k, l, products.shape[1], sq_distances, keep)
-    engine().launch("density", "point_distances", _grid(n * k, _threads()), _threads(), args, real=_real(products))
+@_operation
+def point_distances(coarse: Coarse, mixture: Mixture, tolerance: float, sq_distances: Array, keep: Array) -> None:
+    threads = _threads()
+    args = (coarse, mixture, float(tolerance), sq_distances, keep)
+    _launch("density", "point_distances", _grid(keep.size, threads), threads, args, real=_real(coarse.products))
 
 
-def pair_distances(
-    products: Array,
-    shift0: Array,
-    norm0: Array,
-    shift1: Array,
-    norm1: Array,
-    sq_distances: Array,
-    suspect: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.pair_distances. With few factors, in registers, and a second launch for what needs eigenvectors."""
-    (k0, l0), (k1, l1) = shift0.shape, shift1.shape
+@_operation
+def pair_distances(products: Array, side0: Subspaces, side1: Subspaces, sq_distances: Array, suspect: Array) -> None:
+    """With few factors, in registers, and a second launch for what needs eigenvectors."""
+    l1 = side1.shift.shape[1]
     values = 2 * l1 * l1 + 2 * l1 + 1
-    threads, blocks = _threads(128), _grid(k0 * k1, _threads(128))
+    threads, blocks = _threads(128), _grid(suspect.size, _threads(128))
     in_registers = l1 <= MOST_FACTORS_IN_REGISTERS
     sizes = {"MFA_PAIR_WORK": -(-values // WARP) * WARP if values <= MOST_LOCAL_VALUES else 1}
+    args = (products, side0, side1, sq_distances, suspect)
     if in_registers:
         sizes["MFA_L1"] = l1
-        few = (products, shift0, norm0, shift1, norm1, k0, l0, k1, sq_distances, suspect)
-        engine().launch("subspace", "pairs_in_registers", blocks, threads, few, **sizes)
+        _launch("subspace", "pairs_in_registers", blocks, threads, args, **sizes)
     work = None
     if values > MOST_LOCAL_VALUES:
         blocks = (min(blocks[0], -(-GLOBAL_WORKERS // threads)),)
         work = engine().xp.empty(blocks[0] * threads * values)
-    args = (
-        products, shift0, norm0, shift1, norm1, k0, l0, k1, l1, sq_distances, suspect, work, values, in_registers,
-    )  # fmt: skip
-    engine().launch("subspace", "pair_distances", blocks, threads, args, **sizes)
+    _launch("subspace", "pair_distances", blocks, threads, (*args, work, values, in_registers), **sizes)
 
 
-def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1) -> None:
-    """See numpy_ops.attack_step."""
+@_operation
+def attack_step(X: Array, direction: Array, step_size: float) -> None:
     n, d = X.shape
-    engine().launch("attack", "attack_step", _grid(n, 1), _threads(128), (X, direction, float(step_size), n, d))
+    _launch("attack", "attack_step", _grid(n, 1), _threads(128), (X, direction, float(step_size), n, d))
 
 
-def factor_walk(
-    gram: Array,
-    variance: Array,
-    gain: Array,
-    spread: Array,
-    log_const: Array,
-    first: Array,
-    y: Array,
-    step_size: float,
-    max_steps: int,
-    frozen: bool,
-    bisections: int,
-    a: Array,
-    w: Array,
-    alpha: Array,
-    sq: Array,
-    reports: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.factor_walk. A block per sample; in shared memory where five rows of the Gram matrix fit."""
-    device = engine()
-    (k, l), classes, (n, columns) = gain.shape, len(first) - 1, a.shape
-    values = 5 * columns + k + classes + classes + 2 * l + 2
+@_operation
+def factor_walk(coordinates: Coordinates, y: Array, settings: WalkSettings, points: Points, reports: Array) -> None:
+    """A block per sample; in shared memory where five rows of the Gram matrix fit."""
+    device, (k, l, classes), (n, columns) = engine(), coordinates.sizes, points.a.shape
+    values = 5 * columns + k + 2 * classes + 2 * l + 2  # a point, and WalkScratch of walk.hpp
     blocks, shared, work = n, 8 * values, None
     if shared > device.shared_bytes - 1024:
         blocks = min(n, 4 * device.multiprocessors)
         shared, work = 0, device.xp.empty(blocks * values)
-    args = (
-        gram, variance, gain, spread, log_const, first, k, l, classes, y, float(step_size), int(max_steps),
-        bool(frozen), int(bisections), n, a, w, alpha, sq, reports, work,
-    )  # fmt: skip
-    device.launch("attack", "factor_walk", _grid(blocks, 1), _threads(128), args, shared=shared)
+    args = (coordinates, y, settings, points, reports, work)
+    _launch("attack", "factor_walk", _grid(blocks, 1), _threads(128), args, shared=shared)
 
 
-def accumulate_statistics(
-    X: Array,
-    rows: Array,
-    components: Array,
-    weights: Array,
-    latents: Array,
-    means: Array,
-    sum_x: Array,
-    sum_xz: Array,
-    sum_xx: Array,
-    n_threads: int = 1,
-) -> None:
-    """See numpy_ops.accumulate_statistics. Partial sums over segments of each component's pairs, then their sum."""
-    if not len(rows):
+@_operation
+def accumulate_statistics(X: Array, pairs: WeightedPairs, means: Array, sums: Sums) -> None:
+    """Partial sums over segments of each component's pairs, then their sum."""
+    if not len(pairs.rows):
         return
-    device = engine()
-    k, l, d = sum_xz.shape
-    threads = _threads(128)
+    device, (k, l, d), threads = engine(), sums.sizes, _threads(128)
     feature_blocks = -(-d // threads)
-    _, pair_offsets, _ = _tiles(components, k)
+    _, pair_offsets, _ = _tiles(pairs.components, k)
     busy = -(-8 * device.multiprocessors // (feature_blocks * k))
-    segments = max(1, min(busy, PARTIAL_BYTES // (8 * k * (l + 2) * d), len(rows), MOST_BLOCKS_ACROSS))
-    partial = [device.xp.empty((segments, *target.shape)) for target in (sum_x, sum_xz, sum_xx)]
-    args = (X, rows, pair_offsets, weights, latents, means, k, l, d, *partial)
+    segments = max(1, min(busy, PARTIAL_BYTES // (8 * k * (l + 2) * d), len(pairs.rows), MOST_BLOCKS_ACROSS))
+    partial = [device.xp.empty((segments * total.shape[0], *total.shape[1:])) for total in sums]
+    args = (X, pairs, pair_offsets, means, Sums._make(partial))
     grid = (feature_blocks, min(k, MOST_BLOCKS_ACROSS), segments)
-    device.launch("pairs", "accumulate_statistics", grid, threads, args, real=_real(X))
-    for target, part in zip((sum_x, sum_xz, sum_xx), partial, strict=True):
-        target += part.sum(axis=0)
+    _launch("pairs", "accumulate_statistics", grid, threads, args, real=_real(X))
+    for total, part in zip(sums, partial, strict=True):
+        total += part.reshape(segments, *total.shape).sum(axis=0)
+
+
+@_operation
+def sample_points(component: Array, z: Array, parameters: Parameters, key: int, with_noise: bool, out: Array) -> None:
+    n, d = out.shape
+    args = (component, z, parameters, key, with_noise, n, out)
+    _launch("sampling", "sample_points", _grid(n * ((d + 1) // 2), _threads()), _threads(), args, real=_real(out))

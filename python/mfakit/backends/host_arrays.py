@@ -96,25 +96,6 @@ class Host:
         """A new result for X: where X lies."""
         return np.empty(shape, dtype)
 
-    def candidates(self, arguments: tuple[Any, ...], n: int, k: int, l: int) -> tuple[Any, Any, Any]:
-        """What mixture_epilogue keeps: rows and components [m], by row, and offsets [n + 1] of each row's.
-
-        `arguments` are the operation's, from products to slack. A device does this without any [n, k] array; here it
-        says what is meant.
-        """
-        from .numpy_ops import mixture_epilogue
-
-        outputs: tuple[Any, ...] = (np.empty((n, k)), np.empty((n, k), np.uint8))
-        mixture_epilogue(*(arguments + outputs))
-        keep = outputs[1]
-        rows, components = np.nonzero(keep)
-        return rows, components, np.concatenate([[0], np.cumsum(keep.sum(axis=1, dtype=np.int64))])
-
-    def log_sum_exp_candidates(self, values: Any, offsets: Any, out: Any) -> None:
-        """out [n] = log Σ exp over each row's candidates, values [m] in the order of :meth:`candidates`."""
-        for i in range(len(out)):
-            out[i] = np.logaddexp.reduce(values[offsets[i] : offsets[i + 1]], initial=-np.inf)
-
     def active(self) -> AbstractContextManager[Any]:
         """Make the device that the arrays lie on the current one. Here: let what underflows be 0, which is ordinary
         for probabilities and no error, even where the caller has asked NumPy to raise it.

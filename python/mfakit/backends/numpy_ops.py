@@ -1,26 +1,63 @@
 """The readable backend: every operation of the table in a few lines of NumPy.
 
+``__all__`` is the operation table: what it names, every backend has, but for what :data:`ONLY` leaves to one of them.
+Their signatures are these; the other backends bind them.
+
 The contract, for all backends: arrays are C-contiguous; ``X`` and products are float32 or float64 (``real``),
-everything else float64, indices int64, masks uint8; outputs are allocated by the caller and come last before
-``n_threads``; inputs are never written to. ``m`` pairs (row, component) are sorted by component. Where a mixture is
-isotropic, ``noise`` is [k, 1] and ``quad`` is None; where it is diagonal, ``noise`` is [k, d].
+everything else float64, indices int64, masks uint8; operations write to what is ``Written`` here, which the caller
+allocates, and to nothing else. What arrays belong together, and their shapes, is in :mod:`~mfakit.backends.operands`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .operands import (
+    Coarse,
+    Coordinates,
+    Mixture,
+    Pairs,
+    Parameters,
+    Points,
+    Subspaces,
+    Sums,
+    WalkSettings,
+    WeightedPairs,
+)
+
+__all__ = [
+    "accumulate_gradient",
+    "accumulate_statistics",
+    "attack_step",
+    "candidates",
+    "center_rows",
+    "factor_walk",
+    "log_sum_exp",
+    "log_sum_exp_candidates",
+    "mixture_epilogue",
+    "pair_distances",
+    "point_distances",
+    "refine",
+    "sample_points",
+    "softmax",
+]
+
+# Operations that one backend has besides this one, which says what they mean: {name: "cuda" or "native"}.
+ONLY = {"candidates": "cuda", "log_sum_exp_candidates": "cuda", "sample_points": "cuda"}
+
+T = TypeVar("T")
 Array = NDArray[Any]
+Written = Annotated[T, "written"]
 
 # Components further than this below the best one carry less than e^-40 = 4e-18 of the density: nothing in float64.
 CUTOFF_NATS = 40.0
 
 
-def center_rows(X: Array, center: Array, out: Array, sq_norms: Array, n_threads: int = 1) -> None:
+def center_rows(X: Array, center: Array, out: Written[Array], sq_norms: Written[Array], n_threads: int = 1) -> None:
     """out [n, d] = X [n, d] - center [d]; sq_norms [n] = ‖out‖², summed in float64."""
     np.subtract(X, center, out=out, casting="same_kind")
     for start in range(0, len(X), 256):  # pairwise sums round less than running ones, but need their terms in memory
@@ -29,46 +66,43 @@ def center_rows(X: Array, center: Array, out: Array, sq_norms: Array, n_threads:
 
 
 def mixture_epilogue(
-    products: Array,
-    quad: Array | None,
-    sq_norms: Array,
-    inv_noise: Array,
-    shift: Array,
-    mean_norm: Array,
-    log_norm: Array,
-    slack: float,
-    log_prob: Array,
-    keep: Array,
-    n_threads: int = 1,
+    coarse: Coarse, mixture: Mixture, log_prob: Written[Array], keep: Written[Array], n_threads: int = 1
 ) -> None:
     """From products to log-probabilities, and which of them can still matter.
 
-    products [n, k (l+1)] are (x - c) · P (on a device with further columns, which pad its rows), quad [n, k] is
-    (x - c)² · D⁻¹ (diagonal noise), sq_norms [n], inv_noise [k], shift [k, l], mean_norm [k], log_norm [k].
     log_prob [n, k] = log (weight N(x)); keep [n, k] marks those that a rounding error of `slack` times their cancelling
     terms could lift to within CUTOFF_NATS of the best.
     """
-    n, (k, l) = len(products), shift.shape
+    products, quad, sq_norms, slack = coarse
+    n, (k, l) = len(products), mixture.shift.shape
     Y = products.reshape(n, k, l + 1).astype(np.float64)
-    q = sq_norms[:, None] * inv_noise if quad is None else quad.astype(np.float64)
-    maha = q - 2.0 * Y[:, :, l] + mean_norm - ((Y[:, :, :l] - shift) ** 2).sum(axis=2)
-    log_prob[:] = log_norm - 0.5 * np.maximum(maha, 0.0)
-    error = slack * (q + mean_norm)
+    q = quad.astype(np.float64) if quad.shape[1] else sq_norms[:, None] * mixture.inv_noise
+    maha = q - 2.0 * Y[:, :, l] + mixture.mean_norm - ((Y[:, :, :l] - mixture.shift) ** 2).sum(axis=2)
+    log_prob[:] = mixture.log_norm - 0.5 * np.maximum(maha, 0.0)
+    error = slack * (q + mixture.mean_norm)
     threshold = (log_prob - error).max(axis=1, keepdims=True) - CUTOFF_NATS
     keep[:] = log_prob + error >= threshold
 
 
+def candidates(coarse: Coarse, mixture: Mixture, n_threads: int = 1) -> tuple[Any, Any, Any]:
+    """What mixture_epilogue keeps: rows and components [m], by row, and offsets [n + 1] of each row's.
+
+    How many there are is known only afterwards, so that they are returned. A device does this without any [n, k] array,
+    and is waited for.
+    """
+    n, k = len(coarse.products), len(mixture.log_norm)
+    log_prob, keep = np.empty((n, k)), np.empty((n, k), np.uint8)
+    mixture_epilogue(coarse, mixture, log_prob, keep)
+    rows, components = np.nonzero(keep)
+    return rows, components, np.concatenate([[0], np.cumsum(keep.sum(axis=1, dtype=np.int64))])
+
+
 def refine(
     X: Array,
-    rows: Array,
-    components: Array,
-    means: Array,
-    whitened: Array,
-    latent_map: Array,
-    noise: Array,
-    log_norm: Array,
-    log_prob: Array,
-    whitened_latent: Array,
+    pairs: Pairs,
+    mixture: Mixture,
+    log_prob: Written[Array],
+    whitened_latent: Written[Array],
     n_threads: int = 1,
 ) -> None:
     """Log-probabilities of m pairs from their residuals, accumulated in float64.
@@ -76,16 +110,17 @@ def refine(
     With r = x - μ, y = W r, z = Z y: log_prob [m] = log_norm - ½ (‖r - A z‖²_{D⁻¹} + ‖z‖²), where A z = D Wᵀ y; no two
     large terms cancel. whitened_latent [m, l] receives y.
     """
-    for j, part in _groups(components):
-        R = X[rows[part]].astype(np.float64) - means[j]
-        y = R @ whitened[j].T
-        z = y @ latent_map[j].T
-        residual = R - (y @ whitened[j]) * noise[j]
-        log_prob[part] = log_norm[j] - 0.5 * ((residual**2 / noise[j]).sum(axis=1) + (z**2).sum(axis=1))
+    W, D = mixture.whitened, mixture.noise
+    for j, part in _groups(pairs.components):
+        R = X[pairs.rows[part]].astype(np.float64) - mixture.means[j]
+        y = R @ W[j].T
+        z = y @ mixture.latent_map[j].T
+        residual = R - (y @ W[j]) * D[j]
+        log_prob[part] = mixture.log_norm[j] - 0.5 * ((residual**2 / D[j]).sum(axis=1) + (z**2).sum(axis=1))
         whitened_latent[part] = y
 
 
-def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
+def log_sum_exp(log_prob: Array, out: Written[Array], n_threads: int = 1) -> None:
     """out [n] = log Σ_k exp log_prob [n, k]; a row of -inf gives -inf."""
     top = log_prob.max(axis=1)
     base = np.where(np.isfinite(top), top, 0.0)
@@ -93,7 +128,13 @@ def log_sum_exp(log_prob: Array, out: Array, n_threads: int = 1) -> None:
         out[:] = np.log(np.exp(log_prob - base[:, None]).sum(axis=1)) + base
 
 
-def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
+def log_sum_exp_candidates(values: Array, offsets: Array, out: Written[Array], n_threads: int = 1) -> None:
+    """out [n] = log Σ exp over each row's candidates, values [m] in the order of :func:`candidates`."""
+    for i in range(len(out)):
+        out[i] = np.logaddexp.reduce(values[offsets[i] : offsets[i + 1]], initial=-np.inf)
+
+
+def softmax(log_prob: Array, out: Written[Array], n_threads: int = 1) -> None:
     """out [n, k] = exp log_prob over its sum in each row, of what the row's best component has: the sum is 1 also where
     a log-density is so large that its rounding exceeds log k. A row of -inf, which no component explains, gives 1/k
     each.
@@ -105,61 +146,49 @@ def softmax(log_prob: Array, out: Array, n_threads: int = 1) -> None:
 
 
 def accumulate_gradient(
-    X: Array,
-    rows: Array,
-    components: Array,
-    weights: Array,
-    whitened_latent: Array,
-    means: Array,
-    whitened: Array,
-    noise: Array,
-    out: Array,
-    n_threads: int = 1,
+    X: Array, pairs: WeightedPairs, mixture: Mixture, out: Written[Array], n_threads: int = 1
 ) -> None:
-    """out [n, d] += Σ over the m pairs of weights [m] · ∇ log N(x) = weights · (Wᵀ y - D⁻¹ (x - μ))."""
-    for j, part in _groups(components):
-        R = X[rows[part]].astype(np.float64) - means[j]
-        out[rows[part]] += weights[part, None] * (whitened_latent[part] @ whitened[j] - R / noise[j])
+    """out [n, d] += Σ over the pairs of weights [m] · ∇ log N(x) = weights · (Wᵀ y - D⁻¹ (x - μ)), y the latents."""
+    for j, part in _groups(pairs.components):
+        rows = pairs.rows[part]
+        R = X[rows].astype(np.float64) - mixture.means[j]
+        out[rows] += pairs.weights[part, None] * (pairs.latents[part] @ mixture.whitened[j] - R / mixture.noise[j])
 
 
 def point_distances(
-    products: Array,
-    sq_norms: Array,
-    shift: Array,
-    mean_norm: Array,
-    slack: float,
+    coarse: Coarse,
+    mixture: Mixture,
     tolerance: float,
-    sq_distances: Array,
-    keep: Array,
+    sq_distances: Written[Array],
+    keep: Written[Array],
     n_threads: int = 1,
 ) -> None:
     """sq_distances [n, k] = ‖x - μ‖² - ‖Qᵀ (x - μ)‖² from the products with [Q, μ - c]; keep [n, k] marks those that
     rounding (`slack` times the cancelling terms) may have changed by more than `tolerance` relative.
     """
-    n, (k, l) = len(products), shift.shape
-    Y = products.reshape(n, k, l + 1).astype(np.float64)
-    size = sq_norms[:, None] + mean_norm
-    sq_distances[:] = np.maximum(size - 2.0 * Y[:, :, l] - ((Y[:, :, :l] - shift) ** 2).sum(axis=2), 0.0)
-    keep[:] = slack * size > tolerance * sq_distances
+    n, (k, l) = len(coarse.products), mixture.shift.shape
+    Y = coarse.products.reshape(n, k, l + 1).astype(np.float64)
+    size = coarse.sq_norms[:, None] + mixture.mean_norm
+    sq_distances[:] = np.maximum(size - 2.0 * Y[:, :, l] - ((Y[:, :, :l] - mixture.shift) ** 2).sum(axis=2), 0.0)
+    keep[:] = coarse.slack * size > tolerance * sq_distances
 
 
 def pair_distances(
     products: Array,
-    shift0: Array,
-    norm0: Array,
-    shift1: Array,
-    norm1: Array,
-    sq_distances: Array,
-    suspect: Array,
+    side0: Subspaces,
+    side1: Subspaces,
+    sq_distances: Written[Array],
+    suspect: Written[Array],
     n_threads: int = 1,
 ) -> None:
     """Squared distances [k0, k1] between affine subspaces from products [k0, l0+1, k1, l1+1] of their rows [Qᵀ; μ].
 
-    shift [k, l] = Qᵀ μ and norm [k] = ‖μ‖² of either side. With Δ = μ0 - μ1, u = Qᵀ Δ and G = Q0ᵀ Q1:
+    With Δ = μ0 - μ1, u = Qᵀ Δ and G = Q0ᵀ Q1:
     d² = ‖Δ‖² - ‖u0‖² - vᵀ S⁻¹ v, where v = u1 - Gᵀ u0 and S = I - Gᵀ G, whose eigenvalues are the squared sines of the
     principal angles. suspect [k0, k1] marks pairs to be recomputed by QR: the smallest sine below 1e-2, or d below
     1e-3 of what cancels.
     """
+    (shift0, norm0), (shift1, norm1) = side0, side1
     l0, l1 = shift0.shape[1], shift1.shape[1]
     C = products.transpose(0, 2, 1, 3)
     G, cross = C[:, :, :l0, :l1], C[:, :, l0, l1]
@@ -176,7 +205,7 @@ def pair_distances(
     suspect[:] = shared.any(axis=2) | (sq_distances < 1e-6 * size)
 
 
-def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1) -> None:
+def attack_step(X: Written[Array], direction: Array, step_size: float, n_threads: int = 1) -> None:
     """X [n, d] += step_size · g/‖g‖ in place, float64, g = direction [n, d]; a sample with g = 0 or NaN stays."""
     norm = np.sqrt(np.einsum("nd,nd->n", direction, direction))
     moves = (norm > 0) & np.isfinite(norm)
@@ -184,58 +213,59 @@ def attack_step(X: Array, direction: Array, step_size: float, n_threads: int = 1
 
 
 def factor_walk(
-    gram: Array,
-    variance: Array,
-    gain: Array,
-    spread: Array,
-    log_const: Array,
-    first: Array,
+    coordinates: Coordinates,
     y: Array,
-    step_size: float,
-    max_steps: int,
-    frozen: bool,
-    bisections: int,
-    a: Array,
-    w: Array,
-    alpha: Array,
-    sq: Array,
-    reports: Array,
+    settings: WalkSettings,
+    points: Written[Points],
+    reports: Written[Array],
     n_threads: int = 1,
 ) -> None:
-    """The whole gradient attack of n samples in factor coordinates (see attacks/coordinates.py for the first six).
+    """The whole gradient attack of n samples in factor coordinates (see attacks/coordinates.py), labels y [n].
 
-    In: a [n, C] inner products of v = x - c with the columns, w [n, C] = 0, alpha [n] = 1, sq [n] = ‖v‖², y [n]. Out:
-    the same at the end of the walk, v = alpha v₀ + w · columns, and reports int64 [n, 5]: how it ended (0 max_steps, 1
-    flipped, 2 no gradient, 3 already wrong), steps, source, target (components over all classes), target's class.
+    The points begin with w = 0 and alpha = 1 and are moved to the end of the walk; reports int64 [n, 5] say how it
+    ended (0 max_steps, 1 flipped, 2 no gradient, 3 already wrong), steps, source, target (components over all classes),
+    target's class.
     """
     from .numpy_walk import Walker
 
-    walker = Walker(gram, variance, gain, spread, log_const, first)
+    walker, (a, w, alpha, sq) = Walker(coordinates), points
     for i in range(len(y)):
-        alpha[i], sq[i], reports[i] = walker.walk(a[i], w[i], sq[i], y[i], step_size, max_steps, frozen, bisections)
+        alpha[i], sq[i], reports[i] = walker.walk(a[i], w[i], sq[i], y[i], settings)
 
 
 def accumulate_statistics(
-    X: Array,
-    rows: Array,
-    components: Array,
-    weights: Array,
-    latents: Array,
-    means: Array,
-    sum_x: Array,
-    sum_xz: Array,
-    sum_xx: Array,
+    X: Array, pairs: WeightedPairs, means: Array, sums: Written[Sums], n_threads: int = 1
+) -> None:
+    """The M-step's sums over the pairs with weights [m] and latents z [m, l], around the old means [k, d], r = x - μ_k:
+    sums.x [k, d] += w r, sums.xz [k, l, d] += w z rᵀ, sums.xx [k, d] += w r².
+    """
+    for j, part in _groups(pairs.components):
+        R = X[pairs.rows[part]].astype(np.float64) - means[j]
+        w = pairs.weights[part]
+        sums.x[j] += w @ R
+        sums.xz[j] += (w[:, None] * pairs.latents[part]).T @ R
+        sums.xx[j] += w @ R**2
+
+
+def sample_points(
+    component: Array,
+    z: Array,
+    parameters: Parameters,
+    key: int,
+    with_noise: bool,
+    out: Written[Array],
     n_threads: int = 1,
 ) -> None:
-    """The M-step's sums over m pairs with weights [m] and latents z [m, l], around the old means, r = x - μ_k:
-    sum_x [k, d] += w r, sum_xz [k, l, d] += w z rᵀ, sum_xx [k, d] += w r².
+    """out [n, d] = μ + A z + √D η, of each row's component [n] and factors z [n, l]; two values of η [d] at a time from
+    the counter-based stream `key`, none without noise.
     """
-    for j, part in _groups(components):
-        R = X[rows[part]].astype(np.float64) - means[j]
-        w = weights[part]
-        sum_x[j] += w @ R
-        sum_xz[j] += (w[:, None] * latents[part]).T @ R
-        sum_xx[j] += w @ R**2
+    from .numpy_random import normal_pairs
+
+    means, loadings, noise = parameters
+    n, d = out.shape
+    eta = normal_pairs(key, np.arange(n * ((d + 1) // 2))).reshape(n, -1)[:, :d] if with_noise else np.zeros((n, d))
+    for i, j in enumerate(component):
+        out[i] = means[j] + loadings[j] @ z[i] + np.sqrt(noise[j]) * eta[i]
 
 
 def _groups(components: Array, most: int = 256) -> Iterator[tuple[int, slice]]:

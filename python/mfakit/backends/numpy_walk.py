@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .operands import Coordinates, WalkSettings
+
 __all__ = ["Walker"]
 
 Array = NDArray[Any]
@@ -17,12 +19,9 @@ MAX_STEPS, FLIPPED, NO_GRADIENT, ALREADY_WRONG = range(4)
 class Walker:
     """Decisions and steps from inner products a [C] with the columns and ‖v‖²; K components, C = K (l + 1)."""
 
-    def __init__(
-        self, gram: Array, variance: Array, gain: Array, spread: Array, log_const: Array, first: Array
-    ) -> None:
-        self.gram, self.variance, self.gain, self.spread = gram, variance, gain, spread
-        self.log_const, self.first = log_const, first
-        K, l = gain.shape
+    def __init__(self, coordinates: Coordinates) -> None:
+        self.gram, self.variance, self.gain, self.spread, self.log_const, self.first = coordinates
+        gram, (K, l) = self.gram, self.gain.shape
         self.index = np.arange(K * (l + 1)).reshape(K, l + 1)
         self.mean_column = self.index[:, l]
         self.shift = gram[self.index[:, :l], self.mean_column[:, None]]  # U_j m_j, [K, l]
@@ -55,7 +54,7 @@ class Walker:
         return 1.0 / self.variance[source] - 1.0 / self.variance[target], coefficients
 
     def walk(
-        self, a: Array, w: Array, sq: float, y: int, step_size: float, max_steps: int, frozen: bool, bisections: int
+        self, a: Array, w: Array, sq: float, y: int, settings: WalkSettings
     ) -> tuple[float, float, tuple[int, int, int, int, int]]:
         """Walk in place (a, w) until the decision is no longer y; alpha, ‖v‖² and the report."""
         alpha, source, target, rival, step = 1.0, -1, -1, -1, 0
@@ -63,12 +62,12 @@ class Walker:
         while True:
             decided, best, height = self.decide(a, sq)
             if decided != y:
-                if step and bisections:
-                    alpha, sq = self._bisect(a, w, alpha, before, move, y, bisections)
+                if step and settings.bisections:
+                    alpha, sq = self._bisect(a, w, alpha, before, move, y, settings.bisections)
                 return alpha, sq, (FLIPPED if step else ALREADY_WRONG, step, source, target, rival)
-            if step == max_steps:
+            if step == settings.max_steps:
                 return alpha, sq, (MAX_STEPS, step, source, target, rival)
-            if step == 0 or not frozen:
+            if step == 0 or not settings.frozen:
                 height[y] = -np.inf
                 rival = int(height.argmax())
                 source, target = int(best[y]), int(best[rival])
@@ -78,7 +77,7 @@ class Walker:
             norm2 = along_v**2 * sq + 2.0 * along_v * (g @ a) + g @ products
             if not 0.0 < norm2 < np.inf:
                 return alpha, sq, (NO_GRADIENT, step, source, target, rival)
-            tau = step_size / np.sqrt(norm2)
+            tau = settings.step_size / np.sqrt(norm2)
             before, move = (a.copy(), w.copy(), alpha, sq), (tau * along, tau * tau * norm2)
             keep = 1.0 + tau * along_v
             a[:] = keep * a + tau * products

@@ -12,7 +12,7 @@ from .._arrays.rows import RowBlocks, array_module, to_numpy
 from .._threads.process import errstate
 from ..backends import get_backend
 from ..mixture.evaluator import Evaluator
-from ..mixture.far import UNCERTAIN_NATS, Gaussian, Pairs, relative_log_prob
+from ..mixture.far import UNCERTAIN_NATS, Gaussian, RoundedPairs, relative_log_prob
 
 if TYPE_CHECKING:
     from .classifier import BayesClassifier
@@ -57,7 +57,7 @@ def relative_class_log_prob(clf: BayesClassifier, X: Array) -> Array:
         evaluator = Evaluator(factors, get_backend("auto"), np.float64, n, Options(check_finite=False))
         part = evaluator.pairs(evaluator(X))
         parts.append((part.rows, part.components + first[c], part.log_prob + log_priors[c], part.error))
-    pairs = Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    pairs = RoundedPairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     pairs = pairs.take(pairs.live(log_norm, pairs.rows * C + labels[pairs.components])[0])
 
     def component(j: int) -> Gaussian:

@@ -15,6 +15,7 @@ import numpy as np
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
 from ..backends.host_arrays import Host
+from ..backends.operands import Sums, WeightedPairs
 from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator, Scores
 from ..mixture.mfa import MFA
@@ -155,10 +156,10 @@ class Statistics:
         if sample_weight is not None:
             share = share * arrays.asarray(sample_weight)[scores.rows]
             kept &= share > 0
-        pairs = (scores.rows, scores.components, scores.whitened_latent, share)
+        pairs = WeightedPairs(scores.rows, scores.components, share, scores.whitened_latent)
         chosen = evaluator.xp.flatnonzero(kept)
         if len(chosen) < len(kept):
-            pairs = tuple(part[chosen] for part in pairs)
+            pairs = WeightedPairs._make(part[chosen] for part in pairs)
         self._add_pairs(scores.X, pairs, evaluator)
         log_total = arrays.to_host(log_total)
         self.worst.add(scores, log_total, sample_weight, arrays)
@@ -170,22 +171,18 @@ class Statistics:
             self.log_likelihood += float(sample_weight[present] @ log_total[present])
             self.total_weight += float(sample_weight.sum())
 
-    def _add_pairs(self, X: Array, pairs: tuple[Array, Array, Array, Array], evaluator: Evaluator) -> None:
-        """Add the pairs (row, component, whitened latent y [l], responsibility), which are sorted by component."""
+    def _add_pairs(self, X: Array, pairs: WeightedPairs, evaluator: Evaluator) -> None:
+        """Add pairs that are weighted by their responsibilities, with their whitened latents y [l]."""
         (k, l, _), xp, factors = self.sum_xz.shape, evaluator.xp, evaluator.factors
-        rows, components, latent, share = pairs
-        z = _latents(latent, components, factors.latent_map, evaluator)
+        z = _latents(pairs.latents, pairs.components, factors.latent_map, evaluator)
         # The sums over samples (z, 1) about the mean 0 are Σ R z and Σ R, and Σ R z zᵀ.
         points = xp.concatenate([z, xp.ones((len(z), 1))], axis=1)
         own = tuple(np.zeros(shape) for shape in ((k, l + 1), (k, l, l + 1), (k, l + 1)))
+        add, threads = evaluator.ops.accumulate_statistics, evaluator.threads
         with evaluator.arrays.sums_into((self.sum_x, self.sum_xz, self.sum_xx, *own)) as sums:
-            for samples, index, means, targets in (
-                (X, rows, factors.means, sums[:3]),
-                (points, xp.arange(len(z)), xp.zeros((k, l + 1)), sums[3:]),
-            ):
-                evaluator.ops.accumulate_statistics(
-                    samples, index, components, share, z, means, *targets, evaluator.threads
-                )
+            add(X, pairs._replace(latents=z), factors.means, Sums(*sums[:3]), threads)
+            each_once = pairs._replace(rows=xp.arange(len(z)), latents=z)
+            add(points, each_once, xp.zeros((k, l + 1)), Sums(*sums[3:]), threads)
         self.weight += own[0][:, l]
         self.sum_z += own[0][:, :l]
         self.sum_zz += own[1][:, :, :l]

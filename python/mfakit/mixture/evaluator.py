@@ -18,8 +18,9 @@ from .._arrays.options import Options
 from .._arrays.rows import check_finite_rows
 from ..backends import get_arrays
 from ..backends.numpy_ops import CUTOFF_NATS
+from ..backends.operands import Coarse, Pairs, WeightedPairs
 from .factors import Factors
-from .far import UNCERTAIN_NATS, Pairs, relative_log_prob, rounding
+from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
 
 __all__ = ["Evaluator", "Scores", "sorted_pairs"]
 
@@ -37,10 +38,10 @@ SQUARES_COLUMNS = 512
 TF32_ROUNDING = 2.0**-11
 
 
-def sorted_pairs(keep: Array, xp: Any = np) -> tuple[Array, Array]:
-    """Rows and components [m], int64, of the marked entries of keep [n, k], sorted by component; waits for a device."""
+def sorted_pairs(keep: Array, xp: Any = np) -> Pairs:
+    """The marked entries of keep [n, k], sorted by component; waits for a device."""
     components, rows = xp.nonzero(keep.T)
-    return xp.ascontiguousarray(rows.astype(np.int64)), xp.ascontiguousarray(components.astype(np.int64))
+    return Pairs(xp.ascontiguousarray(rows.astype(np.int64)), xp.ascontiguousarray(components.astype(np.int64)))
 
 
 @dataclass
@@ -127,22 +128,22 @@ class Evaluator:
         log_prob = self._buffer("log_prob", (n, k), np.float64)
         beyond, bad = self._beyond(X, norms)
         if self.options.method == "residual":
-            rows, components = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
+            pairs = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
         else:
             keep = self._buffer("keep", (n, k), np.uint8)
-            arguments = self._product(centered, norms)
+            coarse = self.coarse(centered, norms)
             with np.errstate(over="ignore", invalid="ignore"):
-                self.ops.mixture_epilogue(*arguments, log_prob, keep, self.threads)
+                self.ops.mixture_epilogue(coarse, self.factors.mixture, log_prob, keep, self.threads)
             if len(beyond):
                 keep[beyond], log_prob[beyond] = 1, -np.inf  # their coarse values say nothing
-            rows, components = sorted_pairs(keep, self.xp)
-        refined, latent = self.refine(X, rows, components)
-        log_prob[rows, components] = refined
+            pairs = sorted_pairs(keep, self.xp)
+        refined, latent = self.refine(X, pairs)
+        log_prob[pairs.rows, pairs.components] = refined
         if len(beyond):
             log_prob[beyond] = self.xp.where(self.xp.isnan(log_prob[beyond]), -np.inf, log_prob[beyond])
         if len(bad):
             log_prob[bad] = np.nan
-        return Scores(X, log_prob, rows, components, latent)
+        return Scores(X, log_prob, *pairs, latent)
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """log p(x) [n]; on a device without an [n, k] array: only the candidates are listed, refined and summed."""
@@ -151,12 +152,11 @@ class Evaluator:
         centered, norms = self.center(X, start, name)
         if self._some_beyond:
             return self._total(self(X, start, name))
-        (k, l, _), total = self.factors.shape, self.xp.empty(len(X))
-        rows, components, offsets = self.arrays.candidates(self._product(centered, norms), len(X), k, l)
+        rows, components, offsets = self.ops.candidates(self.coarse(centered, norms), self.factors.mixture)
         order = self.xp.argsort(components * len(X) + rows)
-        values = self.xp.empty(len(rows))
-        values[order] = self.refine(X, rows[order], components[order])[0]
-        self.arrays.log_sum_exp_candidates(values, offsets, total)
+        values, total = self.xp.empty(len(rows)), self.xp.empty(len(X))
+        values[order] = self.refine(X, Pairs(rows[order], components[order]))[0]
+        self.ops.log_sum_exp_candidates(values, offsets, total)
         return total
 
     def _total(self, scores: Scores) -> Array:
@@ -165,15 +165,12 @@ class Evaluator:
         self.ops.log_sum_exp(scores.log_prob, total, self.threads)
         return total
 
-    def refine(self, X: Array, rows: Array, components: Array) -> tuple[Array, Array]:
-        """Log-probabilities [m] and whitened latents [m, l] of pairs that are sorted by component."""
-        f = self.factors
-        refined, latent = self.xp.empty(len(rows)), self.xp.empty((len(rows), f.shape[1]))
+    def refine(self, X: Array, pairs: Pairs) -> tuple[Array, Array]:
+        """Log-probabilities [m] and whitened latents [m, l] of pairs."""
+        m = len(pairs.rows)
+        refined, latent = self.xp.empty(m), self.xp.empty((m, self.factors.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
-            self.ops.refine(
-                X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, refined, latent,
-                self.threads,
-            )  # fmt: skip
+            self.ops.refine(X, pairs, self.factors.mixture, refined, latent, self.threads)
         return refined, latent
 
     @property
@@ -192,25 +189,21 @@ class Evaluator:
         finite = xp.isfinite(X[rows]).all(axis=1)
         return rows[finite], rows[~finite]
 
-    def _product(self, centered: Array, norms: Array) -> tuple[Any, ...]:
-        """The block product and the other arguments of mixture_epilogue, up to its outputs."""
+    def coarse(self, centered: Array, norms: Array, *, fast: bool = True) -> Coarse:
+        """The product of a block, as :meth:`center` returns it, with all components; in TF32 only where `fast`."""
         factors, n, (_, l, d) = self.factors, len(centered), self.factors.shape
         dtype = centered.dtype
         panel = factors.panel(dtype)
         products = self._buffer("products", (n, panel.shape[1]), dtype)
-        quad = None
         # A NaN row (check_finite=False) or an overflow affects its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
-            fast = self.options.fast and self.arrays.is_device and dtype == np.float32
+            fast = fast and self.options.fast and self.arrays.is_device and dtype == np.float32
             self.arrays.matmul(centered, panel, products, fast=fast)
-            if not factors.is_isotropic:
-                quad = self._squares_product(centered)
+            quad = self._buffer("quad", (n, 0), dtype) if factors.is_isotropic else self._squares_product(centered)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
         if fast:  # both factors of every term rounded to 11 bits, by Cauchy and Schwarz
             slack += 4.0 * TF32_ROUNDING * np.sqrt(l + 1)
-        return (
-            products, quad, norms, factors.inv_noise, factors.shift, factors.mean_norm, factors.log_norm, float(slack),
-        )  # fmt: skip
+        return Coarse(products, quad, norms, float(slack))
 
     def _squares_product(self, centered: Array) -> Array:
         """(x - c)² · D⁻¹ [n, k], some features at a time: one long sum would round visibly more, and need a block
@@ -251,14 +244,14 @@ class Evaluator:
         result[there] = arrays.asarray(values)
         return result
 
-    def pairs(self, scores: Scores) -> Pairs:
+    def pairs(self, scores: Scores) -> RoundedPairs:
         """The refined pairs with their rounding, on the host."""
         to_host, log_norm = self.arrays.to_host, self._host_factors.log_norm
         rows, components = to_host(scores.rows), to_host(scores.components)
         log_prob = to_host(scores.log_prob[scores.rows, scores.components])
         with np.errstate(over="ignore", invalid="ignore"):
             explained = to_host((scores.whitened_latent**2).sum(axis=1))
-            return Pairs(rows, components, log_prob, rounding(log_prob, log_norm[components], explained))
+            return RoundedPairs(rows, components, log_prob, rounding(log_prob, log_norm[components], explained))
 
     def responsibilities(self, scores: Scores) -> Array:
         """p(component | x) [n, k] of the block."""
@@ -275,14 +268,15 @@ class Evaluator:
         resp = self.responsibilities(scores)
         share = resp[scores.rows, scores.components]
         chosen = xp.nonzero(share > LEAST_SHARE)[0]
-        pairs = tuple(a[chosen] for a in (scores.rows, scores.components, share, scores.whitened_latent))
+        found = (scores.rows, scores.components, share, scores.whitened_latent)
+        pairs = WeightedPairs._make(array[chosen] for array in found)
         result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
         result[:] = xp.where(xp.isnan(resp[:, :1]), np.nan, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            several = _repeated(pairs[0], len(scores.X), xp)
+            several = _repeated(pairs.rows, len(scores.X), xp)
             wide = xp.nonzero(several)[0] if dtype == np.float32 else ()
             if len(wide):  # in float32 what their components add up to would be rounded at every one of them
-                self._add_gradients(scores.X, _part(pairs, ~several[pairs[0]], xp), result)
+                self._add_gradients(scores.X, _part(pairs, ~several[pairs.rows], xp), result)
                 step = max(1, SUM_VALUES // result.shape[1])
                 for first in range(0, len(wide), step):
                     self._sum_gradients(scores.X, pairs, wide[first : first + step], result)
@@ -291,20 +285,19 @@ class Evaluator:
             if result is not out:
                 out[:] = result
 
-    def _sum_gradients(self, X: Array, pairs: tuple[Array, ...], rows: Array, out: Array) -> None:
+    def _sum_gradients(self, X: Array, pairs: WeightedPairs, rows: Array, out: Array) -> None:
         """out[rows] = the gradients of those rows, summed in float64."""
         xp = self.xp
         place = xp.full(len(X), -1, np.int64)
         place[rows] = xp.arange(len(rows))
-        at, *others = _part(pairs, place[pairs[0]] >= 0, xp)
+        chosen = _part(pairs, place[pairs.rows] >= 0, xp)
         total = xp.zeros((len(rows), X.shape[1]))
-        self._add_gradients(X[rows].astype(np.float64), (place[at], *others), total)
+        self._add_gradients(X[rows].astype(np.float64), chosen._replace(rows=place[chosen.rows]), total)
         out[rows] = total
 
-    def _add_gradients(self, X: Array, pairs: tuple[Array, ...], out: Array) -> None:
-        """out [n, d] += share · ∇ log N(x) of pairs (rows, components, share, whitened_latent)."""
-        f = self.factors
-        self.ops.accumulate_gradient(X, *pairs, f.means, f.whitened, f.noise, out, self.threads)
+    def _add_gradients(self, X: Array, pairs: WeightedPairs, out: Array) -> None:
+        """out [n, d] += weight · ∇ log N(x) of pairs with their whitened latents."""
+        self.ops.accumulate_gradient(X, pairs, self.factors.mixture, out, self.threads)
 
 
 def _repeated(rows: Array, n: int, xp: Any) -> Array:
@@ -317,6 +310,6 @@ def _repeated(rows: Array, n: int, xp: Any) -> Array:
     return repeated[:n]
 
 
-def _part(pairs: tuple[Array, ...], mask: Array, xp: Any) -> tuple[Array, ...]:
+def _part(pairs: WeightedPairs, mask: Array, xp: Any) -> WeightedPairs:
     chosen = xp.nonzero(mask)[0]
-    return tuple(array[chosen] for array in pairs)
+    return WeightedPairs._make(array[chosen] for array in pairs)

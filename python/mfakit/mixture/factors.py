@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .._lazy import lazy
 from .._threads.process import errstate, keeps_errstate, product_threads, single_threaded_products
 from .._threads.room import require_room
+from ..backends.operands import Mixture
 from .far import Gaussian
 
 __all__ = ["Factors", "factorize", "orthonormal_bases", "subspace_factors", "symmetric_eigh", "thin_svd"]
@@ -33,7 +34,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """What the kernels read of a mixture; everything float64.
+    """What is computed of a mixture once; everything float64. Kernels get its `mixture`.
 
     Attributes
     ----------
@@ -78,6 +79,11 @@ class Factors:
     def component(self, j: int) -> Gaussian:
         """What tells component `j` from another one."""
         return Gaussian(self.means[j], self.whitened[j], self.noise[j])
+
+    @lazy
+    def mixture(self) -> Mixture:
+        """What the kernels read."""
+        return Mixture.of(self)
 
     @lazy
     def inv_noise(self) -> Array:

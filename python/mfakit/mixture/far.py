@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .._threads.process import errstate
 from ..backends.numpy_ops import CUTOFF_NATS
 
-__all__ = ["UNCERTAIN_NATS", "Gaussian", "Pairs", "relative_log_prob", "rounding"]
+__all__ = ["UNCERTAIN_NATS", "Gaussian", "RoundedPairs", "relative_log_prob", "rounding"]
 
 Array = NDArray[Any]
 
@@ -45,7 +45,7 @@ class Gaussian(NamedTuple):
 
 
 @dataclass
-class Pairs:
+class RoundedPairs:
     """m pairs of a sample and a component: rows, components int64 [m], log_prob [m] and its rounding [m], nats."""
 
     rows: Array
@@ -53,9 +53,9 @@ class Pairs:
     log_prob: Array
     error: Array
 
-    def take(self, chosen: Array) -> Pairs:
+    def take(self, chosen: Array) -> RoundedPairs:
         """Some of the pairs."""
-        return Pairs(self.rows[chosen], self.components[chosen], self.log_prob[chosen], self.error[chosen])
+        return RoundedPairs(self.rows[chosen], self.components[chosen], self.log_prob[chosen], self.error[chosen])
 
     def live(self, log_norm: Array, groups: Array) -> tuple[Array, Array]:
         """Which pairs may have a share of their group, and of each group the least that its best pair has."""
@@ -67,7 +67,7 @@ class Pairs:
             below = self.log_prob + self.error < best[groups] - CUTOFF_NATS
         return ~below & (log_norm[self.components] > -np.inf), best
 
-    def undecided(self, n: int, log_norm: Array, tolerance: float) -> Pairs:
+    def undecided(self, n: int, log_norm: Array, tolerance: float) -> RoundedPairs:
         """Of those of n samples whose shares log_prob leaves open by more than `tolerance`, the live pairs."""
         live, best = self.live(log_norm, self.rows)
         unsettled = np.zeros(n, bool)
@@ -84,10 +84,10 @@ def rounding(log_prob: Array, log_norm: Array, explained: Array) -> Array:
     return np.asarray(np.finfo(np.float64).eps * np.sqrt(maha) * np.sqrt(maha + explained))
 
 
-def relative_log_prob(X: Array, pairs: Pairs, log_norm: Array, component: Callable[[int], Gaussian]) -> Array:
+def relative_log_prob(X: Array, pairs: RoundedPairs, log_norm: Array, component: Callable[[int], Gaussian]) -> Array:
     """log_prob [m] of pairs less a number for each of their samples X [n, d], by differences where those are sharper.
 
-    `pairs` are what :meth:`Pairs.undecided` left, log_norm [k] their constants and `component` their parameters.
+    `pairs` are what :meth:`RoundedPairs.undecided` left, log_norm [k] their constants and `component` their parameters.
     """
     reference = _best(len(X), pairs.rows, pairs.log_prob)
     scale = _scales(X, [component(j) for j in np.unique(pairs.components).tolist()])
@@ -128,7 +128,7 @@ def _scales(X: Array, components: list[Gaussian]) -> Array:
 
 
 def _against(
-    X: Array, pairs: Pairs, reference: Array, scale: Array, component: Callable[[int], Gaussian]
+    X: Array, pairs: RoundedPairs, reference: Array, scale: Array, component: Callable[[int], Gaussian]
 ) -> tuple[Array, Array]:
     """Of each pair, its squared Mahalanobis length less that of its row's reference (the pair `reference` [n]), times
     scale², and the sum of the sizes of its terms.

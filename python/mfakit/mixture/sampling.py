@@ -92,14 +92,16 @@ def as_count(n: Any) -> int:
 def _on_device(mfa: MFA, component: Any, z: Any, key: int, noise: bool, dtype: Any) -> tuple[Any, Any]:
     """The samples of these components and factors on the model's device, with noise from the stream `key`."""
     from ..backends import get_arrays, get_backend
+    from ..backends.operands import Parameters
 
-    arrays: Any = get_arrays(get_backend("cuda", mfa.device), mfa.device)
+    ops = get_backend("cuda", mfa.device)
+    arrays: Any = get_arrays(ops, mfa.device)
     with arrays.active():
         factors = arrays.factors(mfa.factors)
         loadings = factors.keep("loadings", lambda: mfa.loadings.astype(np.float64))
         X, component = arrays.xp.empty((len(z), mfa.n_features), dtype), arrays.asarray(component)
-        parameters = (factors.means, loadings, factors.noise)
-        arrays.sample_points(component, arrays.asarray(z), parameters, key, noise, X)
+        parameters = Parameters(factors.means, loadings, factors.noise)
+        ops.sample_points(component, arrays.asarray(z), parameters, key, noise, X)
         return X, component
 
 

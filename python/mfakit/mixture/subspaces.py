@@ -15,6 +15,8 @@ from .._arrays.sharing import useful_threads
 from .._io.progress import open_bar
 from .._threads.process import interruptible, keeps_errstate, single_threaded_products
 from ..backends import get_arrays, get_backend
+from ..backends.host_arrays import Host
+from ..backends.operands import Subspaces
 from .density import open_rows, over_blocks
 from .evaluator import Evaluator, sorted_pairs
 from .factors import Factors
@@ -81,22 +83,16 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
     trusted.
     """
     factors, ops, xp = evaluator.factors, evaluator.ops, evaluator.xp
-    k, _, d = factors.shape
+    shape = len(X), factors.shape[0]
     centered, norms = evaluator.center(X, start, name)
-    dtype = centered.dtype
-    sq, keep = xp.empty((len(X), k)), xp.empty((len(X), k), np.uint8)
-    panel = factors.panel(dtype)
-    products = xp.empty((len(X), panel.shape[1]), dtype)
+    sq, keep = xp.empty(shape), xp.empty(shape, np.uint8)
+    coarse = evaluator.coarse(centered, norms, fast=False)
+    tolerance = 0.0 if evaluator.options.method == "residual" else DISTANCE_TOLERANCE[centered.dtype.name]
     with np.errstate(over="ignore", invalid="ignore"):
-        evaluator.arrays.matmul(centered, panel, products)
-        slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
-        tolerance = 0.0 if evaluator.options.method == "residual" else DISTANCE_TOLERANCE[dtype.name]
-        ops.point_distances(
-            products, norms, factors.shift, factors.mean_norm, slack, tolerance, sq, keep, evaluator.threads
-        )
-    rows, components = sorted_pairs(keep, xp)
-    refined, _ = evaluator.refine(X, rows, components)
-    sq[rows, components] = -2.0 * refined  # log_norm = 0 and Z = 0: the "log-density" is -½ dist²
+        ops.point_distances(coarse, factors.mixture, tolerance, sq, keep, evaluator.threads)
+    pairs = sorted_pairs(keep, xp)
+    refined, _ = evaluator.refine(X, pairs)
+    sq[pairs.rows, pairs.components] = -2.0 * refined  # log_norm = 0 and Z = 0: the "log-density" is -½ dist²
     if evaluator.options.check_finite:
         sq[xp.isinf(norms)] = np.inf  # finite samples whose square is beyond float64
     return sq
@@ -187,35 +183,35 @@ def _tiles(
         # The device makes panels of what it holds; the host sends them tile by tile.
         there0, there1 = arrays.side(side0), arrays.side(side1)
         for i in range(0, k0, edge):
-            left, shift0, norm0 = map(arrays.asarray, _panel_rows(there0, slice(i, min(i + edge, k0)), center))
+            left, one = _side(there0, slice(i, min(i + edge, k0)), center, arrays)
             for j in range(0, k1, edge):
-                right, shift1, norm1 = map(arrays.asarray, _panel_rows(there1, slice(j, min(j + edge, k1)), center))
+                right, other = _side(there1, slice(j, min(j + edge, k1)), center, arrays)
                 products = xp.empty((len(left), len(right)))
                 if arrays.is_device:
                     arrays.matmul(left, right.T, products)
                 else:  # it may take seconds
                     interruptible(arrays.matmul, left, right.T, products)
-                sq, suspect = xp.empty((len(norm0), len(norm1))), xp.empty((len(norm0), len(norm1)), np.uint8)
-                products = products.reshape(len(norm0), l0 + 1, len(norm1), l1 + 1)
-                ops.pair_distances(products, shift0, norm0, shift1, norm1, sq, suspect, n_threads)
+                shape = len(one.norm), len(other.norm)
+                sq, suspect = xp.empty(shape), xp.empty(shape, np.uint8)
+                products = products.reshape(shape[0], l0 + 1, shape[1], l1 + 1)
+                ops.pair_distances(products, one, other, sq, suspect, n_threads)
                 again = [arrays.to_host(index) for index in xp.nonzero(suspect)]
                 distances = arrays.to_host(xp.sqrt(sq))
                 with single_threaded_products() if len(again[0]) else nullcontext():  # small ones
                     for a, b in zip(*again, strict=True):
                         distances[a, b] = _by_qr(side0, i + a, side1, j + b)
-                yield slice(i, i + len(norm0)), slice(j, j + len(norm1)), distances
+                yield slice(i, i + shape[0]), slice(j, j + shape[1]), distances
 
 
-def _panel_rows(side: Any, part: slice, center: Array) -> tuple[Array, Array, Array]:
-    """Rows [Qᵀ; μ - c] of the components in `part` [k (l+1), d], Qᵀ (μ - c) [k, l] and ‖μ - c‖² [k], where the factors
-    `side` lie.
-    """
-    bases = side.whitened[part]
+def _side(factors: Any, part: slice, center: Array, arrays: Host) -> tuple[Array, Subspaces]:
+    """Rows [Qᵀ; μ - c] of the components in `part` [k (l+1), d], and what pair_distances reads of them."""
+    bases = factors.whitened[part]
     xp = array_module(bases)
-    means = side.means[part] - xp.asarray(center)
+    means = factors.means[part] - xp.asarray(center)
     rows = xp.concatenate([bases, means[:, None]], axis=1).reshape(-1, means.shape[1])
-    shift = xp.matmul(bases, means[:, :, None])[:, :, 0]
-    return rows, xp.ascontiguousarray(shift), xp.einsum("kd,kd->k", means, means)
+    shift = xp.ascontiguousarray(xp.matmul(bases, means[:, :, None])[:, :, 0])
+    norm = xp.einsum("kd,kd->k", means, means)
+    return arrays.asarray(rows), Subspaces(arrays.asarray(shift), arrays.asarray(norm))
 
 
 @keeps_errstate

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..._arrays.rows import array_module, gather, scatter, to_numpy
 from ..._threads.process import interruptible
+from ...backends.operands import Coordinates, Points, WalkSettings
 from ...backends.walk_ends import ENDS
 from ..coordinates import FactorCoordinates
 from ..models.bayes import MixtureVictim
@@ -155,12 +156,11 @@ class FactorWalk(DirectWalk):
         """
         threads, on_device = self.victim.threads, self.victim.arrays.is_device
         long = not on_device and may_take_long(steps)
+        coordinates = Coordinates(*q.kernel_arguments)
+        settings = WalkSettings(steps.size, steps.most, steps.frozen, BISECTIONS if steps.polish else 0)
 
-        def part(y: Array, *moved: Array) -> None:
-            args = (
-                *q.kernel_arguments, y, steps.size, steps.most, steps.frozen, BISECTIONS if steps.polish else 0, *moved,
-                threads,
-            )  # fmt: skip
+        def part(y: Array, a: Array, w: Array, alpha: Array, sq: Array, reports: Array) -> None:
+            args: tuple[Any, ...] = coordinates, y, settings, Points(a, w, alpha, sq), reports, threads
             walk = self.victim.ops.factor_walk
             interruptible(walk, *args) if long else walk(*args)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.certify import Certificates, Samples, certify
+from ...backends.operands import Coordinates
 from ..coordinates import FactorCoordinates
 from ..gradient.walk import DirectWalk, in_parts, within_class
 from ..models.bayes import MixtureVictim
@@ -56,10 +57,11 @@ class FactorSearch(DirectWalk):
 
     def _certify(self, q: FactorCoordinates, samples: Samples) -> Certificates:
         """The kernel, for as many samples at a time as let Ctrl-C be answered in between."""
-        table, threads, found = PairTable.of(q), self.victim.threads, Certificates.zeros(*samples.a.shape)
+        coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).operand(q)
+        found, threads = Certificates.zeros(*samples.a.shape), self.victim.threads
 
         def part(*arrays: Array) -> None:
-            certify(q, table, Samples(*arrays[: len(samples)]), Certificates(*arrays[len(samples) :]), threads)
+            certify(coordinates, pairs, Samples(*arrays[:3]), Certificates(*arrays[3:]), threads)
 
         in_parts(self.victim, part, (*samples, *found), threads)
         return found

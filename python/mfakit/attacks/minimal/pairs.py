@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backends.certify import PairQuadrics
 from ..coordinates import FactorCoordinates
 from ..rounding import ROUNDING
 
@@ -31,8 +32,7 @@ CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """Eigenvalues and eigenvectors of H - κI of all pairs s < t of different classes; P pairs, K components. What
-    :func:`mfakit.backends.certify.certify` reads are the first four and `units`.
+    """Eigenvalues and eigenvectors of H - κI of all pairs s < t of different classes; P pairs, K components.
 
     Attributes
     ----------
@@ -94,6 +94,12 @@ class PairTable:
     def units(self) -> float:
         """Relative rounding of the table's entries, in the metric of the noise."""
         return ROUNDING * max(1.0, CLEAR / self.shortest) + 2.0 * self.lost
+
+    def operand(self, q: FactorCoordinates) -> PairQuadrics:
+        """The table as the kernel reads it, with the roundings of the coordinates that it was made of."""
+        return PairQuadrics(
+            self.index, self.rank, self.values, self.vectors, self.units, q.tilt, q.size, q.columns.shape[1]
+        )
 
 
 def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array, float]:

@@ -12,6 +12,7 @@ from ..._arrays.options import Options
 from ..._arrays.rows import as_labels, gather, scatter
 from ..._threads.process import errstate
 from ...backends import get_arrays, get_backend
+from ...backends.operands import Pairs, WeightedPairs
 from ...bayes.classifier import BayesClassifier
 from ...bayes.decisions import settle
 from ...mixture.evaluator import Evaluator
@@ -98,10 +99,7 @@ class MixtureVictim:
     def _add_gradients(
         self, evaluator: Evaluator, X: Array, rows: Array, components: Array, signs: Array, g: Array
     ) -> None:
-        f, xp = evaluator.factors, self.arrays.xp
         rows, components, signs = map(self.arrays.asarray, (rows, components, signs))
-        log_prob, y = xp.empty(len(rows)), xp.empty((len(rows), f.shape[1]))
-        self.ops.refine(
-            X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, log_prob, y, self.threads
-        )
-        self.ops.accumulate_gradient(X, rows, components, signs, y, f.means, f.whitened, f.noise, g, self.threads)
+        _, y = evaluator.refine(X, Pairs(rows, components))
+        pairs = WeightedPairs(rows, components, signs, y)
+        self.ops.accumulate_gradient(X, pairs, evaluator.factors.mixture, g, self.threads)

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from ..numpy_ops import CUTOFF_NATS, Array
+from ..operands import Coarse, Mixture, Pairs, Subspaces, Sums, WeightedPairs
 
 # Sums stay in the order they are written in: NaN and inf mean what they mean, and bits do not depend on the split.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
@@ -81,30 +82,18 @@ def center_rows(start: int, stop: int, X: Array, center: Array, out: Array, sq_n
 
 
 @kernel
-def mixture_epilogue(
-    start: int,
-    stop: int,
-    products: Array,
-    quad: Array,
-    sq_norms: Array,
-    inv_noise: Array,
-    shift: Array,
-    mean_norm: Array,
-    log_norm: Array,
-    slack: float,
-    log_prob: Array,
-    keep: Array,
-) -> None:
-    k, l = shift.shape
-    error = np.empty(k)
+def mixture_epilogue(start: int, stop: int, coarse: Coarse, mixture: Mixture, log_prob: Array, keep: Array) -> None:
+    k, l = mixture.shift.shape
+    diagonal, error = coarse.quad.shape[1] > 0, np.empty(k)
     for i in range(start, stop):
         top = -np.inf
         for j in range(k):
             first = j * (l + 1)
-            q = sq_norms[i] * inv_noise[j] if quad.size == 0 else np.float64(quad[i, j])
-            maha = q - 2.0 * products[i, first + l] + mean_norm[j] - explained(products, i, first, shift, j)
-            log_prob[i, j] = log_norm[j] - 0.5 * not_negative(maha)
-            error[j] = slack * (q + mean_norm[j])
+            q = np.float64(coarse.quad[i, j]) if diagonal else coarse.sq_norms[i] * mixture.inv_noise[j]
+            gone = explained(coarse.products, i, first, mixture.shift, j)
+            maha = q - 2.0 * coarse.products[i, first + l] + mixture.mean_norm[j] - gone
+            log_prob[i, j] = mixture.log_norm[j] - 0.5 * not_negative(maha)
+            error[j] = coarse.slack * (q + mixture.mean_norm[j])
             low = log_prob[i, j] - error[j]
             top = max(top, low)
         for j in range(k):
@@ -178,19 +167,10 @@ def project(
 
 @kernel
 def refine(
-    start: int,
-    stop: int,
-    X: Array,
-    rows: Array,
-    components: Array,
-    means: Array,
-    whitened: Array,
-    latent_map: Array,
-    noise: Array,
-    log_norm: Array,
-    log_prob: Array,
-    whitened_latent: Array,
+    start: int, stop: int, X: Array, pairs: Pairs, mixture: Mixture, log_prob: Array, whitened_latent: Array
 ) -> None:
+    rows, components = pairs
+    means, whitened, noise = mixture.means, mixture.whitened, mixture.noise
     l, d = whitened.shape[1:]
     r, y, maha = np.zeros((TILE, LANES)), np.empty((TILE, l)), np.empty(TILE)
     g, variance = np.empty(LANES), np.empty(LANES)
@@ -211,7 +191,7 @@ def refine(
                     total += e * e / variance[q]
                 maha[t] += total
         for t in range(width):
-            log_prob[m + t] = log_norm[j] - 0.5 * (maha[t] + latent_norm(latent_map, j, y, t))
+            log_prob[m + t] = mixture.log_norm[j] - 0.5 * (maha[t] + latent_norm(mixture.latent_map, j, y, t))
             whitened_latent[m + t] = y[t]
         m += width
 
@@ -247,19 +227,9 @@ def softmax(start: int, stop: int, log_prob: Array, out: Array) -> None:
 
 
 @kernel
-def accumulate_gradient(
-    start: int,
-    stop: int,
-    X: Array,
-    rows: Array,
-    components: Array,
-    weights: Array,
-    whitened_latent: Array,
-    means: Array,
-    whitened: Array,
-    noise: Array,
-    out: Array,
-) -> None:
+def accumulate_gradient(start: int, stop: int, X: Array, pairs: WeightedPairs, mixture: Mixture, out: Array) -> None:
+    rows, components, weights, latents = pairs
+    means, whitened, noise = mixture.means, mixture.whitened, mixture.noise
     r, g, variance = np.empty((1, LANES)), np.empty(LANES), np.empty(LANES)
     run = 0
     while run < len(rows):
@@ -269,7 +239,7 @@ def accumulate_gradient(
             load_variances(noise, j, first, last, variance)
             for m in range(run, run + length):
                 load_residuals(X, rows, m, 1, means, j, first, last, r)
-                back(whitened, j, whitened_latent, m, first, last, g)
+                back(whitened, j, latents, m, first, last, g)
                 row, w = rows[m], weights[m]
                 for q in range(last - first):
                     out[row, first + q] += w * (g[q] - r[0, q] / variance[q])
@@ -278,24 +248,16 @@ def accumulate_gradient(
 
 @kernel
 def point_distances(
-    start: int,
-    stop: int,
-    products: Array,
-    sq_norms: Array,
-    shift: Array,
-    mean_norm: Array,
-    slack: float,
-    tolerance: float,
-    sq_distances: Array,
-    keep: Array,
+    start: int, stop: int, coarse: Coarse, mixture: Mixture, tolerance: float, sq_distances: Array, keep: Array
 ) -> None:
-    k, l = shift.shape
+    k, l = mixture.shift.shape
     for i in range(start, stop):
         for j in range(k):
-            first, size = j * (l + 1), sq_norms[i] + mean_norm[j]
-            sq = not_negative(size - 2.0 * products[i, first + l] - explained(products, i, first, shift, j))
+            first, size = j * (l + 1), coarse.sq_norms[i] + mixture.mean_norm[j]
+            gone = explained(coarse.products, i, first, mixture.shift, j)
+            sq = not_negative(size - 2.0 * coarse.products[i, first + l] - gone)
             sq_distances[i, j] = sq
-            keep[i, j] = slack * size > tolerance * sq
+            keep[i, j] = coarse.slack * size > tolerance * sq
 
 
 @inlined
@@ -354,16 +316,10 @@ def sines_and_offset(
 
 @kernel
 def pair_distances(
-    start: int,
-    stop: int,
-    products: Array,
-    shift0: Array,
-    norm0: Array,
-    shift1: Array,
-    norm1: Array,
-    sq_distances: Array,
-    suspect: Array,
+    start: int, stop: int, products: Array, side0: Subspaces, side1: Subspaces, sq_distances: Array, suspect: Array
 ) -> None:
+    shift0, norm0 = side0
+    shift1, norm1 = side1
     l0, (k1, l1) = shift0.shape[1], shift1.shape
     u0, v, S, V = np.empty(l0), np.empty(l1), np.empty((l1, l1)), np.empty((l1, l1))
     for i in range(start, stop):
@@ -399,19 +355,9 @@ def attack_step(start: int, stop: int, X: Array, direction: Array, step_size: fl
 
 
 @kernel
-def accumulate_statistics(
-    start: int,
-    stop: int,
-    X: Array,
-    rows: Array,
-    components: Array,
-    weights: Array,
-    latents: Array,
-    means: Array,
-    sum_x: Array,
-    sum_xz: Array,
-    sum_xx: Array,
-) -> None:
+def accumulate_statistics(start: int, stop: int, X: Array, pairs: WeightedPairs, means: Array, sums: Sums) -> None:
+    rows, components, weights, latents = pairs
+    sum_x, sum_xz, sum_xx = sums
     l = latents.shape[1]
     r = np.empty((1, LANES))
     run = 0

@@ -1,7 +1,7 @@
 """The gradient attack in factor coordinates, compiled: the walk of csrc/include/mfakit/{coordinates,walk}.hpp.
 
-A point x = c + v is known by its inner products a [C] with the columns and by ‖v‖²; ``_walk.py`` is the readable
-version. What changes here is in one file, as in ``_numba_kernels.py`` and for the same reason.
+A point x = c + v is known by its inner products a [C] with the columns and by ‖v‖²; ``numpy_walk.py`` is the readable
+version. What changes here is in one file, as in ``kernels.py`` and for the same reason.
 """
 
 from __future__ import annotations
@@ -11,21 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..numpy_ops import Array
+from ..operands import Coordinates, Points, WalkSettings
 from .kernels import inlined, kernel, not_negative
 
 # How a walk ends, as in walk_ends.py.
 MAX_STEPS, FLIPPED, NO_GRADIENT, ALREADY_WRONG = 0, 1, 2, 3
-
-
-class Coordinates(NamedTuple):
-    """A classifier as attacks/coordinates.py describes it: K components of all classes, C = K (l + 1) columns."""
-
-    gram: Array  # [C, C]
-    variance: Array  # [K]
-    gain: Array  # [K, l]
-    spread: Array  # [K, l]
-    log_const: Array  # [K]
-    first: Array  # [n_classes + 1]
 
 
 class Scratch(NamedTuple):
@@ -160,27 +150,12 @@ def share_of_step(
 
 @kernel
 def factor_walk(
-    start: int,
-    stop: int,
-    gram: Array,
-    variance: Array,
-    gain: Array,
-    spread: Array,
-    log_const: Array,
-    first: Array,
-    y: Array,
-    step_size: float,
-    max_steps: int,
-    frozen: bool,
-    bisections: int,
-    a: Array,
-    w: Array,
-    alpha: Array,
-    sq: Array,
-    reports: Array,
+    start: int, stop: int, q: Coordinates, y: Array, settings: WalkSettings, points: Points, reports: Array
 ) -> None:
-    q, (K, l), C = Coordinates(gram, variance, gain, spread, log_const, first), gain.shape, len(gram)
-    best, column = np.empty(len(first) - 1, np.int64), np.empty(2 * l + 2, np.int64)
+    a, w, alpha, sq = points
+    step_size, max_steps, frozen, bisections = settings
+    (K, l), C = q.gain.shape, len(q.gram)
+    best, column = np.empty(len(q.first) - 1, np.int64), np.empty(2 * l + 2, np.int64)
     s = Scratch(np.empty(K), best, column, np.empty(2 * l + 2), np.empty(C), np.empty(C), np.empty(C))
     for i in range(start, stop):
         source = target = rival = -1
