@@ -93,7 +93,7 @@ Samples read_samples(const py::tuple& operand, const Coordinates& q) {
   Fields fields(operand, 3, "samples");
   const auto a = fields.doubles("a"), sq = fields.doubles("sq");
   const auto y = fields.array<std::int64_t>("y");
-  const index_t n = dim(sq, 0);
+  const index_t n = dim(a, 0);
   return {in(a, {n, q.size()}, "a"), in(sq, {n}, "sq"), in(y, n, q.n_classes, "y"), n};
 }
 
