@@ -15,42 +15,35 @@ extern "C" __global__ void attack_step(double* X, const double* direction, doubl
   }
 }
 
-// The walk of sample i by one block, in shared memory or, where that is too small, in the block's part of `global`
-// [blocks, values_of_walk]. In and out: a, w [n, C], alpha, sq [n]; out: reports [n, 5].
-extern "C" __global__ void factor_walk(const double* gram, const double* variance, const double* gain,
-                                       const double* spread, const double* log_const, const index_t* first,
-                                       index_t n_components, index_t l, index_t n_classes, const index_t* y,
-                                       double step_size, index_t max_steps, index_t frozen, index_t bisections,
-                                       index_t n, double* a, double* w, double* alpha, double* sq, index_t* reports,
-                                       double* global) {
-  __shared__ Candidate scratch[most_warps];
+// The walk of sample i by one block, in shared memory or, where that is too small, in the block's part of `global`:
+// the point and then WalkScratch. reports [n, 5].
+extern "C" __global__ void factor_walk(const Coordinates q, const index_t* y, const WalkSettings settings,
+                                       const Points points, index_t* reports, double* global) {
+  __shared__ Candidate team_scratch[most_warps];
   MFA_DYNAMIC_SHARED(double, shared);
-  const BlockTeam team = {scratch};
-  const Coordinates q = {gram, variance, gain, spread, log_const, first, n_components, l, n_classes};
-  const WalkSettings settings = {step_size, max_steps, frozen != 0, int(bisections)};
-  const index_t size = q.size(), indices = n_classes + 2 * l + 2;
-  double* const mine = global ? global + blockIdx.x * (5 * size + n_components + n_classes + indices) : shared;
-  double* const decision = mine + 5 * size;
-  index_t* const integers = reinterpret_cast<index_t*>(decision + n_components + n_classes);
-  for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
-    Point p = {mine, mine + size, 1.0, sq[i]};
-    WalkScratch s = {{decision, decision + n_components, integers},
-                     {0.0, integers + n_classes, mine + 2 * size, 0},
-                     {mine + 3 * size, mine + 4 * size, 1.0, 0.0}};
+  const BlockTeam team = {team_scratch};
+  const index_t size = q.size();
+  WalkScratch scratch;
+  const index_t values = 2 * size + scratch.lay_out(q, nullptr);
+  double* const mine = global ? global + blockIdx.x * values : shared;
+  scratch.lay_out(q, mine + 2 * size);
+  for (index_t i = blockIdx.x; i < points.n; i += gridDim.x) {
+    double *const a = points.a + i * size, *const w = points.w + i * size;
+    Point p = {mine, mine + size, 1.0, points.sq[i]};
     team.each(size, [&](index_t c) {
-      p.a[c] = a[i * size + c];
-      p.w[c] = w[i * size + c];
+      p.a[c] = a[c];
+      p.w[c] = w[c];
     });
     team.sync();
-    const WalkReport report = walk(team, q, y[i], settings, p, s);
+    const WalkReport report = walk(team, q, y[i], settings, p, scratch);
     team.sync();
     team.each(size, [&](index_t c) {
-      a[i * size + c] = p.a[c];
-      w[i * size + c] = p.w[c];
+      a[c] = p.a[c];
+      w[c] = p.w[c];
     });
     if (threadIdx.x == 0) {
-      alpha[i] = p.alpha;
-      sq[i] = p.sq;
+      points.alpha[i] = p.alpha;
+      points.sq[i] = p.sq;
       write_report(report, reports + 5 * i);
     }
     team.sync();

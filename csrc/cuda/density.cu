@@ -29,22 +29,12 @@ constexpr index_t held_by_warp = held * warp_size;
 
 // One row of the block product and what its epilogue needs.
 struct CoarseRow {
-  const Real* products;  // [n, stride], of which k (l+1) columns count
-  const Real* quad;      // [n, k], or null for isotropic noise
-  const double *sq_norms, *inv_noise, *shift, *mean_norm, *log_norm;
-  double slack;
-  index_t k, l, stride, i;
+  const Coarse<Real>& coarse;
+  const Mixture& mixture;
+  index_t i;
 
-  // |xc|^2_{D^-1} for component j.
-  __device__ __forceinline__ double weighted(index_t j) const {
-    return quad ? double(quad[i * k + j]) : sq_norms[i] * inv_noise[j];
-  }
-  __device__ __forceinline__ double log_prob(index_t j) const {
-    return component_log_prob(products + i * stride + j * (l + 1), shift + j * l, l, weighted(j), mean_norm[j],
-                              log_norm[j]);
-  }
-  // How far rounding may have moved it.
-  __device__ __forceinline__ double error(index_t j) const { return slack * (weighted(j) + mean_norm[j]); }
+  __device__ __forceinline__ double log_prob(index_t j) const { return component_log_prob(coarse, mixture, i, j); }
+  __device__ __forceinline__ double error(index_t j) const { return coarse_error(coarse, mixture, i, j); }
   // The least that the best component has for sure; what NaN says does not count.
   __device__ __forceinline__ double sure(index_t j, double log_prob_j) const {
     const double least = log_prob_j - error(j);
@@ -58,7 +48,7 @@ struct CoarseRow {
     for (int h = 0; h < held; ++h) {
       const index_t j = first + h * warp_size + lane_number();
       most[h] = -infinity_();
-      if (j >= k) continue;
+      if (j >= mixture.k) continue;
       const double log_prob_j = log_prob(j);
       most[h] = log_prob_j + error(j);
       best = larger(sure(j, log_prob_j), best);
@@ -68,15 +58,12 @@ struct CoarseRow {
 };
 
 // log_prob [n, k] and keep [n, k]; a warp per row.
-extern "C" __global__ void mixture_epilogue(const Real* __restrict__ products, const Real* __restrict__ quad,
-                                            const double* __restrict__ sq_norms, const double* __restrict__ inv_noise,
-                                            const double* __restrict__ shift, const double* __restrict__ mean_norm,
-                                            const double* __restrict__ log_norm, double slack, index_t n, index_t k,
-                                            index_t l, index_t stride, double* __restrict__ log_prob,
-                                            unsigned char* __restrict__ keep) {
+extern "C" __global__ void mixture_epilogue(const Coarse<Real> coarse, const Mixture mixture,
+                                            double* __restrict__ log_prob, unsigned char* __restrict__ keep) {
   const WarpTeam team;
-  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, stride, i};
+  const index_t k = mixture.k;
+  for (index_t i = global_thread() / warp_size; i < coarse.n; i += threads_of_grid() / warp_size) {
+    const CoarseRow row = {coarse, mixture, i};
     double* lp = log_prob + i * k;
     const double best = team.max(k, [&](index_t j) {
       lp[j] = row.log_prob(j);
@@ -89,15 +76,12 @@ extern "C" __global__ void mixture_epilogue(const Real* __restrict__ products, c
 // What mixture_epilogue keeps, without its [n, k] arrays: a bit for each component of a row, marks [n, ceil(k / 32)],
 // and count [n] of them; a warp per row. Who is a candidate is decided here, once: the same sum in another kernel may
 // be rounded otherwise.
-extern "C" __global__ void mark_candidates(const Real* __restrict__ products, const Real* __restrict__ quad,
-                                           const double* __restrict__ sq_norms, const double* __restrict__ inv_noise,
-                                           const double* __restrict__ shift, const double* __restrict__ mean_norm,
-                                           const double* __restrict__ log_norm, double slack, index_t n, index_t k,
-                                           index_t l, index_t stride, unsigned* __restrict__ marks,
-                                           index_t* __restrict__ count) {
+extern "C" __global__ void mark_candidates(const Coarse<Real> coarse, const Mixture mixture,
+                                           unsigned* __restrict__ marks, index_t* __restrict__ count) {
+  const index_t k = mixture.k;
   const index_t words = (k + warp_size - 1) / warp_size, groups = (k + held_by_warp - 1) / held_by_warp;
-  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
-    const CoarseRow row = {products, quad, sq_norms, inv_noise, shift, mean_norm, log_norm, slack, k, l, stride, i};
+  for (index_t i = global_thread() / warp_size; i < coarse.n; i += threads_of_grid() / warp_size) {
+    const CoarseRow row = {coarse, mixture, i};
     double most[held];
     double best = -infinity_();
     for (index_t group = 0; group < groups; ++group) best = larger(row.bounds(group * held_by_warp, most), best);
@@ -163,15 +147,10 @@ extern "C" __global__ void softmax_rows(const double* log_prob, index_t n, index
 }
 
 // sq_distances [n, k] and keep [n, k].
-extern "C" __global__ void point_distances(const Real* products, const double* sq_norms, const double* shift,
-                                           const double* mean_norm, double slack, double tolerance, index_t n,
-                                           index_t k, index_t l, index_t stride, double* sq_distances,
-                                           unsigned char* keep) {
-  for (index_t ij = global_thread(); ij < n * k; ij += threads_of_grid()) {
-    const index_t i = ij / k, j = ij % k;
-    const double size = sq_norms[i] + mean_norm[j];
-    const double sq = sq_distance_to_subspace(products + i * stride + j * (l + 1), shift + j * l, l, size);
-    sq_distances[ij] = sq;
-    keep[ij] = slack * size > tolerance * sq;
+extern "C" __global__ void point_distances(const Coarse<Real> coarse, const Mixture mixture, double tolerance,
+                                           double* sq_distances, unsigned char* keep) {
+  const index_t k = mixture.k;
+  for (index_t ij = global_thread(); ij < coarse.n * k; ij += threads_of_grid()) {
+    sq_distances[ij] = point_distance(coarse, mixture, tolerance, ij / k, ij % k, keep + ij);
   }
 }

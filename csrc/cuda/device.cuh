@@ -6,6 +6,7 @@
 #pragma once
 
 #include "mfakit/mixture.hpp"
+#include "mfakit/operands.hpp"
 #include "mfakit/residual.hpp"
 
 #ifndef MFA_REAL

@@ -3,19 +3,14 @@
 #include "device.cuh"
 #include "mfakit/statistics.hpp"
 
-// What the kernels read of a mixture.
+// One component of a mixture.
 struct Component {
   const double *mean, *whitened, *noise;
   index_t d;
   bool diagonal;
 
-  __device__ __forceinline__ Component(const double* means, const double* whitened_, const double* noises, index_t j,
-                                       index_t l, index_t width, index_t is_diagonal)
-      : mean(means + j * width),
-        whitened(whitened_ + j * l * width),
-        noise(noises + j * (is_diagonal ? width : 1)),
-        d(width),
-        diagonal(is_diagonal != 0) {}
+  __device__ __forceinline__ Component(const Mixture& q, index_t j)
+      : mean(q.mean(j)), whitened(q.w(j)), noise(q.variance(j)), d(q.d), diagonal(q.diagonal != 0) {}
   __device__ __forceinline__ double variance(index_t c) const { return noise[diagonal ? c : 0]; }
 };
 
@@ -69,22 +64,20 @@ __device__ __forceinline__ void project_tile(const Component& q, const Real* con
 
 // log_prob [m] and whitened_latent [m, l] of pairs; a block per tile, its warps share the slots. Shared: tile_rows
 // (l + 1) values.
-extern "C" __global__ void refine(const Real* __restrict__ X, const index_t* __restrict__ rows,
+extern "C" __global__ void refine(const Real* __restrict__ X, const Pairs pairs,
                                   const index_t* __restrict__ tile_offsets, const index_t* __restrict__ pair_offsets,
-                                  const double* __restrict__ means, const double* __restrict__ whitened,
-                                  const double* __restrict__ latent_map, const double* __restrict__ noise,
-                                  const double* __restrict__ log_norm, index_t k, index_t l, index_t d,
-                                  index_t diagonal, double* __restrict__ log_prob,
+                                  const Mixture mixture, double* __restrict__ log_prob,
                                   double* __restrict__ whitened_latent) {
+  const index_t l = mixture.l, d = mixture.d;
   __shared__ Candidate scratch[most_warps];
   MFA_DYNAMIC_SHARED(double, y);           // [T, l]
   double* const size = y + tile_rows * l;  // [T]
   const BlockTeam team = {scratch};
   PairTile tile;
-  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, k, &tile)) return;
-  const Component q(means, whitened, noise, tile.component, l, d, diagonal);
+  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, mixture.k, &tile)) return;
+  const Component q(mixture, tile.component);
   const Real* x[tile_rows];
-  for (int t = 0; t < tile_rows; ++t) x[t] = X + rows[tile.lane(t)] * d;
+  for (int t = 0; t < tile_rows; ++t) x[t] = X + pairs.rows[tile.lane(t)] * d;
   project_tile(q, x, l, y, size);
   __syncthreads();
 
@@ -106,12 +99,12 @@ extern "C" __global__ void refine(const Real* __restrict__ X, const index_t* __r
     }
     for (int t = 0; t < tile_rows; ++t) {
       const double total = team.sum_of(norm[t]);
-      if (!exact[t]) maha[t] = total + latent_norm(latent_map + tile.component * l * l, y + t * l, l);
+      if (!exact[t]) maha[t] = total + latent_norm(mixture.z(tile.component), y + t * l, l);
     }
   }
   for (int t = 0; t < tile.rows; ++t) {
     team.each(l, [&](index_t a) { whitened_latent[(tile.first + t) * l + a] = y[t * l + a]; });
-    if (threadIdx.x == 0) log_prob[tile.first + t] = log_norm[tile.component] - 0.5 * not_negative(maha[t]);
+    if (threadIdx.x == 0) log_prob[tile.first + t] = mixture.log_norm[tile.component] - 0.5 * not_negative(maha[t]);
   }
 }
 
@@ -121,24 +114,24 @@ extern "C" __global__ __launch_bounds__(refine_threads) decltype(refine) refine;
 
 // out [n, d] += weights grad log N(x); a block per tile and share of the features. No row may be in two of the pairs of
 // one launch: the caller deals them out. Shared: tile_rows l values.
-extern "C" __global__ void accumulate_gradient(
-    const Real* __restrict__ X, const index_t* __restrict__ rows, const index_t* __restrict__ tile_offsets,
-    const index_t* __restrict__ pair_offsets, const double* __restrict__ weights,
-    const double* __restrict__ whitened_latent, const double* __restrict__ means, const double* __restrict__ whitened,
-    const double* __restrict__ noise, index_t k, index_t l, index_t d, index_t diagonal, Real* __restrict__ out) {
+extern "C" __global__ void accumulate_gradient(const Real* __restrict__ X, const WeightedPairs pairs,
+                                               const index_t* __restrict__ tile_offsets,
+                                               const index_t* __restrict__ pair_offsets, const Mixture mixture,
+                                               Real* __restrict__ out) {
+  const index_t l = mixture.l, d = mixture.d;
   MFA_DYNAMIC_SHARED(double, y);  // [T, l]
   PairTile tile;
-  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, k, &tile)) return;
-  const Component q(means, whitened, noise, tile.component, l, d, diagonal);
+  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, mixture.k, &tile)) return;
+  const Component q(mixture, tile.component);
   for (index_t i = threadIdx.x; i < tile_rows * l; i += blockDim.x) {
-    y[i] = whitened_latent[tile.lane(int(i / l)) * l + i % l];
+    y[i] = pairs.latents[tile.lane(int(i / l)) * l + i % l];
   }
   __syncthreads();
   index_t at[tile_rows];
   double weight[tile_rows];
   for (int t = 0; t < tile_rows; ++t) {
-    at[t] = rows[tile.lane(t)] * d;
-    weight[t] = weights[tile.lane(t)];
+    at[t] = pairs.rows[tile.lane(t)] * d;
+    weight[t] = pairs.weights[tile.lane(t)];
   }
   for (index_t c = index_t(blockIdx.y) * blockDim.x + threadIdx.x; c < d; c += index_t(gridDim.y) * blockDim.x) {
     double g[tile_rows] = {};
@@ -159,32 +152,29 @@ extern "C" __global__ void accumulate_gradient(
 
 constexpr int factor_group = 8;  // factors that a thread sums at a time, in registers
 
-// Partial sums of the M-step: sum_x [S, k, d], sum_xz [S, k, l, d], sum_xx [S, k, d], segment s over its share of each
-// component's pairs; a thread per feature, in a grid (features, k, S).
-extern "C" __global__ void accumulate_statistics(const Real* __restrict__ X, const index_t* __restrict__ rows,
+// Partial sums of the M-step: of S k components, segment s over its share of each component's pairs; a thread per
+// feature, in a grid (features, k, S).
+extern "C" __global__ void accumulate_statistics(const Real* __restrict__ X, const WeightedPairs pairs,
                                                  const index_t* __restrict__ pair_offsets,
-                                                 const double* __restrict__ weights, const double* __restrict__ latents,
-                                                 const double* __restrict__ means, index_t k, index_t l, index_t d,
-                                                 double* __restrict__ sum_x, double* __restrict__ sum_xz,
-                                                 double* __restrict__ sum_xx) {
-  const index_t segments = gridDim.z, s = blockIdx.z;
+                                                 const double* __restrict__ means, const Sums partial) {
+  const index_t segments = gridDim.z, s = blockIdx.z, k = partial.k / segments, l = partial.l, d = partial.d;
   for (index_t j = blockIdx.y; j < k; j += gridDim.y) {
-    const index_t first = pair_offsets[j], pairs = pair_offsets[j + 1] - first;
-    const index_t begin = first + pairs * s / segments, end = first + pairs * (s + 1) / segments;
+    const index_t first = pair_offsets[j], count = pair_offsets[j + 1] - first, at = s * k + j;
+    const index_t begin = first + count * s / segments, end = first + count * (s + 1) / segments;
     for (index_t c = global_thread(); c < d; c += threads_of_grid()) {
       const double mean = means[j * d + c];
       for (index_t group = 0; group == 0 || group < l; group += factor_group) {
         double x = 0.0, xx = 0.0, xz[factor_group] = {};
         for (index_t p = begin; p < end; ++p) {
-          const double r = double(X[rows[p] * d + c]) - mean;
-          accumulate_pair(r, weights[p], latents + p * l + group, l - group, factor_group, &x, xz, &xx);
+          const double r = double(X[pairs.rows[p] * d + c]) - mean;
+          accumulate_pair(r, pairs.weights[p], pairs.latents + p * l + group, l - group, factor_group, &x, xz, &xx);
         }
         for (int a = 0; a < factor_group; ++a) {
-          if (group + a < l) sum_xz[((s * k + j) * l + group + a) * d + c] = xz[a];
+          if (group + a < l) partial.xz[(at * l + group + a) * d + c] = xz[a];
         }
         if (group == 0) {
-          sum_x[(s * k + j) * d + c] = x;
-          sum_xx[(s * k + j) * d + c] = xx;
+          partial.x[at * d + c] = x;
+          partial.xx[at * d + c] = xx;
         }
       }
     }

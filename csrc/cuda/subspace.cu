@@ -19,18 +19,17 @@ constexpr int pair_threads = 128;  // of a block, at most: a pair of 12 factors 
 
 // As pair_distances, but pairs with a sine that is or may be near zero are only marked `undecided`. Every index into
 // `work` is known at compilation, which makes registers of it.
-extern "C" __global__ void pairs_in_registers(const double* products, const double* shift0, const double* norm0,
-                                              const double* shift1, const double* norm1, index_t k0, index_t l0,
-                                              index_t k1, double* sq_distances, unsigned char* marks) {
+extern "C" __global__ void pairs_in_registers(const double* products, const Subspaces side0, const Subspaces side1,
+                                              double* sq_distances, unsigned char* marks) {
   constexpr index_t l1 = MFA_L1;
   double work[2 * l1 * l1 + 2 * l1 + 1];
-  const index_t ld = k1 * (l1 + 1);
-  for (index_t ij = global_thread(); ij < k0 * k1; ij += threads_of_grid()) {
+  const index_t l0 = side0.l, k1 = side1.k, ld = k1 * (l1 + 1);
+  for (index_t ij = global_thread(); ij < side0.k * k1; ij += threads_of_grid()) {
     const index_t i = ij / k1, j = ij % k1;
     const double* C = products + i * (l0 + 1) * ld + j * (l1 + 1);
     unsigned char mark;
-    sq_distances[ij] =
-        sq_distance_by_cholesky(C, ld, l0, l1, shift0 + i * l0, norm0[i], shift1 + j * l1, norm1[j], work, &mark);
+    sq_distances[ij] = sq_distance_by_cholesky(C, ld, l0, l1, side0.shift + i * l0, side0.norm[i], side1.shift + j * l1,
+                                               side1.norm[j], work, &mark);
     marks[ij] = mark;
   }
 }
@@ -40,18 +39,17 @@ extern "C" __global__ __launch_bounds__(pair_threads) decltype(pairs_in_register
 // sq_distances, suspect [k0, k1] from products [k0, l0+1, k1, l1+1]; a thread per pair: all pairs, or `only_undecided`
 // of what pairs_in_registers left in suspect. Where `global` is not null it holds `values` of work for each thread of
 // the grid.
-extern "C" __global__ void pair_distances(const double* products, const double* shift0, const double* norm0,
-                                          const double* shift1, const double* norm1, index_t k0, index_t l0, index_t k1,
-                                          index_t l1, double* sq_distances, unsigned char* suspect, double* global,
-                                          index_t values, index_t only_undecided) {
+extern "C" __global__ void pair_distances(const double* products, const Subspaces side0, const Subspaces side1,
+                                          double* sq_distances, unsigned char* suspect, double* global, index_t values,
+                                          index_t only_undecided) {
   double local[MFA_PAIR_WORK];
   double* const work = global ? global + global_thread() * values : local;
-  const index_t ld = k1 * (l1 + 1);
-  for (index_t ij = global_thread(); ij < k0 * k1; ij += threads_of_grid()) {
+  const index_t l0 = side0.l, l1 = side1.l, k1 = side1.k, ld = k1 * (l1 + 1);
+  for (index_t ij = global_thread(); ij < side0.k * k1; ij += threads_of_grid()) {
     if (only_undecided && suspect[ij] != undecided) continue;
     const index_t i = ij / k1, j = ij % k1;
     const double* C = products + i * (l0 + 1) * ld + j * (l1 + 1);
-    sq_distances[ij] =
-        sq_distance_of_pair(C, ld, l0, l1, shift0 + i * l0, norm0[i], shift1 + j * l1, norm1[j], work, suspect + ij);
+    sq_distances[ij] = sq_distance_of_pair(C, ld, l0, l1, side0.shift + i * l0, side0.norm[i], side1.shift + j * l1,
+                                           side1.norm[j], work, suspect + ij);
   }
 }

@@ -33,6 +33,8 @@ def bind(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
     def operation(*args: Any, n_threads: int = 1, **kwargs: Any) -> Any:
         if len(args) + len(kwargs) == count:  # n_threads came by position
             args, n_threads = args[:-1], args[-1]
-        return run(n_threads, *args, *(kwargs[p] for p in parameters[len(args) : -1]))
+        if kwargs:
+            args = (*args, *(kwargs[parameter] for parameter in parameters[len(args) : -1]))
+        return run(n_threads, *args)
 
     return operation

@@ -53,7 +53,7 @@ def _frozen(operand: Any) -> Any:
     """Read-only views: no kernel that writes to them compiles, and X has one type whether or not it is writeable."""
     if isinstance(operand, tuple):
         return operand._make(map(_frozen, operand))  # type: ignore[attr-defined]
-    if not isinstance(operand, np.ndarray):
+    if not isinstance(operand, np.ndarray) or not operand.flags.writeable:
         return operand
     view = operand.view()
     view.flags.writeable = False

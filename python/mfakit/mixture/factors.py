@@ -82,8 +82,11 @@ class Factors:
 
     @lazy
     def mixture(self) -> Mixture:
-        """What the kernels read."""
-        return Mixture.of(self)
+        """What the kernels read, and nobody may write to."""
+        mixture = Mixture._make(array.view() for array in Mixture.of(self))
+        for array in mixture:
+            array.flags.writeable = False
+        return mixture
 
     @lazy
     def inv_noise(self) -> Array:
