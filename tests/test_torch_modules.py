@@ -153,7 +153,7 @@ def test_small_batches_leave_the_cores_to_torch(small: bool, monkeypatch: pytest
 
     original = mfakit.MFA.log_prob
     monkeypatch.setattr(mfakit.MFA, "log_prob", lambda *a, **k: seen.append(blas_threads()) or original(*a, **k))
-    monkeypatch.setattr(mfakit.torch, "SMALL_PRODUCT", 2**27 if small else 0)
+    monkeypatch.setattr("mfakit.torch.density.SMALL_PRODUCT", 2**27 if small else 0)
     clf = classifier()
     with threadpool_limits(2, "blas"):
         BayesClassifierModule(clf)(torch.zeros(4, clf.n_features))
