@@ -174,7 +174,7 @@ def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Arr
     """
     start = 0
     while start < len(arrays[0]):
-        victim.heed()
+        victim.raise_if_cancelled()
         began = time.perf_counter()
         work(*(array[start : start + rows] for array in arrays))
         start += rows

@@ -101,7 +101,7 @@ def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delt
     """The perturbation [d] at the end of a descent along the boundary from x + δ; δ itself if that fails."""
     kept = _matter_at(clf, x + delta)
     for _ in range(ROUNDS):
-        victim.heed()
+        victim.raise_if_cancelled()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 point = Search(Components(_part(clf, kept)), x, y).descend(delta, lower)
