@@ -26,7 +26,7 @@ def operands() -> dict[str, Any]:
     q = FactorCoordinates.of(clf)
     samples = Samples(*q.project(X), y.astype(np.int64))
     found = Certificates.zeros(*samples.a.shape)
-    coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).operand(q)
+    coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).quadrics
     return {"coordinates": coordinates, "pairs": pairs, "samples": samples, "found": found}
 
 

@@ -26,7 +26,7 @@ class PairQuadrics(NamedTuple):
     rank: Array  # int64 [P] dimension of span{U_s, U_t}
     values: Array  # [P, 2l] eigenvalues of H - κI there
     vectors: Array  # [P, 2l, 2l] eigenvectors as rows of coefficients of [U_s; U_t]
-    units: float  # relative rounding of the eigenpairs and the inner products
+    units: float  # relative rounding of the eigenpairs and the inner products, in the metric of the noise
     tilt: Array  # [K] rounding of log p_j relative to its Mahalanobis distance
     size: Array  # [K] magnitude of the terms of its normaliser
     n_features: int  # d

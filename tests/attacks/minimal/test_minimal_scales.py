@@ -201,6 +201,6 @@ def test_roundings_that_a_table_of_pairs_amplifies_are_counted() -> None:
     for angle in (0.0, 0.1, 1.0):
         lines = np.array([[1.0, 0, 0]]), np.array([[np.cos(angle), np.sin(angle), 0]])
         clf = mfakit.BayesClassifier([mfakit.MFA([1.0], np.zeros((1, 3)), u[:, :, None], 0.01) for u in lines])
-        units.append(PairTable.of(FactorCoordinates.of(clf)).units)
+        units.append(PairTable.of(FactorCoordinates.of(clf)).quadrics.units)
     assert units[1] > 5 * units[2]
     assert units[0] == pytest.approx(units[2])

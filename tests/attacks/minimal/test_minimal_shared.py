@@ -78,7 +78,7 @@ def test_what_inner_products_do_not_resolve_is_not_left_to_them() -> None:
         clf = _pair(angle, 0)
         X, _ = clf.sample(1, rng=0)
         assert mfakit.attacks.minimal_perturbation(clf, X).settings["path"] == path
-    with pytest.raises(ValueError, match="two of its subspaces all but share a direction"):
+    with pytest.raises(ValueError, match="two of its subspaces almost share a direction"):
         mfakit.attacks.minimal_perturbation(_pair(1e-6, 0), X, path="factor")
 
 

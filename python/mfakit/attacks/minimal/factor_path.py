@@ -57,7 +57,7 @@ class FactorSearch(DirectWalk):
 
     def _certify(self, q: FactorCoordinates, samples: Samples) -> Certificates:
         """The kernel, for as many samples at a time as let Ctrl-C be answered in between."""
-        coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).operand(q)
+        coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).quadrics
         found, threads = Certificates.zeros(*samples.a.shape), self.victim.threads
 
         def part(*arrays: Array) -> None:

@@ -36,27 +36,16 @@ class PairTable:
 
     Attributes
     ----------
-    index : int64 [K, K]
-        Row of a pair in the tables, symmetric; -1 within a class.
-    rank : int64 [P]
-        Dimension of span{U_s, U_t}; eigenpairs beyond it are zero.
-    values : [P, 2l]
-        Eigenvalues for source s and target t, s < t.
-    vectors : [P, 2l, 2l]
-        Eigenvectors as rows of coefficients of [U_s; U_t]; orthonormal as vectors of d features.
+    quadrics : PairQuadrics
+        What the kernel reads. `rows` is -1 within a class, eigenpairs beyond `rank` are zero, and eigenvectors are
+        orthonormal as vectors of d features.
     lost : float
         A bound on the length of the parts of a pair's rows along dropped directions: at most EXACT where those are
         shared exactly; above it the table does not describe the classifier.
-    shortest : float
-        The least squared length of a direction that is not dropped.
     """
 
-    index: Array
-    rank: Array
-    values: Array
-    vectors: Array
+    quadrics: PairQuadrics
     lost: float
-    shortest: float
 
     @classmethod
     def of(cls, q: FactorCoordinates) -> PairTable:
@@ -88,18 +77,8 @@ class PairTable:
                 # In d dimensions: the Gram matrix itself knows lengths to 1e-8 only.
                 parts = ((dropped[i] @ q.columns[both[i]]) ** 2).sum(axis=1) @ dropped[i] ** 2
                 lost = max(lost, float(np.sqrt(parts[weight[i] != 0].sum())))
-        return cls(index, rank, values, vectors, lost, shortest)
-
-    @property
-    def units(self) -> float:
-        """Relative rounding of the table's entries, in the metric of the noise."""
-        return ROUNDING * max(1.0, CLEAR / self.shortest) + 2.0 * self.lost
-
-    def operand(self, q: FactorCoordinates) -> PairQuadrics:
-        """The table as the kernel reads it, with the roundings of the coordinates that it was made of."""
-        return PairQuadrics(
-            self.index, self.rank, self.values, self.vectors, self.units, q.tilt, q.size, q.columns.shape[1]
-        )
+        units = ROUNDING * max(1.0, CLEAR / shortest) + 2.0 * lost  # in the metric of the noise
+        return cls(PairQuadrics(index, rank, values, vectors, units, q.tilt, q.size, q.columns.shape[1]), lost)
 
 
 def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array, float]:
@@ -129,4 +108,4 @@ def why_not_pairs(clf: Any) -> str | None:
     lost = PairTable.of(FactorCoordinates.of(clf)).lost
     if lost <= EXACT:
         return None
-    return f"two of its subspaces all but share a direction (to {lost:.1g}), which inner products do not resolve"
+    return f"two of its subspaces almost share a direction (to {lost:.1g}), which inner products do not resolve"
