@@ -158,6 +158,8 @@ extern "C" __global__ void accumulate_statistics(const Real* __restrict__ X, con
                                                  const index_t* __restrict__ pair_offsets,
                                                  const double* __restrict__ means, const Sums partial) {
   const index_t segments = gridDim.z, s = blockIdx.z, k = partial.k / segments, l = partial.l, d = partial.d;
+  double* const __restrict__ sum_x = partial.x, * const __restrict__ sum_xz = partial.xz;
+  double* const __restrict__ sum_xx = partial.xx;
   for (index_t j = blockIdx.y; j < k; j += gridDim.y) {
     const index_t first = pair_offsets[j], count = pair_offsets[j + 1] - first, at = s * k + j;
     const index_t begin = first + count * s / segments, end = first + count * (s + 1) / segments;
@@ -170,11 +172,11 @@ extern "C" __global__ void accumulate_statistics(const Real* __restrict__ X, con
           accumulate_pair(r, pairs.weights[p], pairs.latents + p * l + group, l - group, factor_group, &x, xz, &xx);
         }
         for (int a = 0; a < factor_group; ++a) {
-          if (group + a < l) partial.xz[(at * l + group + a) * d + c] = xz[a];
+          if (group + a < l) sum_xz[(at * l + group + a) * d + c] = xz[a];
         }
         if (group == 0) {
-          partial.x[at * d + c] = x;
-          partial.xx[at * d + c] = xx;
+          sum_x[at * d + c] = x;
+          sum_xx[at * d + c] = xx;
         }
       }
     }

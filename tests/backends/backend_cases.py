@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from support import random_mfa, rtol
 
 import mfakit
 from mfakit.attacks.coordinates import FactorCoordinates
-from mfakit.backends import TABLE, numpy_ops
+from mfakit.backends import numpy_ops, operations
+from mfakit.backends.host_arrays import HOST
+from mfakit.backends.operands import Coarse, Coordinates, Pairs, Parameters, Points, Sums, WalkSettings, WeightedPairs
 from mfakit.mixture import evaluator, subspaces
 from mfakit.mixture.factors import Factors
 
@@ -27,26 +30,33 @@ SIZES = {
     "l > d": (6, 3, 2, 4),
     "empty": (0, 3, 7, 2),
 }
-# Parameters that are X or products, in the dtype of the case; everything else is float64, index or mask.
-REAL = ("X", "products", "quad")
-INDEX = ("rows", "components", "first", "y", "reports")
+# Arrays that are X or products, in the dtype of the case; everything else is float64, index or mask.
+REAL = ("X", "products", "quad", "out")
+INDEX = ("rows", "components", "component", "offsets", "first", "y", "reports")
 MASK = ("keep", "suspect")
-# What an operation writes, beyond what is called `out`.
-WRITTEN = {
-    "center_rows": ("out", "sq_norms"),
-    "mixture_epilogue": ("log_prob", "keep"),
-    "refine": ("log_prob", "whitened_latent"),
-    "log_sum_exp": ("out",),
-    "softmax": ("out",),
-    "accumulate_gradient": ("out",),
-    "point_distances": ("sq_distances", "keep"),
-    "pair_distances": ("sq_distances", "suspect"),
-    "attack_step": ("X",),
-    "factor_walk": ("a", "w", "alpha", "sq", "reports"),
-    "accumulate_statistics": ("sum_x", "sum_xz", "sum_xx"),
-}
 # The small solve and the attack's state are float64 whatever X is.
-FLOAT64_ONLY = ("log_sum_exp", "softmax", "pair_distances", "attack_step", "factor_walk")
+FLOAT64_ONLY = (
+    "log_sum_exp", "log_sum_exp_candidates", "softmax", "pair_distances", "attack_step", "factor_walk",
+)  # fmt: skip
+
+
+def each_array(function: Callable[[Any], Any], value: Any) -> Any:
+    """`value` with the function applied to the array that it is, or to those in it."""
+    if isinstance(value, tuple):
+        return value._make(each_array(function, field) for field in value)  # type: ignore[attr-defined]
+    return function(value) if isinstance(value, np.ndarray) or hasattr(value, "__array_ufunc__") else value
+
+
+def arrays_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arrays among arguments, those in structs under names such as "pairs.rows"."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, tuple):
+            inside = arrays_of(value._asdict())  # type: ignore[attr-defined]
+            found |= {f"{name}.{field}": array for field, array in inside.items()}
+        else:
+            each_array(partial(found.__setitem__, name), value)
+    return found
 
 
 class Case(NamedTuple):
@@ -68,12 +78,15 @@ class Model:
         self.centered, self.norms = np.empty_like(self.X), np.empty(n)
         numpy_ops.center_rows(self.X, self.factors.center, self.centered, self.norms)
 
-    def pairs(self) -> tuple[Array, Array]:
+    def pairs(self) -> Pairs:
         """About two thirds of all pairs, sorted by component."""
         return evaluator.sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
 
-    def products(self, factors: Factors) -> Array:
-        return self.centered @ factors.panel(self.centered.dtype)
+    def coarse(self, factors: Factors, centered: Array, norms: Array) -> Coarse:
+        """What the driver computes of centred samples."""
+        dtype = centered.dtype
+        quad = np.empty((len(norms), 0), dtype) if factors.is_isotropic else centered**2 @ factors.thin_panel(dtype)
+        return Coarse(centered @ factors.panel(dtype), quad, norms, 1e-6)
 
 
 def _center_rows(model: Model) -> Case:
@@ -81,22 +94,17 @@ def _center_rows(model: Model) -> Case:
 
 
 def _mixture_epilogue(model: Model) -> Case:
-    f, dtype = model.factors, model.X.dtype
-    quad = None if f.is_isotropic else (model.centered**2) @ f.thin_panel(dtype)
-    arguments = {
-        "products": model.products(f), "quad": quad, "sq_norms": model.norms, "inv_noise": f.inv_noise,
-        "shift": f.shift, "mean_norm": f.mean_norm, "log_norm": f.log_norm, "slack": 1e-6,
-    }  # fmt: skip
-    return Case(arguments, float((model.norms.max(initial=0.0) + 1) * f.inv_noise.max() + f.mean_norm.max()))
+    f = model.factors
+    coarse = model.coarse(f, model.centered, model.norms)
+    scale = float((model.norms.max(initial=0.0) + 1) * f.inv_noise.max() + f.mean_norm.max())
+    return Case({"coarse": coarse, "mixture": f.mixture}, scale)
+
+
+_candidates = _mixture_epilogue
 
 
 def _refine(model: Model) -> Case:
-    f, (rows, components) = model.factors, model.pairs()
-    arguments = {
-        "X": model.X, "rows": rows, "components": components, "means": f.means, "whitened": f.whitened,
-        "latent_map": f.latent_map, "noise": f.noise, "log_norm": f.log_norm,
-    }  # fmt: skip
-    return Case(arguments, 1.0)
+    return Case({"X": model.X, "pairs": model.pairs(), "mixture": model.factors.mixture}, 1.0)
 
 
 def _log_sum_exp(model: Model) -> Case:
@@ -112,14 +120,16 @@ def _softmax(model: Model) -> Case:
     return Case({"log_prob": log_prob}, 1.0)
 
 
+def _log_sum_exp_candidates(model: Model) -> Case:
+    edges = np.cumsum([0, *model.rng.integers(0, 5, len(model.X))])
+    return Case({"values": model.rng.normal(scale=300.0, size=edges[-1]), "offsets": edges.astype(np.int64)}, 1.0)
+
+
 def _accumulate_gradient(model: Model) -> Case:
     f, (rows, components) = model.factors, model.pairs()
     y = np.einsum("mld,md->ml", f.whitened[components], model.X[rows] - f.means[components])
     weights = model.rng.uniform(-1.0, 1.0, len(rows))  # the attack takes differences of gradients
-    arguments = {
-        "X": model.X, "rows": rows, "components": components, "weights": weights, "whitened_latent": y,
-        "means": f.means, "whitened": f.whitened, "noise": f.noise,
-    }  # fmt: skip
+    arguments = {"X": model.X, "pairs": WeightedPairs(rows, components, weights, y), "mixture": f.mixture}
     return Case(arguments, float(f.inv_noise.max() * (np.abs(model.X).max(initial=0.0) + np.abs(f.means).max())))
 
 
@@ -127,10 +137,7 @@ def _point_distances(model: Model) -> Case:
     f = model.mfa.subspaces
     centered, norms = np.empty_like(model.X), np.empty(len(model.X))
     numpy_ops.center_rows(model.X, f.center, centered, norms)
-    arguments = {
-        "products": centered @ f.panel(centered.dtype), "sq_norms": norms, "shift": f.shift, "mean_norm": f.mean_norm,
-        "slack": 1e-6, "tolerance": 1e-5,
-    }  # fmt: skip
+    arguments = {"coarse": model.coarse(f, centered, norms), "mixture": f.mixture, "tolerance": 1e-5}
     return Case(arguments, float(norms.max(initial=0.0) + f.mean_norm.max()))
 
 
@@ -139,12 +146,12 @@ def _pair_distances(model: Model) -> Case:
     # One factor fewer on the other side, so that l0 and l1 cannot be confused; and as many components as samples.
     other = random_mfa(max(n, 1), d, max(l - 1, 0), seed=int(model.rng.integers(2**31)))
     center = model.mfa.subspaces.center
-    left, shift0, norm0 = subspaces._panel_rows(model.mfa.subspaces, slice(0, k), center)
-    right, shift1, norm1 = subspaces._panel_rows(other.subspaces, slice(0, n), center)
-    products = np.ascontiguousarray((left @ right.T).reshape(k, l + 1, n, shift1.shape[1] + 1))
-    arguments = {"products": products, "shift0": shift0, "norm0": norm0, "shift1": shift1, "norm1": norm1}
+    left, side0 = subspaces._side(model.mfa.subspaces, slice(0, k), center, HOST)
+    right, side1 = subspaces._side(other.subspaces, slice(0, n), center, HOST)
+    products = np.ascontiguousarray((left @ right.T).reshape(k, l + 1, n, side1.shift.shape[1] + 1))
     # 1e4: what 1/sin² of the smallest angle may be for a pair that is not suspect.
-    return Case(arguments, 1e4 * float(norm0.max() + norm1.max(initial=0.0)))
+    scale = 1e4 * float(side0.norm.max() + side1.norm.max(initial=0.0))
+    return Case({"products": products, "side0": side0, "side1": side1}, scale)
 
 
 def _attack_step(model: Model) -> Case:
@@ -165,10 +172,9 @@ def _factor_walk(model: Model) -> Case:
     y[::6] = (y[::6] + 1) % 3
     q = FactorCoordinates.of(clf)
     a, sq = q.project(X)
-    names = ("gram", "variance", "gain", "spread", "log_const", "first")
     arguments = {
-        **dict(zip(names, q.kernel_arguments, strict=True)), "y": y, "step_size": 0.3, "max_steps": 40, "frozen": False,
-        "bisections": 20, "a": a, "sq": sq,
+        "coordinates": Coordinates(*q.kernel_arguments), "y": y, "settings": WalkSettings(0.3, 40, False, 20),
+        "points": Points(a, np.zeros_like(a), np.ones(len(X)), sq),
     }  # fmt: skip
     # Of some tens of steps, each of which rounds what cancels in ‖v‖².
     return Case(arguments, 1e4 * float(sq.max(initial=1.0)))
@@ -176,75 +182,80 @@ def _factor_walk(model: Model) -> Case:
 
 def _accumulate_statistics(model: Model) -> Case:
     rows, components = model.pairs()
-    arguments = {
-        "X": model.X, "rows": rows, "components": components, "weights": model.rng.uniform(0.1, 2.0, len(rows)),
-        "latents": model.rng.normal(size=(len(rows), model.mfa.n_factors)), "means": model.factors.means,
-    }  # fmt: skip
+    weights, latents = model.rng.uniform(0.1, 2.0, len(rows)), model.rng.normal(size=(len(rows), model.mfa.n_factors))
+    pairs = WeightedPairs(rows, components, weights, latents)
     spread = np.abs(model.X).max(initial=1.0) + np.abs(model.factors.means).max()
-    return Case(arguments, float(len(rows) * spread**2))
+    return Case({"X": model.X, "pairs": pairs, "means": model.factors.means}, float(len(rows) * spread**2))
 
 
-def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[str, Array]:
+def _sample_points(model: Model) -> Case:
+    (k, l, _), n = model.factors.shape, len(model.X)
+    parameters = Parameters(model.factors.means, model.mfa.loadings.astype(np.float64), model.factors.noise)
+    arguments = {
+        "component": model.rng.integers(0, k, n), "z": model.rng.normal(size=(n, l)), "parameters": parameters,
+        "key": 2**40 + 7, "with_noise": True,
+    }  # fmt: skip
+    return Case(arguments, float(np.abs(model.factors.means).max()) + 10.0)
+
+
+def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[str, Any]:
     """New output arrays. What an operation adds to is not zero, what it overwrites is NaN."""
-    n, (k, l, d), m = len(model.X), model.factors.shape, len(arguments.get("rows", ()))
-    dtype, nan = model.X.dtype, np.nan
-    if operation == "center_rows":
-        return {"out": np.full((n, d), nan, dtype), "sq_norms": np.full(n, nan)}
-    if operation == "mixture_epilogue":
-        return {"log_prob": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
-    if operation == "refine":
-        return {"log_prob": np.full(m, nan), "whitened_latent": np.full((m, l), nan)}
-    if operation == "log_sum_exp":
-        return {"out": np.full(n, nan)}
-    if operation == "softmax":
-        return {"out": np.full((n, k), nan)}
-    if operation == "accumulate_gradient":
-        return {"out": np.ones((n, d), dtype)}
-    if operation == "point_distances":
-        return {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)}
-    if operation == "pair_distances":
-        return {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)}
-    if operation == "attack_step":
-        return {"X": arguments["X"].copy()}
-    if operation == "factor_walk":
-        a, sq = arguments["a"].copy(), arguments["sq"].copy()
-        return {"a": a, "w": np.zeros_like(a), "alpha": np.ones(n), "sq": sq, "reports": np.full((n, 5), -7)}
-    return {"sum_x": np.ones((k, d)), "sum_xz": np.ones((k, l, d)), "sum_xx": np.ones((k, d))}
+    n, (k, l, d), dtype, nan = len(model.X), model.factors.shape, model.X.dtype, np.nan
+    m = len(arguments["pairs"].rows) if "pairs" in arguments else 0
+    sums = Sums(np.ones((k, d)), np.ones((k, l, d)), np.ones((k, d)))
+    new: dict[str, Callable[[], dict[str, Any]]] = {
+        "center_rows": lambda: {"out": np.full((n, d), nan, dtype), "sq_norms": np.full(n, nan)},
+        "mixture_epilogue": lambda: {"log_prob": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
+        "candidates": dict,
+        "refine": lambda: {"log_prob": np.full(m, nan), "whitened_latent": np.full((m, l), nan)},
+        "log_sum_exp": lambda: {"out": np.full(n, nan)},
+        "log_sum_exp_candidates": lambda: {"out": np.full(n, nan)},
+        "softmax": lambda: {"out": np.full((n, k), nan)},
+        "accumulate_gradient": lambda: {"out": np.ones((n, d), dtype)},
+        "point_distances": lambda: {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
+        "pair_distances": lambda: {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)},
+        "attack_step": lambda: {"X": arguments["X"].copy()},
+        "factor_walk": lambda: {
+            "points": each_array(np.copy, arguments["points"]), "reports": np.full((n, 5), -7),
+        },
+        "accumulate_statistics": lambda: {"sums": sums},
+        "sample_points": lambda: {"out": np.full((n, d), nan, dtype)},
+    }  # fmt: skip
+    return new[operation]()
 
 
-CASES: dict[str, Callable[[Model], Case]] = {name: globals()[f"_{name}"] for name in TABLE}
+CASES: dict[str, Callable[[Model], Case]] = {name: globals()[f"_{name}"] for name in numpy_ops.__all__}
 
 
 def run(ops: Any, operation: str, model: Model, case: Case, n_threads: int = 1, engine: Any = None) -> dict[str, Array]:
-    """Call an operation on fresh outputs; inputs are read-only: a write to one raises or is seen in its bytes.
+    """Call an operation on fresh outputs and return what it wrote or returned; inputs are read-only: a write to one
+    raises or is seen in its bytes.
 
     With an `engine` the arrays are copied to its device before and back after.
     """
     outputs = outputs_of(operation, model, case.arguments)
     inputs = {name: value for name, value in case.arguments.items() if name not in outputs}
-    arrays = [value for value in inputs.values() if isinstance(value, np.ndarray)]
-    before = [array.tobytes() for array in arrays]
-    for array in arrays:
+    arrays = arrays_of(inputs)
+    before = {name: array.tobytes() for name, array in arrays.items()}
+    for array in arrays.values():
         array.flags.writeable = False
-    if engine is None:
-        getattr(ops, operation)(**{**inputs, **outputs}, n_threads=n_threads)
-    else:
-        there = {
-            name: engine.asarray(value) if isinstance(value, np.ndarray) else value
-            for name, value in {**inputs, **outputs}.items()
-        }
-        getattr(ops, operation)(**there, n_threads=n_threads)
-        outputs = {name: engine.to_host(there[name]) for name in outputs}
-        for name, array in inputs.items():
-            if isinstance(array, np.ndarray):
-                assert engine.to_host(there[name]).tobytes() == array.tobytes(), f"{operation} changed {name}"
-    assert [array.tobytes() for array in arrays] == before, f"{operation} changed an input"
-    return outputs
+    there = {**inputs, **outputs}
+    if engine is not None:
+        there = {name: each_array(engine.asarray, value) for name, value in there.items()}
+    returned = getattr(ops, operation)(**there, n_threads=n_threads)
+    written = arrays_of({name: there[name] for name in outputs})
+    written |= {str(number): array for number, array in enumerate(returned or ())}
+    if engine is not None:
+        written = {name: engine.to_host(array) for name, array in written.items()}
+        arrays = {name: engine.to_host(array) for name, array in arrays_of({n: there[n] for n in inputs}).items()}
+    for name, array in arrays.items():
+        assert array.tobytes() == before[name], f"{operation} changed {name}"
+    return written
 
 
-def combinations() -> list[Any]:
+def combinations(backend: str) -> list[Any]:
     found = []
-    for operation in TABLE:
+    for operation in operations(backend):
         for dtype in ("float64",) if operation in FLOAT64_ONLY else ("float32", "float64"):
             for noise in ("isotropic",) if operation == "factor_walk" else ("isotropic", "diagonal"):
                 found.append(pytest.param(operation, dtype, noise, id=f"{operation}-{dtype}-{noise}"))
@@ -255,7 +266,8 @@ def assert_equal(operation: str, got: dict[str, Array], expected: dict[str, Arra
     """Equal to the tolerance of either's dtype: both accumulate in float64 from the same numbers, so only the order of
     sums differs: a few roundings of what cancels. An output in X's dtype is rounded to that in the end.
     """
-    for name in WRITTEN[operation]:
+    assert set(got) == set(expected)
+    for name in expected:
         assert got[name].dtype == expected[name].dtype
         exact = expected[name].dtype.kind != "f"
         tolerance = 0.0 if exact else rtol(expected[name].dtype, d=d)

@@ -12,31 +12,31 @@ from backend_cases import CASES, SIZES, Case, Model, assert_equal, combinations,
 
 from mfakit.backends import cuda_ops, numpy_ops
 from mfakit.backends.cuda_arrays import current
-from mfakit.backends.host_arrays import HOST
+from mfakit.backends.operands import Subspaces, WalkSettings, WeightedPairs
 
 # The emulator switches fibers at every barrier; the cases' own sizes are small enough, but for this one.
 SMALL = {**SIZES, "usual": (21, 3, 70, 5)}
 
 
 @pytest.mark.parametrize("size", SMALL.values(), ids=SMALL)
-@pytest.mark.parametrize(("operation", "dtype", "noise"), combinations())
+@pytest.mark.parametrize(("operation", "dtype", "noise"), combinations("cuda"))
 def test_values(cuda: Any, operation: str, dtype: str, noise: str, size: tuple[int, int, int, int]) -> None:
     model = Model(size, dtype, noise, seed=3)
     case = CASES[operation](model)
     if operation == "factor_walk":
-        case.arguments.update(max_steps=12, bisections=6)
+        case.arguments["settings"] = WalkSettings(0.3, 12, False, 6)
     expected = run(numpy_ops, operation, model, case)
     got = run(cuda_ops, operation, model, case, engine=cuda)
     assert_equal(operation, got, expected, case, d=size[2])
 
 
-@pytest.mark.parametrize(("operation", "dtype", "noise"), combinations())
+@pytest.mark.parametrize(("operation", "dtype", "noise"), combinations("cuda"))
 def test_equal_bits_twice(cuda: Any, operation: str, dtype: str, noise: str) -> None:
     """Sums have a fixed order: not even the order of the threads changes a bit."""
     model = Model((14, 3, 40, 4), dtype, noise, seed=5)
     case = CASES[operation](model)
     if operation == "factor_walk":
-        case.arguments.update(max_steps=6, bisections=3)
+        case.arguments["settings"] = WalkSettings(0.3, 6, False, 3)
     first, second = (run(cuda_ops, operation, model, case, engine=cuda) for _ in range(2))
     for name, value in first.items():
         assert value.tobytes() == second[name].tobytes(), name
@@ -67,9 +67,8 @@ def test_more_candidates_of_a_row_than_a_tile(cuda: Any) -> None:
         "mld,md->ml", model.factors.whitened[components[order]],
         model.X[rows[order]] - model.factors.means[components[order]],
     )  # fmt: skip
-    case.arguments.update(
-        rows=rows[order], components=components[order], weights=model.rng.uniform(size=54), whitened_latent=y
-    )
+    weights = model.rng.uniform(size=54)
+    case.arguments["pairs"] = WeightedPairs(rows[order], components[order], weights, y)
     expected = run(numpy_ops, "accumulate_gradient", model, case)
     got = run(cuda_ops, "accumulate_gradient", model, case, engine=cuda)
     assert_equal("accumulate_gradient", got, expected, case, d=30)
@@ -85,22 +84,19 @@ def test_candidates(cuda: Any, k: int, slack: float, dtype: str, noise: str) -> 
     """The list of candidates is what mixture_epilogue keeps, and their sums are the rows'; a row of NaN has none."""
     model = Model((17, k, 12, 2), dtype, noise, seed=6)
     case = CASES["mixture_epilogue"](model)
-    case.arguments["slack"] = slack
-    case.arguments["products"][5] = np.nan
-    arguments = tuple(case.arguments.values())
-    expected = HOST.candidates(arguments, 17, k, 2)
-    assert 5 not in expected[0]
-    assert len(expected[0]) == 16 * k if slack > 1 else 16 <= len(expected[0]) <= 16 * k
-    there = tuple(cuda.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments)
-    arrays = current()
-    found = arrays.candidates(there, 17, k, 2)
-    for got, wanted in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(cuda.to_host(got), wanted)
-    values = model.rng.normal(size=len(expected[0]))
-    totals, out = np.empty(17), cuda.asarray(np.empty(17))
-    HOST.log_sum_exp_candidates(values, expected[2], totals)
-    arrays.log_sum_exp_candidates(cuda.asarray(values), found[2], out)
-    np.testing.assert_allclose(cuda.to_host(out), totals, rtol=1e-12)
+    coarse = case.arguments["coarse"]._replace(slack=slack)
+    coarse.products[5] = np.nan
+    case.arguments["coarse"] = coarse
+    expected = run(numpy_ops, "candidates", model, case)
+    assert 5 not in expected["0"]
+    assert len(expected["0"]) == 16 * k if slack > 1 else 16 <= len(expected["0"]) <= 16 * k
+    assert_equal("candidates", run(cuda_ops, "candidates", model, case, engine=cuda), expected, case, d=12)
+    sums = Case({"values": model.rng.normal(size=len(expected["0"])), "offsets": expected["2"]}, 1.0)
+    totals, found = (
+        run(ops, "log_sum_exp_candidates", model, sums, engine=where)["out"]
+        for ops, where in ((numpy_ops, None), (cuda_ops, cuda))
+    )
+    np.testing.assert_allclose(found, totals, rtol=1e-12)
 
 
 def test_more_components_than_a_grid_is_wide(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +117,8 @@ def test_rows_of_products_are_padded(cuda: Any, operation: str, dtype: str) -> N
     expected = run(numpy_ops, operation, model, case)
     assert current().factors(model.factors).panel(dtype).shape == (12, 16)
     wide = np.full((7, 18), np.nan, dtype)
-    wide[:, :15] = case.arguments["products"]
-    case.arguments["products"] = wide
+    wide[:, :15] = case.arguments["coarse"].products
+    case.arguments["coarse"] = case.arguments["coarse"]._replace(products=wide)
     got = run(cuda_ops, operation, model, case, engine=cuda)
     assert_equal(operation, got, expected, case, d=12)
 
@@ -130,7 +126,7 @@ def test_rows_of_products_are_padded(cuda: Any, operation: str, dtype: str) -> N
 def test_walks_with_little_shared_memory(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model((5, 3, 30, 2), "float64", "isotropic", seed=3)
     case = CASES["factor_walk"](model)
-    case.arguments.update(max_steps=10, bisections=5)
+    case.arguments["settings"] = WalkSettings(0.3, 10, False, 5)
     expected = run(numpy_ops, "factor_walk", model, case)
     monkeypatch.setattr(cuda, "shared_bytes", 1024)
     got = run(cuda_ops, "factor_walk", model, case, engine=cuda)
@@ -177,8 +173,8 @@ def _special_pairs(l0: int, l1: int) -> tuple[Case, Any]:
     shift0, shift1 = np.einsum("kld,kd->kl", Q0, means0), np.einsum("kld,kd->kl", Q1, means1)
     norm0, norm1 = (means0**2).sum(axis=1), (means1**2).sum(axis=1)
     arguments = {
-        "products": np.einsum("iad,jbd->iajb", rows0, rows1), "shift0": shift0, "norm0": norm0, "shift1": shift1,
-        "norm1": norm1,
+        "products": np.einsum("iad,jbd->iajb", rows0, rows1), "side0": Subspaces(shift0, norm0),
+        "side1": Subspaces(shift1, norm1),
     }  # fmt: skip
     near = np.array([1, 1, 0, 1, 1, 0, 0, 0], bool) if m else np.zeros(8, bool)
     return Case(arguments, 1e4 * float(norm0.max() + norm1.max())), near

@@ -19,6 +19,7 @@ from support import random_mfa
 
 from mfakit.backends import cuda_ops
 from mfakit.backends._cuda import engine as _cuda_engine
+from mfakit.backends.operands import Coarse, Mixture, Pairs
 
 
 @pytest.fixture
@@ -62,8 +63,11 @@ def test_products_beyond_31_bits(emulated: EmulatedEngine, tmp_path: Path) -> No
     products._array[-1, 1::2] = np.arange(k)  # xc · D⁻¹ m of each component
     norms._array[-1] = 1000.0
     zeros, ones = emulated.asarray(np.zeros((k, l))), emulated.asarray(np.ones(k))
+    of_pairs = [emulated.asarray(np.zeros(shape)) for shape in ((k, 1), (k, l, 1), (k, l, l))]
+    mixture = Mixture(*of_pairs, ones.reshape(k, 1), ones, ones, zeros, ones)
+    coarse = Coarse(products, emulated.xp.empty((n, 0), np.float32), norms, 1e-6)
     _last_blocks(emulated, n // 2)
-    cuda_ops.mixture_epilogue(products, None, norms, ones, zeros, ones, ones, 1e-6, log_prob, keep)
+    cuda_ops.mixture_epilogue(coarse, mixture, log_prob, keep)
     np.testing.assert_allclose(log_prob._array[-1], 1 - 0.5 * (1001.0 - 2 * np.arange(k)))
     assert keep._array[-1].nonzero()[0].tolist() == list(range(215, 256))  # within 40 nats of the best
 
@@ -74,17 +78,14 @@ def test_rows_beyond_31_bits(emulated: EmulatedEngine, tmp_path: Path) -> None:
     norms = _sparse(tmp_path, "norms", (n,), np.float64)
     mfa = random_mfa(2, d, 3)
     X._array[-1] = mfa.sample(1, rng=0)[0]
-    f = {name: emulated.asarray(getattr(mfa.factors, name)) for name in (
-        "center", "means", "whitened", "latent_map", "noise", "log_norm",
-    )}  # fmt: skip
+    mixture = Mixture._make(map(emulated.asarray, mfa.factors.mixture))
     _last_blocks(emulated, n)
-    cuda_ops.center_rows(X, f["center"], out, norms)
+    cuda_ops.center_rows(X, emulated.asarray(mfa.factors.center), out, norms)
     np.testing.assert_allclose(out._array[-1], X._array[-1] - mfa.factors.center, rtol=1e-6, atol=1e-6)
     emulated.block_part = None
     log_prob, y = emulated.asarray(np.zeros(1)), emulated.asarray(np.zeros((1, 3)))
-    pair = [emulated.asarray(np.array([value])) for value in (n - 1, 1)]
-    names = ("means", "whitened", "latent_map", "noise", "log_norm")
-    cuda_ops.refine(X, *pair, *(f[name] for name in names), log_prob, y)
+    pair = Pairs._make(emulated.asarray(np.array([value])) for value in (n - 1, 1))
+    cuda_ops.refine(X, pair, mixture, log_prob, y)
     expected = mfa.component_log_prob(np.array(X._array[-1:], np.float64))[0, 1]
     np.testing.assert_allclose(log_prob.get(), expected, rtol=1e-9)
 

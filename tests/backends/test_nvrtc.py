@@ -14,7 +14,7 @@ from backend_cases import CASES, Model, run
 from emulator.engine import EmulatedEngine
 from emulator.fake_cupy import FakeCupy
 
-from mfakit.backends import TABLE, cuda_ops
+from mfakit.backends import cuda_ops, operations
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import source as _cuda_source
 
@@ -82,7 +82,7 @@ def _launched() -> dict[str, int]:
     recorder = _Recorder()
     _cuda_engine.install(recorder)
     try:
-        for operation in TABLE:
+        for operation in operations("cuda"):
             for l in (0, 10, 40):
                 model = Model((5, 3, 90, l), "float64", "isotropic", seed=1)
                 run(cuda_ops, operation, model, CASES[operation](model), engine=recorder)

@@ -188,6 +188,10 @@ def _holder(value: Any) -> Any:
         assert value.flags.c_contiguous
         assert value.flags.aligned
         return ctypes.c_void_p(value.data.ptr)
+    if isinstance(value, np.ndarray):  # a struct, as mfakit.backends._cuda.packing makes it
+        assert value.shape == (1,)
+        assert value.dtype.kind == "V"
+        return (ctypes.c_uint64 * (value.nbytes // 8)).from_buffer_copy(value)
     if isinstance(value, bool | int | np.integer):
         return ctypes.c_longlong(int(value))
     if isinstance(value, float | np.floating):

@@ -17,7 +17,7 @@ template <class Real>
 MFAKIT_HD double explained(const Real* y /*[l]*/, const double* shift /*[l]*/, index_t l) {
   double sum = 0.0;
   for (index_t a = 0; a < l; ++a) {
-    const double t = double(y[a]) - shift[a];
+    const double t = double(constant(y + a)) - constant(shift + a);
     sum += t * t;
   }
   return sum;
@@ -30,27 +30,28 @@ MFAKIT_HD double not_negative(double x) { return x < 0.0 ? 0.0 : x; }
 template <class Real>
 MFAKIT_HD double component_log_prob(const Real* y /*[l+1]*/, const double* shift /*[l]*/, index_t l, double quad,
                                     double mean_norm, double log_norm) {
-  const double maha = quad - 2.0 * double(y[l]) + mean_norm - explained(y, shift, l);
+  const double maha = quad - 2.0 * double(constant(y + l)) + mean_norm - explained(y, shift, l);
   return log_norm - 0.5 * not_negative(maha);
 }
 
 // |xc|^2_{D^-1} of sample i for component j.
 template <class Real>
 MFAKIT_HD double weighted_norm(const Coarse<Real>& coarse, const Mixture& q, index_t i, index_t j) {
-  return coarse.quad ? double(coarse.quad[i * q.k + j]) : coarse.sq_norms[i] * q.inv_noise[j];
+  return coarse.quad ? double(constant(coarse.quad + i * q.k + j))
+                     : constant(coarse.sq_norms + i) * constant(q.inv_noise + j);
 }
 
 // log (w N(x)) of sample i for component j.
 template <class Real>
 MFAKIT_HD double component_log_prob(const Coarse<Real>& coarse, const Mixture& q, index_t i, index_t j) {
   return component_log_prob(coarse.products + i * coarse.stride + j * (q.l + 1), q.shift + j * q.l, q.l,
-                            weighted_norm(coarse, q, i, j), q.mean_norm[j], q.log_norm[j]);
+                            weighted_norm(coarse, q, i, j), constant(q.mean_norm + j), constant(q.log_norm + j));
 }
 
 // How far rounding may have moved that.
 template <class Real>
 MFAKIT_HD double coarse_error(const Coarse<Real>& coarse, const Mixture& q, index_t i, index_t j) {
-  return coarse.slack * (weighted_norm(coarse, q, i, j) + q.mean_norm[j]);
+  return coarse.slack * (weighted_norm(coarse, q, i, j) + constant(q.mean_norm + j));
 }
 
 // log sum exp of a row; a row of -inf gives -inf, a NaN gives NaN.

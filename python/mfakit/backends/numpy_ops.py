@@ -262,10 +262,11 @@ def sample_points(
     from .numpy_random import normal_pairs
 
     means, loadings, noise = parameters
-    n, d = out.shape
-    eta = normal_pairs(key, np.arange(n * ((d + 1) // 2))).reshape(n, -1)[:, :d] if with_noise else np.zeros((n, d))
+    d = out.shape[1]
+    halves = np.arange((d + 1) // 2)
     for i, j in enumerate(component):
-        out[i] = means[j] + loadings[j] @ z[i] + np.sqrt(noise[j]) * eta[i]
+        eta = normal_pairs(key, i * len(halves) + halves).ravel()[:d] if with_noise else 0.0
+        out[i] = means[j] + loadings[j] @ z[i] + np.sqrt(noise[j]) * eta
 
 
 def _groups(components: Array, most: int = 256) -> Iterator[tuple[int, slice]]:
