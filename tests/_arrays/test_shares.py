@@ -154,7 +154,7 @@ def test_rows_go_to_their_thread_and_errors_stop_the_others() -> None:
     assert threading.active_count() == alive
 
 
-def test_attacks_end_at_an_interrupt(shared: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attacks_heed_an_interrupt(shared: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The main thread is interrupted while it waits; the others end with their step, not with their walk."""
     clf = classifier()
     X = clf.sample(30, rng=0)[0]
