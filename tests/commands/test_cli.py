@@ -18,6 +18,7 @@ from support import random_mfa
 
 import mfakit
 from mfakit.backends import why_missing
+from mfakit.bench import SIZES, Size
 
 COMMANDS = ("reproduce", "fit", "sample", "train", "attack", "certify", "distances", "bench", "info")
 
@@ -380,11 +381,12 @@ def test_bench(quiet: Any, tmp_path: Path) -> None:
         assert "cuda: " in err
 
 
-def test_bench_on_the_emulator(device: Any, quiet: Any) -> None:
+def test_bench_on_the_emulator(device: Any, quiet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from emulator.engine import EmulatedEngine
 
     if not isinstance(device, EmulatedEngine):
         pytest.skip("a device is measured by benchmarks/gpu.py")
+    monkeypatch.setitem(SIZES, "tiny", Size(8, 40, 4, 2))
     status, out, _ = quiet("bench", "--backend", "cuda", "--size", "tiny", "--rounds", "1", "--no-progress")
     assert status == 0
     assert "log_prob, fast" in out
