@@ -65,6 +65,11 @@ def device_model(noise: str = "isotropic", dtype: Any = np.float64, n: int = 23)
     return mfa, mfa.sample(n, rng=1, dtype=np.float64)[0].astype(dtype)
 
 
+def n_colours(pixels: Array) -> int:
+    """How many colours a picture [h, w, channels] of values from 0 to 1 has."""
+    return len(np.unique(np.rint(255 * pixels.astype(np.float64)) @ 256.0 ** np.arange(pixels.shape[2])))
+
+
 def place(array: Any) -> tuple[str, str]:
     """The library of an array, and the device that holds it."""
     if isinstance(array, np.ndarray | np.generic | float):

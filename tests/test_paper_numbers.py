@@ -10,7 +10,7 @@ import pytest
 import mfakit
 
 PAIRS = ("mnist-06", "mnist-27", "mnist-45")
-N = 1000  # samples per class
+N = 500  # samples per class
 
 
 @pytest.fixture(scope="module", params=PAIRS)
