@@ -13,11 +13,11 @@ import pytest
 import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from support import parameters, random_mfa
+from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit._arrays.options import Options
-from mfakit.fit import MixtureOfFactorAnalyzers, Source, initial_mfa, source
+from mfakit.fit import MixtureOfFactorAnalyzers, Source, Statistics, initial_mfa, source
 
 Array = NDArray[Any]
 
@@ -192,6 +192,15 @@ def test_zero_weight_rows_are_absent_and_double_weight_is_twice(noise: str) -> N
     with pytest.warns(ConvergenceWarning):
         weighted.fit(X, sample_weight=w)
     assert_same(weighted.mfa_, twice.mfa_, rtol=1e-9)
+
+
+def test_a_row_of_weight_zero_may_have_no_density(noise: str) -> None:
+    """Its log-density is -inf by overflow, and 0 times that would be NaN."""
+    mfa, X = random_mfa(3, 6, 2, noise=noise), data()
+    far = np.concatenate([X, np.full((1, 6), 1e200)])
+    plain, weighted = Statistics.zeros(mfa).add(X), Statistics.zeros(mfa).add(far, np.append(np.ones(len(X)), 0.0))
+    assert weighted.log_likelihood == pytest.approx(plain.log_likelihood, rel=1e-12)
+    close(weighted.sum_xx, plain.sum_xx, rtol=1e-12)
 
 
 def test_the_scale_of_the_weights_does_not_matter() -> None:

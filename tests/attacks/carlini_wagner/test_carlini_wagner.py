@@ -35,7 +35,7 @@ def test_a_plane_is_reached_at_its_distance_whatever_the_scale_of_the_logits(sca
 def test_a_samples_result_does_not_depend_on_its_batch(dtype: Any) -> None:
     net = linear(dtype=dtype)
     X, y, _ = problem(net, 5)
-    for options in ({}, {"preset": "paper", "bounds": (-1, 2)}):
+    for options in ({"max_iterations": 200}, {"preset": "paper", "bounds": (-1, 2)}):
         results = [carlini_wagner_l2(net, X, y, batch_size=size, **options) for size in (1, 3, 32)]
         for r in results[1:]:
             np.testing.assert_array_equal(r.success, results[0].success)
