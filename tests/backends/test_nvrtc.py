@@ -71,15 +71,18 @@ def _compile(source: str, options: list[str]) -> Compiled:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
 
+def _for(architecture: int, family: str, real: str, l: int) -> Compiled:
+    sizes = _pair_sizes(l) if family == "subspace" else {}
+    options = [*_cuda_source.definitions(real, **sizes), "-ftz=true", "--ptxas-options=-v"]  # CuPy adds -ftz
+    return _compile(_cuda_source.flatten(family), [*options, f"-arch=sm_{architecture}"])
+
+
 @cache
 def _for_all_architectures(family: str, real: str, l: int) -> dict[int, Compiled]:
     """Of each architecture; the compiler runs in several threads."""
-    sizes = _pair_sizes(l) if family == "subspace" else {}
-    options = [*_cuda_source.definitions(real, **sizes), "-ftz=true", "--ptxas-options=-v"]  # CuPy adds -ftz
-    source = _cuda_source.flatten(family)
     _nvrtc()
     with ThreadPoolExecutor() as pool:
-        codes = pool.map(lambda architecture: _compile(source, [*options, f"-arch=sm_{architecture}"]), ARCHITECTURES)
+        codes = pool.map(lambda architecture: _for(architecture, family, real, l), ARCHITECTURES)
         return dict(zip(ARCHITECTURES, codes, strict=True))
 
 
@@ -180,13 +183,21 @@ def test_a_block_too_large_would_be_seen() -> None:
     assert _launched()["refine"] == cuda_ops.THREADS  # with 40 factors a block is as large as it gets
 
 
-@pytest.mark.parametrize(("l", "fits"), [(10, True), (cuda_ops.MOST_FACTORS_IN_REGISTERS, True), (16, False)])
-def test_pairs_in_registers_have_no_local_memory(l: int, fits: bool) -> None:
-    """Up to the most factors that cuda_ops launches it with; many more could not, and that is seen here."""
+def _local_memory_of_pairs(log: str) -> int:
+    stack = re.search(r"properties for pairs_in_registers\n.* (\d+) bytes stack frame", log)
+    assert stack is not None, log
+    return int(stack[1])
+
+
+@pytest.mark.parametrize("l", [10, cuda_ops.MOST_FACTORS_IN_REGISTERS])
+def test_pairs_in_registers_have_no_local_memory(l: int) -> None:
+    """Up to the most factors that cuda_ops launches it with."""
     for architecture, (_, _, log) in _for_all_architectures("subspace", "double", l).items():
-        stack = re.search(r"properties for pairs_in_registers\n.* (\d+) bytes stack frame", log)
-        assert stack is not None, log
-        assert (int(stack[1]) == 0) == fits, f"sm_{architecture}: {log}"
+        assert _local_memory_of_pairs(log) == 0, f"sm_{architecture}: {log}"
+
+
+def test_local_memory_would_be_seen() -> None:
+    assert _local_memory_of_pairs(_for(90, "subspace", "double", 16).log) > 0
 
 
 def test_a_spill_would_be_seen() -> None:
