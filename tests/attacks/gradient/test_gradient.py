@@ -263,3 +263,15 @@ def test_a_class_of_prior_zero_does_not_stand_in_the_way() -> None:
         r = gradient_attack(clf, X, y, step_size=0.1, path=path)
         assert r.success[~r.already_wrong].all()
         assert (r.y_adv[r.success] != 2).all()
+
+
+@pytest.mark.parametrize("path", ["factor", "direct"])
+def test_a_flip_is_sure_beyond_the_rounding_of_the_scores(path: str) -> None:
+    """Bisection ends nearer to the boundary than that: the point is moved on until no other batch can deny the flip."""
+    clf = mfakit.BayesClassifier([mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 0)), 1e-4) for m in (-1.0, 1.0)])
+    X, y = clf.sample(20, rng=0, dtype=np.float64)
+    r = gradient_attack(clf, X, y, polish=True, step_size=0.05, path=path)
+    assert r.success.all()
+    scores = clf.class_log_prob(r.x_adv)
+    margin = scores[np.arange(20), r.y_adv] - scores[np.arange(20), y]
+    assert (margin > 0.9e-12 * np.abs(scores).max(axis=1)).all()
