@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from support import close
 
 import mfakit
 
@@ -51,7 +52,7 @@ def test_asymmetric_pairs_are_brittle(pair: tuple[mfakit.BayesClassifier, np.nda
     assert attack.accuracy == 1.0
     assert attack.success_rate == 1.0
     assert attack.mean_l2 < 0.8
-    np.testing.assert_allclose(attack.mean_l2, mfakit.theory.asymmetric_radius(asym, X, y).mean(), rtol=0.1)
+    close(attack.mean_l2, mfakit.theory.asymmetric_radius(asym, X, y).mean(), rtol=0.1)
 
 
 def test_certified_brackets_are_tight_and_no_attack_is_below(

@@ -65,7 +65,7 @@ def test_precision_fast_keeps_the_bound_of_float32(device: Any) -> None:
         got = device.to_host(mfa.log_prob(device.asarray(X), precision=precision))
         assert (np.abs(got - expected) <= bound).all()
         gradient = device.to_host(mfa.grad_log_prob(device.asarray(X), precision=precision))
-        np.testing.assert_allclose(gradient, mfa.grad_log_prob(X), rtol=1e-4, atol=1e-4 * np.abs(gradient).max())
+        close(gradient, mfa.grad_log_prob(X), np.float32, rtol=1e-4, atol=1e-4 * np.abs(gradient).max())
     np.testing.assert_array_equal(mfa.log_prob(X, precision="fast"), mfa.log_prob(X, precision="float32"))
 
 
@@ -135,7 +135,7 @@ def test_sampling(device: Any, noise: str) -> None:
     points, component = there.sample(40, rng=3, noise=False)
     expected, expected_component = mfa.sample(40, rng=3, noise=False)
     np.testing.assert_array_equal(device.to_host(component), expected_component)
-    np.testing.assert_allclose(device.to_host(points), expected, rtol=1e-5, atol=1e-6)
+    close(device.to_host(points), expected, np.float32, rtol=1e-5, atol=1e-6)
     X, component = (device.to_host(a) for a in there.sample(3000, rng=5, dtype=np.float64))
     again = device.to_host(there.sample(3000, rng=5, dtype=np.float64)[0])
     assert X.tobytes() == again.tobytes()
@@ -190,7 +190,7 @@ def test_fitting(device: Any, noise: str) -> None:
         streamed = mfakit.MixtureOfFactorAnalyzers(**how, backend="cuda", block_rows=17).fit(X)
     for est in (there, streamed):
         np.testing.assert_allclose(est.history_["log_likelihood"], host.history_["log_likelihood"], rtol=1e-9)
-        np.testing.assert_allclose(est.mfa_.means, host.mfa_.means, rtol=1e-7, atol=1e-8)
+        close(est.mfa_.means, host.mfa_.means, rtol=1e-7, atol=1e-8)
     assert is_cupy(there.score_samples(device.asarray(X)))
     assert is_cupy(there.predict(device.asarray(X)))
     assert there.score(device.asarray(X)) == pytest.approx(host.score(X), rel=1e-9)
@@ -233,8 +233,8 @@ def test_gradient_attack(device: Any, path: str, kind: str, monkeypatch: pytest.
     for got in (there, streamed):
         for name in ("success", "n_steps", "source", "target", "y_adv", "reason"):
             np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=name)
-        np.testing.assert_allclose(got.l2, expected.l2, rtol=1e-9)
-    np.testing.assert_allclose(device.to_host(there.x_adv), expected.x_adv, rtol=1e-9, atol=1e-9)
+        close(got.l2, expected.l2, rtol=1e-9)
+    close(device.to_host(there.x_adv), expected.x_adv, rtol=1e-9, atol=1e-9)
 
 
 def test_attacks_with_bounds_and_in_float32(device: Any) -> None:
@@ -245,7 +245,7 @@ def test_attacks_with_bounds_and_in_float32(device: Any) -> None:
     got = mfakit.attacks.gradient_attack(clf, device.asarray(X), y, step_size=0.2, max_steps=60, bounds=limits)
     assert got.x_adv.dtype == np.float32
     np.testing.assert_array_equal(got.success, expected.success)
-    np.testing.assert_allclose(got.l2, expected.l2, rtol=1e-5)
+    close(got.l2, expected.l2, rtol=1e-5)
     with pytest.raises(ValueError, match=r"X must lie within bounds \[0, 1\]"):
         mfakit.attacks.gradient_attack(clf, device.asarray(X * 9), y, bounds=(0, 1))
 

@@ -38,7 +38,7 @@ def fit(X: Any, sample_weight: Any = None, **options: Any) -> MixtureOfFactorAna
 
 def assert_same(a: mfakit.MFA, b: mfakit.MFA, rtol: float = 0.0) -> None:
     for left, right in zip(parameters(a), parameters(b), strict=True):
-        np.testing.assert_allclose(left, right, rtol=rtol, atol=rtol)
+        close(left, right, rtol=rtol, atol=rtol)
 
 
 def misaligned(X: Array) -> Array:
@@ -172,7 +172,7 @@ def test_survey_is_the_weighted_mean_and_variance() -> None:
     assert (survey.n_rows, survey.dtype) == (85, np.float64)
     assert survey.total_weight == pytest.approx(w.sum())
     mean = w @ X / w.sum()
-    np.testing.assert_allclose(survey.mean, mean, rtol=1e-12)
+    close(survey.mean, mean, rtol=1e-12)
     assert survey.variance == pytest.approx((w @ (X - mean) ** 2).mean() / w.sum(), rel=1e-9)
     assert survey.mean_square == pytest.approx((w @ X**2).mean() / w.sum(), rel=1e-9)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from minimal_cases import slsqp_radius, spheres
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
@@ -29,8 +29,8 @@ def test_theorem1_in_closed_form() -> None:
     X = np.random.default_rng(0).normal(scale=0.1, size=(20, 3))
     r = minimal_perturbation(clf, X)
     expected = 2.5 - X @ np.array([0.6, 0.8, 0])
-    np.testing.assert_allclose(r.lower, expected, rtol=2e-10)
-    np.testing.assert_allclose(r.upper, expected, rtol=2e-10)
+    close(r.lower, expected, rtol=2e-10)
+    close(r.upper, expected, rtol=2e-10)
 
 
 @pytest.mark.parametrize("sigmas", [(0.3, 0.3), (0.2, 0.5), (0.5, 0.2)])
@@ -48,7 +48,7 @@ def test_single_gaussians_are_exact_and_agree_with_an_independent_solver(
     for i in np.flatnonzero(right):
         attack = gradient_attack(clf, X[i : i + 1], y[i : i + 1], polish=True, step_size=0.02)
         starts = [attack.x_adv[0] - X[i], *rng.normal(size=(2, 8))]
-        np.testing.assert_allclose(r.upper[i], slsqp_radius(clf, X[i], int(y[i]), starts), rtol=1e-6)
+        close(r.upper[i], slsqp_radius(clf, X[i], int(y[i]), starts), rtol=1e-6)
 
 
 def test_as_many_factors_as_features() -> None:
@@ -59,7 +59,7 @@ def test_as_many_factors_as_features() -> None:
     rng = np.random.default_rng(0)
     for i in np.flatnonzero(~r.already_wrong):
         expected = slsqp_radius(clf, X[i], int(y[i]), list(rng.normal(size=(8, 3))))
-        np.testing.assert_allclose(r.upper[i], expected, rtol=1e-6)
+        close(r.upper[i], expected, rtol=1e-6)
         assert r.lower[i] <= expected * (1 + 1e-7)
 
 
@@ -104,7 +104,7 @@ def test_the_returned_points_flip_and_have_the_norm_that_is_reported(dtype: Any)
     assert r.x_adv.dtype == dtype
     assert (clf.predict(r.x_adv) != y)[r.success].all()
     norms = np.linalg.norm(r.x_adv.astype(float) - X, axis=1)
-    np.testing.assert_allclose(norms[r.success], r.upper[r.success], rtol=1e-14)
+    close(norms[r.success], r.upper[r.success], rtol=1e-14)
     np.testing.assert_array_equal(r.l2[r.success], r.upper[r.success])
     assert (r.lower <= r.upper).all()
 
@@ -151,8 +151,8 @@ def test_results_do_not_depend_on_the_batch_or_the_threads() -> None:
     again = minimal_perturbation(clf, X, y, n_threads=2)
     alone = minimal_perturbation(clf, X[7:8], y[7:8])
     np.testing.assert_array_equal(whole.lower, again.lower)
-    np.testing.assert_allclose(alone.lower, whole.lower[7:8], rtol=1e-12)
-    np.testing.assert_allclose(alone.upper, whole.upper[7:8], rtol=1e-9)
+    close(alone.lower, whole.lower[7:8], rtol=1e-12)
+    close(alone.upper, whole.upper[7:8], rtol=1e-9)
 
 
 def test_theorem2_is_the_limit() -> None:
@@ -195,11 +195,11 @@ def test_an_attack_is_graded_against_the_truth() -> None:
     minimal = minimal_perturbation(clf, X, y)
     attack = gradient_attack(clf, X, y, polish=True, step_size=0.02)
     graded = attack.grade(minimal)
-    np.testing.assert_allclose(graded.over_upper, attack.l2 / minimal.upper)
-    np.testing.assert_allclose(graded.over_lower, attack.l2 / minimal.lower)
+    close(graded.over_upper, attack.l2 / minimal.upper)
+    close(graded.over_lower, attack.l2 / minimal.lower)
     assert not len(graded.contradictions)
     assert 1.0 <= graded.mean < 1.2
-    np.testing.assert_allclose(minimal.grade(minimal).mean, 1.0)
+    close(minimal.grade(minimal).mean, 1.0)
     # A norm below the bound is reported, not averaged away.
     impossible = dataclasses.replace(attack, l2=np.where(np.arange(20) == 3, 0.5 * minimal.lower, attack.l2))
     assert impossible.grade(minimal).contradictions.tolist() == [3]
