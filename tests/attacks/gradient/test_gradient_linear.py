@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, LinearSVC
-from support import Array, blobs
+from support import Array, blobs, close
 
 from mfakit.attacks import gradient_attack
 from mfakit.classifiers import RBFSVM, LinearSVM
@@ -50,9 +50,7 @@ def test_linear_classifiers_are_fooled_at_exactly_their_distance(name: str, dtyp
     assert r.success[right].all()
     assert (r.n_steps[right] == 1).all()
     narrow = dtype == np.float32
-    np.testing.assert_allclose(
-        r.l2[right], distances(clf, X.astype(float), y)[right], rtol=1e-4 if narrow else 1e-9, atol=2e-6 * narrow
-    )
+    close(r.l2[right], distances(clf, X.astype(float), y)[right], rtol=1e-4 if narrow else 1e-9, atol=2e-6 * narrow)
     # The classifier itself, in the dtype that was returned, alone and in a batch.
     assert r.x_adv.dtype == dtype
     assert (clf.predict(r.x_adv)[right] == r.y_adv[right]).all()
@@ -65,7 +63,7 @@ def test_the_walk_reaches_what_the_closed_form_knows() -> None:
     X, y = blobs()
     clf = LinearSVM().fit(X, y)
     exact, walked = gradient_attack(clf, X, y), gradient_attack(clf, X, y, path="direct", polish=True)
-    np.testing.assert_allclose(exact.l2[exact.success], walked.l2[exact.success], rtol=1e-7)
+    close(exact.l2[exact.success], walked.l2[exact.success], rtol=1e-7)
     assert walked.settings["path"] == "direct"
 
 

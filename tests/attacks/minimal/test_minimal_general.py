@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 from minimal_cases import diagonal_classifier, general, slsqp_radius
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
@@ -84,7 +84,7 @@ def test_no_search_finds_a_flip_below_a_lower_bound(n_classes: int) -> None:
     right = ~r.already_wrong
     assert r.success[right].all()
     assert (clf.predict(r.x_adv) != y)[right].all()
-    np.testing.assert_allclose(np.linalg.norm(r.x_adv - X, axis=1)[right], r.upper[right], rtol=1e-14)
+    close(np.linalg.norm(r.x_adv - X, axis=1)[right], r.upper[right], rtol=1e-14)
     assert (r.lower[right] > 0).all()
     assert (r.lower <= r.upper).all()
     assert np.median(r.gap[right]) < 1e-3
@@ -105,8 +105,8 @@ def test_noise_that_is_equal_in_every_feature_is_isotropic() -> None:
     )
     X, y = iso.sample(10, rng=1, dtype=np.float64)
     a, b = general(iso, X, y), general(diagonal, X, y)
-    np.testing.assert_allclose(a.lower, b.lower, rtol=1e-9)
-    np.testing.assert_allclose(a.upper, b.upper, rtol=1e-9)
+    close(a.lower, b.lower, rtol=1e-9)
+    close(a.upper, b.upper, rtol=1e-9)
     assert a.settings["path"] == b.settings["path"] == "general"
 
 
@@ -117,8 +117,8 @@ def test_single_isotropic_gaussians_as_the_compiled_path(sigmas: tuple[float, fl
     clf = mfakit.BayesClassifier([m.replace(noise_variance=s**2) for m, s in zip(mixtures, sigmas, strict=True)])
     X, y = clf.sample(12, rng=0, dtype=np.float64)
     a, b = general(clf, X, y), minimal_perturbation(clf, X, y, path="factor")
-    np.testing.assert_allclose(a.lower, b.lower, rtol=1e-8)
-    np.testing.assert_allclose(a.upper, b.upper, rtol=1e-8)
+    close(a.lower, b.lower, rtol=1e-8)
+    close(a.upper, b.upper, rtol=1e-8)
 
 
 @NATIVE
@@ -167,8 +167,8 @@ def test_theorem1_in_closed_form() -> None:
     r = general(clf, X)
     normal = (means[1] - means[0]) / noise[0]
     expected = (0.5 * means[1] - X) @ normal / np.linalg.norm(normal)
-    np.testing.assert_allclose(r.lower, expected, rtol=2e-10)
-    np.testing.assert_allclose(r.upper, expected, rtol=2e-10)
+    close(r.lower, expected, rtol=2e-10)
+    close(r.upper, expected, rtol=2e-10)
 
 
 @pytest.mark.data

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from minimal_cases import diagonal_classifier, general, spheres
+from support import close
 
 import mfakit
 from mfakit.attacks import minimal_perturbation
@@ -23,7 +24,7 @@ def test_inputs_of_every_kind() -> None:
     assert single.x_adv.dtype == np.float32
     assert (clf.predict(single.x_adv) != y)[single.success].all()
     assert single.success.sum() >= 5
-    np.testing.assert_allclose(single.upper, whole.upper, rtol=1e-4, atol=1e-5)
+    close(single.upper, whole.upper, rtol=1e-4, atol=1e-5)
     spaced = np.zeros((14, 16))
     spaced[::2, ::2] = X
     kept = spaced.copy()
@@ -33,8 +34,8 @@ def test_inputs_of_every_kind() -> None:
         np.testing.assert_array_equal(r.x_adv, whole.x_adv)
     np.testing.assert_array_equal(spaced, kept)
     alone = general(clf, X[4:5], y[4:5])
-    np.testing.assert_allclose(alone.lower, whole.lower[4:5], rtol=1e-12)
-    np.testing.assert_allclose(alone.upper, whole.upper[4:5], rtol=1e-12)
+    close(alone.lower, whole.lower[4:5], rtol=1e-12)
+    close(alone.upper, whole.upper[4:5], rtol=1e-12)
     none = general(clf, X[:0], y[:0])
     assert (len(none), none.gap.shape, none.x_adv.shape) == (0, (0,), (0, 8))
     np.testing.assert_array_equal(general(clf, X).y, clf.predict(X))
@@ -51,7 +52,7 @@ def test_a_row_that_is_not_finite_spoils_its_own_only() -> None:
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN in the verification's comparisons
         r = general(clf, X, y, check_finite=False)
     assert np.isnan(r.lower[1]) or r.already_wrong[1]
-    np.testing.assert_allclose(r.lower[[0, 2]], whole.lower[[0, 2]], rtol=1e-12)
+    close(r.lower[[0, 2]], whole.lower[[0, 2]], rtol=1e-12)
 
 
 @pytest.mark.parametrize(

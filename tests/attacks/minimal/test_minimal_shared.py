@@ -51,8 +51,7 @@ def _exact(clf: mfakit.BayesClassifier, x: Array, y: int) -> float:
         return float(q0 + b @ delta + 0.5 * (h * delta**2).sum())
 
     low, high = 0.0, 1.0 / h.max() if h.max() > 0 else 1e6
-    for _ in range(200):
-        middle = 0.5 * (low + high)
+    while low < (middle := 0.5 * (low + high)) < high:
         low, high = (middle, high) if rise(middle) < 0 else (low, middle)
     return float(np.linalg.norm(low * b / (1 - low * h)))
 
