@@ -215,7 +215,7 @@ def test_latents(device: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "own sigmas", "diagonal"])
-@pytest.mark.parametrize("path", ["factor", "direct"])
+@pytest.mark.parametrize("path", ["factor", "features"])
 def test_gradient_attack(device: Any, path: str, kind: str) -> None:
     """The same steps between the same components, and the same points, wherever the samples lie."""
     noise = "diagonal" if kind == "diagonal" else "isotropic"

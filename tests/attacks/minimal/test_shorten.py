@@ -54,10 +54,10 @@ def test_no_gradient_attack_is_nearer_than_upper(seed: int, beaten: list[int]) -
     np.testing.assert_allclose(np.linalg.norm(r.x_adv - X, axis=1)[right], r.upper[right], rtol=1e-14)
 
 
-def test_no_gradient_attack_is_nearer_on_the_general_path() -> None:
+def test_no_gradient_attack_is_nearer_on_the_features_path() -> None:
     clf = diagonal_classifier(4, k=2, d=6)
     X, y = clf.sample(6, rng=0, dtype=np.float64)
-    r = minimal_perturbation(clf, X, y, path="general")
+    r = minimal_perturbation(clf, X, y, path="features")
     assert _largest_lead(clf, X, y, r.upper) < 1e-6
 
 
@@ -69,7 +69,7 @@ def test_a_point_that_is_no_nearest_one_is_moved_along_the_boundary(noise: str) 
     else:
         clf = diagonal_classifier(4, k=2, d=6)
     X, y = clf.sample(6, rng=0, dtype=np.float64)
-    r = minimal_perturbation(clf, X, y, path="general")
+    r = minimal_perturbation(clf, X, y, path="features")
     rows = np.flatnonzero(r.success)[:3]
     X, y, lower = X[rows], y[rows], r.lower[rows]
     victim = victims_of(clf, 1, len(X), Options())[0]

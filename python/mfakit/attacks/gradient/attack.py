@@ -40,7 +40,7 @@ __all__ = ["gradient_attack"]
 Array = NDArray[Any]
 
 TARGETS = ("rechosen", "frozen")
-PATHS = ("auto", "direct", "factor", "closed-form")
+PATHS = ("auto", "factor", "features", "closed-form")
 DIRECTIONS = ("gradient", "log-ratio")
 # Float64 arrays as large as the block that a walk on a device holds, beyond those that a density needs.
 DEVICE_COPIES = 3
@@ -85,10 +85,11 @@ def gradient_attack(
         Bisect the last step, so that the norm does not depend on η.
     targets : {"rechosen", "frozen"}
         Choose the two components (of other classifiers: the other class) again at every step, or keep the first.
-    path : {"auto", "direct", "factor", "closed-form"}
-        "direct": every step in the d features. "factor": in the span of the loadings and means, the same trajectory at
-        a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": of linear classifiers
-        without bounds the exact smallest perturbation, in one step. "auto": the last two where they are possible.
+    path : {"auto", "factor", "features", "closed-form"}
+        "features": every step is taken in the d features. "factor": in the span of the loadings and means, the same
+        trajectory at a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": the exact
+        smallest perturbation in one step, for linear classifiers without bounds. "auto": "factor" or "closed-form"
+        where possible, else "features". The result's settings say which one was taken.
     direction : {"gradient", "log-ratio"}
         "log-ratio" is for RBF machines: ∇ log Σ_{a>0} a K - ∇ log Σ_{a<0} |a| K, the step between the two densities
         that the decision is the difference of. Where kernels vanish the plain gradient walks off to infinity and fails;
@@ -203,8 +204,8 @@ def _probe(rows: RowBlocks) -> Array:
 def _path(
     clf: Any, victim: MixtureVictim | GradientVictim, path: str, bounds: tuple[float, float] | None
 ) -> str:  # fmt: skip
-    """The path to take: "direct", "factor" or "closed-form"; one that was asked for is never swapped."""
-    if path == "direct":
+    """The path to take, "factor", "features" or "closed-form"; one that was asked for is never swapped."""
+    if path == "features":
         return path
     linear = isinstance(victim, LinearVictim)
     best = "closed-form" if linear or path == "closed-form" else "factor"
@@ -219,9 +220,9 @@ def _path(
     if reason is None:
         return best
     if path != "auto":
-        raise ValueError(f'path="{path}" cannot be taken: {reason}; use path="direct"')
-    _logger.info("gradient_attack takes the direct path: %s", reason)
-    return "direct"
+        raise ValueError(f'path="{path}" cannot be taken: {reason}; use path="features"')
+    _logger.info("gradient_attack takes the path in the d features: %s", reason)
+    return "features"
 
 
 def _walk(

@@ -10,7 +10,7 @@ component j.
 2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|,
    and, within a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the
    radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never
-   looked at again. Where c_t is loose, the general path cuts the range of log p_t/p_j in pieces and bounds log p_T on
+   looked at again. Where c_t is loose, the features path cuts the range of log p_t/p_j in pieces and bounds log p_T on
    each by a quadratic (:mod:`mfakit.attacks.minimal.majorant`); the least of their bounds holds.
 3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
    a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
@@ -65,9 +65,9 @@ __all__ = ["minimal_perturbation"]
 
 Array = NDArray[Any]
 
-PATHS = ("auto", "factor", "general")
-# Samples of a block: bounds the [n, C] coefficients. The general path takes fewer, so that its progress shows.
-BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
+PATHS = ("auto", "factor", "features")
+# Samples of a block: bounds the [n, C] coefficients. The features path takes fewer, so that its progress shows.
+BLOCK_ROWS, FEATURE_BLOCK_ROWS = 256, 16
 # Multiplications of a block's product, which bound how long Ctrl-C waits.
 PRODUCT_STEPS = 2**32
 # Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
@@ -88,10 +88,10 @@ def minimal_perturbation(
     X : array-like, [n, d]
     y : array-like [n], optional
         True classes; None takes the predicted ones.
-    path : {"auto", "factor", "general"}
+    path : {"auto", "factor", "features"}
         "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
-        samples a second, and a fifth of that where brackets stay open. "general": NumPy in the d features, for any
-        noise; some to some tens of samples a second.
+        samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
+        noise; up to some tens of samples a second.
         "auto": "factor" where it is possible.
     progress : bool or None
         A progress bar; None shows it on a terminal.
@@ -134,10 +134,10 @@ def minimal_perturbation(
     if rows.device is not None:
         raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
-    size = GENERAL_BLOCK_ROWS if path == "general" else _factor_rows(clf)
+    size = FEATURE_BLOCK_ROWS if path == "features" else _factor_rows(clf)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
     components, coordinates, (count, own) = None, None, plan_walks(len(rows), opts)
-    if path == "general":  # Python, which is no quicker in several threads
+    if path == "features":  # Python, which is no quicker in several threads
         components, count, own = Components(clf), 1, opts
     else:
         coordinates = FactorCoordinates.of(clf)
@@ -200,15 +200,15 @@ def _path(clf: Any, path: str) -> str:
             f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; for "
             "other classifiers take gradient_attack, or carlini_wagner_l2 for networks"
         )
-    if path == "general":
+    if path == "features":
         return path
     reason, missing = why_not(clf) or why_not_pairs(clf), why_missing("native")
     if path == "factor" and reason is not None:
-        raise ValueError(f'path="factor" cannot be taken: {reason}; use path="general"')
+        raise ValueError(f'path="factor" cannot be taken: {reason}; use path="features"')
     if path == "factor" and missing is not None:
-        raise BackendUnavailable(f'path="factor" is compiled code: {missing}; use path="general"')
+        raise BackendUnavailable(f'path="factor" is compiled code: {missing}; use path="features"')
     if reason is None and missing is None:
         _logger.info("minimal_perturbation takes the factor path: isotropic noise and compiled code")
         return "factor"
-    _logger.info("minimal_perturbation takes the general path: %s", reason or missing)
-    return "general"
+    _logger.info("minimal_perturbation takes the path in the d features: %s", reason or missing)
+    return "features"
