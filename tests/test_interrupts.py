@@ -72,7 +72,7 @@ RUNS = {
                       lambda: attacks.gradient_attack(clf, X, path="factor", step_size=1.0, **alone)),
     "factor attack in threads": ("mfakit.attacks.gradient.walk:FactorWalk.run",
                                  lambda: attacks.gradient_attack(clf, X, path="factor", step_size=1.0, **many)),
-    "brackets": ("mfakit.attacks.minimal.attack:GeneralSearch.bracket",
+    "brackets": ("mfakit.attacks.minimal.attack:FeatureSearch.bracket",
                  lambda: attacks.minimal_perturbation(diagonal, X[:400])),
     "distances": ("mfakit.mixture.subspaces:_by_qr", lambda: mfakit.subspace_distances(
         mfa.replace(weights=np.full(4, 0.25)), mfa.replace(means=mfa.means + 1e-9), reduce="min")),

@@ -18,7 +18,7 @@ from .._threads.process import errstate
 from .result import AttackResult
 
 if TYPE_CHECKING:
-    from .gradient.walk import DirectWalk
+    from .gradient.walk import FeatureWalk
     from .state import State
 
 __all__ = ["as_result", "inside_bounds", "least_length", "push_until_flipped"]
@@ -54,7 +54,7 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
         )
 
 
-def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
+def push_until_flipped(victim: Any, walk: FeatureWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
     """The points to return, in X's dtype [n, d]: where the walk ended, moved outward along the gradient there in
     doubling steps, from one rounding unit on, until the rounded point flips too; X itself for samples that were not
     fooled.

@@ -13,8 +13,7 @@ import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.attacks.gradient import walk
-from mfakit.attacks.minimal import feature_path
-from mfakit.attacks.minimal import roots
+from mfakit.attacks.minimal import feature_path, roots
 from mfakit.attacks.minimal.pairs import PairTable
 
 pytest.importorskip("mpmath", reason="comes with sympy, which torch needs")

@@ -14,7 +14,7 @@ import mfakit
 from mfakit._arrays.options import Options
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.blocks import victims_of
-from mfakit.attacks.gradient.walk import DirectWalk
+from mfakit.attacks.gradient.walk import FeatureWalk
 from mfakit.attacks.minimal.shorten import _is_stationary, shorten
 from mfakit.backends import why_missing
 
@@ -73,7 +73,7 @@ def test_a_point_that_is_no_nearest_one_is_moved_along_the_boundary(noise: str) 
     rows = np.flatnonzero(r.success)[:3]
     X, y, lower = X[rows], y[rows], r.lower[rows]
     victim = victims_of(clf, 1, len(X), Options())[0]
-    search = DirectWalk(victim, X, y)
+    search = FeatureWalk(victim, X, y)
     rng = np.random.default_rng(0)
     for i in range(len(X)):
         while not search.state.flipped[i]:
@@ -95,7 +95,7 @@ def test_where_no_point_was_found_the_attack_may_find_one() -> None:
     clf = diagonal_classifier(4, k=2, d=6)
     X, y = clf.sample(3, rng=0, dtype=np.float64)
     victim = victims_of(clf, 1, 3, Options())[0]
-    search = DirectWalk(victim, X, y)
+    search = FeatureWalk(victim, X, y)
     attacked = np.flatnonzero(~search.state.already_wrong)
     shorten(victim, search, X, np.where(np.arange(3) == attacked[0], np.inf, 0.0), clf, None)
     assert search.state.flipped.tolist() == [i in attacked[1:] for i in range(3)]

@@ -33,7 +33,7 @@ from ..result import AttackResult
 from ..state import State, Steps
 from ..verify import as_result, inside_bounds, push_until_flipped
 from .closed_form import ClosedForm
-from .walk import DirectWalk, FactorWalk, may_take_long
+from .walk import FactorWalk, FeatureWalk, may_take_long
 
 __all__ = ["gradient_attack"]
 
@@ -227,12 +227,12 @@ def _path(
 
 def _walk(
     victim: MixtureVictim | GradientVictim, X: Array, y: Array | None, coordinates: FactorCoordinates | None, path: str
-) -> DirectWalk:
+) -> FeatureWalk:
     if coordinates is not None and isinstance(victim, MixtureVictim):
         return FactorWalk(victim, X, y, coordinates)
     if path == "closed-form" and isinstance(victim, LinearVictim):
         return ClosedForm(victim, X, y)
-    return DirectWalk(victim, X, y)
+    return FeatureWalk(victim, X, y)
 
 
 def _check_settings(step_size: float, max_steps: int, targets: str, path: str, direction: str) -> None:

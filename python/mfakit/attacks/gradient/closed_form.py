@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ..models.linear import LinearVictim
 from ..state import Steps
-from .walk import DirectWalk
+from .walk import FeatureWalk
 
 __all__ = ["ClosedForm"]
 
 Array = NDArray[Any]
 
 
-class ClosedForm(DirectWalk):
+class ClosedForm(FeatureWalk):
     """One block of samples, each moved by its smallest perturbation and as little beyond as makes a sure flip."""
 
     victim: LinearVictim

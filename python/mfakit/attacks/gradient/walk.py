@@ -17,7 +17,7 @@ from ..models.bayes import MixtureVictim
 from ..models.differentiable import GradientVictim
 from ..state import Choice, State, Steps
 
-__all__ = ["DirectWalk", "FactorWalk", "in_parts", "may_take_long", "within_class"]
+__all__ = ["FactorWalk", "FeatureWalk", "in_parts", "may_take_long", "within_class"]
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ BISECTIONS = 40
 PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
 
 
-class DirectWalk:
+class FeatureWalk:
     """One block of samples on their way: `here` [n, d] float64, and `before` [n, d], one step earlier."""
 
     def __init__(self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None) -> None:
@@ -112,7 +112,7 @@ class DirectWalk:
         scatter(self.here, rows, high)
 
 
-class FactorWalk(DirectWalk):
+class FactorWalk(FeatureWalk):
     """The same walk without anything of length d, for isotropic mixtures; float64 state."""
 
     victim: MixtureVictim

@@ -57,7 +57,7 @@ from ..verify import as_result, push_until_flipped
 from .components import Components
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
-from .feature_path import GeneralSearch
+from .feature_path import FeatureSearch
 from .pairs import PairTable, why_not_pairs
 from .shorten import shorten
 
@@ -149,12 +149,12 @@ def minimal_perturbation(
         if opts.check_finite:
             check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
         y_block = None if labels is None else labels[part]
-        search: FactorSearch | GeneralSearch
+        search: FactorSearch | FeatureSearch
         if components is None:
             search = FactorSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(clf, first)
         else:
-            search = GeneralSearch(victim, block, y_block)
+            search = FeatureSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(components, first)
         lost = ~search.state.already_wrong & ~search.state.flipped & np.isfinite(lower[part])
         cross_to_means(search, clf, np.flatnonzero(lost))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...bayes.classifier import BayesClassifier
-from ..gradient.walk import DirectWalk
+from ..gradient.walk import FeatureWalk
 
 __all__ = ["cross_to_means"]
 
 
-def cross_to_means(walk: DirectWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
+def cross_to_means(walk: FeatureWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
     """For each of `rows` the nearest mean that is decided for another class than the sample, and the boundary on the
     straight way there, by bisection; nothing where no mean is.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from ..._threads.process import single_threaded_products
 from ...bayes.classifier import BayesClassifier
 from ..coordinates import FactorCoordinates
-from ..gradient.walk import DirectWalk, FactorWalk
+from ..gradient.walk import FactorWalk, FeatureWalk
 from ..models.bayes import MixtureVictim
 from ..state import Steps
 from .components import Array, Components
@@ -27,7 +27,7 @@ OPEN = 2e-4
 # Steps are 2^-k of the best length known, rounded up to a power of two: from 1/8 or 1/4 of it down to 1/128 or 1/64.
 FINENESS = (3, 4, 5, 6, 7)
 # Those of a walk in d features, where a step costs a hundred times more.
-DIRECT_FINENESS = (3, 5)
+FEATURE_FINENESS = (3, 5)
 # A walk may be so many times longer than the best length known: it goes around, and then straight back.
 DETOUR = 4
 # Where no point is known there is no such scale: the attack's own defaults.
@@ -42,7 +42,7 @@ IN_PLAY, ROUNDS = 40.0, 8
 
 
 def shorten(
-    victim: MixtureVictim, search: DirectWalk, X: Array, lower: Array, clf: BayesClassifier,
+    victim: MixtureVictim, search: FeatureWalk, X: Array, lower: Array, clf: BayesClassifier,
     coordinates: FactorCoordinates | None,
 ) -> None:  # fmt: skip
     """Replace the points that `search` has found for samples X [n, d] by nearer ones, where there are, and where there
@@ -71,8 +71,8 @@ def _attack(
 ) -> Array | None:
     """The shortest perturbation [d] that the gradient attack finds for x [1, d], if it is shorter than `upper`."""
     best = None
-    walk = DirectWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
-    for steps in _steps(upper, DIRECT_FINENESS if coordinates is None else FINENESS):
+    walk = FeatureWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
+    for steps in _steps(upper, FEATURE_FINENESS if coordinates is None else FINENESS):
         walk.restart(x)
         walk.run(steps)
         delta = walk.here[0] - x[0]
