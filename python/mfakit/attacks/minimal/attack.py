@@ -34,6 +34,7 @@ Theorem 2 is the limit σ → 0 of these radii, where there is no density: that 
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,13 @@ from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
 from .pairs import PairTable, why_not_pairs
+from .settings import Settings
 from .shorten import shorten
 
 __all__ = ["minimal_perturbation"]
 
 Array = NDArray[Any]
 
-PATHS = ("auto", "factor", "features")
 # Samples of a block: bounds the [n, C] coefficients. The features path takes fewer, so that its progress shows.
 BLOCK_ROWS, FEATURE_BLOCK_ROWS = 256, 16
 # Multiplications of a block's product, which bound how long Ctrl-C waits.
@@ -77,7 +78,7 @@ _logger = logging.getLogger("mfakit")
 
 @keeps_errstate
 def minimal_perturbation(
-    clf: Any, X: Any, y: Any = None, *, path: str = "auto", progress: bool | None = False, **options: Any
+    clf: Any, X: Any, y: Any = None, *, path: str = Settings.path, progress: bool | None = False, **options: Any
 ) -> MinimalResult:
     """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
 
@@ -124,7 +125,8 @@ def minimal_perturbation(
     >>> r.lower.round(6), r.upper.round(6)
     (array([1.]), array([1.]))
     """
-    path = _path(clf, path)
+    settings = Settings(path)
+    path = _path(clf, settings.path)
     refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
     opts = Options(**options)
@@ -164,8 +166,8 @@ def minimal_perturbation(
 
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
-    settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
-    result = as_result(points, X, rows, states, settings, identity(clf))
+    evidence = {"attack": "minimal", **asdict(replace(settings, path=path)), "dtype": rows.dtype.name, "bounds": None}
+    result = as_result(points, X, rows, states, evidence, identity(clf))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)
@@ -193,8 +195,6 @@ def _check_scales(clf: BayesClassifier) -> None:
 
 def _path(clf: Any, path: str) -> str:
     """Which of the two paths to take; one that was asked for is never swapped."""
-    if path not in PATHS:
-        raise ValueError(f"path must be one of {PATHS}, got {path!r}")
     if not isinstance(clf, BayesClassifier):
         raise ValueError(
             f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; for "

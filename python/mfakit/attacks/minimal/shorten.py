@@ -14,9 +14,9 @@ import numpy as np
 from ..._threads.process import single_threaded_products
 from ...bayes.classifier import BayesClassifier
 from ..coordinates import FactorCoordinates
+from ..gradient.settings import Settings
 from ..gradient.walk import FactorWalk, FeatureWalk
 from ..models.bayes import MixtureVictim
-from ..state import Steps
 from .components import Array, Components
 from .search import Search
 
@@ -30,8 +30,6 @@ FINENESS = (3, 4, 5, 6, 7)
 FEATURE_FINENESS = (3, 5)
 # A walk may be so many times longer than the best length known: it goes around, and then straight back.
 DETOUR = 4
-# Where no point is known there is no such scale: the attack's own defaults.
-DEFAULT_STEP, DEFAULT_MOST = 0.05, 5000
 # Relative difference in length that is worth a descent.
 SHORTER = 1e-7
 # A way to the boundary is perpendicular to it where 1 - cos of the angle is below this.
@@ -72,9 +70,9 @@ def _attack(
     """The shortest perturbation [d] that the gradient attack finds for x [1, d], if it is shorter than `upper`."""
     best = None
     walk = FeatureWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
-    for steps in _steps(upper, FEATURE_FINENESS if coordinates is None else FINENESS):
+    for settings in _settings(upper, FEATURE_FINENESS if coordinates is None else FINENESS):
         walk.restart(x)
-        walk.run(steps)
+        walk.run(settings)
         delta = walk.here[0] - x[0]
         length = float(np.linalg.norm(delta))
         if walk.state.flipped[0] and length < upper * (1.0 - SHORTER):
@@ -89,12 +87,12 @@ def _is_stationary(victim: MixtureVictim, x: Array, y: Array, here: Array) -> bo
     return float((way * gradient).sum()) >= (1.0 - ASKEW) * lengths
 
 
-def _steps(upper: float, fineness: tuple[int, ...]) -> list[Steps]:
+def _settings(upper: float, fineness: tuple[int, ...]) -> list[Settings]:
     """How to walk, given the best length known. Powers of two: a length that differs by a rounding changes nothing."""
     if not 0.0 < upper < math.inf:
-        return [Steps(DEFAULT_STEP, DEFAULT_MOST, False, True, None)]
+        return [Settings(polish=True)]  # no point is known, and so no scale: the attack's own defaults
     scale = math.frexp(upper)[1]
-    return [Steps(math.ldexp(1.0, scale - k), DETOUR * 2**k, False, True, None) for k in fineness]
+    return [Settings(step_size=math.ldexp(1.0, scale - k), max_steps=DETOUR * 2**k, polish=True) for k in fineness]
 
 
 def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delta: Array, lower: float) -> Array:
