@@ -25,7 +25,7 @@ def step(case: Case, machine: Machine) -> Work:
     size = Size(**case.size)
     clf = BayesClassifier([random_mixture(size, seed) for seed in (0, 1)])
     X, y = clf.sample(size.n, rng=0, dtype=np.float64)
-    paths = ("factor", "direct")
+    paths = ("factor", "features")
     ends = [
         gradient_attack(clf, X[:32], y[:32], path=path, max_steps=SHORT + IN_FEATURES, step_size=0.01) for path in paths
     ]
@@ -36,7 +36,7 @@ def step(case: Case, machine: Machine) -> Work:
 
     return Work(
         walk("factor", IN_FACTORS), float((ends[0].n_steps != ends[1].n_steps).sum()), size.n, "steps of a sample",
-        beside={"direct": walk("direct", IN_FEATURES), "set-up": Timed(lambda: FactorCoordinates.of(clf))},
+        beside={"features": walk("features", IN_FEATURES), "set-up": Timed(lambda: FactorCoordinates.of(clf))},
     )  # fmt: skip
 
 

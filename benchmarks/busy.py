@@ -114,7 +114,9 @@ FUNCTIONS: dict[str, Callable[[Inputs], Any]] = {
     "distances": lambda i: mfakit.subspace_distances(i.wide, i.wide, reduce="min"),
     "asymmetric": lambda i: i.clf.asymmetric(),
     "sample": lambda i: i.clf.sample(6000, rng=0),
-    "gradient attack": lambda i: attacks.gradient_attack(i.clf, i.X[:100], path="direct", step_size=0.5, max_steps=40),
+    "gradient attack": lambda i: attacks.gradient_attack(
+        i.clf, i.X[:100], path="features", step_size=0.5, max_steps=40
+    ),
     "factor attack": lambda i: attacks.gradient_attack(i.symmetric, i.X[:1000], step_size=0.1),
     "brackets": lambda i: attacks.minimal_perturbation(i.symmetric, i.X[:40]),
     "general brackets": lambda i: attacks.minimal_perturbation(i.diagonal, i.X[:2]),

@@ -71,7 +71,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     },
     "impute": lambda clf, X, **kw: clf.mixtures[0].impute(X, np.arange(9) % 3 == 0, **kw),
     "point_subspace_distances": lambda clf, X, **kw: mfakit.point_subspace_distances(X, clf.mixtures[0], **kw),
-    "direct": lambda clf, X, **kw: attacked(clf, X, "direct", **kw),
+    "features": lambda clf, X, **kw: attacked(clf, X, "features", **kw),
     "factor": lambda clf, X, **kw: attacked(clf, X, "factor", **kw),
     "minimal": lambda clf, X, **kw: bracketed(clf, X, **kw),
 }  # fmt: skip
@@ -172,7 +172,7 @@ def test_attacks_heed_an_interrupt(shared: list[int], monkeypatch: pytest.Monkey
     monkeypatch.setattr(victims.MixtureVictim, "scores", slow)
     alive, before = threading.active_count(), product_threads()
     with pytest.raises(KeyboardInterrupt):
-        mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10_000, path="direct", n_threads=3)
+        mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10_000, path="features", n_threads=3)
     assert len(steps) < 1000
     assert threading.active_count() == alive
     assert product_threads() == before
@@ -256,11 +256,11 @@ def small_calls() -> dict[str, Callable[[], Any]]:
         "start": lambda: mfakit.MixtureOfFactorAnalyzers(
             3, 2, init="random", max_iter=1, tol=0.0, noise_floor=1e-3, random_state=0, progress=False
         ).fit(mfa.sample(150, rng=0)[0]),
-        "direct": lambda: mfakit.attacks.gradient_attack(clf, X, path="direct", max_steps=2),
+        "features": lambda: mfakit.attacks.gradient_attack(clf, X, path="features", max_steps=2),
     }
 
 
-@pytest.mark.parametrize("name", ["log_prob", "sample", "start", "direct"])
+@pytest.mark.parametrize("name", ["log_prob", "sample", "start", "features"])
 @pytest.mark.filterwarnings("ignore")
 def test_small_products_have_one_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """BLAS's second thread would be waited for where another process has its core."""

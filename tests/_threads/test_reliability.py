@@ -26,14 +26,14 @@ clf = mfakit.BayesClassifier([mfa, mfa.replace(means=1 - mfa.means)])
 X = np.tile(mfa.sample(500, rng=0)[0], (20, 1))
 est = mfakit.MixtureOfFactorAnalyzers(10, 4, tol=0.0, max_iter=10_000, random_state=0)
 mfa.log_prob(X[:2]), clf.predict(X[:2])
-mfakit.attacks.gradient_attack(clf, X[:2], max_steps=2, path="direct")
+mfakit.attacks.gradient_attack(clf, X[:2], max_steps=2, path="features")
 """
 
 LONG_RUNS = {
     "log_prob": "while True: mfa.log_prob(X)",
     "grad_log_prob": "while True: mfa.grad_log_prob(X)",
     "impute": "while True: mfa.impute(X[:200], X[:200] > 0.5)",
-    "attack": "mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6, path='direct')",
+    "attack": "mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6, path='features')",
     "factor attack": "while True: mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6)",
     "distances": "while True: mfakit.subspace_distances(mfa, mfa)",
     "fit": "est.fit(X)",

@@ -90,7 +90,7 @@ def test_samples_on_the_boundary_are_pushed_over_it() -> None:
     mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
     clf = mfakit.BayesClassifier(mixtures)
     for dtype in ("float32", "float64"):
-        for path in ("factor", "direct"):
+        for path in ("factor", "features"):
             r = gradient_attack(clf, X.astype(dtype), [0], polish=True, path=path)
             assert r.success.all(), r.reason
             assert r.l2 < 1e-3

@@ -213,7 +213,7 @@ def test_latents(device: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "own sigmas", "diagonal"])
-@pytest.mark.parametrize("path", ["factor", "direct"])
+@pytest.mark.parametrize("path", ["factor", "features"])
 def test_gradient_attack(device: Any, path: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps between the same components, and the same points, wherever the samples lie."""
     monkeypatch.setattr(walk, "BISECTIONS", 10)  # one is like another, and takes the emulator long

@@ -40,7 +40,7 @@ def test_out_of_memory_halves_the_block(emulated: Any, caplog: pytest.LogCapture
     assert [r.getMessage().split()[-2] for r in caplog.records] == ["12", "6"]
 
 
-@pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack direct"])
+@pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack features"])
 def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """At some launch: the block is done again in two halves, and nothing of it counts twice."""
     mfa, X = device_model("diagonal" if what == "statistics" else "isotropic", n=9)

@@ -173,7 +173,7 @@ def test_a_model_that_is_there_already_is_not_copied() -> None:
     assert clf.mixtures[0].to("cpu") is clf.mixtures[0]
 
 
-@pytest.mark.parametrize("path", ["factor", "general"])
+@pytest.mark.parametrize("path", ["factor", "features"])
 @pytest.mark.parametrize("scale", [1e-58, 1e58])
 def test_certificates_at_the_ends_of_their_range(scale: float, path: str) -> None:
     unscaled, clf = classifier(), classifier(scale=scale)

@@ -125,7 +125,7 @@ def test_decisions_and_attacks_leave_them_out(pair: tuple[mfakit.BayesClassifier
     close(dead.decision_function(X), plain.decision_function(X), np.float32, rtol=1e-6)
     assert BayesClassifierModule(dead, "scaled").scale == BayesClassifierModule(plain, "scaled").scale
     clf, other = dead.symmetric(0.1), plain.symmetric(0.1)
-    _same_attack(clf, other, X, y, "direct")
+    _same_attack(clf, other, X, y, "features")
     if np.abs(dead.mixtures[0].means).max() < 1e100:  # of such columns there are no inner products
         _same_attack(clf, other, X, y, "factor")
         bound, expected = (mfakit.attacks.minimal_perturbation(c, X, y) for c in (clf, other))
@@ -163,7 +163,7 @@ def test_a_sum_over_no_rows_is_an_error(name: str) -> None:
         getattr(estimator, name)(X[:0])
 
 
-@pytest.mark.parametrize("path", ["factor", "general"])
+@pytest.mark.parametrize("path", ["factor", "features"])
 def test_a_component_without_weight_may_have_any_parameters_in_attacks(path: str) -> None:
     rng = np.random.default_rng(0)
     classes, living = [], []
@@ -178,5 +178,5 @@ def test_a_component_without_weight_may_have_any_parameters_in_attacks(path: str
     got, right = (mfakit.attacks.minimal_perturbation(c, X, y, path=path) for c in (clf, expected))
     close(got.lower, right.lower, rtol=1e-12)
     close(got.upper, right.upper, rtol=1e-9)
-    walks = [mfakit.attacks.gradient_attack(c, X, y, path=path.replace("general", "direct")) for c in (clf, expected)]
+    walks = [mfakit.attacks.gradient_attack(c, X, y, path=path) for c in (clf, expected)]
     close(walks[0].x_adv, walks[1].x_adv, rtol=1e-9, atol=1e-9)

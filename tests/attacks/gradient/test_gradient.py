@@ -257,13 +257,13 @@ def test_a_class_of_prior_zero_does_not_stand_in_the_way() -> None:
     """Its score is -inf, which once made every flip unsure."""
     clf = mfakit.BayesClassifier([random_mfa(2, 8, 2, seed=s, spread=0.6) for s in (1, 2, 3)], [0.5, 0.5, 0.0])
     X, y = clf.sample(10, rng=0, dtype=np.float64)
-    for path in ("factor", "direct"):
+    for path in ("factor", "features"):
         r = gradient_attack(clf, X, y, step_size=0.1, path=path)
         assert r.success[~r.already_wrong].all()
         assert (r.y_adv[r.success] != 2).all()
 
 
-@pytest.mark.parametrize("path", ["factor", "direct"])
+@pytest.mark.parametrize("path", ["factor", "features"])
 def test_a_flip_is_sure_beyond_the_rounding_of_the_scores(path: str) -> None:
     """Bisection ends nearer to the boundary than that: the point is moved on until no other batch can deny the flip."""
     clf = mfakit.BayesClassifier([mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 0)), 1e-4) for m in (-1.0, 1.0)])

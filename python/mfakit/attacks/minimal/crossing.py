@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...bayes.classifier import BayesClassifier
-from ..gradient.walk import DirectWalk
+from ..gradient.walk import FeatureWalk
 
 __all__ = ["cross_to_means"]
 
 
-def cross_to_means(walk: DirectWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
+def cross_to_means(walk: FeatureWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
     """For each of `rows` the point on the boundary between the sample and the nearest mean that is decided for another
     class, by bisection. Samples stay where they are if every mean is decided for their class.
     """

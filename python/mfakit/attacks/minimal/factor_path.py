@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...backends.certify import Certificates, Samples, certify
 from ...backends.operands import Coordinates
 from ..coordinates import FactorCoordinates
-from ..gradient.walk import DirectWalk, in_parts, within_class
+from ..gradient.walk import FeatureWalk, in_parts, within_class
 from ..models.bayes import MixtureVictim
 from ..state import Choice
 from .feature_path import NOT_CERTIFIED, warn_not_certified
@@ -21,7 +21,7 @@ __all__ = ["FactorSearch"]
 Array = NDArray[Any]
 
 
-class FactorSearch(DirectWalk):
+class FactorSearch(FeatureWalk):
     """One block of samples; the kernel finds the bracket, and the base class's state is what the verification reads."""
 
     victim: MixtureVictim

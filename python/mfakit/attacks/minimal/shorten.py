@@ -14,9 +14,9 @@ import numpy as np
 from ..._threads.process import single_threaded_products
 from ...bayes.classifier import BayesClassifier
 from ..coordinates import FactorCoordinates
-from ..gradient.walk import DirectWalk, FactorWalk
+from ..gradient.settings import Settings
+from ..gradient.walk import FactorWalk, FeatureWalk
 from ..models.bayes import MixtureVictim
-from ..state import Steps
 from .components import Array, Components
 from .search import Search
 
@@ -27,11 +27,9 @@ OPEN = 2e-4
 # Steps are 2^-k of the best length known, rounded up to a power of two: from 1/8 or 1/4 of it down to 1/128 or 1/64.
 FINENESS = (3, 4, 5, 6, 7)
 # Those of a walk in d features, where a step costs a hundred times more.
-DIRECT_FINENESS = (3, 5)
+FEATURE_FINENESS = (3, 5)
 # A walk may be this many times longer than the best length known, because a curved walk may end close to its start.
 DETOUR = 4
-# The attack's own defaults, for where no point is known and so no length to scale by.
-DEFAULT_STEP, DEFAULT_MOST = 0.05, 5000
 # Relative difference in length that is worth a descent.
 SHORTER = 1e-7
 # A perturbation counts as perpendicular to the boundary if 1 - cos of its angle with the gradient is below this.
@@ -42,7 +40,7 @@ IGNORED_NATS, ROUNDS = 40.0, 8
 
 
 def shorten(
-    victim: MixtureVictim, search: DirectWalk, X: Array, lower: Array, clf: BayesClassifier,
+    victim: MixtureVictim, search: FeatureWalk, X: Array, lower: Array, clf: BayesClassifier,
     coordinates: FactorCoordinates | None,
 ) -> None:  # fmt: skip
     """Replace the points that `search` has found for samples X [n, d] by nearer ones where the bracket above `lower`
@@ -71,10 +69,10 @@ def _attack(
 ) -> Array | None:
     """The shortest perturbation [d] that the gradient attack finds for x [1, d], if it is shorter than `upper`."""
     best = None
-    walk = DirectWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
-    for steps in _steps(upper, DIRECT_FINENESS if coordinates is None else FINENESS):
+    walk = FeatureWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
+    for settings in _settings(upper, FEATURE_FINENESS if coordinates is None else FINENESS):
         walk.restart(x)
-        walk.run(steps)
+        walk.run(settings)
         delta = walk.here[0] - x[0]
         length = float(np.linalg.norm(delta))
         if walk.state.flipped[0] and length < upper * (1.0 - SHORTER):
@@ -89,12 +87,12 @@ def _is_stationary(victim: MixtureVictim, x: Array, y: Array, here: Array) -> bo
     return float((way * gradient).sum()) >= (1.0 - ASKEW) * lengths
 
 
-def _steps(upper: float, fineness: tuple[int, ...]) -> list[Steps]:
+def _settings(upper: float, fineness: tuple[int, ...]) -> list[Settings]:
     """How to walk, given the best length known. Powers of two: a length that differs by a rounding changes nothing."""
     if not 0.0 < upper < math.inf:
-        return [Steps(DEFAULT_STEP, DEFAULT_MOST, False, True, None)]
+        return [Settings(polish=True)]  # no point is known, and so no scale: the attack's own defaults
     scale = math.frexp(upper)[1]
-    return [Steps(math.ldexp(1.0, scale - k), DETOUR * 2**k, False, True, None) for k in fineness]
+    return [Settings(step_size=math.ldexp(1.0, scale - k), max_steps=DETOUR * 2**k, polish=True) for k in fineness]
 
 
 def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delta: Array, lower: float) -> Array:
