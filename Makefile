@@ -28,11 +28,12 @@ test test-all bench lint sanitize: export MFAKIT_REQUIRE_NATIVE ?= 1
 demo: $(VENV)/.demo ## the main result on shipped models: no data, no arguments
 	$(BIN)/mfakit reproduce bayes
 
+# The packaging tests look into the wheel that was installed.
 test: $(VENV)/.test ## the tests, but for the slow ones, on the installed package
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	MFAKIT_WHEEL="$$(echo $(VENV)/wheel/*.whl)" $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.test ## all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	MFAKIT_WHEEL="$$(echo $(VENV)/wheel/*.whl)" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.test ## the benchmarks, into benchmarks/results
 	$(BIN)/python -m benchmarks

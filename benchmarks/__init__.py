@@ -1,1 +1,1 @@
-"""Benchmarks: cases are data; check first, then time. See __main__.py."""
+"""The long benchmarks. A file has its cases as data, in ``CASES``; see __main__.py and docs/performance.md."""

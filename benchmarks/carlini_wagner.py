@@ -7,10 +7,9 @@ in the same process, with a mean ℓ2 within 0.5% of its or better (left out whe
 
 from __future__ import annotations
 
-import statistics
-import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,48 +17,42 @@ import torch
 from torch import nn
 
 import mfakit
-from benchmarks.common import interleaved, median_ratio, save
-from mfakit.attacks import carlini_wagner_l2
-
-ROUNDS = 5
-SAMPLES = 64
+from mfakit.attacks import AttackResult, carlini_wagner_l2
+from mfakit.bench import Case, Machine, Timed, Work
 
 
-def plane() -> dict[str, Any]:
-    """Ratios to the distance from a plane in 64 dimensions, by the scale of the logits and the batch size."""
+def plane(case: Case, machine: Machine) -> Work:
+    """Ratios to the distance from a plane, whatever the scale of the logits and the batch size."""
+    n, d, scale = (case.size[name] for name in ("n", "d", "scale"))
     rng = np.random.default_rng(0)
-    X, found = rng.random((100, 64)), {}
-    for scale in (1e-3, 1.0, 1e4):
-        w = rng.normal(size=64)
-        w *= scale / np.linalg.norm(w)
-        net = nn.Linear(64, 2, dtype=torch.float64).eval()
-        with torch.no_grad():
-            net.weight.copy_(torch.from_numpy(np.stack([-w / 2, w / 2])))
-            net.bias.copy_(torch.tensor([w.sum() / 4, -w.sum() / 4]))
-        distance = np.abs(X @ w - w.sum() / 2) / scale
-        results = [carlini_wagner_l2(net, X, bounds=None, batch_size=size) for size in (7, 32, 100)]
-        if max(np.abs(r.l2 - results[0].l2).max() for r in results) > 1e-6:
-            raise AssertionError("a result depends on its batch")
-        ratio = results[0].l2 / distance
-        found[str(scale)] = {"mean": float(ratio.mean()), "largest": float(ratio.max())}
-        print(f"plane, logits of scale {scale:g}: mean ratio {ratio.mean():.6f}, largest {ratio.max():.6f}")
-    return found
+    X, w = rng.random((n, d)), rng.normal(size=d)
+    w *= scale / np.linalg.norm(w)
+    net = nn.Linear(d, 2, dtype=torch.float64).eval()
+    with torch.no_grad():
+        net.weight.copy_(torch.from_numpy(np.stack([-w / 2, w / 2])))
+        net.bias.copy_(torch.tensor([w.sum() / 4, -w.sum() / 4]))
+    attack = partial(carlini_wagner_l2, net, X, bounds=None)
+    results = [attack(batch_size=size) for size in (7, 32, n)]
+    if max(np.abs(r.l2 - results[0].l2).max() for r in results) > 1e-6:
+        raise AssertionError("a result depends on its batch")
+    ratio = results[0].l2 / (np.abs(X @ w - w.sum() / 2) / scale)
+    return Work(
+        Timed(lambda: attack(batch_size=32)), float(ratio.mean() - 1), n, "samples",
+        facts={"largest_ratio": float(ratio.max())},
+    )  # fmt: skip
 
 
-def digits() -> dict[str, Any]:
+def digits(case: Case, machine: Machine) -> Work:
     """mnist-06, raw log-likelihoods, against certified bounds."""
     clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric(0.01)
-    X, y = clf.sample(100, rng=0, dtype=np.float64)
+    X, y = clf.sample(case.size["n"], rng=0, dtype=np.float64)
     minimal = mfakit.attacks.minimal_perturbation(clf, X, y)
-    start = time.perf_counter()
-    r = carlini_wagner_l2(mfakit.torch.BayesClassifierModule(clf), X, y, bounds=None)
-    seconds = time.perf_counter() - start
-    graded = r.grade(minimal)
-    if len(graded.contradictions):
+    attack = partial(carlini_wagner_l2, mfakit.torch.BayesClassifierModule(clf), X, y, bounds=None)
+    found = attack()
+    if len(found.grade(minimal).contradictions):
         raise AssertionError("below a certified bound")
-    ratio = r.mean_l2 / minimal.mean_l2
-    print(f"mnist-06, 100 samples: fooled {r.success_rate:.1%}, mean ratio {ratio:.4f}, {seconds:.1f} s")
-    return {"success_rate": r.success_rate, "mean_ratio": ratio, "seconds": seconds}
+    facts = {"success_rate": found.success_rate}
+    return Work(Timed(attack), found.mean_l2 / minimal.mean_l2 - 1, len(X), "samples", facts=facts)
 
 
 def small_cnn(clf: mfakit.BayesClassifier) -> nn.Module:
@@ -80,20 +73,8 @@ def small_cnn(clf: mfakit.BayesClassifier) -> nn.Module:
     return net.eval()
 
 
-def beside_foolbox() -> dict[str, Any]:
-    """The same samples, model, constants and box in both."""
-    clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric(0.01)
-    net, (X, y) = small_cnn(clf), clf.sample(SAMPLES, rng=1)
-    bounds = (float(X.min()), float(X.max()))
-    candidates = {"mfakit": lambda: carlini_wagner_l2(net, X, y, bounds=bounds, preset="paper")}
-    ours, default = candidates["mfakit"](), carlini_wagner_l2(net, X, y, bounds=bounds)
-    found = {"mean_l2": ours.mean_l2, "success_rate": ours.success_rate, "default_mean_l2": default.mean_l2,
-             "default_success_rate": default.success_rate}  # fmt: skip
-    try:
-        found["foolbox_version"] = version("foolbox")
-    except PackageNotFoundError:
-        print("foolbox is not installed: its comparison is left out")
-        return {**found, "seconds": interleaved(candidates, ROUNDS)}
+def foolbox_attack(net: nn.Module, X: np.ndarray, y: np.ndarray, bounds: tuple[float, float]) -> Any:
+    """Foolbox's attack with the paper's constants, to be called; it returns the points."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import foolbox
@@ -102,27 +83,43 @@ def beside_foolbox() -> dict[str, Any]:
         attack = foolbox.attacks.L2CarliniWagnerAttack(
             binary_search_steps=3, steps=500, stepsize=0.01, confidence=0, initial_const=0.01
         )
-        images, labels = torch.from_numpy(X), torch.from_numpy(y)
-        theirs = attack.run(model, images, labels)
-        # It returns black images for failures; some of them are of the other class, and are no attack's success.
-        won = ((net(theirs).argmax(dim=1) != labels) & (theirs != 0).any(dim=1)).numpy() & ~ours.already_wrong
-        both = won & ours.success
-        l2 = (theirs - images).norm(dim=1).numpy()
-        candidates["foolbox"] = lambda: attack.run(model, images, labels)
-        seconds = interleaved(candidates, ROUNDS)
-    ratio, quality = median_ratio(seconds, "foolbox", "mfakit"), float(ours.l2[both].mean() / l2[both].mean())
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    print(
-        f"small CNN, {SAMPLES} samples, paper preset: {medians['mfakit']:.2f} s, foolbox {medians['foolbox']:.2f} s: "
-        f"{ratio:.2f} times faster; fooled {int(ours.success.sum())} and {int(won.sum())}, mean ℓ2 over both "
-        f"{quality:.4f} of its; our defaults: {default.success_rate:.1%}, mean ℓ2 {default.mean_l2:.4f}"
-    )
-    return {**found, "seconds": seconds, "times_faster": ratio, "l2_over_foolbox": quality}
+    return partial(attack.run, model, torch.from_numpy(X), torch.from_numpy(y))
 
 
-def main() -> None:
-    save("carlini_wagner", {"plane": plane(), "digits": digits(), "cnn": beside_foolbox()})
+def l2_over_theirs(net: nn.Module, X: np.ndarray, y: np.ndarray, ours: AttackResult, points: torch.Tensor) -> float:
+    """Mean ℓ2 of ours over foolbox's, over the samples that both fool."""
+    # It returns black images for failures; some of them are of the other class, and are no attack's success.
+    fooled = (net(points).argmax(dim=1) != torch.from_numpy(y)) & (points != 0).any(dim=1)
+    both = fooled.numpy() & ~ours.already_wrong & ours.success
+    l2 = (points - torch.from_numpy(X)).norm(dim=1).numpy()
+    return float(ours.l2[both].mean() / l2[both].mean())
 
 
-if __name__ == "__main__":
-    main()
+def small_network(case: Case, machine: Machine) -> Work:
+    """The same samples, model, constants and box in both."""
+    clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric(0.01)
+    net, (X, y) = small_cnn(clf), clf.sample(case.size["n"], rng=1)
+    bounds = (float(X.min()), float(X.max()))
+    attack = partial(carlini_wagner_l2, net, X, y, bounds=bounds)
+    ours, default = attack(preset="paper"), attack()
+    facts = {"success_rate": ours.success_rate, "mean_l2": ours.mean_l2,
+             "default_success_rate": default.success_rate, "default_mean_l2": default.mean_l2}  # fmt: skip
+    beside, error = {}, 0.0
+    if find_spec("foolbox") is not None:
+        theirs = foolbox_attack(net, X, y, bounds)
+        facts["l2_over_foolbox"] = l2_over_theirs(net, X, y, ours, theirs())
+        beside, error = {"foolbox": Timed(theirs)}, facts["l2_over_foolbox"] - 1
+    return Work(Timed(partial(attack, preset="paper")), error, len(X), "samples", beside=beside, facts=facts)
+
+
+CASES = (
+    *[
+        Case(f"a plane, logits of scale {scale:g}", plane, {"n": 100, "d": 64, "scale": scale}, dtype="float64",
+             against="the distance, mean ratio less 1", allowed=2e-3, rounds=1)
+        for scale in (1e-3, 1.0, 1e4)
+    ],
+    Case("Bayes classifier mnist-06", digits, {"n": 100}, dtype="float64", rounds=3,
+         against="certified minima, mean ratio less 1", allowed=0.02),
+    Case("small CNN, the paper's preset", small_network, {"n": 64},
+         against="foolbox's mean ℓ2 where it is installed, ratio less 1", allowed=5e-3),
+)  # fmt: skip

@@ -6,25 +6,19 @@ cores prefers one of them. One product tells how TF32 rounds its operands, which
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import mfakit
-from benchmarks.common import save
-from mfakit import bench
-from mfakit._io.report import jsonable
-from mfakit.backends import get_arrays, get_backend, why_missing
+from mfakit.bench import Case, Machine, Size, Timed, Work
+from mfakit.bench.core import random_mixture
 from mfakit.fit import Statistics
 
-EDGE = 8192  # of a square product
-COPY_BYTES = 2**30
-LAUNCHES = 1000
-ROUNDS = 5
+BACKEND = "cuda"
 
 
 def tf32_rounding(engine: Any) -> str:
@@ -37,66 +31,52 @@ def tf32_rounding(engine: Any) -> str:
     return {1.0: "truncation", 1 + unit: "nearest", 1 + 0.75 * unit: "none"}.get(found, f"unknown ({found!r})")
 
 
-def product_rates(engine: Any, edge: int = EDGE) -> dict[str, float]:
-    """TFLOP/s of square products."""
-    xp, rng = engine.xp, np.random.default_rng(0)
-    host = rng.random((edge, edge), dtype=np.float32)
-    rates = {}
-    for name, dtype, fast in (("float32", np.float32, False), ("tf32", np.float32, True), ("float64", float, False)):
-        A, out = xp.asarray(host.astype(dtype)), xp.empty((edge, edge), dtype)
-        for layout, left in (("NN", A), ("TN", A.T)):
-            action = _bound(engine.matmul, left, A, out, fast)
-            rates[f"{name} {layout}"] = 2e-12 * edge**3 / _seconds(engine, action)
-        del A, out
-    half = xp.asarray(host.astype(np.float16))
-    rates["float16"] = 2e-12 * edge**3 / _seconds(engine, lambda: xp.matmul(half, half))
-    return rates
+def product(case: Case, machine: Machine, fast: bool, layout: str) -> Work:
+    engine, edge = machine.engine, case.size["edge"]
+    host = np.random.default_rng(0).random((edge, edge), dtype=np.float32).astype(case.dtype)
+    A, out = engine.xp.asarray(host), engine.xp.empty((edge, edge), case.dtype)
+    left = A.T if layout == "TN" else A
+    half = case.dtype == "float16"
+    run = partial(engine.xp.matmul, A, A, out=out) if half else partial(engine.matmul, left, A, out, fast)
+    run()
+    wide = host.astype(np.float64)
+    expected = (wide.T if layout == "TN" else wide)[:8] @ wide
+    error = np.abs(engine.to_host(out)[:8] - expected).max() / expected.max()
+    facts = {"rounding": tf32_rounding(engine)} if fast else {}
+    return Work(Timed(run), float(error), 1, "products", flops=2.0 * edge**3, facts=facts)
 
 
-def copies(engine: Any, n_bytes: int = COPY_BYTES) -> dict[str, float]:
-    """GB/s within the device (a byte counts as read and written), and to and from it."""
-    xp = engine.xp
-    source, target = xp.zeros(n_bytes, np.uint8), xp.zeros(n_bytes, np.uint8)
-
-    def copy() -> None:
-        target[:] = source
-
-    up = min(engine.upload_seconds(n_bytes, ROUNDS))
-    start = time.perf_counter()
-    engine.to_host(source)
-    pageable = time.perf_counter() - start
-    return {
-        "device": 2e-9 * n_bytes / _seconds(engine, copy), "to device, page-locked": 1e-9 * n_bytes / up,
-        "to host, pageable": 1e-9 * n_bytes / pageable,
-    }  # fmt: skip
+def to_host(case: Case, machine: Machine) -> Work:
+    """To pageable memory; the ways to the device and within it are among the limits."""
+    n_bytes = case.size["bytes"]
+    source = machine.engine.xp.zeros(n_bytes, np.uint8)
+    return Work(Timed(lambda: machine.engine.to_host(source)), 0.0, n_bytes, "bytes", n_bytes=n_bytes)
 
 
-def launch_costs(engine: Any, launches: int = LAUNCHES) -> dict[str, float]:
-    """Microseconds of the host for a launch, and for a launch that is waited for."""
+def launches(case: Case, machine: Machine, wait: bool) -> Work:
+    """The host's time for a launch, and for a launch that is waited for."""
+    engine, count = machine.engine, case.size["launches"]
     X = engine.xp.zeros((1, 32))
 
-    def cost(wait: bool) -> float:
-        engine.synchronize()
-        start = time.perf_counter()
-        for _ in range(launches):
+    def run() -> None:
+        for _ in range(count):
             engine.launch("attack", "attack_step", (1,), 32, (X, X, 0.0, 1, 32))
             if wait:
                 engine.synchronize()
-        engine.synchronize()
-        return 1e6 * (time.perf_counter() - start) / launches
 
-    cost(False)  # compiles
-    return {"launch": cost(False), "launch and wait": cost(True)}
+    return Work(Timed(run), 0.0, count, "launches")
 
 
 @contextmanager
-def kernels_timed(engine: Any) -> Iterator[dict[str, list[float]]]:
+def kernels_timed(machine: Machine) -> Iterator[dict[str, list[float]]]:
     """Seconds of each launch by kernel, while each is waited for."""
     found: dict[str, list[float]] = {}
+    engine = machine.engine
     launch = engine.launch
 
     def timed(family: str, kernel: str, *args: Any, **kwargs: Any) -> None:
-        found.setdefault(kernel, []).append(_once(engine, lambda: launch(family, kernel, *args, **kwargs)))
+        seconds = machine.seconds(lambda: launch(family, kernel, *args, **kwargs))
+        found.setdefault(kernel, []).append(seconds)
 
     engine.launch = timed
     try:
@@ -105,73 +85,57 @@ def kernels_timed(engine: Any) -> Iterator[dict[str, list[float]]]:
         del engine.launch
 
 
-def kernel_times(engine: Any, size: bench.Size) -> dict[str, dict[str, Any]]:
-    """By operation and kernel: milliseconds in all and number of launches, warm."""
-    mfa, other = (bench._model(size, seed).to("cuda") for seed in (0, 1))
-    clf = mfakit.BayesClassifier([mfa, other])
-    X = mfa.sample(size.n, rng=1)[0]
-    operations: dict[str, Callable[[], Any]] = {
-        "log_prob": lambda: mfa.log_prob(X),
-        "log_prob, fast": lambda: mfa.log_prob(X, precision="fast"),
-        "grad_log_prob": lambda: mfa.grad_log_prob(X),
-        "responsibilities": lambda: mfa.responsibilities(X),
-        "EM statistics": lambda: Statistics.zeros(mfa).add(X),
-        "subspace_distances": lambda: mfakit.subspace_distances(mfa, other),
-        "gradient_attack": lambda: mfakit.attacks.gradient_attack(clf, X[:512], step_size=1e-3, max_steps=50),
-    }
-    result = {}
-    for name, run in operations.items():
+class Inputs:
+    """Two mixtures and samples on the device."""
+
+    def __init__(self, size: Size) -> None:
+        self.mfa, self.other = (random_mixture(size, seed).to("cuda") for seed in (0, 1))
+        self.clf = mfakit.BayesClassifier([self.mfa, self.other])
+        self.X = self.mfa.sample(size.n, rng=1)[0]
+
+
+OPERATIONS: dict[str, Callable[[Inputs], Any]] = {
+    "log_prob": lambda i: i.mfa.log_prob(i.X),
+    "log_prob, fast": lambda i: i.mfa.log_prob(i.X, precision="fast"),
+    "grad_log_prob": lambda i: i.mfa.grad_log_prob(i.X),
+    "responsibilities": lambda i: i.mfa.responsibilities(i.X),
+    "EM statistics": lambda i: Statistics.zeros(i.mfa).add(i.X),
+    "subspace_distances": lambda i: mfakit.subspace_distances(i.mfa, i.other),
+    "gradient_attack": lambda i: mfakit.attacks.gradient_attack(i.clf, i.X[:512], step_size=1e-3, max_steps=50),
+}
+
+
+def kernels(case: Case, machine: Machine, operation: Callable[[Inputs], Any]) -> Work:
+    """By kernel: milliseconds in all and number of launches of one call, warm."""
+    size = Size(**case.size)
+    run = partial(operation, machine.kept(("kernels", size), lambda: Inputs(size)))
+    run()
+    with kernels_timed(machine) as found:
         run()
-        with kernels_timed(engine) as found:
-            run()
-        result[name] = {
-            kernel: {"ms": round(1e3 * sum(times), 4), "launches": len(times)} for kernel, times in found.items()
-        }
-    return result
+    by_kernel = {name: {"ms": round(1e3 * sum(times), 4), "launches": len(times)} for name, times in found.items()}
+    return Work(Timed(run), 0.0, facts={"kernels": by_kernel})
 
 
-def _bound(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
-    return lambda: function(*args)
+def kernel_cases(**size: int) -> tuple[Case, ...]:
+    return tuple(
+        Case(f"kernels of {name}", partial(kernels, operation=operation), size, where="device", against=NOTHING)
+        for name, operation in OPERATIONS.items()
+    )
 
 
-def _once(engine: Any, action: Callable[[], Any]) -> float:
-    if hasattr(engine, "event_seconds"):
-        return float(engine.event_seconds(action))
-    start = time.perf_counter()
-    action()
-    engine.synchronize()
-    return time.perf_counter() - start
-
-
-def _seconds(engine: Any, action: Callable[[], Any]) -> float:
-    """Median of some rounds, after one that is not counted."""
-    action()
-    engine.synchronize()
-    return statistics.median(_once(engine, action) for _ in range(ROUNDS))
-
-
-def main() -> None:
-    reason = why_missing("cuda")
-    if reason is not None:
-        print(f"device: not measured here, {reason}")
-        return
-    from benchmarks.gpu import device_facts
-
-    arrays: Any = get_arrays(get_backend("cuda"))
-    with arrays.active():
-        engine = arrays.engine
-        results: dict[str, Any] = {"status": "measured", **device_facts(), "tf32_rounding": tf32_rounding(engine)}
-        steps: dict[str, Callable[[], Any]] = {
-            "tflops": lambda: product_rates(engine), "gb_per_second": lambda: copies(engine),
-            "microseconds": lambda: launch_costs(engine),
-            "kernels digits": lambda: kernel_times(engine, bench.Size(2**17, 784, 50, 6)),
-            "kernels faces": lambda: kernel_times(engine, bench.Size(8192, 12_288, 200, 10)),
-        }  # fmt: skip
-        for name, measure in steps.items():
-            results[name] = jsonable(measure())
-            print(name, results[name], sep="\n  ")
-            save("device", results)  # what is measured is kept, whatever comes after it
-
-
-if __name__ == "__main__":
-    main()
+NOTHING = "nothing: results are checked by benchmarks/gpu.py and the tests"
+PRODUCTS = (("float32", False, 1e-5), ("tf32", True, 1e-2), ("float64", False, 1e-12), ("float16", False, 1e-2))
+CASES = (
+    *[
+        Case(f"product {name} {layout}", partial(product, fast=fast, layout=layout), {"edge": 8192},
+             "float32" if fast else name, "float64 on the host, relative", allowed, "tf32" if fast else None,
+             where="device")
+        for name, fast, allowed in PRODUCTS
+        for layout in (("NN",) if name == "float16" else ("NN", "TN"))
+    ],
+    Case("copy to the host", to_host, {"bytes": 2**30}, "uint8", NOTHING, where="device"),
+    Case("launch", partial(launches, wait=False), {"launches": 1000}, against=NOTHING, where="device"),
+    Case("launch and wait", partial(launches, wait=True), {"launches": 1000}, against=NOTHING, where="device"),
+    *kernel_cases(n=2**17, d=784, k=50, l=6),
+    *kernel_cases(n=8192, d=12_288, k=200, l=10),
+)  # fmt: skip

@@ -6,76 +6,67 @@ least 99% on mnist-06.
 
 from __future__ import annotations
 
-import os
-import resource
-import statistics
-import sys
-from importlib.metadata import version
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-import mfakit
-from benchmarks.common import interleaved, save
+from mfakit.bench import Case, Machine, Timed, Work
+from mfakit.classifiers import CNN, TRADES
+from mfakit.datasets import load_bayes_pair
 
-ROUNDS = 3
-N_TRAIN, N_TEST, N_ATTACKED = 10_000, 2_000, 100
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib if sys.platform == "darwin" else 1024 * kib
+SIZE = {"n": 10_000, "d": 784, "width": 32, "depth": 6}
+ATTACKED = 100
 
 
-def check(cnn: Any, test: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-    """Accuracy on test samples, and how far float32 gradients are from float64 ones, relative to the largest."""
-    X, y = test
-    accuracy = cnn.score(X, y)
-    if accuracy < 0.99:
-        raise AssertionError(f"test accuracy is {100 * accuracy:.2f}%, below 99%")
-    narrow, wide = cnn.decision_gradient(X[:50]), cnn.decision_gradient(X[:50].astype(np.float64))
-    difference = float(np.abs(narrow - wide).max() / np.abs(wide).max())
-    if difference > 1e-4:
-        raise AssertionError(f"float32 gradients are off float64 ones by {difference:.2g} relative")
-    return {"test_accuracy": accuracy, "gradient_difference": difference}
+class Inputs:
+    """Samples, and networks that are trained on them for one epoch."""
+
+    def __init__(self) -> None:
+        self.pair = load_bayes_pair("mnist-06").symmetric(sigma=0.01)
+        self.X, self.y = self.pair.sample(SIZE["n"], rng=0, balanced=True)
+        self.X_test, self.y_test = self.pair.sample(2000, rng=1, balanced=True)
+        settings = {"width": SIZE["width"], "depth": SIZE["depth"], "epochs": 1, "device": "cpu", "progress": False}
+        self.cnn, self.trades = CNN(**settings).fit(self.X, self.y), TRADES(**settings)
+        self.accuracy = self.cnn.score(self.X_test, self.y_test)
 
 
-def main() -> None:
-    pair = mfakit.datasets.load_bayes_pair("mnist-06").symmetric(sigma=0.01)
-    X, y = pair.sample(N_TRAIN, rng=0, balanced=True)
-    test = pair.sample(N_TEST, rng=1, balanced=True)
-    cnn = mfakit.classifiers.CNN(epochs=1, device="cpu", progress=False)
-    trades = mfakit.classifiers.TRADES(epochs=1, device="cpu", progress=False)
-    steps = N_TRAIN // 10 // cnn.batch_size
-    checked = check(cnn.fit(X, y), test)
-    seconds = interleaved(
-        {
-            "epoch": lambda: cnn.fit(X, y),
-            "stream_tenth": lambda: cnn.fit_stream(pair, steps),
-            "trades_tenth": lambda: trades.fit_stream(pair, steps),
-            "predict": lambda: cnn.predict(test[0]),
-            "gradient_100": lambda: cnn.decision_gradient(test[0][:N_ATTACKED]),
-            "gradient_100_float64": lambda: cnn.decision_gradient(test[0][:N_ATTACKED].astype(np.float64)),
-        },
-        rounds=ROUNDS,
-    )
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    peak = peak_bytes()
-    print(
-        f"train: n={N_TRAIN} d={X.shape[1]} width={cnn.width} depth={cnn.depth}: epoch {median['epoch']:.1f} s, on "
-        f"fresh samples {10 * median['stream_tenth']:.1f} s, TRADES {10 * median['trades_tenth']:.0f} s; "
-        f"{N_TEST / median['predict']:.0f} predictions/s; gradients of {N_ATTACKED} samples "
-        f"{1e3 * median['gradient_100']:.0f} ms ({1e3 * median['gradient_100_float64']:.0f} in float64); peak "
-        f"{peak / 1e9:.2f} GB; test accuracy {100 * checked['test_accuracy']:.2f}% after one epoch"
-    )
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    save("train", {
-        "torch": version("torch"), "n": N_TRAIN, "d": X.shape[1], "width": cnn.width, "depth": cnn.depth,
-        "batch_size": cnn.batch_size, "steps_of_a_tenth": steps, "peak_bytes": peak, "load_average": load, **checked,
-        "seconds": seconds,
-    })  # fmt: skip
+def inputs(machine: Machine) -> Inputs:
+    made: Inputs = machine.kept("train", Inputs)
+    return made
 
 
-if __name__ == "__main__":
-    main()
+def epoch(case: Case, machine: Machine) -> Work:
+    """On fresh samples a tenth of an epoch is timed."""
+    made = inputs(machine)
+    steps = SIZE["n"] // 10 // made.cnn.batch_size
+    part = steps * made.cnn.batch_size / SIZE["n"]
+
+    def fresh(network: Any) -> Timed:
+        return Timed(lambda: network.fit_stream(made.pair, steps), work=part)
+
+    return Work(
+        Timed(lambda: CNN(**made.cnn.get_params()).fit(made.X, made.y)), 1 - made.accuracy, SIZE["n"], "samples",
+        beside={"fresh samples": fresh(CNN(**made.cnn.get_params())), "TRADES": fresh(made.trades)},
+        facts={"batch_size": made.cnn.batch_size, "test_accuracy": made.accuracy},
+    )  # fmt: skip
+
+
+def predict(case: Case, machine: Machine) -> Work:
+    made = inputs(machine)
+    return Work(Timed(lambda: made.cnn.predict(made.X_test)), 1 - made.accuracy, len(made.X_test), "samples")
+
+
+def gradient(case: Case, machine: Machine) -> Work:
+    made = inputs(machine)
+    X = made.X_test[:ATTACKED]
+    narrow, wide = (partial(made.cnn.decision_gradient, X.astype(dtype)) for dtype in (np.float32, np.float64))
+    error = np.abs(narrow() - wide()).max() / np.abs(wide()).max()
+    return Work(Timed(narrow), float(error), len(X), "samples", beside={"float64": Timed(wide)})
+
+
+CASES = (
+    Case("an epoch", epoch, SIZE, against="labels of test samples, share wrong", allowed=0.01, rounds=3),
+    Case("predictions", predict, SIZE, against="labels of test samples, share wrong", allowed=0.01),
+    Case("gradients", gradient, SIZE, against="float64, relative to the largest value", allowed=1e-4),
+)

@@ -84,10 +84,12 @@ class Cases:
             "distances": lambda: mfakit.subspace_distances(mfa, clf.mixtures[1], reduce="min"),
             "point distances": lambda: mfakit.point_subspace_distances(X[:2000], mfa),
             "asymmetric": lambda: clf.asymmetric(),
-            "gradient attack": lambda: attacks.gradient_attack(clf, X[:60], path="direct", step_size=0.5, max_steps=60),
+            "gradient attack": lambda: attacks.gradient_attack(
+                clf, X[:60], path="features", step_size=0.5, max_steps=60
+            ),
             "factor attack": lambda: attacks.gradient_attack(clf.symmetric(0.1), X[:200], step_size=0.01),
             "brackets": lambda: attacks.minimal_perturbation(clf.symmetric(0.1), X[:8]),
-            "general brackets": lambda: attacks.minimal_perturbation(self.diagonal, X[:1]),
+            "brackets in the features": lambda: attacks.minimal_perturbation(self.diagonal, X[:1]),
             "theorem 1": lambda: mfakit.theory.validate_theorem1(np.zeros(5), np.ones(5), n=4),
             "save and load": self._save_and_load,
         }

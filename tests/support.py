@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mfakit
+from mfakit._arrays.containers import to_numpy
 
 Array = NDArray[Any]
 
@@ -64,7 +65,38 @@ def device_model(noise: str = "isotropic", dtype: Any = np.float64, n: int = 23)
     return mfa, mfa.sample(n, rng=1, dtype=np.float64)[0].astype(dtype)
 
 
-def close(got: Any, expected: Any, dtype: Any) -> None:
-    """Equal by the one rule, relative to the largest value."""
-    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
-    np.testing.assert_allclose(got, expected, rtol=rtol(dtype), atol=rtol(dtype) * scale)
+def n_colours(pixels: Array) -> int:
+    """How many colours a picture [h, w, channels] of values from 0 to 1 has."""
+    return len(np.unique(np.rint(255 * pixels.astype(np.float64)) @ 256.0 ** np.arange(pixels.shape[2])))
+
+
+def place(array: Any) -> tuple[str, str]:
+    """The library of an array, and the device that holds it."""
+    if isinstance(array, np.ndarray | np.generic | float):
+        return "numpy", "host"
+    return type(array).__module__.partition(".")[0], str(getattr(array.device, "id", array.device))
+
+
+def _by_the_rule(expected: Array, dtype: Any) -> tuple[float, float]:
+    """rtol and atol, relative to the largest value."""
+    return rtol(dtype), rtol(dtype) * float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
+
+
+def close(
+    got: Any,
+    expected: Any,
+    dtype: Any = np.float64,
+    *,
+    like: Any = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+) -> None:
+    """`got` has the library and device of `like` (NumPy's if None), the shape of `expected` and this dtype; then its
+    values, by the one rule or, where tolerances are given, by those alone.
+    """
+    assert place(got) == (("numpy", "host") if like is None else place(like))
+    values, expected = np.asarray(to_numpy(got)), np.asarray(to_numpy(expected))
+    assert (values.shape, values.dtype) == (expected.shape, np.dtype(dtype))
+    if rtol is None and atol is None:
+        rtol, atol = _by_the_rule(expected, dtype)
+    np.testing.assert_allclose(values, expected, rtol=rtol or 0.0, atol=atol or 0.0)

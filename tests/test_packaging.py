@@ -107,7 +107,9 @@ def checkout(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def native_wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the compiled wheel, once."""
+    """Build the compiled wheel, once; MFAKIT_WHEEL names one that was built from this checkout, as `make test` does."""
+    if "MFAKIT_WHEEL" in os.environ:
+        return Path(os.environ["MFAKIT_WHEEL"]).absolute()
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))):
         pytest.skip("needs a C++ compiler")
     return built(checkout, tmp_path_factory.mktemp("native"), environment(MFAKIT_REQUIRE_NATIVE="1"))

@@ -6,11 +6,12 @@ import os
 
 import numpy as np
 import pytest
+from support import close
 
 import mfakit
 
 PAIRS = ("mnist-06", "mnist-27", "mnist-45")
-N = 1000  # samples per class
+N = 500  # samples per class
 
 
 @pytest.fixture(scope="module", params=PAIRS)
@@ -51,7 +52,7 @@ def test_asymmetric_pairs_are_brittle(pair: tuple[mfakit.BayesClassifier, np.nda
     assert attack.accuracy == 1.0
     assert attack.success_rate == 1.0
     assert attack.mean_l2 < 0.8
-    np.testing.assert_allclose(attack.mean_l2, mfakit.theory.asymmetric_radius(asym, X, y).mean(), rtol=0.1)
+    close(attack.mean_l2, mfakit.theory.asymmetric_radius(asym, X, y).mean(), rtol=0.1)
 
 
 def test_certified_brackets_are_tight_and_no_attack_is_below(

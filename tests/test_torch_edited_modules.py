@@ -64,7 +64,7 @@ def test_results_follow_the_buffers(name: str, used: bool) -> None:
 
 
 def test_a_large_buffer_is_followed_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mfakit._torch_parts.LOOKED_AT", 4)
+    monkeypatch.setattr("mfakit.torch.buffers.LOOKED_AT", 4)
     for edit in EDITS.values():
         module = MFAModule(A)
         edit(module)

@@ -45,18 +45,20 @@ void center_rows(const Real* X, const double* center, index_t n, index_t d, Real
 template <class Real>
 void mixture_epilogue(const Coarse<Real>& coarse, const Mixture& mixture, double* log_prob, unsigned char* keep,
                       int n_threads) {
-  const index_t k = mixture.k;
-  parallel_ranges(coarse.n, row_grain(coarse.stride), n_threads, [=](int, index_t begin, index_t end) {
+  parallel_ranges(coarse.n, row_grain(coarse.stride), n_threads, [&](int, index_t begin, index_t end) {
+    const Coarse<Real> block = coarse;  // copies, which the marks that are written cannot overlap
+    const Mixture q = mixture;
+    const index_t k = q.k;
     for (index_t i = begin; i < end; ++i) {
       double* lp = log_prob + i * k;
       double best = -infinity_();
       for (index_t j = 0; j < k; ++j) {
-        lp[j] = component_log_prob(coarse, mixture, i, j);
-        const double sure = lp[j] - coarse_error(coarse, mixture, i, j);
+        lp[j] = component_log_prob(block, q, i, j);
+        const double sure = lp[j] - coarse_error(block, q, i, j);
         if (sure > best) best = sure;
       }
       for (index_t j = 0; j < k; ++j) {
-        keep[i * k + j] = lp[j] + coarse_error(coarse, mixture, i, j) >= best - cutoff_nats;
+        keep[i * k + j] = lp[j] + coarse_error(block, q, i, j) >= best - cutoff_nats;
       }
     }
   });
@@ -77,11 +79,13 @@ void softmax_rows(const double* log_prob, index_t n, index_t k, double* out, int
 template <class Real>
 void point_distances(const Coarse<Real>& coarse, const Mixture& mixture, double tolerance, double* sq_distances,
                      unsigned char* keep, int n_threads) {
-  const index_t k = mixture.k;
-  parallel_ranges(coarse.n, row_grain(coarse.stride), n_threads, [=](int, index_t begin, index_t end) {
+  parallel_ranges(coarse.n, row_grain(coarse.stride), n_threads, [&](int, index_t begin, index_t end) {
+    const Coarse<Real> block = coarse;  // copies, which the marks that are written cannot overlap
+    const Mixture q = mixture;
+    const index_t k = q.k;
     for (index_t i = begin; i < end; ++i) {
       for (index_t j = 0; j < k; ++j) {
-        sq_distances[i * k + j] = point_distance(coarse, mixture, tolerance, i, j, keep + i * k + j);
+        sq_distances[i * k + j] = point_distance(block, q, tolerance, i, j, keep + i * k + j);
       }
     }
   });

@@ -5,7 +5,6 @@
 
 #include <vector>
 
-#include "mfakit/certify.hpp"
 #include "mfakit/operands.hpp"
 
 namespace mfakit {
@@ -45,11 +44,11 @@ void accumulate_statistics(const Real* X, const WeightedPairs& pairs, const doub
 template <class Real>
 void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real* above, index_t* best, int n_threads);
 
-// Tightens above [n, k] where it is at least threshold [n] and lists what still is: the rows, then the components of the
-// pairs, sorted by component.
+// Tightens above [n, k] where it is at least threshold [n] and lists what still is: the rows, then the components of
+// the pairs, sorted by component.
 template <class Real>
-std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>& p, const double* threshold, Real* above,
-                               int n_threads);
+std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>& p, const double* threshold,
+                               Real* above, int n_threads);
 
 // subspace.cpp
 
@@ -63,12 +62,5 @@ void attack_step(double* X, const double* direction, double step_size, index_t n
 // reports [n, 5]: end, n_steps, source, target, rival.
 void factor_walk(const Coordinates& coordinates, const index_t* y, const WalkSettings& settings, const Points& points,
                  index_t* reports, int n_threads);
-
-// certify.cpp
-
-// In factor coordinates: bracket [n, 2] lower and upper, reports [n, 5]: source, target, rival, n_pairs, n_duals.
-void certify_rows(const Coordinates& coordinates, const PairTable& table, const double* a, const double* sq,
-                  const index_t* y, index_t n, double* alpha, double* w, double* bracket, index_t* reports,
-                  int n_threads);
 
 }  // namespace mfakit

@@ -10,8 +10,6 @@
 namespace mfakit::python {
 namespace {
 
-int threads(int n) { return n < 1 ? 1 : n; }
-
 template <class Real>
 void center_rows(const Array<Real>& X, const Doubles& center, Array<Real>& result, Doubles& sq_norms, int n_threads) {
   const index_t n = dim(X, 0), d = dim(X, 1);
@@ -147,37 +145,6 @@ void factor_walk(const py::tuple& coordinates, const Indices& y, const py::tuple
   mfakit::factor_walk(q, labels, how, moved, ends, threads(n_threads));
 }
 
-void certify(const Doubles& gram, const Doubles& variance, const Doubles& gain, const Doubles& spread,
-             const Doubles& log_const, const Indices& first, const Indices& pair_index, const Indices& pair_rank,
-             const Doubles& pair_values, const Doubles& pair_vectors, double pair_units, const Doubles& tilt,
-             const Doubles& size, std::int64_t n_features, const Indices& y, const Doubles& a, const Doubles& sq,
-             Doubles& alpha, Doubles& w, Doubles& bracket, Indices& reports, int n_threads) {
-  const auto q = read_coordinates(gram, variance, gain, spread, log_const, first);
-  const index_t n = dim(a, 0), pairs = dim(pair_rank, 0), width = 2 * q.l;
-  check(pair_index, {q.n_components, q.n_components}, "pair_index");
-  const auto* index = reinterpret_cast<const index_t*>(pair_index.data());
-  for (index_t c = 0, i = 0; i < q.n_components; ++i) {
-    while (i >= q.first[c + 1]) ++c;
-    for (index_t j = 0; j < q.n_components; ++j) {
-      const bool same = j >= q.first[c] && j < q.first[c + 1];
-      const index_t at = index[i * q.n_components + j];
-      if (!same && (at < 0 || at >= pairs)) throw std::invalid_argument("pair_index is out of range");
-    }
-  }
-  const mfakit::PairTable table{index,
-                                in(pair_rank, pairs, width + 1, "pair_rank"),
-                                in(pair_values, {pairs, width}, "pair_values"),
-                                in(pair_vectors, {pairs, width, width}, "pair_vectors"),
-                                n_features,
-                                {pair_units, in(tilt, {q.n_components}, "tilt"), in(size, {q.n_components}, "size")}};
-  const index_t* labels = in(y, n, q.n_classes, "y");
-  const double *pa = in(a, {n, q.size()}, "a"), *psq = in(sq, {n}, "sq");
-  double *palpha = out(alpha, {n}, "alpha"), *pw = out(w, {n, q.size()}, "w"), *pb = out(bracket, {n, 2}, "bracket");
-  auto* pr = reinterpret_cast<index_t*>(out(reports, {n, 5}, "reports"));
-  py::gil_scoped_release release;
-  mfakit::certify_rows(q, table, pa, psq, labels, n, palpha, pw, pb, pr, threads(n_threads));
-}
-
 template <class Real>
 void accumulate_statistics(const Array<Real>& X, const py::tuple& pairs, const Doubles& means, const py::tuple& sums,
                            int n_threads) {
@@ -231,7 +198,7 @@ PYBIND11_MODULE(_native, m) {
   define(m, "pair_distances", &pair_distances);
   define(m, "attack_step", &attack_step);
   define(m, "factor_walk", &factor_walk);
-  define(m, "certify", &certify);
+  define_certify(m);
   define(m, "accumulate_statistics", &accumulate_statistics<float>);
   define(m, "accumulate_statistics", &accumulate_statistics<double>);
 }

@@ -214,8 +214,11 @@ inline Sums read_sums(const py::tuple& operand) {
   return {out(x, {k, d}, "x"), out(xz, {k, l, d}, "xz"), out(xx, {k, d}, "xx"), k, l, d};
 }
 
-inline Coordinates read_coordinates(const Doubles& gram, const Doubles& variance, const Doubles& gain,
-                                    const Doubles& spread, const Doubles& log_const, const Indices& first) {
+inline Coordinates read_coordinates(const py::tuple& operand) {
+  Fields fields(operand, 6, "coordinates");
+  const auto gram = fields.doubles("gram"), variance = fields.doubles("variance"), gain = fields.doubles("gain");
+  const auto spread = fields.doubles("spread"), log_const = fields.doubles("log_const");
+  const auto first = fields.array<std::int64_t>("first");
   const index_t k = dim(gain, 0), l = dim(gain, 1), size = k * (l + 1), n_classes = dim(first, 0) - 1;
   const index_t* edges = in(first, n_classes + 1, k + 1, "first");
   for (index_t c = 0; c < n_classes; ++c) {
@@ -233,13 +236,6 @@ inline Coordinates read_coordinates(const Doubles& gram, const Doubles& variance
           n_classes};
 }
 
-inline Coordinates read_coordinates(const py::tuple& operand) {
-  Fields fields(operand, 6, "coordinates");
-  const auto gram = fields.doubles("gram"), variance = fields.doubles("variance"), gain = fields.doubles("gain");
-  const auto spread = fields.doubles("spread"), log_const = fields.doubles("log_const");
-  return read_coordinates(gram, variance, gain, spread, log_const, fields.array<std::int64_t>("first"));
-}
-
 inline WalkSettings read_walk_settings(const py::tuple& operand) {
   Fields fields(operand, 4, "settings");
   const double step_size = fields.number();
@@ -253,5 +249,10 @@ inline Points read_points(const py::tuple& operand, index_t columns) {
   const index_t n = dim(sq, 0);
   return {out(a, {n, columns}, "a"), out(w, {n, columns}, "w"), out(alpha, {n}, "alpha"), out(sq, {n}, "sq"), n};
 }
+
+inline int threads(int n) { return n < 1 ? 1 : n; }
+
+// Binds the certificates (certify.cpp), whose structs no other operation reads.
+void define_certify(py::module_& m);
 
 }  // namespace mfakit::python

@@ -1,5 +1,5 @@
-// Bounds of all components from the coarse projection, sixteen components at a time, and of those that survive it from a
-// finer one, one by one.
+// Bounds of all components from the coarse projection, sixteen components at a time, and of those that survive it from
+// a finer one, one by one.
 #include "mfakit/prune.hpp"
 
 #include <cstddef>
@@ -106,7 +106,8 @@ inline __attribute__((always_inline)) void bound_range(const Projected<Real>& x,
           MFAKIT_SIMD
           for (index_t c = 0; c < lanes; ++c) bound[c] = log_prob_bound(one, i, all, j + c, size[c], explained[c]);
         } else {
-          for (index_t c = 0; c < width; ++c) bound[c] = log_prob_bound(x, i, tiles.whole, j + c, size[c], explained[c]);
+          for (index_t c = 0; c < width; ++c)
+            bound[c] = log_prob_bound(x, i, tiles.whole, j + c, size[c], explained[c]);
         }
         for (index_t c = 0; c < width; ++c) above[i * k + j + c] = bound[c];
       }
@@ -173,8 +174,8 @@ void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real*
 }
 
 template <class Real>
-std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>& p, const double* threshold, Real* above,
-                               int n_threads) {
+std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>& p, const double* threshold,
+                               Real* above, int n_threads) {
   const index_t grain = row_grain(p.k);
   std::vector<std::vector<index_t>> found(std::size_t((x.n + grain - 1) / grain));
   parallel_ranges(x.n, grain, n_threads, [&](int, index_t begin, index_t end) {
@@ -199,8 +200,8 @@ std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>&
   return pairs;
 }
 
-#define MFAKIT_INSTANTIATE(Real)                                                                            \
-  template void bound_components(const Projected<Real>&, const Projection<Real>&, Real*, index_t*, int);    \
+#define MFAKIT_INSTANTIATE(Real)                                                                         \
+  template void bound_components(const Projected<Real>&, const Projection<Real>&, Real*, index_t*, int); \
   template std::vector<index_t> survivors(const Projected<Real>&, const Projection<Real>&, const double*, Real*, int);
 MFAKIT_INSTANTIATE(float)
 MFAKIT_INSTANTIATE(double)

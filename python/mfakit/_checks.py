@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["as_bounds"]
+__all__ = ["MOST_INT32", "as_bounds", "check_choice", "check_integers", "check_numbers", "check_switches"]
+
+# Compiled code counts in 32 bits.
+MOST_INT32 = 2**31 - 1
+
+
+def check_integers(parameters: dict[str, Any], least: int, most: int | None = None, also: str = "") -> None:
+    """Raise for a parameter that is not an integer from `least` to `most`; `also` says what else is allowed."""
+    other = f", {also}" if also else ""
+    for name, value in parameters.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}{other}, got {value!r}")
+        if most is not None and value > most:
+            raise ValueError(f"{name} must be an integer of at most {most}{other}, got {value!r}")
+
+
+def check_numbers(parameters: dict[str, Any], *, positive: bool, below: float = math.inf, also: str = "") -> None:
+    """Raise for a parameter that is not a finite number of at least 0 (above 0 if `positive`) and below `below`; `also`
+    says what else is allowed.
+    """
+    for name, value in parameters.items():
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not 0 <= value < below or (positive and value == 0):
+            kind = "positive" if positive else "non-negative"
+            limit = "finite" if below == math.inf else f"below {below:g}"
+            other = f", {also}" if also else ""
+            raise ValueError(f"{name} must be a {kind} number, {limit}{other}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise for a value that is none of the words `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_switches(parameters: dict[str, Any]) -> None:
+    """Raise for a parameter that is neither True nor False."""
+    for name, value in parameters.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def as_bounds(bounds: Any) -> tuple[float, float] | None:

@@ -77,7 +77,7 @@ def test_long_functions_need_no_standard_error(monkeypatch: pytest.MonkeyPatch) 
     calls: list[Any] = [
         lambda: mfakit.subspace_distances(mfa, mfa, progress=True),
         lambda: mfakit.attacks.gradient_attack(clf, *clf.sample(5, rng=0), progress=True),
-        lambda: mfakit.attacks.minimal_perturbation(clf, *clf.sample(5, rng=0), path="general", progress=True),
+        lambda: mfakit.attacks.minimal_perturbation(clf, *clf.sample(5, rng=0), path="features", progress=True),
         lambda: mfakit.MixtureOfFactorAnalyzers(2, 1, tol=1.0, progress=True).fit(X),
         lambda: mfakit.classifiers.RBFSVM(
             gamma="largest-accurate", gammas=[0.1], accuracy_threshold=0, progress=True

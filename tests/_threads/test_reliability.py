@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 
@@ -26,14 +26,14 @@ clf = mfakit.BayesClassifier([mfa, mfa.replace(means=1 - mfa.means)])
 X = np.tile(mfa.sample(500, rng=0)[0], (20, 1))
 est = mfakit.MixtureOfFactorAnalyzers(10, 4, tol=0.0, max_iter=10_000, random_state=0)
 mfa.log_prob(X[:2]), clf.predict(X[:2])
-mfakit.attacks.gradient_attack(clf, X[:2], max_steps=2, path="direct")
+mfakit.attacks.gradient_attack(clf, X[:2], max_steps=2, path="features")
 """
 
 LONG_RUNS = {
     "log_prob": "while True: mfa.log_prob(X)",
     "grad_log_prob": "while True: mfa.grad_log_prob(X)",
     "impute": "while True: mfa.impute(X[:200], X[:200] > 0.5)",
-    "attack": "mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6, path='direct')",
+    "attack": "mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6, path='features')",
     "factor attack": "while True: mfakit.attacks.gradient_attack(clf, X, step_size=1e-6, max_steps=10**6)",
     "distances": "while True: mfakit.subspace_distances(mfa, mfa)",
     "fit": "est.fit(X)",
@@ -53,7 +53,7 @@ except KeyboardInterrupt:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(1.0)
+    time.sleep(0.4)
     sent = time.time()
     process.send_signal(signal.SIGINT)
     try:
@@ -74,11 +74,11 @@ def test_a_memory_cap_is_a_memory_error() -> None:
     import resource
     import numpy as np, mfakit
     mfa = mfakit.MFA(np.full(50, 0.02), np.zeros((50, 4)), np.zeros((50, 4, 1)), 1.0)
-    X = np.zeros((2_000_000, 4), np.float32)
+    X = np.zeros((1_200_000, 4), np.float32)
     mfa.log_prob(X[:10])
     used = int(open("/proc/self/statm").read().split()[0]) * 4096
-    resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20,) * 2)
-    assert mfa.log_prob(X).shape == (2_000_000,)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
+    assert mfa.log_prob(X).shape == (1_200_000,)
     try:
         mfa.component_log_prob(X)
     except MemoryError:
@@ -138,4 +138,4 @@ def test_many_threads_on_one_model_agree() -> None:
         thread.join()
     assert len(results) == 8
     for result in results:
-        np.testing.assert_allclose(result, expected, rtol=1e-6)
+        close(result, expected, np.float32, rtol=1e-6)

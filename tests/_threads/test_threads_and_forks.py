@@ -259,7 +259,7 @@ def test_what_underflows_is_no_error(which: str, dtype: type, backend: str) -> N
             mfa.reconstruct(X, backend=backend), mfa.sample(10, rng=0)[0], clf.decision_function(X, backend=backend),
             clf.decision_gradient(X, backend=backend), clf.predict(X, backend=backend),
             clf.predict_proba(X, backend=backend), clf.predict_log_proba(X, backend=backend),
-            mfakit.attacks.minimal_perturbation(clf, X[:4], y[:4], path="general", backend=backend).lower,
+            mfakit.attacks.minimal_perturbation(clf, X[:4], y[:4], path="features", backend=backend).lower,
             mfakit.point_subspace_distances(X, mfa, backend=backend), attack.x_adv, fit.fit(X).mfa_.means,
         ]  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_out_of_memory_halves_the_block(emulated: Any, caplog: pytest.LogCapture
     assert [r.getMessage().split()[-2] for r in caplog.records] == ["12", "6"]
 
 
-@pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack direct"])
+@pytest.mark.parametrize("what", ["statistics", "reconstruct", "latent", "attack factor", "attack features"])
 def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """At some launch: the block is done again in two halves, and nothing of it counts twice."""
     mfa, X = device_model("diagonal" if what == "statistics" else "isotropic", n=9)
@@ -56,7 +56,7 @@ def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCapt
         if what.startswith("attack"):
             path = what.split()[1]
             r = mfakit.attacks.gradient_attack(
-                clf, Z, y, step_size=0.2, max_steps=3, path=path, backend=backend, block_rows=9
+                clf, Z, y, step_size=0.2, max_steps=2, path=path, backend=backend, block_rows=9
             )
             return r.x_adv, r.success, r.n_steps, r.source
         found = getattr(mfa, what)(X, backend=backend, block_rows=5)
@@ -170,7 +170,7 @@ def test_the_benchmark_of_a_device_measures_what_it_says(emulated: Any, monkeypa
     assert min(device.copies(emulated, 2**16).values()) > 0
     costs = device.launch_costs(emulated, 3)
     assert costs["launch"] > 0
-    times = device.kernel_times(emulated, bench.Size(20, 12, 3, 3))
+    times = device.kernel_times(emulated, bench.Size(6, 12, 3, 3))
     assert {"refine", "mark_candidates"} <= set(times["log_prob"])
     assert times["EM statistics"]["accumulate_statistics"]["launches"] == 2
     assert "launch" not in vars(emulated)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 from mfakit import theory
@@ -105,7 +105,7 @@ def test_replaced_parameters_are_what_is_computed_with(device: Any) -> None:
     X = mfa.sample(5, rng=0, dtype=np.float64)[0]
     there.log_prob(device.asarray(X))
     got = there.replace(noise_variance=0.3).log_prob(device.asarray(X))
-    np.testing.assert_allclose(device.to_host(got), mfa.replace(noise_variance=0.3).log_prob(X), rtol=1e-10)
+    close(device.to_host(got), mfa.replace(noise_variance=0.3).log_prob(X), rtol=1e-10)
 
 
 def test_variants_of_a_classifier_stay_on_the_device(device: Any) -> None:
@@ -139,7 +139,7 @@ def test_distances_of_theory_come_to_the_host(device: Any) -> None:
         got = theory.own_and_other_distances(model, there, labels)
         for a, b in zip(got, theory.own_and_other_distances(clf, X, y), strict=True):
             assert isinstance(a, np.ndarray)
-            np.testing.assert_allclose(a, b, rtol=1e-10)
+            close(a, b, rtol=1e-10)
     means = [device.asarray(m.means[0]) for m in clf.mixtures]
     expected = theory.theorem1_radius(*(m.means[0] for m in clf.mixtures))
     assert theory.theorem1_radius(*means) == expected
@@ -150,7 +150,7 @@ def test_theorem_2_of_models_on_a_device(device: Any) -> None:
     there = clf.to("cuda")
     expected, got = theory.theorem2_radius(clf), theory.theorem2_radius(there)
     assert (got.classes, got.components) == (expected.classes, expected.components)
-    np.testing.assert_allclose(got.points, expected.points)
+    close(got.points, expected.points)
     check, check_there = theory.check_theorem2(clf, n=20), theory.check_theorem2(there, n=20)
     assert _launched(device, "mixture_epilogue")
     for name, value in vars(check).items():
@@ -165,12 +165,12 @@ def test_asymmetric_models_from_samples_on_the_device(device: Any) -> None:
         expected = clf.asymmetric(part, direction=2)
         got = clf.asymmetric(device.asarray(part), direction=2)
         for a, b in zip(got.mixtures, expected.mixtures, strict=True):
-            np.testing.assert_allclose(a.means, b.means, rtol=1e-10, atol=1e-10)
+            close(a.means, b.means, rtol=1e-10, atol=1e-10)
     asym = clf.asymmetric(X, direction=2)
     y = clf.predict(X)
     radius = theory.asymmetric_radius(asym, device.asarray(X), device.asarray(y))
     assert isinstance(radius, np.ndarray)
-    np.testing.assert_allclose(radius, theory.asymmetric_radius(asym, X, y), rtol=1e-9, atol=1e-12)
+    close(radius, theory.asymmetric_radius(asym, X, y), rtol=1e-9, atol=1e-12)
     assert radius.max() > 0
 
 
@@ -204,7 +204,7 @@ def test_variances_of_features_are_summed_where_the_samples_lie(device: Any, dty
     there = mfakit.fit.Source.from_blocks(
         [(device.asarray(X[:20]), w[:20]), (device.asarray(X[20:]), w[20:])], weighted=True
     )
-    np.testing.assert_allclose(there.feature_variances(), expected, rtol=1e-12)
+    close(there.feature_variances(), expected, rtol=1e-12)
     assert there.feature_variances()[3] == 0
 
 

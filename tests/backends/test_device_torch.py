@@ -100,7 +100,7 @@ def test_classifier(dtype: str) -> None:
     assert clf.score(X.to(CUDA), y) == 1.0
 
 
-@pytest.mark.parametrize("path", ["factor", "direct"])
+@pytest.mark.parametrize("path", ["factor", "features"])
 def test_gradient_attack(path: str) -> None:
     clf = classifier()
     X, how = samples(clf, 7), {"step_size": 0.2, "max_steps": 60, "polish": True, "path": path}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from backend_cases import CASES, Model, run
@@ -41,8 +42,16 @@ def _nvrtc() -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _compile(source: str, options: list[str], result: str = "CUBIN") -> tuple[bytes, str]:
-    """Machine code (or "PTX") and the compiler's log; fails the test where it does not compile."""
+class Compiled(NamedTuple):
+    """Machine code, its assembly, and the compiler's log."""
+
+    cubin: bytes
+    ptx: str
+    log: str
+
+
+def _compile(source: str, options: list[str]) -> Compiled:
+    """Fails the test where it does not compile."""
     nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"mfakit.cu", 0, None, None) == 0
     try:
@@ -52,12 +61,29 @@ def _compile(source: str, options: list[str], result: str = "CUBIN") -> tuple[by
         log = ctypes.create_string_buffer(size.value)
         nvrtc.nvrtcGetProgramLog(program, log)
         assert status == 0, log.value.decode()
-        assert nvrtc[f"nvrtcGet{result}Size"](program, ctypes.byref(size)) == 0
-        code = ctypes.create_string_buffer(size.value)
-        assert nvrtc[f"nvrtcGet{result}"](program, code) == 0
-        return code.raw, log.value.decode()
+        codes = []
+        for result in ("CUBIN", "PTX"):
+            assert nvrtc[f"nvrtcGet{result}Size"](program, ctypes.byref(size)) == 0
+            codes.append(ctypes.create_string_buffer(size.value))
+            assert nvrtc[f"nvrtcGet{result}"](program, codes[-1]) == 0
+        return Compiled(codes[0].raw, codes[1].value.decode(), log.value.decode())
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _for(architecture: int, family: str, real: str, l: int) -> Compiled:
+    sizes = _pair_sizes(l) if family == "subspace" else {}
+    options = [*_cuda_source.definitions(real, **sizes), "-ftz=true", "--ptxas-options=-v"]  # CuPy adds -ftz
+    return _compile(_cuda_source.flatten(family), [*options, f"-arch=sm_{architecture}"])
+
+
+@cache
+def _for_all_architectures(family: str, real: str, l: int) -> dict[int, Compiled]:
+    """Of each architecture; the compiler runs in several threads."""
+    _nvrtc()
+    with ThreadPoolExecutor() as pool:
+        codes = pool.map(lambda architecture: _for(architecture, family, real, l), ARCHITECTURES)
+        return dict(zip(ARCHITECTURES, codes, strict=True))
 
 
 def _pair_work(l: int) -> int:
@@ -110,42 +136,35 @@ def _pair_sizes(l: int) -> dict[str, int]:
     return {"MFA_PAIR_WORK": _pair_work(l), "MFA_L1": l}
 
 
-# Pairs of subspaces and the attack's state are float64 whatever the samples are.
+# Pairs of subspaces and the attack's state are float64 whatever the samples are; only the first know l at compilation.
 VARIANTS = [
-    (family, real)
+    (family, real, l)
     for family in _cuda_source.FAMILIES
     for real in (("double",) if family in ("subspace", "attack") else ("float", "double"))
+    for l in (FACTORS if family == "subspace" else FACTORS[:1])
 ]
 
 
-@pytest.mark.parametrize(("family", "real"), VARIANTS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_compiles_without_spills(architecture: int, family: str, real: str) -> None:
-    for l in FACTORS if family == "subspace" else FACTORS[:1]:
-        sizes = _pair_sizes(l) if family == "subspace" else {}
-        options = [
-            *_cuda_source.definitions(real, **sizes),
-            f"-arch=sm_{architecture}",
-            "-ftz=true",
-        ]  # CuPy adds the last
-        cubin, log = _compile(_cuda_source.flatten(family), [*options, "--ptxas-options=-v"])
+@pytest.mark.parametrize(("family", "real", "l"), VARIANTS)
+def test_compiles_without_spills(family: str, real: str, l: int) -> None:
+    names = _cuda_source.kernel_names(family)
+    for architecture, (cubin, _, log) in _for_all_architectures(family, real, l).items():
         assert cubin.startswith(b"\x7fELF")
-        for name in _cuda_source.kernel_names(family):
+        for name in names:
             assert name.encode() in cubin
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", log)]
-        assert len(spills) >= 2 * len(_cuda_source.kernel_names(family)), log
-        assert not any(spills), log
+        assert len(spills) >= 2 * len(names), log
+        assert not any(spills), f"sm_{architecture}: {log}"
         registers = _registers(log)
-        assert set(registers) == set(_cuda_source.kernel_names(family))
+        assert set(registers) == set(names)
         for name, used in registers.items():
-            assert _fits(used, _most_threads(name)), f"{name}: {used} registers of {_most_threads(name)} threads"
+            threads = _most_threads(name)
+            assert _fits(used, threads), f"sm_{architecture}: {name}: {used} registers of {threads} threads"
 
 
-@pytest.mark.parametrize(("family", "real"), VARIANTS)
-def test_no_launch_exceeds_the_bounds_of_its_kernel(family: str, real: str) -> None:
-    sizes = _pair_sizes(FACTORS[0]) if family == "subspace" else {}
-    options = [*_cuda_source.definitions(real, **sizes), "-arch=sm_90"]
-    ptx = _compile(_cuda_source.flatten(family), options, "PTX")[0].decode()
+@pytest.mark.parametrize(("family", "real", "l"), VARIANTS)
+def test_no_launch_exceeds_the_bounds_of_its_kernel(family: str, real: str, l: int) -> None:
+    ptx = _for_all_architectures(family, real, l)[90].ptx
     bounds = dict(re.findall(r"\.entry (\w+)\([^)]*\)\s*(?:\.maxntid (\d+))?", ptx))
     assert set(bounds) == set(_cuda_source.kernel_names(family))
     assert ("refine" in bounds) == (family == "pairs")
@@ -164,21 +183,27 @@ def test_a_block_too_large_would_be_seen() -> None:
     assert _launched()["refine"] == cuda_ops.THREADS  # with 40 factors a block is as large as it gets
 
 
-@pytest.mark.parametrize(("l", "fits"), [(10, True), (cuda_ops.MOST_FACTORS_IN_REGISTERS, True), (16, False)])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_pairs_in_registers_have_no_local_memory(architecture: int, l: int, fits: bool) -> None:
-    """Up to the most factors that cuda_ops launches it with; many more could not, and that is seen here."""
-    options = [*_cuda_source.definitions("double", **_pair_sizes(l)), f"-arch=sm_{architecture}"]
-    _, log = _compile(_cuda_source.flatten("subspace"), [*options, "--ptxas-options=-v"])
+def _local_memory_of_pairs(log: str) -> int:
     stack = re.search(r"properties for pairs_in_registers\n.* (\d+) bytes stack frame", log)
     assert stack is not None, log
-    assert (int(stack[1]) == 0) == fits, log
+    return int(stack[1])
+
+
+@pytest.mark.parametrize("l", [10, cuda_ops.MOST_FACTORS_IN_REGISTERS])
+def test_pairs_in_registers_have_no_local_memory(l: int) -> None:
+    """Up to the most factors that cuda_ops launches it with."""
+    for architecture, (_, _, log) in _for_all_architectures("subspace", "double", l).items():
+        assert _local_memory_of_pairs(log) == 0, f"sm_{architecture}: {log}"
+
+
+def test_local_memory_would_be_seen() -> None:
+    assert _local_memory_of_pairs(_for(90, "subspace", "double", 16).log) > 0
 
 
 def test_a_spill_would_be_seen() -> None:
     """With 24 registers for kernels that need 60 to 100 the compiler reports spills, and the test above would fail."""
     options = [*_cuda_source.definitions("double"), "-arch=sm_90", "--maxrregcount=24", "--ptxas-options=-v"]
-    _, log = _compile(_cuda_source.flatten("pairs"), options)
+    log = _compile(_cuda_source.flatten("pairs"), options).log
     assert any(int(n) for n in re.findall(r"(\d+) bytes spill", log))
 
 
@@ -201,8 +226,10 @@ def test_editing_any_header_changes_what_is_compiled(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     _cuda_source.flatten.cache_clear()
     # The certificates have no kernel yet.
-    host_only = {"certify.hpp", "dual.hpp", "quadric.hpp", "rounding.hpp", "secular.hpp"}
-    assert {header.name for header in headers} - changed == host_only
+    host_only = {
+        "boundary", "certify", "cholesky", "dual", "dual_ascent", "local_problem", "quadric", "rounding", "secular",
+    }  # fmt: skip
+    assert {header.name for header in headers} - changed == {f"{name}.hpp" for name in host_only}
 
 
 def test_no_include_is_left_to_find() -> None:

@@ -43,7 +43,7 @@ def _computed(cupy: LateCupy, X: np.ndarray[Any, Any], rows: int, kernels: int =
 
 @pytest.mark.parametrize("kernels", [1, 10])  # the copies are behind, or the computation
 @pytest.mark.parametrize(
-    ("n", "rows", "chunk"), [(64, 8, 3), (61, 7, 100), (40, 1, 1), (5, 9, 2), (300, 100, 2)]
+    ("n", "rows", "chunk"), [(32, 8, 3), (31, 7, 100), (12, 1, 1), (5, 9, 2), (300, 100, 2)]
 )  # fmt: skip
 def test_blocks_arrive_whole(late: LateCupy, monkeypatch: Any, n: int, rows: int, chunk: int, kernels: int) -> None:
     X = np.random.default_rng(0).normal(size=(n, 3)).astype("float32")

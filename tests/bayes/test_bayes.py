@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import logsumexp
-from support import parameters, random_mfa
+from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit import _reference as reference
@@ -28,20 +28,20 @@ def test_two_classes_against_the_oracle(noise: str) -> None:
     clf = classifier(priors=[0.3, 0.7], noise=noise)
     X, _ = clf.sample(60, rng=0, dtype=np.float64)
     logs = joint(clf, X)
-    np.testing.assert_allclose(clf.decision_function(X), logs[:, 1] - logs[:, 0], rtol=1e-10)
+    close(clf.decision_function(X), logs[:, 1] - logs[:, 0], rtol=1e-10)
     np.testing.assert_array_equal(clf.predict(X), logs.argmax(axis=1))
     expected = logs - logsumexp(logs, axis=1, keepdims=True)
-    np.testing.assert_allclose(clf.predict_log_proba(X), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(clf.predict_proba(X), np.exp(expected), atol=1e-12)
+    close(clf.predict_log_proba(X), expected, rtol=1e-9, atol=1e-12)
+    close(clf.predict_proba(X), np.exp(expected), atol=1e-12)
     gradients = [reference.grad_log_prob(X, *parameters(m)) for m in clf.mixtures]
-    np.testing.assert_allclose(clf.decision_gradient(X), gradients[1] - gradients[0], rtol=1e-9, atol=1e-9)
+    close(clf.decision_gradient(X), gradients[1] - gradients[0], rtol=1e-9, atol=1e-9)
 
 
 def test_three_classes_of_different_ranks() -> None:
     clf = mfakit.BayesClassifier([random_mfa(seed=s, k=s + 2, l=s + 1) for s in range(3)])
     X, y = clf.sample(80, rng=0, dtype=np.float64)
     logs = joint(clf, X)
-    np.testing.assert_allclose(clf.decision_function(X), logs, rtol=1e-10)
+    close(clf.decision_function(X), logs, rtol=1e-10)
     assert clf.decision_gradient(X).shape == (80, 3, 12)
     np.testing.assert_allclose(clf.predict_proba(X).sum(axis=1), 1.0)
     assert clf.score(X, y) == (logs.argmax(axis=1) == y).mean()
@@ -53,7 +53,7 @@ def test_float32_decides_as_float64() -> None:
     clf = classifier(d=200, sigma=0.05).symmetric(0.01)
     X, _ = clf.sample(50, rng=0)
     exact = clf.decision_function(X.astype(np.float64))
-    np.testing.assert_allclose(clf.decision_function(X), exact, rtol=1e-5)
+    close(clf.decision_function(X), exact, np.float32, rtol=1e-5)
     assert clf.decision_function(X).dtype == np.float32
 
 
@@ -94,10 +94,10 @@ def test_asymmetric_adds_one_outlier_per_class() -> None:
     asym = sym.asymmetric(direction=20, scale=2.0, sigma=0.4)
     for sign, m in zip((1, -1), asym.mixtures, strict=True):
         assert m.n_components == 4
-        np.testing.assert_allclose(m.weights, [0.25] * 4)
-        np.testing.assert_allclose(m.means[-1], mean + sign * 2.0 * step)
+        close(m.weights, [0.25] * 4)
+        close(m.means[-1], mean + sign * 2.0 * step)
         assert not m.loadings[-1].any()
-        np.testing.assert_allclose(m.noise_variance[-1], 0.16)
+        close(m.noise_variance[-1], 0.16)
 
 
 def test_the_outliers_step_is_a_principal_direction_of_the_data() -> None:
@@ -105,20 +105,20 @@ def test_the_outliers_step_is_a_principal_direction_of_the_data() -> None:
     X, _ = clf.sample(400, rng=0, dtype=np.float64)
     values, vectors = np.linalg.eigh(np.cov(X.T, bias=True))
     mean, step = principal_step(X, 5)
-    np.testing.assert_allclose(mean, X.mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(np.linalg.norm(step), np.sqrt(values[-5]), rtol=1e-10)
-    np.testing.assert_allclose(abs(step @ vectors[:, -5]), np.linalg.norm(step), rtol=1e-10)
+    close(mean, X.mean(axis=0), atol=1e-12)
+    close(np.linalg.norm(step), np.sqrt(values[-5]), rtol=1e-10)
+    close(abs(step @ vectors[:, -5]), np.linalg.norm(step), rtol=1e-10)
     wide, _ = principal_step(X[:10], 3), None  # fewer samples than features goes by the Gram matrix
     small = np.linalg.eigh(np.cov(X[:10].T, bias=True))
-    np.testing.assert_allclose(np.linalg.norm(wide[1]), np.sqrt(small[0][-3]), rtol=1e-9)
+    close(np.linalg.norm(wide[1]), np.sqrt(small[0][-3]), rtol=1e-9)
 
 
 def test_the_mixtures_own_moments_are_those_of_their_samples() -> None:
     clf = classifier(d=20, k=3)
     from_samples = principal_step(clf.sample(200_000, rng=0)[0], 2)
     from_moments = outlier_step(clf, None, 2)
-    np.testing.assert_allclose(from_moments[0], from_samples[0], atol=0.05)
-    np.testing.assert_allclose(from_moments[1], from_samples[1], atol=0.05)
+    close(from_moments[0], from_samples[0], atol=0.05)
+    close(from_moments[1], from_samples[1], atol=0.05)
 
 
 def test_large_models_take_the_iterative_eigensolver() -> None:
@@ -129,7 +129,7 @@ def test_large_models_take_the_iterative_eigensolver() -> None:
     F = np.hstack([F, np.concatenate(centered).T])
     noise = sum(m.weights @ m.noise_variance / 2 for m in clf.mixtures)
     expected = np.linalg.svd(F, compute_uv=False)[2] ** 2 + noise
-    np.testing.assert_allclose(step @ step, expected, rtol=1e-8)
+    close(step @ step, expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

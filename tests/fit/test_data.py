@@ -13,11 +13,11 @@ import pytest
 import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from support import parameters, random_mfa
+from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit._arrays.options import Options
-from mfakit.fit import MixtureOfFactorAnalyzers, Source, initial_mfa, source
+from mfakit.fit import MixtureOfFactorAnalyzers, Source, Statistics, initial_mfa, source
 
 Array = NDArray[Any]
 
@@ -38,7 +38,7 @@ def fit(X: Any, sample_weight: Any = None, **options: Any) -> MixtureOfFactorAna
 
 def assert_same(a: mfakit.MFA, b: mfakit.MFA, rtol: float = 0.0) -> None:
     for left, right in zip(parameters(a), parameters(b), strict=True):
-        np.testing.assert_allclose(left, right, rtol=rtol, atol=rtol)
+        close(left, right, rtol=rtol, atol=rtol)
 
 
 def misaligned(X: Array) -> Array:
@@ -172,7 +172,7 @@ def test_survey_is_the_weighted_mean_and_variance() -> None:
     assert (survey.n_rows, survey.dtype) == (85, np.float64)
     assert survey.total_weight == pytest.approx(w.sum())
     mean = w @ X / w.sum()
-    np.testing.assert_allclose(survey.mean, mean, rtol=1e-12)
+    close(survey.mean, mean, rtol=1e-12)
     assert survey.variance == pytest.approx((w @ (X - mean) ** 2).mean() / w.sum(), rel=1e-9)
     assert survey.mean_square == pytest.approx((w @ X**2).mean() / w.sum(), rel=1e-9)
 
@@ -192,6 +192,15 @@ def test_zero_weight_rows_are_absent_and_double_weight_is_twice(noise: str) -> N
     with pytest.warns(ConvergenceWarning):
         weighted.fit(X, sample_weight=w)
     assert_same(weighted.mfa_, twice.mfa_, rtol=1e-9)
+
+
+def test_a_row_of_weight_zero_may_have_no_density(noise: str) -> None:
+    """Its log-density is -inf by overflow, and 0 times that would be NaN."""
+    mfa, X = random_mfa(3, 6, 2, noise=noise), data()
+    far = np.concatenate([X, np.full((1, 6), 1e200)])
+    plain, weighted = Statistics.zeros(mfa).add(X), Statistics.zeros(mfa).add(far, np.append(np.ones(len(X)), 0.0))
+    assert weighted.log_likelihood == pytest.approx(plain.log_likelihood, rel=1e-12)
+    close(weighted.sum_xx, plain.sum_xx, rtol=1e-12)
 
 
 def test_the_scale_of_the_weights_does_not_matter() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support import parameters, random_mfa, rtol
+from support import close, parameters, random_mfa, rtol
 
 import mfakit
 from mfakit import _reference
@@ -59,14 +59,14 @@ def test_step_equals_the_dense_formulas(noise: str, shape: tuple[int, int, int])
     mfa, X, w = case(*shape, noise)
     new = maximization(Statistics.zeros(mfa).add(X, w), floor=1e-9)
     for ours, theirs in zip(parameters(new), dense_step(mfa, X, w, 1e-9), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+        close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 def test_step_is_the_same_on_every_backend(noise: str, backend: str) -> None:
     mfa, X, w = case(3, 7, 2, noise)
     new = maximization(Statistics.zeros(mfa).add(X, w, Options(backend=backend)), floor=1e-9)
     for ours, theirs in zip(parameters(new), dense_step(mfa, X, w, 1e-9), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+        close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 def test_step_in_float32_is_that_of_its_values(noise: str) -> None:
@@ -75,7 +75,7 @@ def test_step_in_float32_is_that_of_its_values(noise: str) -> None:
     new = maximization(Statistics.zeros(mfa).add(X, w), floor=1e-9)
     for ours, theirs in zip(parameters(new), dense_step(mfa, X.astype(float), w, 1e-9), strict=True):
         # Statistics are float64, and so are the responsibilities of all components within 40 nats of the best.
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+        close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 def test_log_likelihood_of_statistics_is_the_oracles(noise: str) -> None:
@@ -89,7 +89,7 @@ def test_log_likelihood_of_statistics_is_the_oracles(noise: str) -> None:
 def same_sums(a: Statistics, b: Statistics) -> None:
     for name in (*NAMES, "log_likelihood", "total_weight"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-12, atol=1e-10, err_msg=name)
-    np.testing.assert_allclose(a.worst.log_prob, b.worst.log_prob, rtol=1e-12)
+    close(a.worst.log_prob, b.worst.log_prob, rtol=1e-12)
     np.testing.assert_array_equal(a.worst.rows, b.worst.rows)
     np.testing.assert_array_equal(a.worst.components, b.worst.components)
 
@@ -105,7 +105,7 @@ def test_statistics_add_up(noise: str, block_rows: int) -> None:
     same_sums(whole, parts)
     before = whole.sum_xz.copy()
     total = whole + parts
-    np.testing.assert_allclose(total.sum_xz, 2 * before, rtol=1e-12, atol=1e-10)
+    close(total.sum_xz, 2 * before, rtol=1e-12, atol=1e-10)
     np.testing.assert_array_equal(whole.sum_xz, before)
 
 
@@ -124,7 +124,7 @@ def test_weight_two_is_a_row_twice_and_weight_zero_is_none(noise: str) -> None:
     repeated = Statistics.zeros(mfa).add(np.repeat(X, w.astype(int), axis=0))
     weighted = Statistics.zeros(mfa).add(X, w)
     for name in (*NAMES, "log_likelihood", "total_weight"):
-        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-12, atol=1e-10)
+        close(getattr(weighted, name), getattr(repeated, name), rtol=1e-12, atol=1e-10)
     absent = Statistics.zeros(mfa).add(X[w > 0], w[w > 0])
     same_sums(weighted, absent)
 
@@ -135,7 +135,7 @@ def test_what_is_left_out_is_below_its_tolerance() -> None:
     resp = _reference.responsibilities(X, *parameters(mfa))
     assert (resp < 1e-13).any()
     stats = Statistics.zeros(mfa).add(X)
-    np.testing.assert_allclose(stats.weight, resp.sum(axis=0), rtol=0, atol=1e-12 * len(X))
+    close(stats.weight, resp.sum(axis=0), rtol=0, atol=1e-12 * len(X))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -168,7 +168,7 @@ def test_one_component_reaches_the_closed_form_of_ppca() -> None:
     sigma2 = values[:7].mean()
     covariance = (vectors[:, 7:] * values[7:]) @ vectors[:, 7:].T + sigma2 * vectors[:, :7] @ vectors[:, :7].T
     np.testing.assert_allclose(est.mfa_.noise_variance, sigma2, rtol=1e-6)
-    np.testing.assert_allclose(est.mfa_.dense()[2][0], covariance, rtol=1e-5, atol=1e-6)
+    close(est.mfa_.dense()[2][0], covariance, rtol=1e-5, atol=1e-6)
 
 
 def test_recovers_a_known_model(noise: str) -> None:
@@ -179,9 +179,9 @@ def test_recovers_a_known_model(noise: str) -> None:
     assert est.score(held_out) == pytest.approx(truth.log_prob(held_out).mean(), abs=0.02)
     order = np.array([np.linalg.norm(est.mfa_.means - mean, axis=1).argmin() for mean in truth.means])
     assert sorted(order) == [0, 1, 2]
-    np.testing.assert_allclose(est.mfa_.weights[order], truth.weights, atol=0.02)
-    np.testing.assert_allclose(est.mfa_.means[order], truth.means, atol=0.15)
-    np.testing.assert_allclose(est.mfa_.noise_variance[order], truth.noise_variance, rtol=0.15)
+    close(est.mfa_.weights[order], truth.weights, atol=0.02)
+    close(est.mfa_.means[order], truth.means, atol=0.15)
+    close(est.mfa_.noise_variance[order], truth.noise_variance, rtol=0.15)
     covariances, expected = est.mfa_.dense()[2][order], truth.dense()[2]
     assert (np.linalg.norm(covariances - expected, axis=(1, 2)) < 0.1 * np.linalg.norm(expected, axis=(1, 2))).all()
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from support import parameters, random_mfa, rtol
+from support import close, parameters, random_mfa, rtol
 
 import mfakit
 from mfakit import _reference
@@ -68,8 +68,8 @@ def fitted(X: Array) -> Any:
 def test_methods_are_those_of_the_mixture(fitted: Any, X: Array) -> None:
     model = parameters(fitted.mfa_)
     joint = _reference.component_log_prob(X, *model)
-    np.testing.assert_allclose(fitted.score_samples(X), _reference.log_prob(X, *model), rtol=rtol(np.float64))
-    np.testing.assert_allclose(fitted.predict_proba(X), _reference.responsibilities(X, *model), atol=1e-10)
+    close(fitted.score_samples(X), _reference.log_prob(X, *model), rtol=rtol(np.float64))
+    close(fitted.predict_proba(X), _reference.responsibilities(X, *model), atol=1e-10)
     np.testing.assert_array_equal(fitted.predict(X), joint.argmax(axis=1))
     assert fitted.score(X) == pytest.approx(_reference.log_prob(X, *model).mean())
     np.testing.assert_array_equal(clone(fitted).fit_predict(X), fitted.predict(X))

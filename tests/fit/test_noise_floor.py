@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from support import parameters, random_mfa
+from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit.fit import MixtureOfFactorAnalyzers, Source
@@ -46,8 +46,8 @@ def test_the_default_is_a_share_of_the_mean_variance(noise: str, floor: float) -
 def test_other_units_give_the_same_mixture_in_those_units(noise: str, unit: float) -> None:
     X = data()
     one, other = fit(X, noise=noise), fit(X * unit, noise=noise)
-    np.testing.assert_allclose(other.mfa_.means, unit * one.mfa_.means, rtol=1e-9)
-    np.testing.assert_allclose(other.mfa_.noise_variance, unit**2 * one.mfa_.noise_variance, rtol=1e-9)
+    close(other.mfa_.means, unit * one.mfa_.means, rtol=1e-9)
+    close(other.mfa_.noise_variance, unit**2 * one.mfa_.noise_variance, rtol=1e-9)
 
 
 def test_features_that_the_floor_describes_are_counted_in_a_warning() -> None:
@@ -79,7 +79,7 @@ def test_feature_variances_are_numpys(dtype: Any) -> None:
     expected = np.average((X64 - np.average(X64, axis=0, weights=w)) ** 2, axis=0, weights=w)
     blocks = Source.from_blocks([(X[:7], w[:7]), (X[7:], w[7:])], weighted=True)
     for source in (Source.from_array(X, w), blocks):
-        np.testing.assert_allclose(source.feature_variances(), expected, rtol=1e-9, atol=1e-9)
+        close(source.feature_variances(), expected, rtol=1e-9, atol=1e-9)
         assert (source.feature_variances()[6:] == 0).all()
 
 

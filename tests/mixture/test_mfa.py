@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from support import parameters, random_mfa
+from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit import _reference as reference
@@ -90,7 +90,7 @@ def test_dense_is_the_model() -> None:
         weights, means, covariances = mfa.dense()
         np.testing.assert_array_equal(weights, mfa.weights)
         np.testing.assert_array_equal(means, mfa.means)
-        np.testing.assert_allclose(covariances, reference.covariances(mfa.loadings, mfa.noise_variance), rtol=1e-14)
+        close(covariances, reference.covariances(mfa.loadings, mfa.noise_variance), rtol=1e-14)
 
 
 def test_pickle_keeps_the_parameters() -> None:
@@ -111,13 +111,11 @@ def test_factors_reproduce_the_dense_precision(l: int) -> None:
         for j, covariance in enumerate(mfa.dense()[2]):
             D = np.broadcast_to(f.noise[j], 12)
             inverse = np.linalg.inv(covariance)
-            np.testing.assert_allclose(
-                np.diag(1 / D) - f.whitened[j].T @ f.whitened[j], inverse, atol=1e-10 * inverse.max()
-            )
+            close(np.diag(1 / D) - f.whitened[j].T @ f.whitened[j], inverse, atol=1e-10 * inverse.max())
             M = np.eye(l) + (mfa.loadings[j].T / D) @ mfa.loadings[j]
-            np.testing.assert_allclose(f.latent_map[j] @ f.latent_map[j].T, np.linalg.inv(M), atol=1e-12)
+            close(f.latent_map[j] @ f.latent_map[j].T, np.linalg.inv(M), atol=1e-12)
             expected = np.log(mfa.weights[j]) - 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
-            np.testing.assert_allclose(f.log_norm[j], expected, rtol=1e-11)
+            close(f.log_norm[j], expected, rtol=1e-11)
 
 
 def test_degenerate_loadings_survive_small_noise() -> None:
@@ -129,8 +127,8 @@ def test_degenerate_loadings_survive_small_noise() -> None:
     X = rng.normal(size=(5, 2)) @ A[0].T + 1e-8 * rng.normal(size=(5, 30))
     scaled = A[0] * np.array([np.sqrt(1 + 1e-6), 1.0])  # what the dependent column adds to A Aᵀ
     expected = mfakit.MFA([1.0], np.zeros((1, 30)), scaled[None], 1e-16).log_prob(X)
-    np.testing.assert_allclose(degenerate.log_prob(X), expected, rtol=1e-9)
-    np.testing.assert_allclose(plain.log_prob(X), expected, rtol=1e-3)
+    close(degenerate.log_prob(X), expected, rtol=1e-9)
+    close(plain.log_prob(X), expected, rtol=1e-3)
 
 
 def test_noise_that_cannot_be_factorized_names_its_component() -> None:

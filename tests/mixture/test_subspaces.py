@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 from mfakit import _reference
@@ -62,8 +62,8 @@ def test_distances_are_the_oracle(backend: str, k0: int, l0: int, k1: int, l1: i
     mfa0, mfa1 = random_mfa(k0, d, l0, seed=1), random_mfa(k1, d, l1, seed=2)
     got = mfakit.subspace_distances(mfa0, mfa1, backend=backend)
     assert got.dtype == np.float64
-    np.testing.assert_allclose(got, oracle(mfa0, mfa1), rtol=1e-10)
-    np.testing.assert_allclose(mfakit.subspace_distances(mfa1, mfa0, backend=backend), got.T, rtol=1e-10)
+    close(got, oracle(mfa0, mfa1), rtol=1e-10)
+    close(mfakit.subspace_distances(mfa1, mfa0, backend=backend), got.T, rtol=1e-10)
 
 
 @pytest.mark.parametrize("angle", [1e-1, 1.1e-2, 9e-3, 1e-3, 1e-5, 0.0])
@@ -75,11 +75,11 @@ def test_a_direction_that_is_shared_up_to_an_angle(backend: str, angle: float) -
     mfa0 = mixture([np.zeros(50)], Q[None, :, :2])
     mfa1 = mixture([along * Q[:, 0] + across * Q[:, 3]], np.stack([Q[:, 2], turned], axis=1)[None])
     # `along` lies in side 0, `across` is orthogonal to both.
-    np.testing.assert_allclose(mfakit.subspace_distances(mfa0, mfa1, backend=backend), [[across]], rtol=1e-10)
+    close(mfakit.subspace_distances(mfa0, mfa1, backend=backend), [[across]], rtol=1e-10)
     beyond = mixture(mfa1.means + 2.0 * Q[:, 4], mfa1.loadings)
     # Up to an angle, going far along the turned direction reaches any offset in its plane; when it is shared, none.
     expected = across if angle else np.hypot(across, 2.0)
-    np.testing.assert_allclose(mfakit.subspace_distances(mfa0, beyond, backend=backend), [[expected]], rtol=1e-10)
+    close(mfakit.subspace_distances(mfa0, beyond, backend=backend), [[expected]], rtol=1e-10)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -93,7 +93,7 @@ def test_nearly_shared_directions_among_others(backend: str, angle: float, scale
     mfa1 = mixture(scale * rng.normal(size=(3, 40)), scale * A1)
     got = mfakit.subspace_distances(mfa0, mfa1, backend=backend)
     # A least-squares residual is right to rounding times the condition number of [A_i A_j], here about 1 / angle.
-    np.testing.assert_allclose(got, oracle(mfa0, mfa1), rtol=max(1e-10, 1e-14 / angle))
+    close(got, oracle(mfa0, mfa1), rtol=max(1e-10, 1e-14 / angle))
 
 
 def test_subspaces_that_meet(backend: str) -> None:
@@ -117,7 +117,7 @@ def test_a_mixture_with_itself(backend: str) -> None:
     size = np.linalg.norm(mfa.means, axis=1).max()
     assert (np.diag(got) <= 1e-13 * size).all()
     apart = ~np.eye(5, dtype=bool)
-    np.testing.assert_allclose(got[apart], oracle(mfa, mfa)[apart], rtol=1e-10)
+    close(got[apart], oracle(mfa, mfa)[apart], rtol=1e-10)
 
 
 def test_zero_and_dependent_columns_span_nothing(backend: str) -> None:
@@ -127,10 +127,10 @@ def test_zero_and_dependent_columns_span_nothing(backend: str) -> None:
     A[:, :, 3] = 2 * mfa0.loadings[:, :, 0] - mfa0.loadings[:, :, 1]
     A[:, :, 4] = 1e-14 * mfa0.loadings[:, :, 2]
     got = mfakit.subspace_distances(mfa0.replace(loadings=A), mfa1, backend=backend)
-    np.testing.assert_allclose(got, mfakit.subspace_distances(mfa0, mfa1, backend=backend), rtol=1e-10)
+    close(got, mfakit.subspace_distances(mfa0, mfa1, backend=backend), rtol=1e-10)
     points = mfa0.replace(loadings=np.zeros((3, 20, 2)))
     got = mfakit.subspace_distances(points, mfa1, backend=backend)
-    np.testing.assert_allclose(got, point_oracle(mfa0.means, mfa1), rtol=1e-10)
+    close(got, point_oracle(mfa0.means, mfa1), rtol=1e-10)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -138,7 +138,7 @@ def test_distances_have_the_unit_of_the_data(backend: str, scale: float) -> None
     mfa0, mfa1 = random_mfa(3, 20, 3, seed=1), random_mfa(4, 20, 2, seed=2)
     expected = scale * mfakit.subspace_distances(mfa0, mfa1, backend=backend)
     mfa0, mfa1 = (m.replace(means=scale * m.means, loadings=scale * m.loadings) for m in (mfa0, mfa1))
-    np.testing.assert_allclose(mfakit.subspace_distances(mfa0, mfa1, backend=backend), expected, rtol=1e-10)
+    close(mfakit.subspace_distances(mfa0, mfa1, backend=backend), expected, rtol=1e-10)
 
 
 def test_distances_do_not_depend_on_where_the_origin_is(backend: str) -> None:
@@ -147,7 +147,7 @@ def test_distances_do_not_depend_on_where_the_origin_is(backend: str) -> None:
     got = mfakit.subspace_distances(
         mfa0.replace(means=mfa0.means + far), mfa1.replace(means=mfa1.means + far), backend=backend
     )
-    np.testing.assert_allclose(got, oracle(mfa0, mfa1), rtol=1e-10)
+    close(got, oracle(mfa0, mfa1), rtol=1e-10)
 
 
 # --- what is kept
@@ -175,7 +175,7 @@ def test_tiles_do_not_matter(
     monkeypatch.setattr(get_arrays(ops), "tile_bytes", TILE_BYTES)
     tiles = list(subspaces._tiles(pair[0].subspaces, pair[1].subspaces, ops, n_threads=1))
     assert len(tiles) == 5 * 7
-    np.testing.assert_allclose(mfakit.subspace_distances(*pair, backend=backend), whole, rtol=1e-13)
+    close(mfakit.subspace_distances(*pair, backend=backend), whole, rtol=1e-13)
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -202,7 +202,7 @@ def test_ties_come_in_order_whatever_the_tiles(backend: str, monkeypatch: pytest
     monkeypatch.setattr(get_arrays(get_backend(backend)), "tile_bytes", 8 * 2 * 2 * tile)
     mfa = mixture(np.repeat(np.eye(4), 3, axis=0), np.zeros((12, 4, 1)))  # distances are 0 and √2 only
     distances, pairs = mfakit.subspace_distances(mfa, mfa, reduce="smallest", n_smallest=50, backend=backend)
-    np.testing.assert_allclose(distances, [0.0] * 36 + [np.sqrt(2)] * 14, atol=1e-12)
+    close(distances, [0.0] * 36 + [np.sqrt(2)] * 14, atol=1e-12)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], distances.round(9)))
     np.testing.assert_array_equal(order, np.arange(50))
 
@@ -260,7 +260,7 @@ def test_closest_points(l0: int, l1: int) -> None:
         assert_on_subspace(found.point0, mfa0, i)
         assert_on_subspace(found.point1, mfa1, j)
         assert np.linalg.norm(found.point0 - found.point1) == found.distance
-        np.testing.assert_allclose(found.distance, expected[i, j], rtol=1e-10)
+        close(found.distance, expected[i, j], rtol=1e-10)
 
 
 def test_closest_points_of_parallel_subspaces() -> None:
@@ -269,7 +269,7 @@ def test_closest_points_of_parallel_subspaces() -> None:
     found = subspaces.closest_points(mfa0, 0, mfa1, 0)
     assert_on_subspace(found.point0, mfa0, 0)
     assert_on_subspace(found.point1, mfa1, 0)
-    np.testing.assert_allclose(found.distance, 2.0, rtol=1e-12)
+    close(found.distance, 2.0, rtol=1e-12)
 
 
 # --- from points
@@ -283,7 +283,7 @@ def test_points_are_the_oracle(backend: str, k: int, d: int, l: int, method: str
     got = mfakit.point_subspace_distances(X, mfa, backend=backend, method=method)
     assert got.dtype == np.float64
     # d ≤ l: the subspace is everything and the distance is what rounding leaves of zero.
-    np.testing.assert_allclose(got, point_oracle(X, mfa), rtol=1e-10, atol=1e-13)
+    close(got, point_oracle(X, mfa), rtol=1e-10, atol=1e-13)
 
 
 def test_float32_points_far_from_and_near_to_their_subspace(backend: str) -> None:
@@ -296,9 +296,9 @@ def test_float32_points_far_from_and_near_to_their_subspace(backend: str) -> Non
     expected = point_oracle(X, mfa)
     assert (expected[np.arange(40), component] < 0.7).all()
     # A squared distance is recomputed where the product errs by more than 1e-3 of it, so 5e-4 of the distance is left.
-    np.testing.assert_allclose(got, expected, rtol=5e-4)
+    close(got, expected, np.float32, rtol=5e-4)
     own = np.arange(40), component
-    np.testing.assert_allclose(got[own], expected[own], rtol=1e-6)
+    close(got[own], expected[own], np.float32, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -318,7 +318,7 @@ def test_point_distances_have_the_unit_of_the_data(backend: str, dtype: str, sca
     expected = scale * point_oracle(X.astype(float) / scale, mfa)
     scaled = mfa.replace(means=scale * mfa.means, loadings=scale * mfa.loadings)
     got = mfakit.point_subspace_distances(X, scaled, backend=backend)
-    np.testing.assert_allclose(got, expected, rtol=1e-10 if dtype == "float64" else 5e-4)
+    close(got, expected, dtype, rtol=1e-10 if dtype == "float64" else 5e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -330,7 +330,7 @@ def test_blocks_containers_and_out(backend: str, dtype: str) -> None:
     tolerance = 1e-12 if dtype == "float64" else 5e-4
     for block_rows in (1, 7, 1000):
         got = mfakit.point_subspace_distances(X, mfa, backend=backend, block_rows=block_rows)
-        np.testing.assert_allclose(got, expected, rtol=tolerance)
+        close(got, expected, dtype, rtol=tolerance)
     out = np.empty_like(expected)
     assert mfakit.point_subspace_distances(X, mfa, backend=backend, out=out) is out
     for layout in (np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2], X.astype(X.dtype.newbyteorder())):
@@ -363,7 +363,7 @@ def test_points_with_nan(backend: str, method: str, bad: float) -> None:
     got = mfakit.point_subspace_distances(X, mfa, backend=backend, method=method, check_finite=False)
     assert np.isnan(got[11]).all()
     others = np.arange(20) != 11
-    np.testing.assert_allclose(got[others], expected[others], rtol=1e-12)
+    close(got[others], expected[others], rtol=1e-12)
 
 
 def test_points_that_do_not_fit() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import close, n_colours
 
 pytest.importorskip("matplotlib")
 
@@ -84,7 +85,7 @@ def test_a_panel_shows_originals_adversarials_and_magnified_differences(tmp_path
     assert len(images) == 2 * 3 * 4
     greys, differences = [i for i in images if i.get_clim() == (0, 1)], [i for i in images if i.get_clim() == (-1, 1)]
     assert len(greys) == 16
-    np.testing.assert_allclose(differences[-1].get_array(), 50 * (small[3] - X[3]).reshape(8, 8))
+    close(differences[-1].get_array(), 50 * (small[3] - X[3]).reshape(8, 8))
     histograms = [ax for ax in figure.axes if "change of a pixel" in ax.get_xlabel()]
     assert len(histograms) == 2
     for ax in histograms:
@@ -92,7 +93,7 @@ def test_a_panel_shows_originals_adversarials_and_magnified_differences(tmp_path
         assert ax.patches
     assert [ax.get_title().split()[0] for ax in histograms] == ["0%", "100%"]
     pixels = drawn(figure, tmp_path / "panel.png")
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+    assert n_colours(pixels) > 100
 
 
 def test_a_panel_of_colour_images() -> None:
@@ -174,14 +175,14 @@ def test_the_widest_brackets_are_shown_beside_what_they_have_in_common(tmp_path:
     assert len(images) == 9
     causes = theory.explain_gaps(clf, result)
     worst = causes.rows[np.argmax(causes.gap)]
-    np.testing.assert_allclose(images[0].get_array(), X[worst].reshape(4, 4))
+    close(images[0].get_array(), X[worst].reshape(4, 4))
     difference = (result.x_adv - X)[worst].reshape(4, 4)
     shown = np.asarray(images[6].get_array())
-    np.testing.assert_allclose(shown / np.abs(shown).max(), difference / np.abs(difference).max())
+    close(shown / np.abs(shown).max(), difference / np.abs(difference).max())
     assert f"{result.lower[worst]:.2f} … {result.upper[worst]:.2f}" in texts(figure)
     points = [c.get_offsets() for ax in figure.axes for c in ax.collections]
-    np.testing.assert_allclose(np.asarray(points[0])[:, 1], 100 * causes.gap)
-    np.testing.assert_allclose(np.asarray(points[1])[:, 0], causes.own_active)
+    close(np.asarray(points[0])[:, 1], 100 * causes.gap)
+    close(np.asarray(points[1])[:, 0], causes.own_active)
     assert drawn(figure, tmp_path / "u.png").std() > 0
     with pytest.raises(ValueError, match="that were certified, 40, got 3"):
         plots.uncertified_plot(clf, X[:3], result)
@@ -199,11 +200,11 @@ def test_theorems_are_drawn_against_sigma_falling_to_the_right(tmp_path: Path) -
         share, rows = figure.axes
         left, right = share.get_xlim()
         assert left > right > 0
-        np.testing.assert_allclose(share.lines[0].get_xdata(), sigmas)
+        close(share.lines[0].get_xdata(), sigmas)
         assert [label.get_text() for label in rows.get_xticklabels()] == ["0.1", "0.01"]
         assert drawn(figure, tmp_path / f"{i}.png").std() > 0
-    np.testing.assert_allclose(figures[1].axes[0].lines[0].get_ydata(), 100 * two.share_half_distance)
-    np.testing.assert_allclose(np.asarray(figures[1].axes[1].collections[0].get_offsets())[:, 1], two.ratio[0])
+    close(figures[1].axes[0].lines[0].get_ydata(), 100 * two.share_half_distance)
+    close(np.asarray(figures[1].axes[1].collections[0].get_offsets())[:, 1], two.ratio[0])
     assert "two" in texts(figures[1])
     assert "closed form" in texts(figures[2])
     assert "mean limit, both" in texts(figures[2])
@@ -237,7 +238,7 @@ def test_lemma_a2s_limit_is_drawn_to_the_right(tmp_path: Path) -> None:
     assert ax.xaxis_inverted()
     assert drawn(figure, tmp_path / "l.png").std() > 0
     means = [line for line in ax.lines if line.get_marker() == "o"]
-    np.testing.assert_allclose(means[0].get_ydata(), 100 * found.one_level[1:, :, 0].mean(axis=1))
+    close(means[0].get_ydata(), 100 * found.one_level[1:, :, 0].mean(axis=1))
     with pytest.raises(ValueError, match="no concentrations"):
         plots.lemma_a2_plot(theory.validate_lemma_a2(20, (), n=1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 from mfakit import theory
@@ -31,11 +31,11 @@ def test_theorem2_finds_the_pair_and_its_closest_points() -> None:
     classes = min(distances, key=lambda pair: distances[pair].min())
     assert found.classes == classes
     assert distances[classes][found.components] == distances[classes].min()
-    np.testing.assert_allclose(2 * found.radius, distances[classes].min(), rtol=1e-12)
-    np.testing.assert_allclose(np.linalg.norm(found.points[0] - found.points[1]), 2 * found.radius, rtol=1e-10)
+    close(2 * found.radius, distances[classes].min(), rtol=1e-12)
+    close(np.linalg.norm(found.points[0] - found.points[1]), 2 * found.radius, rtol=1e-10)
     for c, i, point in zip(found.classes, found.components, found.points, strict=True):
         mixture = clf.mixtures[c]
-        np.testing.assert_allclose(mfakit.point_subspace_distances(point[None], mixture)[0, i], 0, atol=1e-7)
+        close(mfakit.point_subspace_distances(point[None], mixture)[0, i], 0, atol=1e-7)
 
 
 def test_theorem2s_assumptions_hold_for_two_parallel_lines() -> None:
@@ -46,29 +46,29 @@ def test_theorem2s_assumptions_hold_for_two_parallel_lines() -> None:
     assert check.separation == 1
     assert check.keeps_component == 1
     assert check.radius == 1.0
-    np.testing.assert_allclose(check.sigma_over_radius, 0.01 * np.sqrt(2))
+    close(check.sigma_over_radius, 0.01 * np.sqrt(2))
 
 
 def test_each_broken_assumption_shows() -> None:
     base = lines(2.0).mixtures
     noisy = mfakit.BayesClassifier([base[0], base[1].replace(noise_variance=1e-2)])
-    np.testing.assert_allclose(theory.check_theorem2(noisy).noise_spread, np.log(10))
+    close(theory.check_theorem2(noisy).noise_spread, np.log(10))
     longer = mfakit.BayesClassifier([base[0], base[1].replace(loadings=3 * base[1].loadings)])
-    np.testing.assert_allclose(theory.check_theorem2(longer).singular_value_spread, np.log(3))
+    close(theory.check_theorem2(longer).singular_value_spread, np.log(3))
     # log det(AAᵀ + σ²I) differs by log((9 + σ²)/(1 + σ²)), half of which enters the log-density
-    np.testing.assert_allclose(theory.check_theorem2(longer).log_det_spread, 0.5 * np.log((9 + 1e-4) / (1 + 1e-4)))
+    close(theory.check_theorem2(longer).log_det_spread, 0.5 * np.log((9 + 1e-4) / (1 + 1e-4)))
     flat = mfakit.BayesClassifier([base[0], base[1].replace(loadings=0 * base[1].loadings)])
     assert theory.check_theorem2(flat).singular_value_spread == np.inf
     twins = mfakit.MFA([0.5, 0.5], np.repeat(base[0].means, 2, 0), np.repeat(base[0].loadings, 2, 0), 1e-4)
     check = theory.check_theorem2(mfakit.BayesClassifier([twins, base[1]]))
-    np.testing.assert_allclose(check.separation, 0.75)
+    close(check.separation, 0.75)
 
 
 def test_own_and_other_distances_of_points_between_lines() -> None:
     X = np.array([[5.0, 0.5, 0.0], [0.0, 1.9, 0.0]])
     own, other = theory.own_and_other_distances(lines(2.0), X, [0, 1])
-    np.testing.assert_allclose(own, [0.5, 0.1])
-    np.testing.assert_allclose(other, [1.5, 1.9])
+    close(own, [0.5, 0.1])
+    close(other, [1.5, 1.9])
 
 
 def test_asymmetric_radius_is_what_an_attack_finds() -> None:
@@ -83,7 +83,7 @@ def test_asymmetric_radius_is_what_an_attack_finds() -> None:
     assert attack.success.all()
     # Never shorter; longer for samples on the side of their own outlier, which takes over before the other one does.
     assert (attack.l2 > 0.99 * predicted).all()
-    np.testing.assert_allclose(attack.mean_l2, predicted.mean(), rtol=0.1)
+    close(attack.mean_l2, predicted.mean(), rtol=0.1)
     assert attack.mean_l2 < 0.5 * mfakit.attacks.gradient_attack(sym, X, y, polish=True).mean_l2
     with pytest.raises(ValueError, match="two classes"):
         theory.asymmetric_radius(mfakit.BayesClassifier([random_mfa()] * 3), np.zeros((1, 12)), [0])

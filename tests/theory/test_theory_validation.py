@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import random_mfa
+from support import close, random_mfa
 
 import mfakit
 from mfakit import theory
@@ -39,12 +39,12 @@ def test_theorem1_radii_are_exact_and_tend_to_half_the_distance() -> None:
     assert found.lower.shape == (3, 400)
     np.testing.assert_array_less(found.largest_error, 1e-8)
     # Binomial noise of 400 samples: 5 standard deviations.
-    np.testing.assert_allclose(found.share, found.expected_share, atol=5 * 0.5 / math.sqrt(400))
+    close(found.share, found.expected_share, atol=5 * 0.5 / math.sqrt(400))
     assert found.share[-1] == 1.0
     # (radius - ||d||/2) / sigma is standard normal whatever the number of features, so half of them are below.
     z = (found.exact[1:] - found.radius) / found.sigmas[1:, None]
     np.testing.assert_allclose(z.std(axis=1), 1.0, atol=0.15)  # four standard deviations
-    np.testing.assert_allclose((found.lower[-1] < found.radius).mean(), 0.5, atol=5 * 0.5 / math.sqrt(400))
+    close((found.lower[-1] < found.radius).mean(), 0.5, atol=5 * 0.5 / math.sqrt(400))
 
 
 @pytest.mark.parametrize("name", ["digits", "small"])
@@ -72,7 +72,7 @@ def test_theorem2_is_measured_on_samples_of_each_sigma() -> None:
         X, y = sym.sample(20, rng=rng, balanced=True, dtype=np.float64)
         r = minimal_perturbation(sym, X, y)
         np.testing.assert_array_equal(found.y[i], y)
-        np.testing.assert_allclose(found.lower[i], r.lower, rtol=1e-12)
+        close(found.lower[i], r.lower, rtol=1e-12)
         own, other = theory.own_and_other_distances(sym, X, y)
         np.testing.assert_allclose((found.own[i], found.other[i]), (own, other), rtol=1e-12)
     again = theory.validate_theorem2(clf, 10, sigmas=(0.05, 0.01), rng=8)
@@ -111,9 +111,9 @@ def test_an_outlier_of_the_own_class_keeps_samples_off_the_boundary(digits: mfak
     held = found.limit[-1] > 0.05
     assert 0.2 < held.mean() < 0.8
     assert (found.lower >= found.limit * (1 - 1e-6)).all()  # nothing nearer crosses that plane
-    np.testing.assert_allclose(found.lower[-1, held], found.limit[-1, held], rtol=0.02)
+    close(found.lower[-1, held], found.limit[-1, held], rtol=0.02)
     free = found.limit[-1] == 0
-    np.testing.assert_allclose(found.upper[-1, free], found.closed_form[-1, free], rtol=1e-3)
+    close(found.upper[-1, free], found.closed_form[-1, free], rtol=1e-3)
     assert found.share_close[-1] < 0.9
     easy = theory.validate_theorem3(digits, 20, sigmas=(0.001, 0.0001))
     assert easy.share_close[-1] == 1.0
@@ -124,7 +124,7 @@ def test_already_wrong_samples_are_left_out_of_theorem3() -> None:
     found = theory.validate_theorem3(clf, 40, sigmas=(0.3, 0.1), direction=2)
     wrong = np.isnan(found.upper)
     assert 0 < wrong.mean() < 1
-    np.testing.assert_allclose(found.accuracy, 1 - wrong.mean(axis=1))
+    close(found.accuracy, 1 - wrong.mean(axis=1))
     np.testing.assert_array_equal(np.isnan(found.closed_form), wrong)
     assert np.isfinite(found.mean_upper).all()
 
@@ -132,8 +132,8 @@ def test_already_wrong_samples_are_left_out_of_theorem3() -> None:
 def test_gaps_are_what_log_T_costs(digits: mfakit.BayesClassifier) -> None:
     found = theory.sweep_gaps(digits, 15, sigmas=(1.0, 0.1, 0.01))
     assert (np.diff(found.largest_gap) < 0).all()
-    np.testing.assert_allclose(found.mean_gap, found.mean_predicted, rtol=0.1)
-    np.testing.assert_allclose(found.mean_gap[1] / found.mean_gap[2], 100, rtol=0.3)  # as sigma squared
+    close(found.mean_gap, found.mean_predicted, rtol=0.1)
+    close(found.mean_gap[1] / found.mean_gap[2], 100, rtol=0.3)  # as sigma squared
     assert found.own_active[0] > found.own_active[2] >= 1.0
 
 

@@ -8,6 +8,7 @@
 //   grad log p_j(x) = -(v - m_j) / s2_j + U_j^T (gain_j y),   gain = 1/s2 - 1/(S^2 + s2)
 #pragma once
 
+#include "arena.hpp"
 #include "mixture.hpp"
 #include "operands.hpp"
 
@@ -37,6 +38,14 @@ struct Decision {
   double* total;     // [n_classes]
   index_t* best;     // [n_classes]
 };
+
+MFAKIT_HD Decision make_decision(Arena& arena, const Coordinates& q) {
+  Decision decision{};
+  decision.log_prob = arena.doubles(q.n_components);
+  decision.total = arena.doubles(q.n_classes);
+  decision.best = arena.indices(q.n_classes);
+  return decision;
+}
 
 template <class Team>
 MFAKIT_HD void decide(const Team& team, const Coordinates& q, const double* a /*[C]*/, double sq, const Decision& out) {
@@ -68,7 +77,7 @@ MFAKIT_HD index_t decided_class(const Decision& decision, index_t n_classes) {
   return best;
 }
 
-// The class other than `c` whose most likely component is the likeliest.
+// The class other than `c` whose most likely component is the most likely of all.
 MFAKIT_HD index_t rival_class(const Decision& decision, index_t n_classes, index_t c) {
   index_t rival = c == 0 ? 1 : 0;
   for (index_t o = rival + 1; o < n_classes; ++o) {
@@ -84,6 +93,13 @@ struct Combination {
   double* coefficient;  // [count]
   index_t count;
 };
+
+MFAKIT_HD Combination make_combination(Arena& arena, index_t most) {
+  Combination g{};
+  g.index = arena.indices(most);
+  g.coefficient = arena.doubles(most);
+  return g;
+}
 
 // out += scale * grad log p_j; out.count must be a plain number of each member of the team, its arrays shared.
 template <class Team>
@@ -133,6 +149,13 @@ struct Point {
   double* w;  // [C]
   double alpha, sq;
 };
+
+MFAKIT_HD Point make_point(Arena& arena, const Coordinates& q) {
+  Point p{};
+  p.a = arena.doubles(q.size());
+  p.w = arena.doubles(q.size());
+  return p;
+}
 
 // v += tau g, where |g|^2 = norm2 and v . g = along.
 template <class Team>

@@ -30,7 +30,8 @@ MFAKIT_HD Real positive(Real x) {
   return x > Real(0) ? x : Real(0);
 }
 
-// Relative rounding of |u|^2 - |W u|^2 in units of |u|^2, and of |W u| in units of |u|: u [r], rows of W no longer than 1.
+// Relative rounding of |u|^2 - |W u|^2 in units of |u|^2, and of |W u| in units of |u|: u [r], rows of W no longer
+// than 1.
 template <class Real>
 MFAKIT_HD Real sums_rounding(index_t l, index_t r) {
   return Real(4) * Real(r + l + 8) * (Real(1) + root_(Real(l))) * unit_roundoff<Real>::value;

@@ -4,7 +4,7 @@
 // In H's eigenbasis delta(lambda)_i = lambda beta_i / (1 - lambda h_i), and along it q rises with the slope
 // sum beta_i^2 / (1 - lambda h_i)^3 > 0: one root on (0, 1/h_max). Whatever lambda is, weak duality gives
 //   1/2 |delta|^2 >= -lambda q0 - 1/2 lambda^2 sum beta_i^2 / (1 - lambda h_i),
-// so the bound that is returned does not rest on the root being found exactly; in the hard case (no weight on the top
+// so the bound that is returned does not depend on the root being found exactly; in the hard case (no weight on the top
 // eigenvectors, q never reaches 0) the same value at lambda = 1/h_max is the exact one.
 #pragma once
 
@@ -79,29 +79,30 @@ MFAKIT_HD SecularRoot solve_secular(const Quadric& p) {
   double x = slope > 0.0 ? need / slope : 0.0;
   const double half = pole ? 0.5 / p.h_max : infinity_();
   const bool near = pole && !(x > 0.0 && x < half);  // rise is convex: the root is at x or below
-  // x is u = 1 - lambda h_max in (0, 1) near a pole, else lambda; `short_of` side: rise < need.
-  double reached = near ? 0.0 : half, short_of = near ? 1.0 : 0.0;
+  // x is u = 1 - lambda h_max in (0, 1) near a pole, else lambda. The root is between `enough`, where rise >= need, and
+  // `too_low`, where rise < need.
+  double enough = near ? 0.0 : half, too_low = near ? 1.0 : 0.0;
   if (near) x = 1.0 - x * p.h_max;
   if (near && !(x > 1e-3 && x < 1.0)) x = 1e-3;
-  for (int i = 0; i < 200; ++i) {  // wherever it stops, the bound holds
+  for (int i = 0; i < 200; ++i) {  // the bound holds wherever it stops
     root.lambda = near ? (1.0 - x) / p.h_max : x;
     root.u = near ? x : pole ? 1.0 - x * p.h_max : 1.0;
     secular_sums(p, root.lambda, root.u, &rise, &slope, &dual);
     root.q = rise - need;
-    (rise < need ? short_of : reached) = x;
+    (rise < need ? too_low : enough) = x;
     if (fabs_(root.q) <= 1e-14 * need) break;
     const double step = 2.0 * rise / slope * (sqrt_(rise / need) - 1.0);
     double next = near ? x + step * p.h_max : x - step;
-    const double a = reached < short_of ? reached : short_of, b = reached < short_of ? short_of : reached;
+    const double a = enough < too_low ? enough : too_low, b = enough < too_low ? too_low : enough;
     if (!(next > a && next < b)) {
       next = b == infinity_() ? 8.0 * a : a > 0.0 ? sqrt_(a * b) : 1e-3 * b;
     }
-    // No number between the ends, at the pole (the hard case), or as good as at infinity.
+    // No float64 is left between the ends, or x is at the pole (the hard case), or lambda is beyond any use.
     if (next == x || (near && next < 1e-18) || (!near && next > 1e150)) break;
     x = next;
   }
   const double bound = root.lambda * need - 0.5 * root.lambda * root.lambda * dual;
-  if (bound > 0.0 && bound < infinity_()) root.bound = bound;  // where it overflows nothing is proved
+  if (bound > 0.0 && bound < infinity_()) root.bound = bound;  // an overflow proves nothing
   return root;
 }
 

@@ -21,26 +21,19 @@ MFAKIT_HD void write_report(const WalkReport& report, index_t* out /*[5]*/) {
   out[4] = report.rival;
 }
 
-// Buffers of one walk: decision, combination and the point one step before.
 struct WalkScratch {
   Decision decision;
   Combination g;
-  Point before;
+  Point before;  // one step earlier
 
-  // Lays them out in `memory`, or just counts: how many values of 8 bytes they take.
+  // Lays the buffers out in `memory`, or only counts the values of 8 bytes that they take; returns their number.
   MFAKIT_HD index_t lay_out(const Coordinates& q, double* memory) {
-    index_t used = 0;
-    const auto take = [&](index_t n) {
-      double* const here = memory ? memory + used : nullptr;
-      used += n;
-      return here;
-    };
-    const auto take_indices = [&](index_t n) { return reinterpret_cast<index_t*>(take(n)); };
-    decision = {take(q.n_components), take(q.n_classes), take_indices(q.n_classes)};
-    // The bisection makes points in the coefficients, of which a gradient needs but 2 l + 2.
-    g = {0.0, take_indices(2 * q.l + 2), take(q.size()), 0};
-    before = {take(q.size()), take(q.size()), 1.0, 0.0};
-    return used;
+    Arena arena{memory, 0};
+    decision = make_decision(arena, q);
+    // The bisection makes points in the coefficients, of which a gradient needs only 2 l + 2.
+    g = {0.0, arena.indices(2 * q.l + 2), arena.doubles(q.size()), 0};
+    before = make_point(arena, q);
+    return arena.used;
   }
 };
 
@@ -54,13 +47,13 @@ MFAKIT_HD void copy_point(const Team& team, const Coordinates& q, const Point& f
   to.sq = from.sq;
 }
 
-// Halve the step from s.before to p: s.before stays right, p stays wrong.
+// Bisect the step from s.before to p: s.before stays decided for y, p for another class.
 template <class Team>
 MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, index_t times, double tau, double norm2,
                       double along, Point& p, WalkScratch& s) {
   const double start = s.before.sq;
   double low = 0.0, high = 1.0;  // shares of the step
-  // The point between is made in the buffer of g, which is no longer needed.
+  // The point in between is written to the coefficients of g, which are no longer needed.
   for (index_t i = 0; i < times; ++i) {
     const double share = 0.5 * (low + high);
     const double sq = not_negative(start + 2.0 * share * tau * along + share * share * tau * tau * norm2);
@@ -79,8 +72,8 @@ MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, index_t
   team.sync();
 }
 
-// Walk from p (alpha = 1, w = 0) until the decision is no longer y. The arrays are the team's, the numbers each
-// member's own.
+// Walk from p (alpha = 1, w = 0) until the decision is no longer y. The arrays are shared by the team, the numbers
+// are each member's own.
 template <class Team>
 MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
                           WalkScratch& s) {

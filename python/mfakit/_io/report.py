@@ -19,7 +19,18 @@ import numpy as np
 
 from .outputs import PathLike, replacing
 
-__all__ = ["Table", "environment", "jsonable", "number", "percent", "replacing", "write_json", "write_text"]
+__all__ = [
+    "Table",
+    "environment",
+    "installed",
+    "jsonable",
+    "number",
+    "percent",
+    "processor",
+    "replacing",
+    "write_json",
+    "write_text",
+]
 
 NOT_KNOWN = "–"
 
@@ -115,8 +126,6 @@ def write_json(path: PathLike, value: Any) -> None:
 
 def environment() -> dict[str, Any]:
     """What a number depends on beside its settings: versions, backend, threads, processor."""
-    import importlib.metadata as metadata
-
     from .._arrays.options import Options
     from .._version import __version__
     from ..backends import get_backend
@@ -124,13 +133,24 @@ def environment() -> dict[str, Any]:
     return {
         "mfakit": __version__,
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("numpy", "scipy")},
+        **installed(("numpy", "scipy")),
         "blas": _blas(),
         "backend": get_backend().__name__.rsplit(".", 1)[-1].removesuffix("_ops"),
         "threads": Options().threads,
-        "processor": _processor(),
+        "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _blas() -> str:
@@ -141,7 +161,8 @@ def _blas() -> str:
         return "unknown"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

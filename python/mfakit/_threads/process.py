@@ -178,11 +178,11 @@ def interruptible(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
     return values[0]
 
 
-def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event) -> None:
+def run_together(tasks: Sequence[Callable[[], None]], cancelled: threading.Event) -> None:
     """Run the tasks at the same time, each in a thread of its own; those for which no thread can be started run in this
     one afterwards. Returns when all have ended; raises the error of the first that has one.
 
-    An interrupt sets `given_up`, which the tasks should look at, and comes through when none of them runs any more.
+    An interrupt sets `cancelled`, which the tasks should look at, and comes through when none of them runs any more.
     """
     errors: list[BaseException | None] = [None] * len(tasks)
     threads: list[threading.Thread] = []
@@ -191,7 +191,7 @@ def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event)
     def run(i: int) -> None:
         running.add(i)
         try:
-            if not given_up.is_set():
+            if not cancelled.is_set():
                 tasks[i]()
         except BaseException as error:
             errors[i] = error
@@ -211,7 +211,7 @@ def run_together(tasks: Sequence[Callable[[], None]], given_up: threading.Event)
 
     def end() -> None:
         if not ended:  # a thread that has not begun yet finds it set
-            given_up.set()
+            cancelled.set()
             for thread in threads:
                 finish_start(thread)
                 _wait_for(thread)

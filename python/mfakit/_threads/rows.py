@@ -25,16 +25,16 @@ class Crew:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._given_up = threading.Event()
+        self._cancelled = threading.Event()
 
     def share(self, n_rows: int, work: Callable[..., None], *args: Any) -> None:
         """``work(thread, start, end, *args)`` for as many rows in each; the error raised is that of the first rows."""
         edges = [n_rows * i // self.count for i in range(self.count + 1)]
-        run_together([partial(work, i, *part, *args) for i, part in enumerate(pairwise(edges))], self._given_up)
+        run_together([partial(work, i, *part, *args) for i, part in enumerate(pairwise(edges))], self._cancelled)
 
-    def heed(self) -> None:
-        """Called by `work` before each block: raises where the work has been given up."""
-        if self._given_up.is_set():
+    def raise_if_cancelled(self) -> None:
+        """Called by `work` before each block: raises if the work was cancelled."""
+        if self._cancelled.is_set():
             raise CancelledError
 
 

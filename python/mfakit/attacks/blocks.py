@@ -70,6 +70,6 @@ def attack_blocks(
     else:
         with open_crew(len(victims)) as crew:
             for victim in victims:
-                victim.heed = crew.heed
+                victim.raise_if_cancelled = crew.raise_if_cancelled
             crew.share(len(rows), lambda i, start, end: go(victims[i], start, end))
     return [states[first] for first in sorted(states)]

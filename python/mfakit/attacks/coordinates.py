@@ -1,8 +1,8 @@
 """A Bayes classifier of isotropic mixtures in factor coordinates (see csrc/include/mfakit/coordinates.hpp).
 
 ∇ log N(x; μ_j) lies in the span of x - μ_j and A_j, so a walk along such gradients never leaves x₀ + span of all
-columns [U_1, μ_1 - c, U_2, ...]. Once per classifier their Gram matrix, once per sample its inner products with them;
-from there on nothing has length d until x_adv = c + α (x₀ - c) + w · columns.
+columns [U_1, μ_1 - c, U_2, ...]. The Gram matrix of the columns is computed once per classifier, and a sample's inner
+products with them once per sample; no array has length d after that until x_adv = c + α (x₀ - c) + w · columns.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Array = Any  # NumPy's or, on a device, CuPy's
 
 # The Gram matrix and its columns may take this much; set it higher where there is memory, see `gram_bytes`.
 GRAM_BYTES = 4 * 2**30
-# Inner products round log-densities by so many nats at most where a component's own samples are; else the d features
-# are used, in which distances are taken from each mean.
+# Factor coordinates are used if inner products round log-densities by at most this many nats near a component's own
+# samples; otherwise the d features are, where distances are taken from each mean.
 MOST_NATS = 0.1
 EPS = float(np.finfo(np.float64).eps)
 
@@ -52,7 +52,7 @@ class FactorCoordinates:
     first : int64 [n_classes + 1]
         Where each class's components begin.
     tilt, size : [K]
-        What rounding does to log p, see :mod:`mfakit.attacks.rounding`.
+        How far rounding moves log p, see :mod:`mfakit.attacks.rounding`.
     reach : float
         The most that ‖μ - center‖ and a component's longest loading come to together, in units of its σ.
     """
@@ -90,7 +90,7 @@ class FactorCoordinates:
             for log_prior, begin, m in zip(np.log(clf.priors), first, clf.mixtures, strict=False):
                 part = slice(begin, begin + m.n_components)
                 variance[part] = m.factors.noise[:, 0]
-                for j in (begin + m.live).tolist():  # what has no weight has no part in it, whatever its parameters
+                for j in (begin + m.live).tolist():  # without weight the parameters may be anything
                     columns[j, :l], singular[j], tilts[j] = _spanning_rows(
                         m.loadings[j - begin], l, variance[j : j + 1]
                     )
@@ -108,7 +108,7 @@ class FactorCoordinates:
         )  # fmt: skip
 
     def on(self, arrays: Host) -> FactorCoordinates:
-        """The same where a backend's arrays lie; a device's copy is made once."""
+        """The same on the device of a backend's arrays; the copy is made once per device."""
         if not arrays.is_device:
             return self
         if arrays.name not in self.cache:
@@ -136,8 +136,8 @@ class FactorCoordinates:
 
 
 def _spanning_rows(A: Array, width: int, variance: Array) -> tuple[Array, Array, float]:
-    """Orthonormal rows [width, d] that span A [d, l], its singular values [width] and what rounding makes of them;
-    zeros where they are nothing beside the noise's `variance` [1].
+    """Orthonormal rows [width, d] that span A [d, l], its singular values [width] and the tilt of the rows by rounding;
+    zeros for singular values that are negligible beside the noise's `variance` [1].
     """
     rows, values = np.zeros((width, len(A))), np.zeros(width)
     if not A.shape[1]:
@@ -164,7 +164,7 @@ def why_not(clf: Any) -> str | None:
     needed = gram_bytes(clf)
     if needed > GRAM_BYTES:
         return (
-            f"the Gram matrix of its columns and they themselves need {needed / 2**30:.1f} GiB, over the limit of "
+            f"the Gram matrix of its columns and the columns need {needed / 2**30:.1f} GiB, over the limit of "
             f"{GRAM_BYTES / 2**30:.1f} GiB (mfakit.attacks.coordinates.GRAM_BYTES)"
         )
     reach = FactorCoordinates.of(clf).reach

@@ -1,4 +1,5 @@
-"""How far a log-density in float64 may be from the exact one of the same parameters: what certificates give away.
+"""How far a log-density in float64 may be from the exact one of the same parameters. Certificates
+allow for all of it.
 
 At any x + δ, with residual r = x - μ_j and m² = rᵀ Σ_j⁻¹ r,
 
@@ -6,7 +7,7 @@ At any x + δ, with residual r = x - μ_j and m² = rᵀ Σ_j⁻¹ r,
 
 the sum for the squares that cancel, `size` for the terms of the normaliser, and `tilt` for the singular vectors of
 D^-½ A: LAPACK's are those of a matrix that is off by some roundings of its *largest* singular value, which turns short
-directions of a component that has long ones. How far they are off is measured, in long double.
+directions of a component that has long ones. How far they are off is measured in long double.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def tilt(A: Array, noise: Array, U: Array, S: Array, Vt: Array) -> float:
     """How far U diag(S) Vᵀ [d, l] is from D^-½ A, A [d, l] and noise D [1] or [d], in the metric of 1 + U diag(S²) Uᵀ.
 
     With E = D^-½ A - U S Vᵀ, m² changes by at most 2 ‖(1 + U S² Uᵀ)^-½ E‖ m² to first order, and log det by √l times
-    that. What U is short of orthonormal counts as a part of E. The result is twice what was measured.
+    that. The deviation of U from orthonormal rows counts as a part of E. The result is twice what was
+    measured.
     """
     if not len(S):
         return 0.0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Choice", "State", "Steps"]
+__all__ = ["Choice", "State"]
 
 Array = NDArray[Any]
 
@@ -30,16 +30,6 @@ class Choice:
         self.source[rows], self.target[rows], self.target_class[rows] = part.source, part.target, part.target_class
 
 
-class Steps(NamedTuple):
-    """How to walk."""
-
-    size: float
-    most: int
-    frozen: bool
-    polish: bool
-    bounds: tuple[float, float] | None
-
-
 @dataclass
 class State:
     """What is known of each of n samples so far."""
@@ -51,3 +41,17 @@ class State:
     n_steps: Array
     reason: Array
     choice: Choice = field(default_factory=lambda: Choice(0))
+
+    @classmethod
+    def of(cls, victim: Any, X: Array, y: Array | None) -> State:
+        """What is known before an attack, by the victim's scores of samples X [n, d] float64: samples whose class is
+        not y [n] (None: the predicted one) or whose scores are NaN count as already wrong.
+        """
+        n = len(X)
+        joint, _ = victim.scores(X, np.zeros(n, np.int64) if y is None else y)
+        predicted, undecided = joint.argmax(axis=1), np.isnan(joint).any(axis=1)
+        labels = predicted if y is None else y
+        wrong = (predicted != labels) | undecided
+        reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
+        reason[undecided] = "NaN logits"
+        return cls(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))

@@ -18,7 +18,6 @@ from .._threads.process import errstate
 from .result import AttackResult
 
 if TYPE_CHECKING:
-    from .gradient.walk import DirectWalk
     from .state import State
 
 __all__ = ["as_result", "inside_bounds", "least_length", "push_until_flipped"]
@@ -54,10 +53,10 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
         )
 
 
-def push_until_flipped(victim: Any, walk: DirectWalk, X: Array, bounds: tuple[float, float] | None) -> Array:
+def push_until_flipped(victim: Any, walk: Any, X: Array, bounds: tuple[float, float] | None) -> Array:
     """The points to return, in X's dtype [n, d]: where the walk ended, moved outward along the gradient there in
     doubling steps, from one rounding unit on, until the rounded point flips too; X itself for samples that were not
-    fooled.
+    fooled. `walk` has the points `here` [n, d] float64 and the `state`.
     """
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0

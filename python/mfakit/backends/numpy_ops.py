@@ -202,7 +202,7 @@ def survivors(
         for j in np.flatnonzero(open_.any(axis=0)):
             rows = np.flatnonzero(open_[:, j])
             part = Projected._make(array[rows] for array in projected)
-            above[rows, j] = np.fmin(above[rows, j], _bound(part, projection, j))
+            above[rows, j] = np.fmin(above[rows, j], _bound(part, projection, int(j)))
         open_ &= ~(above < threshold[:, None])
     components, rows = np.nonzero(open_.T)
     return Pairs(rows.astype(np.int64), components.astype(np.int64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,19 +11,13 @@ from numpy.typing import ArrayLike
 
 from .._arrays.containers import sum_tolerance
 from .._arrays.options import Options, no_out
-from .._arrays.rows import (
-    RowBlocks,
-    array_module,
-    as_labels,
-    on_device_of,
-    to_numpy,
-    wrap_like,
-)
+from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._threads.process import errstate
 from ..mixture import sampling
 from ..mixture.mfa import MFA, common_device
+from .variants import asymmetric_mixtures, symmetric_mixtures
 
 if TYPE_CHECKING:
     from types import MappingProxyType
@@ -37,8 +30,6 @@ Array = Any  # NumPy's or, on a device, CuPy's
 
 # What a file of a Bayes classifier calls itself.
 KIND = "bayes-classifier"
-# A component of no more weight pads a model; the paper's code tells them apart by this.
-PADDING_WEIGHT = 1e-10
 
 
 class BayesClassifier:
@@ -327,11 +318,7 @@ class BayesClassifier:
             For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`; or whose
             square leaves float64.
         """
-        sigma = _as_sigma(sigma)
-        mixtures = []
-        for m in self._mixtures:
-            weights = _uniform(m.weights) if uniform_weights else m.weights
-            mixtures.append(m.replace(weights=weights, noise_variance=sigma**2))
+        mixtures = symmetric_mixtures(self, sigma, uniform_weights)
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
     def asymmetric(
@@ -360,16 +347,7 @@ class BayesClassifier:
             For more than two classes, σ that is not positive or whose square leaves float64, a scale that is no finite
             number, or a direction beyond d.
         """
-        from .outliers import outlier_step, with_outlier
-
-        if self.n_classes != 2:
-            raise ValueError(f"the asymmetric variant is defined for two classes, got {self.n_classes}")
-        sigma = _as_sigma(sigma)
-        if not math.isfinite(_as_float(scale)):
-            raise ValueError(f"scale must be a finite number, got {scale!r}")
-        mean, step = outlier_step(self, X_train, direction)
-        step = float(scale) * step
-        mixtures = [with_outlier(m, mean + sign * step, sigma) for m, sign in zip(self._mixtures, (1, -1), strict=True)]
+        mixtures = asymmetric_mixtures(self, X_train, scale, sigma, direction)
         return BayesClassifier(mixtures, self._priors, extras=self._extras)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -399,31 +377,6 @@ class BayesClassifier:
 def _log_odds(joint: Array) -> Array:
     with errstate(invalid="ignore"):
         return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
-
-
-def _uniform(weights: Array) -> Array:
-    """Equal weights for the components that are no padding, which keeps its own."""
-    used = weights > PADDING_WEIGHT
-    values = np.where(used, 1.0 / used.sum(), weights)
-    return values / values.sum()
-
-
-def _as_float(value: Any) -> float:
-    """A real number of any kind as a float, which comparisons with Python's numbers need; NaN for anything else."""
-    try:
-        return math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
-def _as_sigma(sigma: Any) -> float:
-    value = _as_float(sigma)
-    if not 1e-150 <= value <= 1e150:
-        raise ValueError(
-            f"sigma must be positive, a number from 1e-150 to 1e150, got {sigma!r}; the limit σ → 0 is what "
-            "subspace_distances computes"
-        )
-    return value
 
 
 def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:

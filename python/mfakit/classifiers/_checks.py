@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,33 +16,11 @@ __all__ = [
     "as_generator",
     "as_labels",
     "check_block",
-    "check_integers",
-    "check_numbers",
     "encode_labels",
     "rows_on_host",
 ]
 
 Array = NDArray[Any]
-
-
-def check_integers(parameters: dict[str, Any], least: int, most: int | None = None, also: str = "") -> None:
-    """Raise for a parameter that is no integer from `least` to `most`; `also` says what else there is."""
-    other = f", {also}" if also else ""
-    for name, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}{other}, got {value!r}")
-        if most is not None and value > most:
-            raise ValueError(f"{name} must be an integer of at most {most}{other}, got {value!r}")
-
-
-def check_numbers(parameters: dict[str, Any], *, positive: bool, below: float = math.inf) -> None:
-    """Raise for a parameter that is no finite number of at least 0 (above 0 if `positive`) and below `below`."""
-    for name, value in parameters.items():
-        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        if not number or not 0 <= value < below or (positive and value == 0):
-            kind = "positive" if positive else "non-negative"
-            limit = "finite" if below == math.inf else f"below {below:g}"
-            raise ValueError(f"{name} must be a {kind} number, {limit}, got {value!r}")
 
 
 def as_generator(random_state: Any) -> np.random.Generator:

@@ -18,7 +18,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="throughput of every operation against limits measured on the spot",
-        description="Measure the machine's product rates and bandwidths, then each operation against them.",
+        description="Measure the machine's product rates and bandwidths, then each operation against them and, in turn "
+        "with it, against its bare product. Times are those of the quickest round.",
         epilog="examples:\n  mfakit bench\n  mfakit bench --backend cuda --size faces-gpu --json bench.json",
     )
     parser.add_argument("--backend", default="auto", help="auto, native, numba, numpy or cuda (default: %(default)s)")
@@ -40,6 +41,6 @@ def run(args: argparse.Namespace) -> int:
     print(result.table().terminal())
     print(f"\n{result.notes}")
     if args.json is not None:
-        write_json(args.json, result)
+        write_json(args.json, result.to_json())
         print(f"written: {args.json}")
     return 0

@@ -34,8 +34,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_classifier(parser)
     add_data(parser)
     parser.add_argument(
-        "--path", choices=("auto", "factor", "general"), default="auto",
-        help="compiled code for isotropic noise (factor), NumPy for any noise (general), or whichever is possible",
+        "--path", choices=("auto", "factor", "features"), default="auto",
+        help="compiled code for isotropic noise (factor), NumPy for any noise (features), or whichever is possible",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help=".npz with lower, upper, x_adv, y")
     parser.add_argument("--json", type=Path, help="the table's numbers")

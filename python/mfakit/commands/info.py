@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from .._io.report import installed, processor
 from .._version import __version__
 
 PACKAGES = ("numpy", "scipy", "numba", "scikit-learn", "torch", "matplotlib", "cupy-cuda12x", "cupy-cuda13x")
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from ..datasets import available_bayes_pairs
 
     print(f"mfakit {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(f"{'processor':16s} {processor()}")
     for name in BACKENDS:
         reason = why_missing(name)
         default = " (default)" if available()[0] == name else ""
@@ -45,11 +46,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'threads':16s} {Options().threads}")
     print(f"{'shipped pairs':16s} {', '.join(available_bayes_pairs()) or 'none'}")
     print(f"{'MFAKIT_DATA':16s} {os.environ.get('MFAKIT_DATA', 'not set')}")
+    versions = installed(PACKAGES)
     for package in PACKAGES:
-        try:
-            print(f"{package:16s} {version(package)}")
-        except PackageNotFoundError:
-            print(f"{package:16s} not installed")
+        print(f"{package:16s} {versions.get(package, 'not installed')}")
     return 0
 
 

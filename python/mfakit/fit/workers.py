@@ -88,7 +88,7 @@ class _Worker:
 
             def work(block: Any, first: int) -> None:
                 if self.crew:
-                    self.crew.heed()
+                    self.crew.raise_if_cancelled()
                 scores, part = evaluator(block, first, rows.name), slice(first, first + len(block))
                 self.stats.add_block(scores, evaluator, None if weights is None else weights[part])
 

@@ -27,8 +27,8 @@ LEAST_ROWS = 1024
 
 # Rows of the projections that a pilot tries.
 CHOICES = ((COARSE,), (COARSE, FINE), (COARSE, FINEST))
-# Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components, and
-# of one by one; per value of a refined pair; per pair that is listed; and of the product with few columns.
+# Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components,
+# and of one at a time; per value of a refined pair; per pair that is listed; and of the product with few columns.
 BOUND, TIGHTEN, REFINE, LISTED, PROJECT = 2.0, 4.0, 6.0, 200.0, 2.0
 # Bounds must promise this much of the dense product's time to be taken.
 WORTH = 0.8

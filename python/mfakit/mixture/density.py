@@ -66,11 +66,11 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
         one.prepare(options.product or X.dtype)  # here, and not in each of the threads
     with open_crew(count) as crew:
 
-        def heeding(evaluator: Evaluator, block: Array, first: int) -> None:
-            crew.heed()
+        def cancellable(evaluator: Evaluator, block: Array, first: int) -> None:
+            crew.raise_if_cancelled()
             work(evaluator, block, first)
 
-        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, heeding, start, end, pruner))
+        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, cancellable, start, end, pruner))
 
 
 def _crew(X: RowBlocks, factors: Factors, options: Options) -> tuple[int, Options]:

@@ -177,12 +177,14 @@ class Evaluator:
         largest, all_finite = self.arrays.to_host(found).tolist()
         return largest, bool(all_finite)
 
-    def __call__(self, X: Array | ProjectedBlock, start: int = 0, name: str = "X") -> Scores:
-        """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages."""
+    def __call__(self, X: Array, start: int = 0, name: str = "X") -> Scores:
+        """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages. X may
+        be what :meth:`project` has made of them.
+        """
         if self.pruner is not None:
-            block = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
-            if isinstance(block, ProjectedBlock):
-                return self._pruned(block)
+            X = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
+            if isinstance(X, ProjectedBlock):
+                return self._pruned(X)
         n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name)
         log_prob = self._buffer("log_prob", (n, k), np.float64)
@@ -203,9 +205,9 @@ class Evaluator:
             log_prob[beyond] = self.xp.where(self.xp.isnan(log_prob[beyond]), -np.inf, log_prob[beyond])
         if len(bad):
             log_prob[bad] = np.nan
-        return Scores(X, *pairs, refined, latent, k, log_prob)
+        return Scores(X, pairs.rows, pairs.components, refined, latent, k, log_prob)
 
-    def project(self, X: Array, start: int = 0, name: str = "X") -> Array | ProjectedBlock:
+    def project(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """X in the coordinates that its bounds are made of, for this evaluator and its siblings; X itself where nothing
         is bounded, or where a row's squared length leaves float64.
         """
@@ -248,11 +250,12 @@ class Evaluator:
         self.candidates += n + len(rest.rows)
         self.scored += n
         if not len(rest.rows):
-            return Scores(block.X, *first, values, latent, k)
+            return Scores(block.X, first.rows, first.components, values, latent, k)
         more, its_latent = self.refine(block.X, rest)
         merged = np.argsort(np.concatenate([first.components, rest.components]), kind="stable")
         parts = ((first.rows, rest.rows), (first.components, rest.components), (values, more), (latent, its_latent))
-        return Scores(block.X, *(np.concatenate(both)[merged] for both in parts), k)
+        rows, components, values, latent = (np.concatenate(both)[merged] for both in parts)
+        return Scores(block.X, rows, components, values, latent, k)
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """log p(x) [n]; without an [n, k] array on a device, or where components are bounded: only the candidates are
@@ -338,7 +341,8 @@ class Evaluator:
         """Whether no row is so far away that the rounding of a log-density hides what components differ by."""
         factors = self._host_factors
         most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
-        return np.finfo(np.float64).eps * most < UNCERTAIN_NATS[scores.X.dtype.name] and not self._some_beyond
+        rounding_nats = float(np.finfo(np.float64).eps) * most
+        return rounding_nats < UNCERTAIN_NATS[scores.X.dtype.name] and not self._some_beyond
 
     def relative(self, scores: Scores) -> Array:
         """log_prob [n, k] of the scores, less a number for each row: what shares are made of.

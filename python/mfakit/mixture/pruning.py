@@ -105,15 +105,15 @@ def project(coordinates: Array, sq_norms: Array, r: int, d: int) -> Projected:
     )  # fmt: skip
 
 
-def loadings_of(factors: Factors, part: slice) -> Array:
+def loadings_of(factors: Factors, part: Any) -> Array:
     """Loadings as rows [c, l, d], rotated so that they are orthogonal in the metric of the noise: with the SVD
     D^-½ A = U S Vᵀ these are D^½ U S, and D Wᵀ has them over (1 + S²)^½, the inverse length of a column of Z.
     """
     lengths = np.linalg.norm(factors.latent_map[part], axis=1)
     noise, rows = factors.noise[part], factors.whitened[part]
     if factors.is_isotropic:
-        return rows * (noise / lengths)[:, :, None]
-    return rows * (noise[:, None, :] / lengths[:, :, None])
+        return np.asarray(rows * (noise / lengths)[:, :, None])
+    return np.asarray(rows * (noise[:, None, :] / lengths[:, :, None]))
 
 
 def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Generator) -> Array:
@@ -123,7 +123,7 @@ def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Genera
     rows = []
     values = sum(f.shape[0] * (f.shape[1] + 1) * f.shape[2] for f in mixtures)
     for factors in mixtures:
-        k, l, d = factors.shape
+        _, l, d = factors.shape
         live = np.flatnonzero(~np.isneginf(factors.log_norm))
         if values > DIRECTION_VALUES:
             live = np.sort(rng.choice(live, max(1, len(live) * DIRECTION_VALUES // values), replace=False))
@@ -206,12 +206,16 @@ def _table(
     ratio = (a / sigma) ** 2
     dead = np.isneginf(factors.log_norm)
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
-    columns = (rest_mean, a * up, (1.0 / sigma) * down)
+    rest_means, rest_loadings, rest_scales = (
+        column.astype(real)[:, None] for column in (rest_mean, a * up, (1.0 / sigma) * down)
+    )
     return Projection(
         means.astype(real),
         np.ascontiguousarray(np.broadcast_to((1.0 / sigma)[:, None], (k, r))).astype(real),
         whitened.astype(real),
-        *(column.astype(real)[:, None] for column in columns),
+        rest_means,
+        rest_loadings,
+        rest_scales,
         (up / np.sqrt(least)).astype(real),
         (down / (1.0 + ratio / least)).astype(real),
         (up / sigma).astype(real),

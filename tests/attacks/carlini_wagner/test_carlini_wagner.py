@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import close
 
 import mfakit
 from mfakit.attacks import carlini_wagner_l2
@@ -34,14 +35,14 @@ def test_a_plane_is_reached_at_its_distance_whatever_the_scale_of_the_logits(sca
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_samples_result_does_not_depend_on_its_batch(dtype: Any) -> None:
     net = linear(dtype=dtype)
-    X, y, _ = problem(net, 9)
-    for options in ({}, {"preset": "paper", "bounds": (-1, 2)}):
-        results = [carlini_wagner_l2(net, X, y, batch_size=size, **options) for size in (1, 7, 32)]
+    X, y, _ = problem(net, 5)
+    for options in ({"max_iterations": 200}, {"preset": "paper", "bounds": (-1, 2)}):
+        results = [carlini_wagner_l2(net, X, y, batch_size=size, **options) for size in (1, 3, 32)]
         for r in results[1:]:
             np.testing.assert_array_equal(r.success, results[0].success)
-            np.testing.assert_allclose(r.l2, results[0].l2, atol=1e-6)
-    alone = carlini_wagner_l2(net, X[5:6], y[5:6], bounds=(-1, 2))
-    np.testing.assert_allclose(alone.l2, carlini_wagner_l2(net, X, y, bounds=(-1, 2)).l2[5:6], atol=1e-6)
+            close(r.l2, results[0].l2, atol=1e-6)
+    alone = carlini_wagner_l2(net, X[3:4], y[3:4], bounds=(-1, 2))
+    close(alone.l2, carlini_wagner_l2(net, X, y, bounds=(-1, 2)).l2[3:4], atol=1e-6)
 
 
 def test_the_same_twice() -> None:
@@ -71,7 +72,7 @@ def test_raw_log_likelihoods_of_the_digits_within_two_percent_of_the_certified_b
     assert r.mean_l2 <= 1.02 * minimal.upper.mean()
     assert not len(r.grade(minimal).contradictions)
     scaled = carlini_wagner_l2(mfakit.torch.BayesClassifierModule(clf, "scaled"), X, y, bounds=None)
-    np.testing.assert_allclose(scaled.l2, r.l2, rtol=0.02)
+    close(scaled.l2, r.l2, rtol=0.02)
 
 
 @pytest.mark.slow
@@ -98,7 +99,7 @@ def test_success_is_verified_on_what_is_returned(dtype: Any) -> None:
         decision = net(torch.from_numpy(r.x_adv[part].astype(np.float32))).argmax(dim=1)
         np.testing.assert_array_equal(decision, r.y_adv[part])
     assert (r.y_adv != y).all()
-    np.testing.assert_allclose(r.l2, np.linalg.norm(r.x_adv.astype(float) - X.astype(dtype), axis=1), rtol=1e-12)
+    close(r.l2, np.linalg.norm(r.x_adv.astype(float) - X.astype(dtype), axis=1), rtol=1e-12)
     assert (r.target_class == r.y_adv).all()
 
 

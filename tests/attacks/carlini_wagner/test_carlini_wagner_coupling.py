@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import close
 
 import mfakit
 from mfakit.attacks import carlini_wagner_l2, gradient_attack
@@ -27,8 +28,8 @@ def test_batch_mates_do_not_change_a_sample_by_default() -> None:
     others = np.concatenate([X, 1e3 * X, X[1:2] + 1e-9])
     labels = np.concatenate([y, (y + 1) % 3, y[1:2]])
     together = carlini_wagner_l2(net, others, labels, **QUICK)
-    np.testing.assert_allclose(together.l2[0], alone.l2[0], rtol=1e-9)
-    np.testing.assert_allclose(together.x_adv[0], alone.x_adv[0], rtol=1e-6)
+    close(together.l2[0], alone.l2[0], rtol=1e-9)
+    close(together.x_adv[0], alone.x_adv[0], rtol=1e-6)
 
 
 class BatchMean(nn.Module):
@@ -104,7 +105,7 @@ def test_rows_of_nan_fail_alone_where_the_check_is_switched_off() -> None:
             assert r.reason.tolist() == ["NaN logits", *["flipped"] * 3, "NaN logits"]
             np.testing.assert_array_equal(r.x_adv[[0, 4]], broken[[0, 4]])
             if bounds is None:
-                np.testing.assert_allclose(r.l2[1:4], expected.l2[1:4], rtol=1e-3)
+                close(r.l2[1:4], expected.l2[1:4], rtol=1e-3)
     r = carlini_wagner_l2(net, np.full((2, 10), np.nan), y[:2], check_finite=False)
     assert set(r.reason) == {"NaN logits"}
 
@@ -129,7 +130,7 @@ def test_networks_answer_rows_of_nan_with_nan_and_others_as_ever(
     for name in ("decision_function", "decision_gradient", "predict_proba", "predict_log_proba"):
         found, expected = getattr(cnn, name)(broken, check_finite=False), getattr(cnn, name)(X)
         assert np.isnan(found[1]).all(), name
-        np.testing.assert_allclose(found[rest], expected[rest], rtol=1e-5, atol=1e-7)
+        close(found[rest], expected[rest], dtype, rtol=1e-5, atol=1e-7)
     r = gradient_attack(cnn, broken, check_finite=False, max_steps=3)
     assert r.reason[1] == "NaN logits"
     assert "NaN logits" not in r.reason[rest]
@@ -144,7 +145,7 @@ def test_bayes_classifiers_do_not_mix_samples() -> None:
     X = np.array([[-1.0, 0.5], [1.2, 0.0], [-3.0, 40.0]])
     together = carlini_wagner_l2(clf, X, **QUICK)
     alone = [carlini_wagner_l2(clf, x[None], **QUICK).l2[0] for x in X]
-    np.testing.assert_allclose(together.l2, alone, rtol=1e-12)
+    close(together.l2, alone, rtol=1e-12)
 
 
 WRAPPINGS: dict[str, Any] = {
@@ -175,7 +176,7 @@ def test_scripted_hooked_and_compiled_modules_give_the_modules_result() -> None:
     hooked.register_forward_hook(lambda module, args, z: seen.append(len(z)))
     compiled = torch.compile(net, backend="eager")
     for model in (hooked, torch.jit.script(net.layers).eval(), compiled):
-        np.testing.assert_allclose(carlini_wagner_l2(model, X, y, **QUICK).l2, expected.l2, rtol=1e-3)
+        close(carlini_wagner_l2(model, X, y, **QUICK).l2, expected.l2, rtol=1e-3)
     assert seen
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import close
 
 from mfakit.attacks import carlini_wagner_l2
 
@@ -57,9 +58,9 @@ def test_constants_grow_tenfold_until_success_and_are_bisected_then(constants: l
         assert carlini_wagner_l2(net, X, binary_search_steps=6, **options).success.all()
         together += list(np.transpose(constants))
     for mixed, alone in zip(together[:2], together[2:], strict=True):
-        np.testing.assert_allclose(mixed, alone, rtol=1e-9)
+        close(mixed, alone, rtol=1e-9)
     far, near = together[:2]
-    np.testing.assert_allclose(far[:5], [1e-3, 1e-2, 0.1, 1.0, 0.55], rtol=1e-9)
+    close(far[:5], [1e-3, 1e-2, 0.1, 1.0, 0.55], rtol=1e-9)
     assert min(abs(far[5] - 0.325), abs(far[5] - 0.775)) < 1e-9
     assert near.max() < 0.1
 
@@ -101,7 +102,7 @@ def test_who_is_done_leaves_the_batch_and_early_by_itself() -> None:
     full = carlini_wagner_l2(net, X, y, abort_early=False, **options)
     assert set(full.n_steps) == {600}
     assert (r.n_steps < 600).any()
-    np.testing.assert_allclose(r.l2, full.l2, rtol=0.02)
+    close(r.l2, full.l2, rtol=0.02)
     alone = [carlini_wagner_l2(net, X[i : i + 1], y[i : i + 1], **options) for i in range(3)]
     # To a look or two: a batch of one is multiplied by another routine, and rounded otherwise.
     np.testing.assert_allclose([a.n_steps[0] for a in alone], r.n_steps[:3], atol=20)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import parameters, random_mfa
+from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit import _reference as reference
@@ -30,7 +30,7 @@ def test_two_spheres_are_fooled_at_their_plane(dtype: Any, backend: str) -> None
     X, y = spheres().sample(40, rng=0, dtype=dtype)
     r = gradient_attack(spheres(), X, y, polish=True, backend=backend)
     assert r.success.all()
-    np.testing.assert_allclose(r.l2, np.abs(X[:, 0].astype(float) - 1.0), rtol=1e-5 if dtype == np.float32 else 1e-10)
+    close(r.l2, np.abs(X[:, 0].astype(float) - 1.0), rtol=1e-5 if dtype == np.float32 else 1e-10)
     assert r.x_adv.dtype == dtype
     assert r.mean_l2 == r.l2.mean()
 
@@ -58,7 +58,7 @@ def test_it_takes_the_step_of_the_oracle(noise: str) -> None:
         for sign, c, j in ((1, 1 - y[i], t), (-1, y[i], s)):
             _, means, covariances = clf.mixtures[c].dense()
             g = g - sign * np.linalg.solve(covariances[j], X[i] - means[j])
-        np.testing.assert_allclose(walk.x_adv[i] - X[i], 1e3 * g / np.linalg.norm(g), rtol=1e-7, atol=1e-6)
+        close(walk.x_adv[i] - X[i], 1e3 * g / np.linalg.norm(g), rtol=1e-7, atol=1e-6)
 
 
 def test_theorem2_holds_for_every_sample() -> None:
@@ -76,7 +76,7 @@ def test_polish_makes_the_norm_independent_of_the_step() -> None:
     X, y = sym.sample(30, rng=2, dtype=np.float64)
     coarse, fine = (gradient_attack(sym, X, y, polish=True, step_size=s) for s in (0.02, 0.01))
     rough = gradient_attack(sym, X, y, step_size=0.02)
-    np.testing.assert_allclose(coarse.l2, fine.l2, rtol=0.03)
+    close(coarse.l2, fine.l2, rtol=0.03)
     assert (coarse.l2 <= rough.l2).all()
     assert (rough.l2 - coarse.l2 <= 0.02 + 1e-12).all()
 
@@ -106,9 +106,7 @@ def test_success_is_verified_on_what_is_returned(dtype: Any) -> None:
         again = asym.predict(np.concatenate([r.x_adv, batch]))[: len(X)]
         np.testing.assert_array_equal(again, r.y_adv)
     assert (r.y_adv != y)[r.success].all()
-    np.testing.assert_allclose(
-        r.l2[r.success], np.linalg.norm(r.x_adv.astype(float) - X, axis=1)[r.success], rtol=1e-14
-    )
+    close(r.l2[r.success], np.linalg.norm(r.x_adv.astype(float) - X, axis=1)[r.success], rtol=1e-14)
     np.testing.assert_array_equal(r.x_adv[~r.success], X[~r.success])
     assert np.isnan(r.l2[~r.success]).all()
 
@@ -121,7 +119,7 @@ def test_samples_that_are_wrong_are_left_alone_and_not_averaged() -> None:
     np.testing.assert_array_equal(r.x_adv[1], X[1])
     assert r.y_adv[1] == 1
     assert (r.n_steps[1], r.reason[1]) == (0, "already wrong")
-    np.testing.assert_allclose(r.mean_l2, (1.0 + 0.1) / 2, rtol=1e-9)
+    close(r.mean_l2, (1.0 + 0.1) / 2, rtol=1e-9)
     np.testing.assert_allclose([r.accuracy, r.success_rate, r.adversarial_accuracy], [2 / 3, 1, 0])
 
 
@@ -172,9 +170,9 @@ def test_a_samples_result_does_not_depend_on_its_batch() -> None:
     for size in (1, 7):
         part = gradient_attack(sym, X, y, polish=True, block_rows=size)
         np.testing.assert_array_equal(part.n_steps, whole.n_steps)
-        np.testing.assert_allclose(part.x_adv, whole.x_adv, rtol=1e-9, atol=1e-11)
+        close(part.x_adv, whole.x_adv, rtol=1e-9, atol=1e-11)
     alone = gradient_attack(sym, X[3:4], y[3:4], polish=True)
-    np.testing.assert_allclose(alone.x_adv, whole.x_adv[3:4], rtol=1e-9, atol=1e-11)
+    close(alone.x_adv, whole.x_adv[3:4], rtol=1e-9, atol=1e-11)
 
 
 def test_three_classes() -> None:
@@ -214,7 +212,7 @@ class Linear:
 def test_anything_with_a_decision_and_its_gradient_can_be_attacked() -> None:
     X = np.array([[0.0, 0.0], [2.0, 2.0]])
     r = gradient_attack(Linear(), X, [0, 1], polish=True)
-    np.testing.assert_allclose(r.l2, [1.0, 9 / 5], rtol=1e-9)
+    close(r.l2, [1.0, 9 / 5], rtol=1e-9)
 
 
 def test_torch_in_torch_out() -> None:
@@ -259,7 +257,19 @@ def test_a_class_of_prior_zero_does_not_stand_in_the_way() -> None:
     """Its score is -inf, which once made every flip unsure."""
     clf = mfakit.BayesClassifier([random_mfa(2, 8, 2, seed=s, spread=0.6) for s in (1, 2, 3)], [0.5, 0.5, 0.0])
     X, y = clf.sample(10, rng=0, dtype=np.float64)
-    for path in ("factor", "direct"):
+    for path in ("factor", "features"):
         r = gradient_attack(clf, X, y, step_size=0.1, path=path)
         assert r.success[~r.already_wrong].all()
         assert (r.y_adv[r.success] != 2).all()
+
+
+@pytest.mark.parametrize("path", ["factor", "features"])
+def test_a_flip_is_sure_beyond_the_rounding_of_the_scores(path: str) -> None:
+    """Bisection ends nearer to the boundary than that: the point is moved on until no other batch can deny the flip."""
+    clf = mfakit.BayesClassifier([mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 0)), 1e-4) for m in (-1.0, 1.0)])
+    X, y = clf.sample(20, rng=0, dtype=np.float64)
+    r = gradient_attack(clf, X, y, polish=True, step_size=0.05, path=path)
+    assert r.success.all()
+    scores = clf.class_log_prob(r.x_adv)
+    margin = scores[np.arange(20), r.y_adv] - scores[np.arange(20), y]
+    assert (margin > 0.9e-12 * np.abs(scores).max(axis=1)).all()

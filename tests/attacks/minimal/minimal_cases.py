@@ -13,8 +13,8 @@ from mfakit import _reference as reference
 from mfakit.attacks import minimal_perturbation
 
 
-def general(clf: Any, X: Any, y: Any = None, **options: Any) -> Any:
-    return minimal_perturbation(clf, X, y, path="general", **options)
+def in_features(clf: Any, X: Any, y: Any = None, **options: Any) -> Any:
+    return minimal_perturbation(clf, X, y, path="features", **options)
 
 
 def spheres(means: Any, sigmas: Any = (0.1, 0.1), priors: Any = None) -> mfakit.BayesClassifier:

@@ -1,4 +1,4 @@
-"""The general path of minimal perturbations: against an independent solver, brute force in the plane, the compiled
+"""The features path of minimal perturbations: against an independent solver, brute force in the plane, the compiled
 path, and attacks that try to prove it wrong.
 """
 
@@ -9,8 +9,8 @@ import warnings
 
 import numpy as np
 import pytest
-from minimal_cases import diagonal_classifier, general, slsqp_radius
-from support import random_mfa
+from minimal_cases import diagonal_classifier, in_features, slsqp_radius
+from support import close, random_mfa
 
 import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
@@ -23,7 +23,7 @@ NATIVE = pytest.mark.skipif(why_missing("native") is not None, reason=f"compiled
 def test_single_gaussians_are_exact_and_agree_with_an_independent_solver(seed: int, d: int) -> None:
     clf = diagonal_classifier(seed, k=1, d=d)
     X, y = clf.sample(3, rng=seed, dtype=np.float64)
-    r = general(clf, X, y)
+    r = in_features(clf, X, y)
     right = np.flatnonzero(~r.already_wrong)
     assert len(right)
     np.testing.assert_array_less(r.gap[right], 1e-8)
@@ -40,7 +40,7 @@ def test_brute_force_in_the_plane(seed: int) -> None:
     """Two features: no flip on a fine polar grid within `lower`, and one just beyond `upper`."""
     clf = diagonal_classifier(seed, k=3, d=2, l=1, sigma=0.4, spread=2.0, n_classes=2 + seed % 2)
     X, y = clf.sample(6, rng=seed, dtype=np.float64)
-    r = general(clf, X, y)
+    r = in_features(clf, X, y)
     right = np.flatnonzero(~r.already_wrong)
     assert len(right) >= 3
     angle = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
@@ -80,11 +80,11 @@ def hill_climb(
 def test_no_search_finds_a_flip_below_a_lower_bound(n_classes: int) -> None:
     clf = diagonal_classifier(11, k=4, d=16, l=3, n_classes=n_classes)
     X, y = clf.sample(9, rng=0, dtype=np.float64)
-    r = general(clf, X, y)
+    r = in_features(clf, X, y)
     right = ~r.already_wrong
     assert r.success[right].all()
     assert (clf.predict(r.x_adv) != y)[right].all()
-    np.testing.assert_allclose(np.linalg.norm(r.x_adv - X, axis=1)[right], r.upper[right], rtol=1e-14)
+    close(np.linalg.norm(r.x_adv - X, axis=1)[right], r.upper[right], rtol=1e-14)
     assert (r.lower[right] > 0).all()
     assert (r.lower <= r.upper).all()
     assert np.median(r.gap[right]) < 1e-3
@@ -104,10 +104,10 @@ def test_noise_that_is_equal_in_every_feature_is_isotropic() -> None:
         [m.replace(noise_variance=np.repeat(m.noise_variance[:, None], 10, axis=1)) for m in sym]
     )
     X, y = iso.sample(10, rng=1, dtype=np.float64)
-    a, b = general(iso, X, y), general(diagonal, X, y)
-    np.testing.assert_allclose(a.lower, b.lower, rtol=1e-9)
-    np.testing.assert_allclose(a.upper, b.upper, rtol=1e-9)
-    assert a.settings["path"] == b.settings["path"] == "general"
+    a, b = in_features(iso, X, y), in_features(diagonal, X, y)
+    close(a.lower, b.lower, rtol=1e-9)
+    close(a.upper, b.upper, rtol=1e-9)
+    assert a.settings["path"] == b.settings["path"] == "features"
 
 
 @NATIVE
@@ -116,9 +116,9 @@ def test_single_isotropic_gaussians_as_the_compiled_path(sigmas: tuple[float, fl
     mixtures = [random_mfa(k=1, d=15, l=3, seed=c, spread=1.0) for c in range(2)]
     clf = mfakit.BayesClassifier([m.replace(noise_variance=s**2) for m, s in zip(mixtures, sigmas, strict=True)])
     X, y = clf.sample(12, rng=0, dtype=np.float64)
-    a, b = general(clf, X, y), minimal_perturbation(clf, X, y, path="factor")
-    np.testing.assert_allclose(a.lower, b.lower, rtol=1e-8)
-    np.testing.assert_allclose(a.upper, b.upper, rtol=1e-8)
+    a, b = in_features(clf, X, y), minimal_perturbation(clf, X, y, path="factor")
+    close(a.lower, b.lower, rtol=1e-8)
+    close(a.upper, b.upper, rtol=1e-8)
 
 
 @NATIVE
@@ -136,7 +136,7 @@ def test_brackets_overlap_with_the_compiled_path(variant: str) -> None:
             "own sigmas": mfakit.BayesClassifier(own, [0.3, 0.7]),
         }[variant]  # fmt: skip
         X, y = sym.sample(15, rng=0, dtype=np.float64)
-    a, b = general(clf, X, y), minimal_perturbation(clf, X, y, path="factor")
+    a, b = in_features(clf, X, y), minimal_perturbation(clf, X, y, path="factor")
     np.testing.assert_array_equal(a.already_wrong, b.already_wrong)
     assert (~a.already_wrong).any()
     assert (a.lower <= b.upper).all()
@@ -148,12 +148,12 @@ def test_three_classes_take_the_nearest() -> None:
     """Single Gaussians and equal priors: the minimum over the two-class problems, exactly."""
     clf = diagonal_classifier(5, k=1, d=8, n_classes=3)
     X, y = clf.sample(9, rng=0, dtype=np.float64)
-    r = general(clf, X, y)
+    r = in_features(clf, X, y)
     for i in np.flatnonzero(~r.already_wrong):
         radii = {}
         for c in set(range(3)) - {int(y[i])}:
             two = mfakit.BayesClassifier([clf.mixtures[y[i]], clf.mixtures[c]])
-            radii[c] = general(two, X[i : i + 1], [0]).upper[0]
+            radii[c] = in_features(two, X[i : i + 1], [0]).upper[0]
         np.testing.assert_allclose([r.lower[i], r.upper[i]], min(radii.values()), rtol=1e-8)
         assert r.target_class[i] == min(radii, key=lambda c: radii[c])
 
@@ -164,11 +164,11 @@ def test_theorem1_in_closed_form() -> None:
     means = np.array([[0.0, 0, 0], [1.0, 2, -1]])
     clf = mfakit.BayesClassifier([mfakit.MFA([1.0], m[None], np.zeros((1, 3, 1)), noise) for m in means])
     X = np.random.default_rng(0).normal(scale=0.1, size=(10, 3))
-    r = general(clf, X)
+    r = in_features(clf, X)
     normal = (means[1] - means[0]) / noise[0]
     expected = (0.5 * means[1] - X) @ normal / np.linalg.norm(normal)
-    np.testing.assert_allclose(r.lower, expected, rtol=2e-10)
-    np.testing.assert_allclose(r.upper, expected, rtol=2e-10)
+    close(r.lower, expected, rtol=2e-10)
+    close(r.upper, expected, rtol=2e-10)
 
 
 @pytest.mark.data
@@ -185,7 +185,7 @@ def test_fitted_diagonal_noise_on_real_digits() -> None:
     clf = mfakit.BayesClassifier(mixtures)
     X, y = X_test[:10].astype(np.float64), np.searchsorted(np.unique(y_train), y_test[:10])
     start = time.perf_counter()
-    r = general(clf, X, y)
+    r = in_features(clf, X, y)
     seconds = time.perf_counter() - start
     right = ~r.already_wrong
     assert right.sum() >= 8

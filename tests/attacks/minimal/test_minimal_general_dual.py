@@ -1,12 +1,13 @@
-"""The dual that the general path maximises: its algebra against dense matrices, and weak duality."""
+"""The dual that the features path maximises: its algebra against dense matrices, and weak duality."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from minimal_cases import diagonal_classifier
+from support import close
 
-from mfakit.attacks.minimal import roots as _general_roots
+from mfakit.attacks.minimal import roots
 from mfakit.attacks.minimal.components import Components, Sample
 from mfakit.attacks.minimal.lagrangian import Curvature, Lagrangian
 
@@ -28,7 +29,7 @@ def test_definiteness_and_solves_against_the_dense_matrix(seed: int) -> None:
     if found is not None:
         b = rng.normal(size=(2, d))
         x, left = found.solve(b)
-        np.testing.assert_allclose(x, np.linalg.solve(P, b.T).T, rtol=1e-9, atol=1e-9 * np.abs(x).max())
+        close(x, np.linalg.solve(P, b.T).T, rtol=1e-9, atol=1e-9 * np.abs(x).max())
         assert np.abs(left).max() < 1e-10
 
 
@@ -64,6 +65,6 @@ def test_any_multiplier_is_a_lower_bound(seed: int) -> None:
         if dual is not None:
             bounds.append(L.bound(dual))
             assert bounds[-1] <= nearest
-    best = _general_roots.maximise(L, np.array([0.98, 0.01, 0.01]))
+    best = roots.maximise(L, np.array([0.98, 0.01, 0.01]))
     assert max(bounds) <= best.radius * (1 + 1e-9)
     assert 0.0 < best.radius <= nearest

@@ -1,4 +1,4 @@
-"""The general path on inputs of every kind and on bad input, and when it is taken unasked."""
+"""The features path on inputs of every kind and on bad input, and when it is taken unasked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from minimal_cases import diagonal_classifier, general, spheres
+from minimal_cases import diagonal_classifier, in_features, spheres
+from support import close
 
 import mfakit
 from mfakit.attacks import minimal_perturbation
@@ -18,47 +19,47 @@ from mfakit.attacks.minimal import attack as minimal
 def test_inputs_of_every_kind() -> None:
     clf = diagonal_classifier(1)
     X, y = clf.sample(7, rng=0, dtype=np.float64)
-    whole = general(clf, X, y)
-    single = general(clf, X.astype(np.float32), y)
+    whole = in_features(clf, X, y)
+    single = in_features(clf, X.astype(np.float32), y)
     assert single.x_adv.dtype == np.float32
     assert (clf.predict(single.x_adv) != y)[single.success].all()
     assert single.success.sum() >= 5
-    np.testing.assert_allclose(single.upper, whole.upper, rtol=1e-4, atol=1e-5)
+    close(single.upper, whole.upper, rtol=1e-4, atol=1e-5)
     spaced = np.zeros((14, 16))
     spaced[::2, ::2] = X
     kept = spaced.copy()
     for view in (spaced[::2, ::2], np.asfortranarray(X)):
-        r = general(clf, view, y)
+        r = in_features(clf, view, y)
         np.testing.assert_array_equal(r.lower, whole.lower)
         np.testing.assert_array_equal(r.x_adv, whole.x_adv)
     np.testing.assert_array_equal(spaced, kept)
-    alone = general(clf, X[4:5], y[4:5])
-    np.testing.assert_allclose(alone.lower, whole.lower[4:5], rtol=1e-12)
-    np.testing.assert_allclose(alone.upper, whole.upper[4:5], rtol=1e-12)
-    none = general(clf, X[:0], y[:0])
+    alone = in_features(clf, X[4:5], y[4:5])
+    close(alone.lower, whole.lower[4:5], rtol=1e-12)
+    close(alone.upper, whole.upper[4:5], rtol=1e-12)
+    none = in_features(clf, X[:0], y[:0])
     assert (len(none), none.gap.shape, none.x_adv.shape) == (0, (0,), (0, 8))
-    np.testing.assert_array_equal(general(clf, X).y, clf.predict(X))
+    np.testing.assert_array_equal(in_features(clf, X).y, clf.predict(X))
 
 
 def test_a_row_that_is_not_finite_spoils_its_own_only() -> None:
     clf = diagonal_classifier(1)
     X, y = clf.sample(3, rng=0, dtype=np.float64)
-    whole = general(clf, X, y)
+    whole = in_features(clf, X, y)
     X[1, 2] = np.nan
     with pytest.raises(ValueError, match="X has NaN or inf, first in row 1"):
-        general(clf, X, y)
+        in_features(clf, X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN in the verification's comparisons
-        r = general(clf, X, y, check_finite=False)
+        r = in_features(clf, X, y, check_finite=False)
     assert np.isnan(r.lower[1]) or r.already_wrong[1]
-    np.testing.assert_allclose(r.lower[[0, 2]], whole.lower[[0, 2]], rtol=1e-12)
+    close(r.lower[[0, 2]], whole.lower[[0, 2]], rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("X", "y", "path", "match"),
     [
         (np.zeros((1, 8)), [0], "fast", "path must be one of"),
-        (np.zeros((1, 8)), [0], "factor", r"its noise is diagonal.*path=\"general\""),
+        (np.zeros((1, 8)), [0], "factor", r"its noise is diagonal.*path=\"features\""),
         (np.zeros((1, 7)), [0], "auto", r"\[n, 8\]"),
         (np.zeros((2, 8)), [0], "auto", r"one label per sample, shape \(2,\)"),
         (np.zeros((1, 8)), [2], "auto", "classes 0 to 1"),
@@ -76,19 +77,19 @@ def test_no_noise_is_refused_and_points_to_the_limit(noise: Any) -> None:
         mfakit.MFA([1.0], np.zeros((1, 2)), np.ones((1, 2, 1)), noise)
 
 
-def test_auto_takes_the_general_path_where_it_must_and_says_why(
+def test_auto_takes_the_features_path_where_it_must_and_says_why(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diagonal, iso = diagonal_classifier(0), spheres([[0.0, 0], [1.0, 0]], (0.1, 0.1))
     with caplog.at_level(logging.INFO, "mfakit"):
-        assert minimal_perturbation(diagonal, np.zeros((20, 8))).settings["path"] == "general"
+        assert minimal_perturbation(diagonal, np.zeros((20, 8))).settings["path"] == "features"
     said = [r.message for r in caplog.records if "minimal_perturbation" in r.message]
     assert len(said) == 1  # once, not per block
-    assert "takes the general path: its noise is diagonal" in said[0]
+    assert "takes the path in the d features: its noise is diagonal" in said[0]
     monkeypatch.setattr(minimal, "why_missing", lambda name: "no compiler was found")
     with caplog.at_level(logging.INFO, "mfakit"):
         r = minimal_perturbation(iso, np.zeros((1, 2)), [0])
     np.testing.assert_allclose([r.lower[0], r.upper[0]], 0.5, rtol=1e-9)
-    assert "minimal_perturbation takes the general path: no compiler was found" in caplog.messages
-    with pytest.raises(mfakit.BackendUnavailable, match=r"no compiler was found; use path=\"general\""):
+    assert "minimal_perturbation takes the path in the d features: no compiler was found" in caplog.messages
+    with pytest.raises(mfakit.BackendUnavailable, match=r"no compiler was found; use path=\"features\""):
         minimal_perturbation(iso, np.zeros((1, 2)), [0], path="factor")

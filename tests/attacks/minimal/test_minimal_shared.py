@@ -51,8 +51,7 @@ def _exact(clf: mfakit.BayesClassifier, x: Array, y: int) -> float:
         return float(q0 + b @ delta + 0.5 * (h * delta**2).sum())
 
     low, high = 0.0, 1.0 / h.max() if h.max() > 0 else 1e6
-    for _ in range(200):
-        middle = 0.5 * (low + high)
+    while low < (middle := 0.5 * (low + high)) < high:
         low, high = (middle, high) if rise(middle) < 0 else (low, middle)
     return float(np.linalg.norm(low * b / (1 - low * h)))
 
@@ -74,11 +73,11 @@ def test_lower_bounds_hold_whatever_the_angle(angle: float) -> None:
 def test_what_inner_products_do_not_resolve_is_not_left_to_them() -> None:
     shipped = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
     assert PairTable.of(FactorCoordinates.of(shipped)).lost == 0.0
-    for angle, path in ((0.0, "factor"), (1e-13, "factor"), (1e-9, "general"), (5e-6, "general"), (0.1, "factor")):
+    for angle, path in ((0.0, "factor"), (1e-13, "factor"), (1e-9, "features"), (5e-6, "features"), (0.1, "factor")):
         clf = _pair(angle, 0)
         X, _ = clf.sample(1, rng=0)
         assert mfakit.attacks.minimal_perturbation(clf, X).settings["path"] == path
-    with pytest.raises(ValueError, match="two of its subspaces all but share a direction"):
+    with pytest.raises(ValueError, match="two of its subspaces almost share a direction"):
         mfakit.attacks.minimal_perturbation(_pair(1e-6, 0), X, path="factor")
 
 
@@ -94,9 +93,9 @@ def test_a_direction_that_several_components_share_among_them() -> None:
         clf = mfakit.BayesClassifier([two, one])
         X, y = clf.sample(20, rng=1, dtype=np.float64)
         compiled = mfakit.attacks.minimal_perturbation(clf, X, y, path="factor")
-        general = mfakit.attacks.minimal_perturbation(clf, X, y, path="general")
-        assert (compiled.lower <= general.upper * (1 + 1e-12)).all()
-        assert (general.lower <= compiled.upper * (1 + 1e-12)).all()
+        readable = mfakit.attacks.minimal_perturbation(clf, X, y, path="features")
+        assert (compiled.lower <= readable.upper * (1 + 1e-12)).all()
+        assert (readable.lower <= compiled.upper * (1 + 1e-12)).all()
         attack = mfakit.attacks.gradient_attack(clf, X, y, polish=True, step_size=0.01)
         assert not len(attack.grade(compiled).contradictions)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.svm import SVC
-from support import Array, blobs
+from support import Array, blobs, close
 
 from mfakit.attacks import gradient_attack
 from mfakit.classifiers import RBFSVM, LinearSVM
@@ -45,7 +45,7 @@ def test_an_rbf_machine_is_walked_as_its_formula_says() -> None:
     ours, formula = (gradient_attack(m, X[:20], y[:20], step_size=0.02, polish=True) for m in (svm, Loop(svm)))
     assert ours.success.all()
     np.testing.assert_array_equal(ours.n_steps, formula.n_steps)
-    np.testing.assert_allclose(ours.x_adv, formula.x_adv, atol=1e-8)
+    close(ours.x_adv, formula.x_adv, atol=1e-8)
     assert 0.3 < ours.mean_l2 < 0.7  # the shells are 1 apart
 
 
@@ -55,7 +55,7 @@ def test_scikit_learns_rbf_machine_is_one_too(dtype: Any) -> None:
     X = X.astype(dtype)
     ours, theirs = RBFSVM(gamma=0.5).fit(X, y), SVC(gamma=0.5).fit(X, y)
     a, b = (gradient_attack(clf, X[:30], y[:30], step_size=0.02, polish=True) for clf in (ours, theirs))
-    np.testing.assert_allclose(a.l2, b.l2, rtol=1e-5)
+    close(a.l2, b.l2, rtol=1e-5)
     for clf, r in ((ours, a), (theirs, b)):
         assert r.success.all()
         for batch in (X[:0], X[:7]):
@@ -150,4 +150,4 @@ def test_a_samples_result_does_not_depend_on_its_batch(kind: str) -> None:
         part = gradient_attack(clf, X, y, polish=True, block_rows=size)
         np.testing.assert_array_equal(part.n_steps, whole.n_steps)
         np.testing.assert_array_equal(part.reason, whole.reason)
-        np.testing.assert_allclose(part.x_adv, whole.x_adv, rtol=1e-9, atol=1e-11)
+        close(part.x_adv, whole.x_adv, rtol=1e-9, atol=1e-11)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cnn_cases import TINY, Array, images, weights
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from support import close
 
 import mfakit
 
@@ -118,7 +119,7 @@ def test_batches_in_parts_have_the_gradient_of_the_whole(monkeypatch: pytest.Mon
     assert layout.rows_at_once(3) == 5
     parts = CNN(**TINY).fit(X, y)
     assert weights(parts) != weights(whole)  # another order of summation, so the parts were real
-    np.testing.assert_allclose(parts.decision_function(X), whole.decision_function(X), rtol=1e-3, atol=1e-4)
+    close(parts.decision_function(X), whole.decision_function(X), np.float32, rtol=1e-3, atol=1e-4)
 
 
 def test_streams_train_on_fresh_samples() -> None:
@@ -163,9 +164,9 @@ def digits(n: int, seed: int) -> tuple[Array, Array]:
 
 
 def test_it_learns_a_symmetric_pair_and_the_gradient_attack_fools_it() -> None:
-    cnn = CNN(width=8, epochs=6, device="cpu").fit(*digits(1500, 0))
-    X, y = digits(500, 1)
-    assert cnn.score(X, y) >= 0.99
+    cnn = CNN(width=4, depth=3, epochs=4, batch_size=40, learning_rate=3e-3, device="cpu").fit(*digits(700, 0))
+    X, y = digits(300, 1)
+    assert cnn.score(X, y) >= 0.98
     result = mfakit.attacks.gradient_attack(cnn, X[:10], y[:10], step_size=0.1)
     assert result.success_rate == 1.0
     np.testing.assert_array_equal(cnn.predict(result.x_adv), result.y_adv)

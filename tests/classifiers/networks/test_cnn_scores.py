@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cnn_cases import TINY, Array, images, weights
 from sklearn.base import clone
+from support import close
 
 torch = pytest.importorskip("torch")
 
@@ -47,15 +48,15 @@ def test_the_network_is_the_sum_it_is_said_to_be(fitted: CNN) -> None:
     X = images(20, shape=(5, 6, 2), seed=1)[0]
     expected = plain_logits(fitted, X)
     with torch.no_grad():
-        np.testing.assert_allclose(fitted.module_(torch.from_numpy(X)).numpy(), expected, rtol=1e-5, atol=1e-5)
+        close(fitted.module_(torch.from_numpy(X)).numpy(), expected, np.float32, rtol=1e-5, atol=1e-5)
     decision = fitted.decision_function(X.astype(np.float64))
     assert decision.dtype == np.float64
-    np.testing.assert_allclose(decision, decision_of(expected), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(fitted.decision_function(X), decision_of(expected), rtol=1e-4, atol=1e-5)
+    close(decision, decision_of(expected), rtol=1e-12, atol=1e-12)
+    close(fitted.decision_function(X), decision_of(expected), np.float32, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(fitted.predict(X), expected.argmax(axis=1))
     proba = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(fitted.predict_proba(X.astype(float)), proba, rtol=1e-10)
-    np.testing.assert_allclose(fitted.predict_log_proba(X.astype(float)), np.log(proba), rtol=1e-10)
+    close(fitted.predict_proba(X.astype(float)), proba, rtol=1e-10)
+    close(fitted.predict_log_proba(X.astype(float)), np.log(proba), rtol=1e-10)
 
 
 def test_gradients_are_difference_quotients(fitted: CNN) -> None:
@@ -67,10 +68,10 @@ def test_gradients_are_difference_quotients(fitted: CNN) -> None:
         step = h * np.eye(X.shape[1])[j]
         above, below = fitted.decision_function(X + step), fitted.decision_function(X - step)
         quotients[..., j] = (above - below) / (2 * h)
-    np.testing.assert_allclose(gradient, quotients, rtol=1e-6, atol=1e-8)
+    close(gradient, quotients, rtol=1e-6, atol=1e-8)
     narrow = fitted.decision_gradient(X.astype(np.float32))
     assert narrow.dtype == np.float32
-    np.testing.assert_allclose(narrow, gradient, rtol=1e-3, atol=1e-5)
+    close(narrow, gradient, np.float32, rtol=1e-3, atol=1e-5)
     assert all(p.grad is None and not p.requires_grad for p in fitted.module_.parameters())
     assert not fitted.module_.training
 
@@ -79,9 +80,9 @@ def test_a_row_does_not_depend_on_its_batch(fitted: CNN) -> None:
     X = images(30, shape=(5, 6, 2), seed=3)[0]
     whole, gradient = fitted.decision_function(X), fitted.decision_gradient(X)
     for size in (1, 7):
-        np.testing.assert_allclose(fitted.decision_function(X, block_rows=size), whole, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(fitted.decision_gradient(X, block_rows=size), gradient, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(fitted.decision_function(X[:1]), whole[:1], rtol=1e-5, atol=1e-6)
+        close(fitted.decision_function(X, block_rows=size), whole, np.float32, rtol=1e-5, atol=1e-6)
+        close(fitted.decision_gradient(X, block_rows=size), gradient, np.float32, rtol=1e-4, atol=1e-6)
+    close(fitted.decision_function(X[:1]), whole[:1], np.float32, rtol=1e-5, atol=1e-6)
 
 
 def test_all_containers_and_layouts_give_the_same(fitted: CNN, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_unchecked_rows_suffer_alone(fitted: CNN) -> None:
         fitted.decision_function(X)
     decision = fitted.decision_function(X, check_finite=False)
     assert np.isnan(decision[2]).all()
-    np.testing.assert_allclose(np.delete(decision, 2, 0), np.delete(expected, 2, 0), rtol=1e-5, atol=1e-6)
+    close(np.delete(decision, 2, 0), np.delete(expected, 2, 0), np.float32, rtol=1e-5, atol=1e-6)
 
 
 def test_pickle_copy_and_clone(fitted: CNN) -> None:

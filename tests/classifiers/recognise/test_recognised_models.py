@@ -34,7 +34,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, NuSVC, OneClassSVM
-from support import Array
+from support import Array, close
 
 import mfakit
 from mfakit.attacks import carlini_wagner_l2, gradient_attack
@@ -103,7 +103,7 @@ def test_linear_classifiers_are_fooled_at_their_distance_in_one_step(name: str, 
     assert r.success[~r.already_wrong].all()
     assert (clf.predict(r.x_adv) != y)[r.success].all()
     if hasattr(clf, "decision_function") and "Centroid" not in name:  # whose decisions are quadratic, each by itself
-        np.testing.assert_allclose(r.l2[r.success], expected_distances(clf, X)[r.success], rtol=1e-9)
+        close(r.l2[r.success], expected_distances(clf, X)[r.success], rtol=1e-9)
     # Nothing shorter is labelled otherwise: the same way, a little less of it.
     short = X + (1 - 1e-6) * (r.x_adv - X)
     assert (clf.predict(short) == y)[r.success].all()
@@ -279,7 +279,7 @@ def test_a_users_own_class_is_compared_with_its_predict_too() -> None:
     X, _ = samples(2)
     r = gradient_attack(Own(0.0), X)
     assert r.settings["path"] == "closed-form"
-    np.testing.assert_allclose(r.l2, np.abs(Own(0.0).decision_function(X)) / np.linalg.norm(Own.coef_), rtol=1e-9)
+    close(r.l2, np.abs(Own(0.0).decision_function(X)) / np.linalg.norm(Own.coef_), rtol=1e-9)
     with pytest.raises(TypeError, match="Own decides otherwise than its coefficients say"):
         gradient_attack(Own(0.7), X)
 

@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from support import close
 from svm_cases import BOTH, BOTH_IDS, data
 
 from mfakit._arrays.options import Options
@@ -51,7 +52,7 @@ def test_it_is_scikit_learns_machine(ours: Any, parameters: Any, theirs: Any, dt
     Z = np.random.default_rng(1).normal(size=(50, 20))
     # libsvm holds kernels in float32: of inner products, which centring changes, other digits are lost.
     atol = 1e-4 if ours is LinearSVM else 1e-6
-    np.testing.assert_allclose(svm.decision_function(Z), svc.decision_function(Z), atol=atol)
+    close(svm.decision_function(Z), svc.decision_function(Z), atol=atol)
     np.testing.assert_array_equal(svm.predict(Z), svc.predict(Z))
     assert svm.support_vectors_.dtype == dtype
     np.testing.assert_array_equal(svm.support_vectors_, X[svm.support_])
@@ -67,7 +68,7 @@ def test_gradients_are_those_of_differences(svm: Any, n_classes: int) -> None:
     assert found.shape == ((7, 20) if n_classes == 2 else (7, 3, 20))
     steps = h * np.eye(20)
     wanted = np.stack([(svm.decision_function(Z + e) - svm.decision_function(Z - e)) / (2 * h) for e in steps], axis=-1)
-    np.testing.assert_allclose(found, wanted, atol=1e-8)
+    close(found, wanted, atol=1e-8)
 
 
 def test_the_expansion_is_the_sum_over_support_vectors() -> None:
@@ -77,8 +78,8 @@ def test_the_expansion_is_the_sum_over_support_vectors() -> None:
     for x in X[:5] + 0.2:
         difference = x - svm.support_vectors_
         a = svm.dual_coef_[0] * np.exp(-0.05 * (difference**2).sum(axis=1))
-        np.testing.assert_allclose(svm.decision_function(x[None])[0], a.sum() + svm.intercept_[0], rtol=1e-11)
-        np.testing.assert_allclose(svm.decision_gradient(x[None])[0], -0.1 * a @ difference, rtol=1e-9, atol=1e-13)
+        close(svm.decision_function(x[None])[0], a.sum() + svm.intercept_[0], rtol=1e-11)
+        close(svm.decision_gradient(x[None])[0], -0.1 * a @ difference, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)
@@ -89,7 +90,7 @@ def test_more_classes_are_each_against_the_rest(svm: Any) -> None:
     assert f.shape == (len(X), 3)
     for c in range(3):
         alone = clone(svm).fit(X, y == c)
-        np.testing.assert_allclose(f[:, c], alone.decision_function(X), atol=1e-12)
+        close(f[:, c], alone.decision_function(X), atol=1e-12)
     np.testing.assert_array_equal(together.predict(X), f.argmax(axis=1))
 
 
@@ -103,7 +104,7 @@ def test_far_from_the_origin_and_at_any_scale(svm: Any, scale: float, shift: flo
     moved = clone(svm).set_params(C=C).fit(scale * X + shift, y)
     f, g = plain.decision_function(X), moved.decision_function(scale * X + shift)
     # The solver's tolerance: moved by 1e7 the input itself is off by 1e-9, and its steps differ.
-    np.testing.assert_allclose(g, f, atol=2e-3 if shift else 1e-9)
+    close(g, f, atol=2e-3 if shift else 1e-9)
     assert np.isfinite(np.asarray(moved.decision_gradient(scale * X[:3] + shift))).all()
 
 
@@ -115,7 +116,7 @@ def test_products_are_centred() -> None:
     center = X.mean(axis=0)
     D, _ = squared_distances(centered_gram(rows, center, Options(block_rows=7)), center)
     exact = ((X[:, None] - X[None]) ** 2).sum(axis=2)
-    np.testing.assert_allclose(D, exact, rtol=1e-9, atol=1e-22)
+    close(D, exact, rtol=1e-9, atol=1e-22)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
@@ -130,7 +131,7 @@ def test_inner_products_in_panels(
     center = X.mean(axis=0, dtype=np.float64)
     gram = centered_gram(RowBlocks(X), center, Options(block_rows=7 if n == 30 else None))
     wide = X.astype(np.longdouble) - center
-    np.testing.assert_allclose(gram, (wide @ wide.T).astype(np.float64), rtol=1e-12, atol=1e-9)
+    close(gram, (wide @ wide.T).astype(np.float64), rtol=1e-12, atol=1e-9)
     np.testing.assert_array_equal(gram, gram.T)
 
 
@@ -143,7 +144,7 @@ def test_products_free_other_threads() -> None:
         time.sleep(1e-3)
         turns += 1
     assert turns > 5
-    np.testing.assert_allclose(np.tril(out), np.tril(A @ A.T), rtol=1e-10, atol=1e-9)
+    close(np.tril(out), np.tril(A @ A.T), rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)
@@ -154,11 +155,11 @@ def test_blocks_and_layouts_change_nothing(svm: Any, monkeypatch: pytest.MonkeyP
     read_only.flags.writeable = False
     parts = clone(svm).set_params(block_rows=7).fit(read_only, y)
     np.testing.assert_array_equal(parts.support_, whole.support_)
-    np.testing.assert_allclose(parts.decision_function(X), whole.decision_function(X), atol=1e-5)
+    close(parts.decision_function(X), whole.decision_function(X), np.float32, atol=1e-5)
     monkeypatch.setattr(_kernel_products, "KEEP_BYTES", 64 * 20 * 9)  # nine support vectors at a time
     again = pickle.loads(pickle.dumps(whole))
-    np.testing.assert_allclose(again.decision_function(X), whole.decision_function(X), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(again.decision_gradient(X), whole.decision_gradient(X), rtol=1e-5, atol=1e-7)
+    close(again.decision_function(X), whole.decision_function(X), np.float32, rtol=1e-6, atol=1e-7)
+    close(again.decision_gradient(X), whole.decision_gradient(X), np.float32, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("svm", BOTH, ids=BOTH_IDS)

@@ -7,35 +7,30 @@ is verified on the array that is returned.
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices, is_torch
-from ..._checks import as_bounds
+from ..._checks import MOST_INT32, check_integers, check_switches
 from ..._io.progress import open_bar
 from ..._threads.process import errstate
 from ..identity import identity
 from ..result import AttackResult
 from ..state import State
 from ..verify import as_result, inside_bounds
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .network import Network
-    from .search import Settings
 
 __all__ = ["carlini_wagner_l2"]
 
 Array = NDArray[Any]
 
-# What preset="paper" fixes: the attack as the paper ran it (section 2.4), with nothing of ours.
-PAPER: dict[str, Any] = {
-    "max_iterations": 500, "binary_search_steps": 3, "learning_rate": 0.01, "initial_const": 0.01, "confidence": 0.0,
-    "rescue_searches": 0, "polish": False,
-}  # fmt: skip
 # Rows per look at the data's range.
 RANGE_ROWS = 4096
 
@@ -45,18 +40,18 @@ def carlini_wagner_l2(
     X: Any,
     y: Any = None,
     *,
-    max_iterations: int = 500,
-    binary_search_steps: int = 3,
-    learning_rate: float | str = "auto",
-    initial_const: float | str = "auto",
-    confidence: float = 0.0,
-    bounds: tuple[float, float] | str | None = None,
+    max_iterations: int = Settings.max_iterations,
+    binary_search_steps: int = Settings.binary_search_steps,
+    learning_rate: float | str = Settings.learning_rate,
+    initial_const: float | str = Settings.initial_const,
+    confidence: float = Settings.confidence,
+    bounds: tuple[float, float] | str | None = Settings.bounds,
     targets: Any = None,
-    rescue_searches: int = 8,
-    polish: bool = True,
-    preset: str | None = None,
+    rescue_searches: int = Settings.rescue_searches,
+    polish: bool = Settings.polish,
+    preset: str | None = Settings.preset,
     batch_size: int = 128,
-    abort_early: bool = True,
+    abort_early: bool = Settings.abort_early,
     check_finite: bool = True,
     progress: bool | None = False,
     device: Any = None,
@@ -164,12 +159,13 @@ def carlini_wagner_l2(
     >>> r.success, r.l2.round(6)
     (array([ True]), array([1.]))
     """
-    given: dict[str, Any] = {
-        "max_iterations": max_iterations, "binary_search_steps": binary_search_steps, "learning_rate": learning_rate,
-        "initial_const": initial_const, "confidence": confidence, "rescue_searches": rescue_searches, "polish": polish,
-    }  # fmt: skip
-    _apply_preset(given, preset)
-    _check(given, batch_size, {"abort_early": abort_early, "check_finite": check_finite})
+    settings = Settings(
+        max_iterations=max_iterations, binary_search_steps=binary_search_steps, learning_rate=learning_rate,
+        initial_const=initial_const, confidence=confidence, bounds=bounds, rescue_searches=rescue_searches,
+        polish=polish, preset=preset, abort_early=abort_early,
+    ).with_preset()  # fmt: skip
+    check_integers({"batch_size": batch_size}, 1, MOST_INT32)
+    check_switches({"check_finite": check_finite})
     host, shape = _on_host(X)
     try:
         import torch
@@ -179,7 +175,6 @@ def carlini_wagner_l2(
     from ...classifiers.networks.network import settled
     from ...torch import one_thread_after_fork
     from .network import Network, as_module
-    from .search import Settings
 
     one_thread_after_fork()
     width = getattr(model, "n_features", None) or getattr(model, "n_features_in_", None)
@@ -187,26 +182,20 @@ def carlini_wagner_l2(
     with torch.inference_mode(False):  # what the caller may have set around us is not set inside
         network = Network.of(as_module(model, device), shape, device)
     widest = float(torch.finfo(network.work).max) ** 0.98
-    rate = given["learning_rate"]
-    if rate != "auto" and not 1 / widest < rate < widest:
+    rate = settings.rate
+    if rate is not None and not 1 / widest < rate < widest:
         raise ValueError(
             f"learning_rate must be {1 / widest:.0e} to {widest:.0e} for a {network.type} model, got {rate:g}"
         )
-    box = _box(rows, bounds, widest, network, check_finite)
-    settings = {
-        "attack": "carlini_wagner_l2", **given, "preset": preset, "abort_early": abort_early,
-        "targeted": targets is not None, "bounds": box,
-        "bounds_from": "data" if isinstance(bounds, str) else "argument",
-        "dtype": rows.dtype.name, "runs_in": network.type, "device": str(network.device),
+    settings = replace(settings, bounds=_box(rows, settings, widest, network, check_finite))
+    evidence = {
+        "attack": "carlini_wagner_l2", **asdict(settings), "targeted": targets is not None,
+        "bounds_from": "data" if isinstance(bounds, str) else "argument", "dtype": rows.dtype.name,
+        "runs_in": network.type, "device": str(network.device),
     }  # fmt: skip
-    search = Settings(
-        given["max_iterations"], given["binary_search_steps"], given["rescue_searches"], _number(rate),
-        _number(given["initial_const"]), given["confidence"], box, abort_early, given["polish"],
-        2.0 if preset == "paper" else 10.0,
-    )  # fmt: skip
     with settled(network.device):
-        states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), search, batch_size, progress)
-    return _as_given(as_result(points, host, rows, states, settings, identity(model)), X)
+        states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), settings, batch_size, progress)
+    return _as_given(as_result(points, host, rows, states, evidence, identity(model)), X)
 
 
 class _Labels(NamedTuple):
@@ -236,7 +225,7 @@ def _classes(model: Any) -> Array | None:
 
 
 def _attack(
-    network: Network, rows: RowBlocks, given: _Labels, search: Settings, batch_size: int, progress: bool | None
+    network: Network, rows: RowBlocks, given: _Labels, settings: Settings, batch_size: int, progress: bool | None
 ) -> tuple[list[State], Array]:
     """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
     from ...classifiers.networks.network import bounded_threads
@@ -252,10 +241,13 @@ def _attack(
     n_classes = probe(network, network.tensor(first)) if n else 2
     labels, goals = given.columns(n, n_classes)
     work = min(n, batch_size) * operations(network, network.tensor(first[:1])) if n else 0.0
-    with bounded_threads(work), open_bar(progress, total=n * search.searches, unit="search", desc="CW") as bar:
+    with (
+        bounded_threads(work),
+        open_bar(progress, total=n * settings.binary_search_steps, unit="search", desc="CW") as bar,
+    ):
         for start in range(0, n, batch_size):
             part = slice(start, min(start + batch_size, n))
-            block = Block(network, rows.block(part.start, part.stop), search)
+            block = Block(network, rows.block(part.start, part.stop), settings)
             block.decide(None if labels is None else labels[part], None if goals is None else goals[part], start)
             points[part] = block.search(lambda m: bar.update(min(m, bar.total - bar.n)))
             states.append(block.state)
@@ -264,16 +256,13 @@ def _attack(
 
 
 def _box(
-    rows: RowBlocks, bounds: Any, widest: float, network: Network, check_finite: bool
+    rows: RowBlocks, settings: Settings, widest: float, network: Network, check_finite: bool
 ) -> tuple[float, float] | None:
-    """The bounds meant; every row of X is looked at, for NaN and for values outside. A box must be narrower than
+    """The bounds as numbers; every row of X is examined, for NaN and for values outside. A box must be narrower than
     `widest` and wider than its inverse.
     """
-    if isinstance(bounds, str) and bounds != "data":
-        raise ValueError(f'bounds must be (low, high), None or "data", got {bounds!r}')
-    box = None if isinstance(bounds, str) else as_bounds(bounds)
-    if box == (-math.inf, math.inf):
-        box = bounds = None
+    from_data = isinstance(settings.bounds, str)
+    box = None if from_data else settings.box
     low, high = np.inf, -np.inf
     for start in range(0, len(rows), RANGE_ROWS):
         block = rows.block(start, min(start + RANGE_ROWS, len(rows)))
@@ -285,7 +274,7 @@ def _box(
             block = block[np.isfinite(block).all(axis=1)]
         inside_bounds(block, box, start)
         low, high = min(low, float(block.min(initial=np.inf))), max(high, float(block.max(initial=-np.inf)))
-    if isinstance(bounds, str) and len(rows):
+    if from_data and len(rows):
         if not low < high:
             raise ValueError(
                 f'bounds="data" needs data with a range, and every value of X is {low:g}; pass (low, high)'
@@ -297,41 +286,6 @@ def _box(
             f"{network.type} model, got {box}; scale the data, or pass None for no bounds"
         )
     return box
-
-
-def _number(value: float | str) -> float | None:
-    """A number, or None for "auto"."""
-    return None if isinstance(value, str) else float(value)
-
-
-def _apply_preset(given: dict[str, Any], preset: str | None) -> None:
-    """Put a preset's values in place of the defaults."""
-    if preset is None:
-        return
-    if preset != "paper":
-        raise ValueError(f"preset must be None or 'paper', got {preset!r}")
-    defaults: dict[str, Any] = carlini_wagner_l2.__kwdefaults__ or {}
-    for name, value in PAPER.items():
-        if given[name] != defaults[name] and given[name] != value:
-            raise ValueError(f"preset='paper' fixes {name} at {value}, got {given[name]!r}; leave one of the two out")
-        given[name] = value
-
-
-def _check(given: dict[str, Any], batch_size: int, switches: dict[str, Any]) -> None:
-    for name, value in {"polish": given["polish"], **switches}.items():
-        if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"{name} must be True or False, got {value!r}")
-    for name, least in (("max_iterations", 1), ("binary_search_steps", 1), ("rescue_searches", 0), ("batch_size", 1)):
-        value = batch_size if name == "batch_size" else given[name]
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value < 2**31:
-            raise ValueError(f"{name} must be a whole number of at least {least} and below 2^31, got {value!r}")
-    for name in ("learning_rate", "initial_const", "confidence"):
-        value = given[name]
-        if name != "confidence" and isinstance(value, str) and value == "auto":
-            continue
-        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        if not number or not np.isfinite(value) or value < 0 or (value == 0 and name != "confidence"):
-            raise ValueError(f"{name} must be a positive number, got {value!r}")
 
 
 def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
@@ -360,4 +314,4 @@ def _as_given(result: AttackResult, X: Any) -> AttackResult:
         import cupy
 
         x_adv = cupy.asarray(x_adv)
-    return result if x_adv is result.x_adv else dataclasses.replace(result, x_adv=x_adv)
+    return result if x_adv is result.x_adv else replace(result, x_adv=x_adv)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..state import Choice, State
 from .network import Aim, Network, size_of
 from .polish import polish, settle
-from .search import Settings, search
+from .search import search
+from .settings import Settings
 
 __all__ = ["Block"]
 
@@ -59,7 +60,7 @@ class Block:
         state.n_steps[rows] = found.n_steps.cpu().numpy()
         rows = rows[won.cpu().numpy()]
         points = self.X.copy()
-        points[rows], sure, decisions = settle(frame, self.X[rows], changes, aim, settings.bounds)
+        points[rows], sure, decisions = settle(frame, self.X[rows], changes, aim, settings.box)
         state.flipped[rows], state.reason[rows] = sure, np.where(sure, "flipped", "not verified")
         state.y_adv[rows] = np.where(sure, decisions, state.y_adv[rows])
         goals = state.y_adv if self.targets is None else self.targets

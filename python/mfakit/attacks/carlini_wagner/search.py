@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from .frame import STEPS_IN_UNIT, Frame, first_lengths
 from .network import PROOFS, Aim, Network
+from .settings import Settings
 
-__all__ = ["Found", "Settings", "search"]
+__all__ = ["Found", "search"]
 
 # Adam's decay rates and the term that keeps it from dividing by zero, as published and as every CW uses them.
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
@@ -35,34 +37,6 @@ LONGER = 4.0
 INSIDE = 0.999999
 # "auto" starts at this multiple of the constant at which a linear model's minimum lies on its boundary.
 ABOVE_LINEAR = 2.0
-
-
-class Settings(NamedTuple):
-    """How to search; see :func:`mfakit.attacks.carlini_wagner_l2`. None is "auto"."""
-
-    max_iterations: int
-    searches: int
-    rescue_searches: int
-    learning_rate: float | None
-    initial_const: float | None
-    confidence: float
-    bounds: tuple[float, float] | None
-    abort_early: bool
-    polish: bool
-    # What a constant is divided by while no smaller one is known to fail.
-    shrink: float
-
-    @property
-    def measured(self) -> bool:
-        """Whether each sample's unit of length is made from the model around it."""
-        return self.bounds is None and self.learning_rate is None
-
-    @property
-    def step(self) -> float:
-        """Adam's step in w: in the argument of tanh, or in units without bounds, which are made of such steps."""
-        if self.bounds is None:
-            return 1.0 / STEPS_IN_UNIT
-        return BOXED_RATE if self.learning_rate is None else self.learning_rate
 
 
 class Found(NamedTuple):
@@ -111,10 +85,73 @@ class Path:
         return gradient.mul_(slope)
 
 
-class Descent:
-    """One search step of some samples with their constants c: Adam from w₀, reset, `rows` being those still in it.
+@dataclass
+class Going:
+    """The state of the m samples that are still in a search step: every field has a row for each.
 
-    `may_stop` [m] are those that may end early.
+    Attributes
+    ----------
+    rows : int64 [m]
+        Their numbers among the samples that the step began with.
+    c : [m]
+        Their constants.
+    may_stop : bool [m]
+        Which of them may end early.
+    w, first, second : [m, d]
+        Adam's variable, and its means of the gradient and of the gradient's square.
+    best, best_p : [m], [m, d]
+        The smallest ‖p‖² that meets the aim, and its p.
+    lowest, mark, stale : [m]
+        The lowest loss; the loss at which a sample was last found to make progress; how often it was not since.
+    undecided, astray : bool [m]
+        Whether logits became NaN, or the gradient did.
+    """
+
+    rows: Tensor
+    c: Tensor
+    may_stop: Tensor
+    w: Tensor
+    first: Tensor
+    second: Tensor
+    best: Tensor
+    best_p: Tensor
+    lowest: Tensor
+    mark: Tensor
+    stale: Tensor
+    undecided: Tensor
+    astray: Tensor
+
+    @classmethod
+    def at(cls, w: Tensor, c: Tensor, may_stop: Tensor) -> Going:
+        """All samples at the start, where Adam's variable is `w`."""
+        rows = torch.arange(len(c), device=c.device)
+        first, second, best_p = (torch.zeros_like(w) for _ in range(3))
+        best, lowest, mark = (torch.full_like(c, math.inf) for _ in range(3))
+        undecided, astray = (torch.zeros_like(c, dtype=torch.bool) for _ in range(2))
+        return cls(
+            rows,
+            c,
+            may_stop,
+            w.clone(),
+            first,
+            second,
+            best,
+            best_p,
+            lowest,
+            mark,
+            torch.zeros_like(rows),
+            undecided,
+            astray,
+        )
+
+    def take(self, kept: Tensor) -> Going:
+        """The state of some samples."""
+        return Going(*(getattr(self, field.name)[kept] for field in fields(self)))
+
+
+class Descent:
+    """One search step of some samples with their constants c: Adam from w₀, reset. `may_stop` [m] are those that may
+    end early.
     """
 
     def __init__(
@@ -122,80 +159,83 @@ class Descent:
     ) -> None:
         self.network, self.settings, self.frame, self.aim = network, settings, frame, aim
         self.path = Path(frame)
-        self.w = self.path.start.clone()
-        self.rows = torch.arange(len(c), device=c.device)
-        self.c, self.may_stop = c, may_stop
-        self.first, self.second, self.best_p = (torch.zeros_like(self.w) for _ in range(3))
-        self.best, self.lowest, self.mark = (torch.full_like(c, math.inf) for _ in range(3))
-        self.stale = torch.zeros_like(self.rows)
-        self.undecided, self.astray = (torch.zeros_like(c, dtype=torch.bool) for _ in range(2))
+        self.going = Going.at(self.path.start, c, may_stop)
+        self.size = _step_size(settings)
 
     def run(self, out: Found) -> Tensor:
-        """Descend; improve `out` in place, and return who was fooled [m]."""
-        s = self.settings
-        every = max(2, round(PATIENCE * s.max_iterations / LOOKS))
-        fooled = torch.zeros_like(self.undecided)
-        for step in range(1, s.max_iterations + 1):
+        """Descend; improve `out` in place, and return which samples were fooled [m]."""
+        most = self.settings.max_iterations
+        every = max(2, round(PATIENCE * most / LOOKS))
+        fooled = torch.zeros_like(self.going.undecided)
+        for step in range(1, most + 1):
             self._step(step)
-            if step % every == 0 and step < s.max_iterations:
-                late = step >= GRACE * s.max_iterations
-                self._leave(self.undecided | self.astray | (self._stale() & self.may_stop & late), step, out, fooled)
-                if not len(self.rows):
+            if step % every == 0 and step < most:
+                stale = self._stale() & self.going.may_stop & (step >= GRACE * most)
+                self._finish(self.going.undecided | self.going.astray | stale, step, out, fooled)
+                if not len(self.going.rows):
                     return fooled
-        self._leave(torch.ones_like(self.undecided), s.max_iterations, out, fooled)
+        self._finish(torch.ones_like(self.going.undecided), most, out, fooled)
         return fooled
 
     def _stale(self) -> Tensor:
-        """Whose best loss has not fallen for too long, [rows]."""
-        better = self.lowest <= PROGRESS * self.mark
-        self.mark = torch.where(better, self.lowest, self.mark)
-        self.stale = torch.where(better, 0, self.stale + 1)
-        return self.stale >= LOOKS
+        """Whose best loss has not fallen for too long, [m]."""
+        g = self.going
+        better = g.lowest <= PROGRESS * g.mark
+        g.mark = torch.where(better, g.lowest, g.mark)
+        g.stale = torch.where(better, 0, g.stale + 1)
+        return g.stale >= LOOKS
 
     def _step(self, step: int) -> None:
         """One evaluation where w is, and one step of Adam."""
-        s = self.settings
-        p, t = self.path.displacement(self.w)
-        margin, gradient = self.network.descend(self.frame.at(p), self.aim, s.confidence)
+        g, confidence = self.going, self.settings.confidence
+        p, t = self.path.displacement(g.w)
+        margin, gradient = self.network.descend(self.frame.at(p), self.aim, confidence)
         square = torch.einsum("nd,nd->n", p, p)
-        missing = margin + s.confidence
-        # Adam cannot leave what a gradient of NaN has led it to: that is no answer of the model.
-        self.astray |= square.isnan()
-        self.undecided |= missing.isnan() & ~self.astray
-        loss = square + self.c * missing.clamp_min(0.0)
-        self.lowest = torch.minimum(self.lowest, loss.nan_to_num_(nan=math.inf, posinf=math.inf))
-        nearer = torch.nonzero((missing < 0) & (square < self.best))[:, 0]
+        missing = margin + confidence
+        # Adam cannot leave a point that a NaN gradient has led it to, so a NaN there is no answer of the model.
+        g.astray |= square.isnan()
+        g.undecided |= missing.isnan() & ~g.astray
+        loss = square + g.c * missing.clamp_min(0.0)
+        g.lowest = torch.minimum(g.lowest, loss.nan_to_num_(nan=math.inf, posinf=math.inf))
+        nearer = torch.nonzero((missing < 0) & (square < g.best))[:, 0]
         if len(nearer):
-            self.best[nearer], self.best_p[nearer] = square[nearer], p[nearer]
+            g.best[nearer], g.best_p[nearer] = square[nearer], p[nearer]
         # The unit first: its product with a gradient in data units is of ordinary size, that with c may overflow.
-        gradient = self.path.chain(p.mul_(2.0).addcmul_(gradient.mul_(self.frame.unit), self.c[:, None]), t)
-        self.first.lerp_(gradient, 1.0 - BETA1)
-        self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
+        gradient = self.path.chain(p.mul_(2.0).addcmul_(gradient.mul_(self.frame.unit), g.c[:, None]), t)
+        g.first.lerp_(gradient, 1.0 - BETA1)
+        g.second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
         # Both bias corrections go into the step's length.
         root = math.sqrt(1.0 - BETA2**step)
-        scale = torch.sqrt(self.second, out=gradient).add_(TINY * root)
-        self.w.addcdiv_(self.first, scale, value=-s.step * root / (1.0 - BETA1**step))
+        scale = torch.sqrt(g.second, out=gradient).add_(TINY * root)
+        g.w.addcdiv_(g.first, scale, value=-self.size * root / (1.0 - BETA1**step))
 
-    def _leave(self, done: Tensor, step: int, out: Found, fooled: Tensor) -> None:
+    def _finish(self, done: Tensor, step: int, out: Found, fooled: Tensor) -> None:
         """Write down the finished samples, and go on with the others."""
         if not bool(done.any()):
             return
-        rows = self.rows[done]
-        best = self.best[done]
-        fooled[rows] = torch.isfinite(best)
-        nearer = best < out.squares[rows]
-        out.displacements[rows[nearer]], out.squares[rows[nearer]] = self.best_p[done][nearer], best[nearer]
+        ended = self.going.take(done)
+        rows = ended.rows
+        fooled[rows] = torch.isfinite(ended.best)
+        nearer = ended.best < out.squares[rows]
+        out.displacements[rows[nearer]], out.squares[rows[nearer]] = ended.best_p[nearer], ended.best[nearer]
         out.n_steps[rows] += step
-        out.undecided[rows] |= self.undecided[done]
-        out.astray[rows] |= self.astray[done]
-        going = ~done
-        self.aim, self.frame = self.aim.take(going), self.frame.take(going)
-        self.path.take(going)
-        for name in (
-            "rows", "c", "w", "first", "second", "best_p", "best", "lowest", "mark", "stale", "undecided",
-            "astray", "may_stop",
-        ):  # fmt: skip
-            setattr(self, name, getattr(self, name)[going])
+        out.undecided[rows] |= ended.undecided
+        out.astray[rows] |= ended.astray
+        kept = ~done
+        self.aim, self.frame, self.going = self.aim.take(kept), self.frame.take(kept), self.going.take(kept)
+        self.path.take(kept)
+
+
+def _step_size(settings: Settings) -> float:
+    """Adam's step in w: in the argument of tanh, or in units without bounds, which are made of such steps."""
+    if settings.box is None:
+        return 1.0 / STEPS_IN_UNIT
+    return BOXED_RATE if settings.rate is None else settings.rate
+
+
+def _measured(settings: Settings) -> bool:
+    """Whether each sample's unit of length is made from the model around it."""
+    return settings.box is None and settings.rate is None
 
 
 def search(
@@ -209,7 +249,7 @@ def search(
     m = len(origin)
     margin, gradient = network.descend(origin.to(network.dtype), aim, None)
     missing = margin + settings.confidence
-    frame = Frame(network, origin, _units(network, origin, aim, missing, gradient, settings), settings.bounds)
+    frame = Frame(network, origin, _units(network, origin, aim, missing, gradient, settings), settings.box)
     none = torch.zeros(m, dtype=torch.bool, device=origin.device)
     squares = torch.full((m,), math.inf, dtype=origin.dtype, device=origin.device)
     counts = torch.zeros(m, dtype=torch.int64, device=origin.device)
@@ -218,7 +258,7 @@ def search(
     out.stuck[:], out.undecided[:], out.astray[:] = norm == 0, margin.isnan(), ~norm.isfinite() & ~margin.isnan()
     c = _initial(torch.maximum(missing.double(), _least(network, origin, aim, norm)), norm, frame, settings)
     low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
-    left = torch.full((m,), settings.searches, device=origin.device)
+    left = torch.full((m,), settings.binary_search_steps, device=origin.device)
     spare, rescued = torch.full_like(left, settings.rescue_searches), none.clone()
     while True:
         rows = torch.nonzero((left > 0) & ~out.stuck & ~out.undecided & ~out.astray)[:, 0]
@@ -234,11 +274,11 @@ def search(
         low[rows] = torch.where(fooled, low[rows], torch.maximum(low[rows], c[rows]))
         left[rows] -= 1
         won = rows[fooled & rescued[rows]]
-        left[won], rescued[won] = settings.searches - 1, False
+        left[won], rescued[won] = settings.binary_search_steps - 1, False
         lost = rows[(left[rows] == 0) & torch.isinf(high[rows]) & (spare[rows] > 0)]
         left[lost], rescued[lost] = 1, True
         spare[lost] -= 1
-        if settings.measured:  # the boundary may be farther than it looked: lengths are in longer units from here on
+        if _measured(settings):  # the boundary may be farther than it looked: lengths are in longer units from here on
             frame.unit[lost] *= LONGER
             c[lost], low[lost] = c[lost] / LONGER**2, low[lost] / LONGER**2
         between = torch.where(low > 0, 0.5 * (low + high), high / settings.shrink)
@@ -253,10 +293,10 @@ def _units(
     """The length in data units that counts as 1 for each sample, [m, 1]: the width of the bounds or, without them, as
     many steps of Adam as make a unit.
     """
-    if settings.bounds is not None:
-        unit = settings.bounds[1] - settings.bounds[0]
-    elif settings.learning_rate is not None:
-        unit = STEPS_IN_UNIT * settings.learning_rate
+    if settings.box is not None:
+        unit = settings.box[1] - settings.box[0]
+    elif settings.rate is not None:
+        unit = STEPS_IN_UNIT * settings.rate
     else:
         return first_lengths(network, origin, aim, missing, gradient, settings.confidence)
     return torch.full((len(origin), 1), unit, dtype=origin.dtype, device=origin.device)
@@ -275,12 +315,12 @@ def _initial(missing: Tensor, norm: Tensor, frame: Frame, settings: Settings) ->
     c = 2 missing / ‖gradient‖².
     """
     unit, dtype = frame.unit[:, 0].double(), frame.unit.dtype
-    if settings.initial_const is None:
+    if settings.first_const is None:
         slope = unit * norm
         missing = torch.where(missing > 0, missing, slope)  # of logits 0 at 0, where nothing has a size
         c = (ABOVE_LINEAR * 2.0 * missing / slope / slope).nan_to_num(nan=1.0)
     else:
-        c = settings.initial_const / unit / unit
+        c = settings.first_const / unit / unit
     return c.clamp(_largest(dtype) ** -1, _largest(dtype)).to(dtype)
 
 

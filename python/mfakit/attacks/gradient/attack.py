@@ -9,39 +9,27 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..._arrays.options import Options, no_out, refuse_unknown
-from ..._arrays.rows import RowBlocks, check_finite_rows, to_numpy
 from ..._arrays.sharing import careful_products, plan_crew
-from ..._checks import as_bounds
-from ..._io.progress import open_bar
-from ...backends import get_arrays, get_backend
-from ...backends.host_arrays import Host
-from ..blocks import attack_blocks, plan_walks, victims_of
+from ..blocks import plan_walks, victims_of
 from ..coordinates import FactorCoordinates, why_not
-from ..identity import identity
 from ..models.bayes import MixtureVictim
-from ..models.differentiable import PROBES, GradientVictim
-from ..models.kernel import KernelVictim
+from ..models.differentiable import GradientVictim
 from ..models.linear import LinearVictim
-from ..models.recognise import as_victim, attackable
 from ..result import AttackResult
-from ..state import State, Steps
-from ..verify import as_result, inside_bounds, push_until_flipped
+from ..task import Task, columns_of, open_task
 from .closed_form import ClosedForm
-from .walk import DirectWalk, FactorWalk, may_take_long
+from .settings import Settings
+from .walk import FactorWalk, FeatureWalk, may_take_long
 
 __all__ = ["gradient_attack"]
 
 Array = NDArray[Any]
 
-TARGETS = ("rechosen", "frozen")
-PATHS = ("auto", "direct", "factor", "closed-form")
-DIRECTIONS = ("gradient", "log-ratio")
 # Float64 arrays as large as the block that a walk on a device holds, beyond those that a density needs.
 DEVICE_COPIES = 3
 _logger = logging.getLogger("mfakit")
@@ -52,13 +40,13 @@ def gradient_attack(
     X: Any,
     y: Any = None,
     *,
-    step_size: float = 0.05,
-    max_steps: int = 5000,
-    polish: bool = False,
-    targets: str = "rechosen",
-    path: str = "auto",
-    direction: str = "gradient",
-    bounds: tuple[float, float] | None = None,
+    step_size: float = Settings.step_size,
+    max_steps: int = Settings.max_steps,
+    polish: bool = Settings.polish,
+    targets: str = Settings.targets,
+    path: str = Settings.path,
+    direction: str = Settings.direction,
+    bounds: tuple[float, float] | None = Settings.bounds,
     progress: bool | None = False,
     **options: Any,
 ) -> AttackResult:
@@ -85,10 +73,11 @@ def gradient_attack(
         Bisect the last step, so that the norm does not depend on η.
     targets : {"rechosen", "frozen"}
         Choose the two components (of other classifiers: the other class) again at every step, or keep the first.
-    path : {"auto", "direct", "factor", "closed-form"}
-        "direct": every step in the d features. "factor": in the span of the loadings and means, the same trajectory at
-        a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": of linear classifiers
-        without bounds the exact smallest perturbation, in one step. "auto": the last two where they are possible.
+    path : {"auto", "factor", "features", "closed-form"}
+        "features": every step is taken in the d features. "factor": in the span of the loadings and means, the same
+        trajectory at a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": the exact
+        smallest perturbation in one step, for linear classifiers without bounds. "auto": "factor" or "closed-form"
+        where possible, else "features". The result's settings say which one was taken.
     direction : {"gradient", "log-ratio"}
         "log-ratio" is for RBF machines: ∇ log Σ_{a>0} a K - ∇ log Σ_{a<0} |a| K, the step between the two densities
         that the decision is the difference of. Where kernels vanish the plain gradient walks off to infinity and fails;
@@ -128,83 +117,42 @@ def gradient_attack(
     >>> r.success, r.l2.round(6)
     (array([ True]), array([1.]))
     """
-    _check_settings(step_size, max_steps, targets, path, direction)
-    settings = {
-        "attack": "gradient", "step_size": step_size, "max_steps": max_steps, "polish": polish, "targets": targets,
-        "direction": direction, "bounds": as_bounds(bounds), "path": path,
-    }  # fmt: skip
-    clf = attackable(clf)
-    refuse_unknown("gradient_attack", options, gradient_attack.__kwdefaults__ or ())
-    no_out("gradient_attack", options)
-    opts = Options(**options)
-    rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
-    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
-    with arrays.active():
-        return _attack(clf, X, y, rows, arrays, opts, settings, progress)
+    settings = Settings(
+        step_size=step_size, max_steps=max_steps, polish=polish, targets=targets, path=path, direction=direction,
+        bounds=bounds,
+    )  # fmt: skip
+    with open_task(gradient_attack, clf, X, y, options, direction, DEVICE_COPIES) as task:
+        settings = replace(settings, path=_path(task.clf, task.victim, settings))
+        coordinates = FactorCoordinates.of(task.clf) if settings.path == "factor" else None
+        victims, careful = _victims(task, settings)
+
+        def walk(victim: Any, block: Array, labels: Array | None) -> FeatureWalk:
+            made = _walk(victim, block, labels, coordinates, settings.path)
+            made.run(settings)
+            return made
+
+        with careful:
+            return task.run("gradient", settings, settings.bounds, walk, progress, victims)
 
 
-def _attack(
-    clf: Any, X: Any, y: Any, rows: RowBlocks, arrays: Host, opts: Options, settings: dict[str, Any],
-    progress: bool | None,
-) -> AttackResult:  # fmt: skip
-    """The attack with checked settings, on the device that is the current one."""
-    bounds, direction = settings["bounds"], settings["direction"]
-    size = arrays.plan_block(opts, rows, _columns(clf), 8, DEVICE_COPIES)
-    for mixture in getattr(clf, "mixtures", ()):
-        mixture.check_device(rows.device, opts.backend)
-    victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio", rows.device)
-    if direction == "log-ratio" and not isinstance(victim, KernelVictim):
-        raise ValueError(f'direction="log-ratio" is for RBF machines, got a {type(clf).__name__}; use "gradient"')
-    labels = None if y is None else victim.labels(y, len(rows))
-    taken = _path(clf, victim, settings["path"], bounds)
-    coordinates = FactorCoordinates.of(clf) if taken == "factor" else None
-    settings |= {"path": taken, "dtype": rows.dtype.name}
-    steps = Steps(
-        float(settings["step_size"]),
-        int(settings["max_steps"]),
-        settings["targets"] == "frozen",
-        settings["polish"],
-        bounds,
-    )
-    points = arrays.empty_result(rows.shape, rows.dtype, rows)
-    victims: list[Any] = [victim]
-    products: AbstractContextManager[Any] = nullcontext()
-    if isinstance(victim, MixtureVictim) and not arrays.is_device:
-        if taken != "factor":
-            n, d, columns = *rows.shape, _columns(clf)
-            count, own = plan_crew(n, d, columns, size, opts, steps.most)
-            products = careful_products(min(n, size) * columns * d)
-        else:  # a long walk is one call, which is given up by waiting for it no longer: in this thread
-            count, own = (1, opts) if may_take_long(steps) else plan_walks(len(rows), opts)
-        victims = victims_of(clf, count, size, own)
-    with products, open_bar(progress, total=len(rows), unit="sample", desc="attack") as bar:
-
-        def attack(victim: Any, block: Array, first: int) -> State:
-            part = slice(first, first + len(block))
-            if opts.check_finite:
-                check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
-            inside_bounds(block, bounds, first)
-            walk = _walk(victim, block, None if labels is None else labels[part], coordinates, taken)
-            walk.run(steps)
-            there = push_until_flipped(victim.final(), walk, block, bounds)
-            points[part] = there if rows.device is not None else arrays.to_host(there)
-            return walk.state
-
-        states = attack_blocks(rows, size, arrays, victims, attack, bar)
-    return as_result(points, X, rows, states, settings, identity(clf))
+def _victims(task: Task, settings: Settings) -> tuple[list[Any], AbstractContextManager[Any]]:
+    """A victim for each thread that takes samples, and how products are to be computed in the meantime."""
+    if not isinstance(task.victim, MixtureVictim) or task.arrays.is_device:
+        return [task.victim], nullcontext()
+    n, d, columns, opts = *task.rows.shape, columns_of(task.clf), task.options
+    if settings.path != "factor":
+        count, own = plan_crew(n, d, columns, task.size, opts, settings.max_steps)
+        products: AbstractContextManager[Any] = careful_products(min(n, task.size) * columns * d)
+    else:  # a long walk is one call, and Ctrl-C abandons it: it stays in this thread
+        count, own = (1, opts) if may_take_long(settings) else plan_walks(n, opts)
+        products = nullcontext()
+    return victims_of(task.clf, count, task.size, own), products
 
 
-def _probe(rows: RowBlocks) -> Array:
-    """Some samples to look at a classifier with; those with NaN are reported where all samples are checked."""
-    block = to_numpy(rows.block(0, min(PROBES, len(rows))))
-    return np.asarray(block[np.isfinite(block).all(axis=1)])
-
-
-def _path(
-    clf: Any, victim: MixtureVictim | GradientVictim, path: str, bounds: tuple[float, float] | None
-) -> str:  # fmt: skip
-    """The path to take: "direct", "factor" or "closed-form"; one that was asked for is never swapped."""
-    if path == "direct":
+def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) -> str:
+    """The path to take, "factor", "features" or "closed-form"; one that was asked for is never swapped."""
+    path, bounds = settings.path, settings.bounds
+    if path == "features":
         return path
     linear = isinstance(victim, LinearVictim)
     best = "closed-form" if linear or path == "closed-form" else "factor"
@@ -219,38 +167,16 @@ def _path(
     if reason is None:
         return best
     if path != "auto":
-        raise ValueError(f'path="{path}" cannot be taken: {reason}; use path="direct"')
-    _logger.info("gradient_attack takes the direct path: %s", reason)
-    return "direct"
+        raise ValueError(f'path="{path}" cannot be taken: {reason}; use path="features"')
+    _logger.info("gradient_attack takes the path in the d features: %s", reason)
+    return "features"
 
 
 def _walk(
     victim: MixtureVictim | GradientVictim, X: Array, y: Array | None, coordinates: FactorCoordinates | None, path: str
-) -> DirectWalk:
+) -> FeatureWalk:
     if coordinates is not None and isinstance(victim, MixtureVictim):
         return FactorWalk(victim, X, y, coordinates)
     if path == "closed-form" and isinstance(victim, LinearVictim):
         return ClosedForm(victim, X, y)
-    return DirectWalk(victim, X, y)
-
-
-def _check_settings(step_size: float, max_steps: int, targets: str, path: str, direction: str) -> None:
-    number = isinstance(step_size, int | float | np.integer | np.floating) and not isinstance(step_size, bool)
-    if not (number and np.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"step_size must be a positive length, got {step_size!r}")
-    whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
-    if not (whole and 1 <= max_steps < 2**31):
-        raise ValueError(f"max_steps must be a positive integer below 2^31, got {max_steps!r}")
-    if targets not in TARGETS:
-        raise ValueError(f"targets must be one of {TARGETS}, got {targets!r}")
-    if path not in PATHS:
-        raise ValueError(f"path must be one of {PATHS}, got {path!r}")
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction must be one of {DIRECTIONS}, got {direction!r}")
-
-
-def _columns(clf: Any) -> int:
-    """Numbers per sample that a step needs beside the sample: components, support vectors, weights of all classes."""
-    mixtures = max((m.factors.n_columns for m in getattr(clf, "mixtures", ())), default=1)
-    support = getattr(getattr(clf, "support_vectors_", None), "shape", (1,))[0]
-    return max(mixtures, support, int(np.size(getattr(clf, "coef_", 1))))
+    return FeatureWalk(victim, X, y)

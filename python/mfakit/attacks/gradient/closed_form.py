@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.linear import LinearVictim
-from ..state import Steps
-from .walk import DirectWalk
+from .settings import Settings
+from .walk import FeatureWalk
 
 __all__ = ["ClosedForm"]
 
 Array = NDArray[Any]
 
 
-class ClosedForm(DirectWalk):
+class ClosedForm(FeatureWalk):
     """One block of samples, each moved by its smallest perturbation and as little beyond as makes a sure flip."""
 
     victim: LinearVictim
@@ -29,7 +29,7 @@ class ClosedForm(DirectWalk):
         super().__init__(victim, X, y)
         self.eps = float(np.finfo(X.dtype).eps)
 
-    def run(self, steps: Steps) -> None:
+    def run(self, settings: Settings) -> None:
         """Project every sample that is right; one whose classes all have the same weights has nowhere to go."""
         state, active = self.state, np.flatnonzero(~self.state.already_wrong)
         X, y, rows = self.here[active], state.y[active], np.arange(len(active))

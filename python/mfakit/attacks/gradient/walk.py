@@ -16,9 +16,10 @@ from ...backends.walk_ends import ENDS
 from ..coordinates import FactorCoordinates
 from ..models.bayes import MixtureVictim
 from ..models.differentiable import GradientVictim
-from ..state import Choice, State, Steps
+from ..state import Choice, State
+from .settings import Settings
 
-__all__ = ["DirectWalk", "FactorWalk", "in_parts", "may_take_long", "within_class"]
+__all__ = ["FactorWalk", "FeatureWalk", "in_parts", "may_take_long", "within_class"]
 
 Array = NDArray[Any]
 
@@ -28,21 +29,14 @@ BISECTIONS = 40
 PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
 
 
-class DirectWalk:
+class FeatureWalk:
     """One block of samples on their way: `here` [n, d] float64, and `before` [n, d], one step earlier."""
 
     def __init__(self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None) -> None:
         self.victim = victim
         self.here = X.astype(np.float64)
         self.before = self.here.copy()
-        n = len(X)
-        joint, _ = victim.scores(self.here, np.zeros(n, np.int64) if y is None else y)
-        predicted, undecided = joint.argmax(axis=1), np.isnan(joint).any(axis=1)
-        labels = predicted if y is None else y
-        wrong = (predicted != labels) | undecided
-        reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
-        reason[undecided] = "NaN logits"
-        self.state = State(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+        self.state = State.of(victim, self.here, y)
 
     def restart(self, X: Array) -> None:
         """Back to the samples X [n, d] that it was made with, for another run."""
@@ -50,14 +44,14 @@ class DirectWalk:
         state.flipped[:], state.n_steps[:] = False, 0
         state.reason[~state.already_wrong] = "max_steps"
 
-    def run(self, steps: Steps) -> None:
+    def run(self, settings: Settings) -> None:
         """Step until every sample has flipped, stands still, or has used up its steps; finished samples are dropped."""
-        self._run_rows(steps, np.flatnonzero(~self.state.already_wrong))
+        self._run_rows(settings, np.flatnonzero(~self.state.already_wrong))
 
-    def _run_rows(self, steps: Steps, rows: Array) -> None:
+    def _run_rows(self, settings: Settings, rows: Array) -> None:
         """The same for some samples that are where they began."""
         state, active = self.state, rows
-        for step in range(steps.most + 1):
+        for step in range(settings.max_steps + 1):
             if not len(active):
                 break
             X, y = gather(self.here, active), state.y[active]
@@ -67,26 +61,26 @@ class DirectWalk:
             state.flipped[active[crossed]] = True
             state.reason[active[crossed]], state.reason[active[undecided]] = "flipped", "NaN logits"
             done = crossed | undecided
-            if step == steps.most:
+            if step == settings.max_steps:
                 break
             active, X, y, choice = active[~done], gather(X, ~done), y[~done], choice.take(~done)
-            if steps.frozen and step > 0:
+            if settings.frozen and step > 0:
                 choice = state.choice.take(active)
             state.choice.put(active, choice)
-            moved = self._step(active, X, y, choice, steps)
+            moved = self._step(active, X, y, choice, settings)
             state.reason[active[~moved]] = "no gradient"
             active = active[moved]
             state.n_steps[active] += 1
-        if steps.polish:
+        if settings.polish:
             self.polish(rows)
 
-    def _step(self, active: Array, X: Array, y: Array, choice: Choice, steps: Steps) -> Array:
+    def _step(self, active: Array, X: Array, y: Array, choice: Choice, settings: Settings) -> Array:
         """One step of the active samples, X being where they are; which of them moved."""
         direction = self.victim.direction(X, y, choice)
         new = X.copy()
-        self.victim.ops.attack_step(new, direction, steps.size, self.victim.threads)
-        if steps.bounds is not None:
-            array_module(new).clip(new, *steps.bounds, out=new)
+        self.victim.ops.attack_step(new, direction, settings.step_size, self.victim.threads)
+        if settings.bounds is not None:
+            array_module(new).clip(new, *settings.bounds, out=new)
         moved = to_numpy((new != X).any(axis=1))
         scatter(self.before, active, X)
         scatter(self.here, active, new)
@@ -113,7 +107,7 @@ class DirectWalk:
         scatter(self.here, rows, high)
 
 
-class FactorWalk(DirectWalk):
+class FactorWalk(FeatureWalk):
     """The same walk without anything of length d, for isotropic mixtures; float64 state."""
 
     victim: MixtureVictim
@@ -122,7 +116,7 @@ class FactorWalk(DirectWalk):
         super().__init__(victim, X, y)
         self.coordinates = coordinates
 
-    def run(self, steps: Steps) -> None:
+    def run(self, settings: Settings) -> None:
         """Walk every sample to its end, one after the other."""
         state, arrays = self.state, self.victim.arrays
         q, xp = self.coordinates.on(arrays), arrays.xp
@@ -130,7 +124,7 @@ class FactorWalk(DirectWalk):
         a, sq = q.project(gather(self.here, active))
         w, alpha = xp.zeros_like(a), xp.ones(len(active))
         reports = xp.empty((len(active), 5), np.int64)
-        self._walk(q, steps, (arrays.asarray(state.y[active]), a, w, alpha, sq, reports))
+        self._walk(q, settings, (arrays.asarray(state.y[active]), a, w, alpha, sq, reports))
         reports = arrays.to_host(reports)
         ends = np.array(ENDS)[reports[:, 0]]
         state.flipped[active], state.reason[active] = ends == "flipped", ends
@@ -147,24 +141,25 @@ class FactorWalk(DirectWalk):
         scatter(self.here, active[kept], gather(moved, kept))
         if len(again):
             state.reason[again] = "max_steps"
-            self._run_rows(steps, again)
+            self._run_rows(settings, again)
 
-    def _walk(self, q: FactorCoordinates, steps: Steps, arrays: tuple[Array, ...]) -> None:
+    def _walk(self, q: FactorCoordinates, settings: Settings, arrays: tuple[Array, ...]) -> None:
         """The kernel, on the host for as many samples at a time as let Ctrl-C be answered between two calls, or in one
         if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
         and what the kernel moves.
         """
         threads, on_device = self.victim.threads, self.victim.arrays.is_device
-        long = not on_device and may_take_long(steps)
+        long = not on_device and may_take_long(settings)
         coordinates = Coordinates(*q.kernel_arguments)
-        settings = WalkSettings(steps.size, steps.most, steps.frozen, BISECTIONS if steps.polish else 0)
+        bisections = BISECTIONS if settings.polish else 0
+        steps = WalkSettings(settings.step_size, settings.max_steps, settings.frozen, bisections)
 
         def part(y: Array, a: Array, w: Array, alpha: Array, sq: Array, reports: Array) -> None:
-            args: tuple[Any, ...] = coordinates, y, settings, Points(a, w, alpha, sq), reports, threads
+            args: tuple[Any, ...] = coordinates, y, steps, Points(a, w, alpha, sq), reports, threads
             walk = self.victim.ops.factor_walk
             interruptible(walk, *args) if long else walk(*args)
 
-        rows = int(threads * PART_SECONDS / (STEP_SECONDS * max(steps.most, 1)))
+        rows = int(threads * PART_SECONDS / (STEP_SECONDS * max(settings.max_steps, 1)))
         in_parts(self.victim, part, arrays, len(arrays[0]) if on_device else max(threads, rows))
 
 
@@ -174,7 +169,7 @@ def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Arr
     """
     start = 0
     while start < len(arrays[0]):
-        victim.heed()
+        victim.raise_if_cancelled()
         began = time.perf_counter()
         work(*(array[start : start + rows] for array in arrays))
         start += rows
@@ -182,9 +177,9 @@ def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Arr
         rows = max(victim.threads, int(rows * min(4.0, PART_SECONDS / seconds)))
 
 
-def may_take_long(steps: Steps) -> bool:
+def may_take_long(settings: Settings) -> bool:
     """Whether a single sample's walk in factor coordinates may, which is one call of the kernel."""
-    return STEP_SECONDS * steps.most > 2 * PART_SECONDS
+    return STEP_SECONDS * settings.max_steps > 2 * PART_SECONDS
 
 
 def within_class(component: Array, cls: Array, first: Array) -> Array:

@@ -9,31 +9,31 @@ component j.
    lower bound (csrc/include/mfakit/secular.hpp).
 2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|,
    and, within a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the
-   radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are never
-   looked at again. Where c_t is loose, the general path cuts the range of log p_t/p_j in pieces and bounds log p_T on
+   radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are not
+   examined again. Where c_t is loose, the features path cuts the range of log p_t/p_j in pieces and bounds log p_T on
    each by a quadratic (:mod:`mfakit.attacks.minimal.majorant`); the least of their bounds holds.
 3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
    a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
    variables (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.
-4. *Rounding.* What rounding may do to the log-densities, anywhere, is added to the quadrics
-   (:mod:`mfakit.attacks.rounding`), and 1e-10 is taken off every result.
+4. *Rounding.* A bound on the rounding of the log-densities at any δ is added to the quadrics
+   (:mod:`mfakit.attacks.rounding`), and every bound is reduced by 1e-10 of itself.
 
 The dual's primal point, pushed along its ray and polished on the mixture's own boundary, gives the upper bound; the
 point that is returned is verified to flip the decision in float64, and its norm is `upper`. Where the bracket stays
-open by more than 2e-4 the gradient attack is tried from x in several step sizes, and what is nearer, or the point
-itself where the way to it is not perpendicular to the boundary, is moved down along the boundary
+open by more than 2e-4 the gradient attack is run from x in several step sizes. The nearer point that it finds, or the
+point itself if δ is not perpendicular to the boundary, is moved closer along the boundary
 (:mod:`mfakit.attacks.minimal.shorten`).
 
-Nothing here asks for isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
+None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
 (:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.
-Theorem 2 is the limit σ → 0 of these radii, where there is no density: that is what
-:func:`mfakit.subspace_distances` is for.
+Theorem 2 is the limit σ → 0 of these radii, where there is no density; :func:`mfakit.subspace_distances` computes it.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -57,27 +57,27 @@ from ..verify import as_result, push_until_flipped
 from .components import Components
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
-from .feature_path import GeneralSearch
+from .feature_path import FeatureSearch
 from .pairs import PairTable, why_not_pairs
+from .settings import Settings
 from .shorten import shorten
 
 __all__ = ["minimal_perturbation"]
 
 Array = NDArray[Any]
 
-PATHS = ("auto", "factor", "general")
-# Samples of a block: bounds the [n, C] coefficients. The general path takes fewer, so that its progress shows.
-BLOCK_ROWS, GENERAL_BLOCK_ROWS = 256, 16
+# Samples of a block: bounds the [n, C] coefficients. The features path takes fewer, so that its progress shows.
+BLOCK_ROWS, FEATURE_BLOCK_ROWS = 256, 16
 # Multiplications of a block's product, which bound how long Ctrl-C waits.
 PRODUCT_STEPS = 2**32
-# Measured: to 1e±75 bounds are as tight as at 1, and from 1e±78 they loosen.
+# Measured: bounds are as tight as at 1 up to 1e±75, and looser from 1e±78.
 LARGEST_LENGTH = 1e60
 _logger = logging.getLogger("mfakit")
 
 
 @keeps_errstate
 def minimal_perturbation(
-    clf: Any, X: Any, y: Any = None, *, path: str = "auto", progress: bool | None = False, **options: Any
+    clf: Any, X: Any, y: Any = None, *, path: str = Settings.path, progress: bool | None = False, **options: Any
 ) -> MinimalResult:
     """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
 
@@ -88,10 +88,10 @@ def minimal_perturbation(
     X : array-like, [n, d]
     y : array-like [n], optional
         True classes; None takes the predicted ones.
-    path : {"auto", "factor", "general"}
+    path : {"auto", "factor", "features"}
         "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
-        samples a second, and a fifth of that where brackets stay open. "general": NumPy in the d features, for any
-        noise; some to some tens of samples a second.
+        samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
+        noise; up to some tens of samples a second.
         "auto": "factor" where it is possible.
     progress : bool or None
         A progress bar; None shows it on a terminal.
@@ -124,20 +124,21 @@ def minimal_perturbation(
     >>> r.lower.round(6), r.upper.round(6)
     (array([1.]), array([1.]))
     """
-    path = _path(clf, path)
+    settings = Settings(path)
+    path = _path(clf, settings.path)
     refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
     opts = Options(**options)
-    clf = clf.to("cpu")  # wherever it was put, the proof is computed on the host
+    clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
     if rows.device is not None:
         raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
-    size = GENERAL_BLOCK_ROWS if path == "general" else _factor_rows(clf)
+    size = FEATURE_BLOCK_ROWS if path == "features" else _factor_rows(clf)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
     components, coordinates, (count, own) = None, None, plan_walks(len(rows), opts)
-    if path == "general":  # Python, which is no quicker in several threads
+    if path == "features":  # Python, which is no quicker in several threads
         components, count, own = Components(clf), 1, opts
     else:
         coordinates = FactorCoordinates.of(clf)
@@ -149,12 +150,12 @@ def minimal_perturbation(
         if opts.check_finite:
             check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
         y_block = None if labels is None else labels[part]
-        search: FactorSearch | GeneralSearch
+        search: FactorSearch | FeatureSearch
         if components is None:
             search = FactorSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(clf, first)
         else:
-            search = GeneralSearch(victim, block, y_block)
+            search = FeatureSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(components, first)
         lost = ~search.state.already_wrong & ~search.state.flipped & np.isfinite(lower[part])
         cross_to_means(search, clf, np.flatnonzero(lost))
@@ -164,8 +165,8 @@ def minimal_perturbation(
 
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
-    settings = {"attack": "minimal", "path": path, "dtype": rows.dtype.name, "bounds": None}
-    result = as_result(points, X, rows, states, settings, identity(clf))
+    evidence = {"attack": "minimal", **asdict(replace(settings, path=path)), "dtype": rows.dtype.name, "bounds": None}
+    result = as_result(points, X, rows, states, evidence, identity(clf))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)
@@ -178,7 +179,7 @@ def _factor_rows(clf: BayesClassifier) -> int:
 
 
 def _check_scales(clf: BayesClassifier) -> None:
-    """The proof multiplies squares of lengths; beyond these scales they leave float64's range silently."""
+    """The proof multiplies squares of lengths, which leave float64's range silently beyond these scales."""
     for mixture in clf.mixtures:
         means, loadings, noise = (a[mixture.live] for a in (mixture.means, mixture.loadings, mixture.noise_variance))
         spread = max(float(np.abs(means - mixture.factors.center).max()), float(np.abs(loadings).max(initial=0.0)))
@@ -193,22 +194,20 @@ def _check_scales(clf: BayesClassifier) -> None:
 
 def _path(clf: Any, path: str) -> str:
     """Which of the two paths to take; one that was asked for is never swapped."""
-    if path not in PATHS:
-        raise ValueError(f"path must be one of {PATHS}, got {path!r}")
     if not isinstance(clf, BayesClassifier):
         raise ValueError(
             f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; for "
             "other classifiers take gradient_attack, or carlini_wagner_l2 for networks"
         )
-    if path == "general":
+    if path == "features":
         return path
     reason, missing = why_not(clf) or why_not_pairs(clf), why_missing("native")
     if path == "factor" and reason is not None:
-        raise ValueError(f'path="factor" cannot be taken: {reason}; use path="general"')
+        raise ValueError(f'path="factor" cannot be taken: {reason}; use path="features"')
     if path == "factor" and missing is not None:
-        raise BackendUnavailable(f'path="factor" is compiled code: {missing}; use path="general"')
+        raise BackendUnavailable(f'path="factor" is compiled code: {missing}; use path="features"')
     if reason is None and missing is None:
         _logger.info("minimal_perturbation takes the factor path: isotropic noise and compiled code")
         return "factor"
-    _logger.info("minimal_perturbation takes the general path: %s", reason or missing)
-    return "general"
+    _logger.info("minimal_perturbation takes the path in the d features: %s", reason or missing)
+    return "features"

@@ -1,4 +1,4 @@
-"""What the general path of the certifier knows of a classifier, of one sample, and of a ray from it; all in d features.
+"""A classifier, one sample, and a ray from it, as the path in the d features needs them.
 
 Components of all classes are numbered through, K in all. With the precision A_j = Σ_j⁻¹ = D_j⁻¹ - W_jᵀ W_j
 
@@ -23,7 +23,8 @@ __all__ = ["SHIFT", "Components", "Ray", "Sample", "log_sum_exp"]
 Array = NDArray[Any]
 
 SHIFT = 6.0 * ROUNDING
-# Points at which a ray is looked at together, and how narrow the interval of its crossing becomes.
+# Points of a ray that are evaluated together, and the relative width at which the interval of its crossing is narrow
+# enough.
 GRID, NARROW = 33, 1e-13
 
 
@@ -47,7 +48,7 @@ class Components:
     steepness : [K]
         √max 1/D: how fast the root of a Mahalanobis distance can change along a unit vector, at most.
     tilt, size : [K]
-        What rounding does to log p, see :mod:`mfakit.attacks.rounding`; and l of each component with it.
+        How far rounding moves log p, see :mod:`mfakit.attacks.rounding`; and l of each component with it.
     owner, first : int64 [K], [C + 1]
         The class of each component, and where each class's components begin.
     """
@@ -112,7 +113,7 @@ class Components:
 
 
 def _tilt(A: Array, noise: Array) -> float:
-    """What rounding makes of the whitened loadings of A [d, l] that :func:`mfakit.mixture.factors.factorize` makes."""
+    """How far rounding tilts the whitened loadings of A [d, l] that :func:`mfakit.mixture.factors.factorize` makes."""
     if not A.shape[1]:
         return 0.0
     U, S, Vt = thin_svd(np.asarray(A, np.float64) / np.sqrt(noise)[:, None])

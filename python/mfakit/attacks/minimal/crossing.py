@@ -1,18 +1,18 @@
-"""A first point beyond the boundary where no search has found one: on the way to another class's mean."""
+"""A first point beyond the boundary where no search has found one: on the line to a mean of another class."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ...bayes.classifier import BayesClassifier
-from ..gradient.walk import DirectWalk
+from ..gradient.walk import FeatureWalk
 
 __all__ = ["cross_to_means"]
 
 
-def cross_to_means(walk: DirectWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
-    """For each of `rows` the nearest mean that is decided for another class than the sample, and the boundary on the
-    straight way there, by bisection; nothing where no mean is.
+def cross_to_means(walk: FeatureWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
+    """For each of `rows` the point on the boundary between the sample and the nearest mean that is decided for another
+    class, by bisection. Samples stay where they are if every mean is decided for their class.
     """
     means = np.concatenate([m.means[m.live] for m in clf.mixtures]).astype(np.float64)
     state, found = walk.state, []

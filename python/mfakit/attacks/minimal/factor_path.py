@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._threads.process import forked
-from ...bayes.classifier import BayesClassifier
+from ...backends.certify import Certificates, Samples, certify
+from ...backends.operands import Coordinates
 from ..coordinates import FactorCoordinates
-from ..gradient.walk import DirectWalk, in_parts, within_class
+from ..gradient.walk import FeatureWalk, in_parts, within_class
 from ..models.bayes import MixtureVictim
 from ..state import Choice
 from .feature_path import NOT_CERTIFIED, warn_not_certified
@@ -21,7 +21,7 @@ __all__ = ["FactorSearch"]
 Array = NDArray[Any]
 
 
-class FactorSearch(DirectWalk):
+class FactorSearch(FeatureWalk):
     """One block of samples; the kernel finds the bracket, and the base class's state is what the verification reads."""
 
     victim: MixtureVictim
@@ -34,15 +34,12 @@ class FactorSearch(DirectWalk):
         q, state = FactorCoordinates.of(clf), self.state
         finite = np.isfinite(self.here).all(axis=1)
         rows = np.flatnonzero(finite & ~state.already_wrong)
-        a, sq = q.project(self.here[rows])
-        alpha, w, found = np.zeros(len(rows)), np.zeros_like(a), np.zeros((len(rows), 2))
-        reports = np.zeros((len(rows), 5), np.int64)
-        self._certify(clf, (state.y[rows], a, sq, alpha, w, found, reports))
-        unknown = np.isnan(found).any(axis=1)  # too far away for float64
-        found[unknown] = 0.0, np.inf
+        alpha, w, brackets, reports = self._certify(q, Samples(*q.project(self.here[rows]), state.y[rows]))
+        unknown = np.isnan(brackets).any(axis=1)  # too far away for float64
+        brackets[unknown] = 0.0, np.inf
         for i in rows[unknown]:
             warn_not_certified(start + int(i), "its log-densities or squared lengths are beyond float64")
-        reached = np.isfinite(found[:, 1])
+        reached = np.isfinite(brackets[:, 1])
         X = self.here[rows]
         self.here[rows] = np.where(reached[:, None], X + alpha[:, None] * (X - q.center) + w @ q.columns, X)
         state.flipped[rows] = reached
@@ -55,20 +52,16 @@ class FactorSearch(DirectWalk):
         state.choice.put(rows, chosen)
         lower, pairs = np.zeros(len(self.here)), np.zeros(len(self.here))
         lower[~finite] = np.nan
-        lower[rows], pairs[rows] = found[:, 0], reports[:, 3]
+        lower[rows], pairs[rows] = brackets[:, 0], reports[:, 3]
         return lower, pairs
 
-    def _certify(self, clf: BayesClassifier, arrays: tuple[Array, ...]) -> None:
-        """The kernel, for as many samples at a time as let Ctrl-C be answered in between. `arrays` [n, ...] are y and
-        what the kernel reads and fills.
-        """
-        from ... import _native
+    def _certify(self, q: FactorCoordinates, samples: Samples) -> Certificates:
+        """The kernel, for as many samples at a time as let Ctrl-C be answered in between."""
+        coordinates, pairs = Coordinates(*q.kernel_arguments), PairTable.of(q).quadrics
+        found, threads = Certificates.zeros(*samples.a.shape), self.victim.threads
 
-        q, threads = FactorCoordinates.of(clf), 1 if forked() else self.victim.threads
+        def part(*arrays: Array) -> None:
+            certify(coordinates, pairs, Samples(*arrays[:3]), Certificates(*arrays[3:]), threads)
 
-        def part(*block: Array) -> None:
-            _native.certify(
-                *q.kernel_arguments, *PairTable.of(q).kernel_arguments, q.tilt, q.size, clf.n_features, *block, threads
-            )
-
-        in_parts(self.victim, part, arrays, threads)
+        in_parts(self.victim, part, (*samples, *found), threads)
+        return found

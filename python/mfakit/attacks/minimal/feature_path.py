@@ -11,14 +11,14 @@ import logging
 import numpy as np
 
 from ..._threads.process import errstate
-from ..gradient.walk import DirectWalk, within_class
+from ..gradient.walk import FeatureWalk, within_class
 from ..state import Choice
 from .components import Array, Components
 from .search import Bracket, Point, Search
 
-__all__ = ["NOT_CERTIFIED", "Bracket", "GeneralSearch", "certify", "warn_not_certified"]
+__all__ = ["NOT_CERTIFIED", "Bracket", "FeatureSearch", "certify", "warn_not_certified"]
 
-# The reason of a sample of which nothing was proved because numbers left float64's range, or an algorithm failed.
+# The reason given for a sample without a proof, because numbers left float64's range or an algorithm failed.
 NOT_CERTIFIED = "not certified"
 _logger = logging.getLogger("mfakit")
 
@@ -31,8 +31,8 @@ def warn_not_certified(sample: int, failure: str) -> None:
 
 
 def certify(components: Components, x: Array, y: int) -> Bracket:
-    """The bracket of one sample x [d] that is rightly decided for class y; what fails numerically is in its
-    `failure`, with the point that was known by then.
+    """The bracket of one sample x [d] that is rightly decided for class y. Where a computation fails, its `failure`
+    says how, and its `point` is the nearest one that was known by then.
     """
     best = Bracket()
     try:
@@ -46,7 +46,7 @@ def certify(components: Components, x: Array, y: int) -> Bracket:
         return best
 
 
-class GeneralSearch(DirectWalk):
+class FeatureSearch(FeatureWalk):
     """One block of samples; the base class's state is what the verification reads."""
 
     def bracket(self, components: Components, start: int) -> tuple[Array, Array]:

@@ -8,17 +8,18 @@ the other side stands log p_t + c_t for a lower bound, or Σ_t φ_t log p_t + H(
 
 is concave where P is positive definite, and there it is at most ½‖δ‖² for every δ with Σ_t φ_t log p_t + offset ≥
 log Σ_i p_{s_i}: any such λ proves a bound. A_j = D_j⁻¹ - W_jᵀ W_j makes P a diagonal plus few rows,
-P = diag(e) + Vᵀ diag(±1) V. Whether it is definite is a matter of counting (Haynsworth): the inertia of
+P = diag(e) + Vᵀ diag(±1) V. Whether it is definite follows from counting signs (Haynsworth): the inertia of
 [[diag e, Vᵀ], [V, ∓1]] by either of its blocks gives
 
     P ≻ 0   exactly if   n₋(e) + n₊(diag(±1) + V diag(e)⁻¹ Vᵀ) = number of + rows,
 
-which also holds where entries of e are negative: the loadings of a source may make up for that. Woodbury's identity
-solves with P. Every count allows for the rounding of what it counts; in doubt P is not positive definite.
+which also holds where entries of e are negative, because the loadings of a source may compensate for that. Woodbury's
+identity solves with P. Every count allows for the rounding of what it counts; in doubt P counts as indefinite.
 
-What rounding may do to the log-densities at any δ (:mod:`mfakit.attacks.rounding`) is part of the q_i: a constant in
-q_i(0), a share of m² that scales A_j and ∇ log p_j, and a multiple of D⁻¹ in the Hessian. They lie above the exact ones
-everywhere, so what they prove holds for those; and -P has at least what P's own entries are rounded by.
+The error of the log-densities by rounding at any δ (:mod:`mfakit.attacks.rounding`) is part of the q_i: a constant in
+q_i(0), a share of m² that scales A_j and ∇ log p_j, and a multiple of D⁻¹ in the Hessian. These q_i are above the exact
+ones everywhere, so a bound for them holds for the exact ones. The multiple of D⁻¹ also covers the rounding of P's
+entries.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ __all__ = ["Curvature", "Dual", "Lagrangian", "entropy", "responsibilities"]
 EPS = float(np.finfo(np.float64).eps)
 # Relative margin for all roundings after those of the log-densities.
 BOUND_MARGIN = 1e-10
-# An entry of e that all but cancels is shifted away from 0 and corrected by a row of its own; at most so many.
+# An entry of e that cancels to less than this share is shifted away from 0 and corrected by a row of its own, and at
+# most how many entries may be.
 CANCELLED, MOST_SHIFTED = 1e-4, 32
 
 
@@ -82,7 +84,7 @@ class Curvature:
         return np.asarray(self._e * x + (self._sign * (x @ self._V.T)) @ self._V)
 
     def solve(self, b: Array) -> tuple[Array, Array]:
-        """x with P x = b after one step of iterative refinement, and what is left of b; [..., d]."""
+        """x with P x = b after one step of iterative refinement, and the residual b - P x; [..., d]."""
         x = self._woodbury(b)
         x = x + self._woodbury(b - self.apply(x))
         return x, b - self.apply(x)
@@ -158,7 +160,7 @@ class Lagrangian:
             return None
         b = lam @ self.b
         delta, left = P.solve(b)
-        # Right to second order in what is left of b; that is added twice.
+        # Exact to second order in the residual; what the residual may add is added twice.
         quadratic = float((b + left) @ delta) + 2.0 * abs(float(left @ P.solve(left)[0]))
         log_theta = np.log(np.where(used, lam, total) / total)
         value = -float(lam @ (self.q0 + log_theta)) - 0.5 * quadratic
@@ -167,7 +169,7 @@ class Lagrangian:
         return Dual(lam, value, delta, quadratic, q, self.b + bent, P)
 
     def bend(self, delta: Array) -> Array:
-        """H_i δ = A_{s_i} δ - Σ φ_t A_t δ, [m, d], each with what rounding adds to it."""
+        """H_i δ = A_{s_i} δ - Σ φ_t A_t δ, [m, d], with the share that allows for rounding."""
         parts = [(W @ delta) @ W for W in self._rows]
         m = len(self._targets)
         target = self._inv_target * delta - sum(p * part for p, part in zip(self._targets, parts, strict=False))

@@ -1,7 +1,7 @@
 """Upper bounds on log p_T that are quadratic, where t is the likeliest component of T.
 
 With u_j = log p_t - log p_j ≥ 0, log p_T = log p_t + log Z, Z = 1 + Σ_j e^(-u_j). On a piece a_j ≤ u_j ≤ b_j the convex
-e^(-u) lies below its chord h_j - k_j u (b infinite: k = 0, h = e^(-a)), and the concave logarithm below its tangent at
+e^(-u) is below its chord h_j - k_j u (b infinite: k = 0, h = e^(-a)), and the concave logarithm below its tangent at
 any Z₀ > 0:
 
     log p_T ≤ log p_t + log Z₀ - 1 + (1 + Σ h_j) / Z₀ - Σ (k_j / Z₀) u_j,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backends.certify import PairQuadrics
 from ..coordinates import FactorCoordinates
 from ..rounding import ROUNDING
 
@@ -20,10 +21,10 @@ __all__ = ["PairTable", "why_not_pairs"]
 
 Array = NDArray[Any]
 
-# Squared length below which a direction of span{U_s, U_t} counts as shared and is dropped: below it the Gram matrix
-# does not say accurately where it points. One of the length below multiplies roundings by CLEAR / length.
+# A direction of span{U_s, U_t} of a squared length below SHARED counts as shared and is dropped, because the Gram
+# matrix does not say accurately where it points. A squared length below CLEAR multiplies roundings by CLEAR / length².
 SHARED, CLEAR = 1e-4, 1 / 16
-# Of a dropped direction that is shared exactly, no more than this is left; what is left is added to the roundings.
+# A dropped direction that is shared exactly leaves at most this length, which is added to the roundings.
 EXACT = 1e-12
 # Pairs at a time: their eigenproblems take a tenth of a second, and Ctrl-C is answered in between.
 CHUNK = 1024
@@ -35,27 +36,16 @@ class PairTable:
 
     Attributes
     ----------
-    index : int64 [K, K]
-        Row of a pair in the tables, symmetric; -1 within a class.
-    rank : int64 [P]
-        Dimension of span{U_s, U_t}; eigenpairs beyond it are zero.
-    values : [P, 2l]
-        Eigenvalues for source s and target t, s < t.
-    vectors : [P, 2l, 2l]
-        Eigenvectors as rows of coefficients of [U_s; U_t]; orthonormal as vectors of d features.
+    quadrics : PairQuadrics
+        What the kernel reads. `rows` is -1 within a class, eigenpairs beyond `rank` are zero, and eigenvectors are
+        orthonormal as vectors of d features.
     lost : float
-        The length of what the rows of a pair have in dropped directions, at most: up to EXACT where those are shared
-        exactly; above, the table does not describe the classifier.
-    shortest : float
-        The least squared length of a direction that is not dropped.
+        A bound on the length of the parts of a pair's rows along dropped directions: at most EXACT where those are
+        shared exactly; above it the table does not describe the classifier.
     """
 
-    index: Array
-    rank: Array
-    values: Array
-    vectors: Array
+    quadrics: PairQuadrics
     lost: float
-    shortest: float
 
     @classmethod
     def of(cls, q: FactorCoordinates) -> PairTable:
@@ -87,17 +77,8 @@ class PairTable:
                 # In d dimensions: the Gram matrix itself knows lengths to 1e-8 only.
                 parts = ((dropped[i] @ q.columns[both[i]]) ** 2).sum(axis=1) @ dropped[i] ** 2
                 lost = max(lost, float(np.sqrt(parts[weight[i] != 0].sum())))
-        return cls(index, rank, values, vectors, lost, shortest)
-
-    @property
-    def units(self) -> float:
-        """Relative rounding of what the table says, in the metric of the noise."""
-        return ROUNDING * max(1.0, CLEAR / self.shortest) + 2.0 * self.lost
-
-    @property
-    def kernel_arguments(self) -> tuple[Any, ...]:
-        """index, rank, values, vectors, units."""
-        return self.index, self.rank, self.values, self.vectors, self.units
+        units = ROUNDING * max(1.0, CLEAR / shortest) + 2.0 * lost  # in the metric of the noise
+        return cls(PairQuadrics(index, rank, values, vectors, units, q.tilt, q.size, q.columns.shape[1]), lost)
 
 
 def _eigenpairs(gram: Array, weight: Array) -> tuple[Array, Array, Array, Array, float]:
@@ -127,4 +108,4 @@ def why_not_pairs(clf: Any) -> str | None:
     lost = PairTable.of(FactorCoordinates.of(clf)).lost
     if lost <= EXACT:
         return None
-    return f"two of its subspaces all but share a direction (to {lost:.1g}), which inner products do not resolve"
+    return f"two of its subspaces almost share a direction (to {lost:.1g}), which inner products do not resolve"

@@ -15,15 +15,15 @@ from .lagrangian import Dual, Lagrangian
 
 __all__ = ["Root", "highest_within", "maximise", "nearest_on_quadric", "with_top_direction"]
 
-# More than a search of a bracket of any size by halving its exponent, and then itself, takes. A search that is cut
-# short has proved what it has.
+# More steps than it takes to halve the exponent of any bracket, and then its width, down to rounding. A search that is
+# cut short returns the best bound so far.
 MOST_STEPS = 300
 # Relative: q counts as 0, and a bracket as a point.
 ZERO, POINT = 1e-13, 1e-14
-# What is proved beyond this length is infinity: above all lengths and noise that are admitted.
+# A radius proved beyond this length is returned as infinity: it is above all lengths and noise that are accepted.
 BEYOND = 1e90
 NEWTON_STEPS, HALVINGS = 40, 12
-# Relative: below what margins take off anyway.
+# Relative gain at which the steps end; less than the margins subtract.
 LEAST_GAIN = 1e-13
 
 
@@ -71,7 +71,7 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
             return best
         total = wanted if low < wanted < high else _between(low, high)
         if total > 1e200:
-            break  # q comes no nearer to 0 however far one goes
+            break  # q gets no nearer to 0 at larger λ
     return best
 
 
@@ -85,10 +85,10 @@ def _newton(total: float, need: float, short: float, dual: Dual, theta: Array) -
 
 
 def maximise(L: Lagrangian, theta: Array, guess: float | None = None, enough: float = np.inf) -> Root:
-    """Maximise D over λ = Λ θ: over Λ by a root search, so that the pole of P⁻¹ is never in the way, and over θ by
-    damped Newton steps with Λ eliminated. A share that all but vanishes is left out for good.
+    """Maximise D over λ = Λ θ: over Λ by a root search, so that the pole of P⁻¹ limits no step, and over θ by
+    damped Newton steps with Λ eliminated. A share that becomes negligible is set to 0 and stays 0.
 
-    Stops as soon as `enough` is proved. Wherever it stops, what it returns is a lower bound.
+    Stops as soon as `enough` is proved. The result is a lower bound wherever it stops.
     """
     best = nearest_on_quadric(L, theta, guess, enough)
     for _ in range(NEWTON_STEPS if len(theta) > 1 else 0):
@@ -115,13 +115,13 @@ def _improve(L: Lagrangian, here: Root, dual: Dual, enough: float) -> Root | Non
     back = dual.P.solve(along)[0]
     K = J - np.outer(J @ back / (along @ back), along)
     A = lam[:, None] * (K @ dual.P.solve(K)[0].T - 1.0 / total) * lam + np.diag(lam)
-    A += np.trace(A) / len(A)  # singular along λ, where nothing is to be gained
+    A += np.trace(A) / len(A)  # singular along λ, where D does not change
     try:
         change = -np.linalg.solve(A, lam * (q - lam @ q / total))  # relative
-    except np.linalg.LinAlgError:  # a source that does nothing, to rounding
+    except np.linalg.LinAlgError:  # a source has no effect beyond rounding
         return None
     change -= lam @ change / total
-    if -0.5 * float(lam @ (change * q)) <= LEAST_GAIN * abs(dual.value):  # what the step promises
+    if -0.5 * float(lam @ (change * q)) <= LEAST_GAIN * abs(dual.value):  # the gain that the step predicts
         return None
     share = min(1.0, 0.9 / max(float(-change.min()), 1e-300), 10.0 / max(float(change.max()), 1e-300))
     for _ in range(HALVINGS):
@@ -184,8 +184,8 @@ def highest_within(L: Lagrangian, radius: float, enough: float = -40.0) -> float
 
 
 def with_top_direction(L: Lagrangian, dual: Dual) -> list[Array]:
-    """The hard case: P is all but singular, and δ stays short of the quadric. What is missing is a step along the top
-    eigenvector of H, either way, which leaves the Lagrangian as it is; both points.
+    """The hard case: P is nearly singular, and δ does not reach the quadric. The two points that do, by a step along
+    the top eigenvector of H in either direction, which does not change the Lagrangian.
     """
     z = _top_direction(L, dual)
     short, slope = float(dual.lam @ dual.q), float(dual.lam @ dual.slopes @ z)
@@ -197,8 +197,8 @@ def with_top_direction(L: Lagrangian, dual: Dual) -> list[Array]:
 
 
 def _top_direction(L: Lagrangian, dual: Dual) -> Array:
-    """The unit eigenvector of P's smallest eigenvalue, by inverse iteration; good enough to walk along."""
-    z = np.cos(np.arange(L.b.shape[1]) + 1.0)  # any direction that is not orthogonal to it by design
+    """The unit eigenvector of P's smallest eigenvalue, by inverse iteration; accurate enough for a step along it."""
+    z = np.cos(np.arange(L.b.shape[1]) + 1.0)  # a direction that is hardly orthogonal to it
     for _ in range(4):
         z = dual.P.solve(z / np.linalg.norm(z))[0]
     return np.asarray(z / np.linalg.norm(z))

@@ -28,16 +28,16 @@ __all__ = ["Bracket", "Search"]
 MOST_SOURCES, MOST_TARGETS = 6, 6
 # A source joins the dual if its density at the dual's point is at least e^-this of the target's.
 WORTH_ADDING = 12.0
-# Share that it joins with.
-NEWCOMER = 1e-2
+# The share that it begins with.
+FIRST_SHARE = 1e-2
 POLISH_ROUNDS, MOST_STARTS, PASSES = 30, 4, 3
 # Steps along the boundary.
 SLIDES = 40
 # Cuts of one target's problem.
 MOST_CUTS = 24
-# Share of the gap that a cut must promise to close.
+# Share of the gap that a cut must be predicted to close.
 VISIBLE = 1e-2
-# Relative gap below which neither a cut nor a tighter ball is worth it.
+# Relative gap below which neither a cut nor a tighter ball is tried.
 CLOSED = 1e-3
 
 
@@ -80,7 +80,7 @@ class _Piece:
 
 
 class Search:
-    """The search of one sample; bounds [K] of the targets rise, `best` shrinks."""
+    """The search of one sample: `bounds` [K] of the targets rise, and `best` shrinks."""
 
     def __init__(self, components: Components, x: Array, y: int) -> None:
         self.q, self.y = components, y
@@ -139,7 +139,7 @@ class Search:
                 self._try_points(L, root)
 
     def _least_distance(self, s: int, t: int, offset: float) -> float:
-        """A bound that costs nothing: roots of Mahalanobis distances change by at most √max 1/D along a unit vector."""
+        """A bound in O(1): roots of Mahalanobis distances change by at most √max 1/D along a unit vector."""
         q, x = self.q, self.sample
         error = float(x.rounding(np.array([s, t])).sum())
         # A flip at distance r needs (m_t - a_t r)² ≤ lead + (m_s + a_s r)².
@@ -237,7 +237,7 @@ class Search:
         return min(0.0, log_ratio)
 
     def _solve(self, majorant: Majorant, parent: _Piece | None) -> _Piece:
-        """The dual of one piece, with as many sources as are in the way; its primal points are tried, too."""
+        """The dual of one piece, with as many sources as it needs; its primal points are tried as flips."""
         targets, phi, offset = majorant.mixture()
         piece = _Piece(majorant, 0.0, [], np.zeros(0), self.sample.log_prob) if parent is None else replace(parent)
         piece.majorant = majorant
@@ -261,7 +261,7 @@ class Search:
                 return piece
             sources = [*sources, int(self.own[lead.argmax()])]
             guess = float(root.dual.lam.sum())
-            theta = np.append(root.dual.lam / guess, NEWCOMER)
+            theta = np.append(root.dual.lam / guess, FIRST_SHARE)
 
     def _first_sources(self, log_target: float) -> list[int]:
         """The likeliest source or, where that one alone is not above the target, all that are likely."""
@@ -270,7 +270,7 @@ class Search:
         return [int(j) for j in self.own[height >= height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
 
     def _polish(self, most: int = 1) -> None:
-        """Go down from the nearest points that were found since the last time; one, or several."""
+        """Descend from the nearest points found since the last descent, at most `most` of them."""
         starts, self.starts = sorted(self.starts, key=lambda p: p.length)[:most], []
         for point in starts:
             for _ in range(POLISH_ROUNDS):
@@ -305,7 +305,7 @@ class Search:
 
 
 def _active(log_prob: Array, members: Array, most: int) -> tuple[list[int], Array]:
-    """The components among `members` that matter at a point, at most so many, and their shares, which sum to 1."""
+    """The components among `members` that matter at a point, at most `most`, and their shares, which sum to 1."""
     order = members[np.argsort(-log_prob[members], kind="stable")][:most]
     shares = responsibilities(log_prob[order])
     keep = shares > 1e-9

@@ -1,8 +1,8 @@
 """Shorter points where a bracket is open: the gradient attack's own, moved down along the boundary.
 
 The duals of a bracket give points near a few pairs of components. Where several components tie, the nearest flip may
-lie elsewhere, and the gradient attack walks there. So its points are tried in several step sizes, and what is nearer
-than the best point known is improved on the boundary of the components that play a part there.
+be elsewhere, and the gradient attack may find it. So the attack is run in several step sizes, and a point that is
+nearer than the best one known is improved on the boundary of the components that matter there.
 """
 
 from __future__ import annotations
@@ -14,39 +14,37 @@ import numpy as np
 from ..._threads.process import single_threaded_products
 from ...bayes.classifier import BayesClassifier
 from ..coordinates import FactorCoordinates
-from ..gradient.walk import DirectWalk, FactorWalk
+from ..gradient.settings import Settings
+from ..gradient.walk import FactorWalk, FeatureWalk
 from ..models.bayes import MixtureVictim
-from ..state import Steps
 from .components import Array, Components
 from .search import Search
 
 __all__ = ["shorten"]
 
-# Relative gap above which it is worth looking; those of symmetric models stay below half of it.
+# Relative gap above which shorter points are looked for; those of symmetric models stay below half of it.
 OPEN = 2e-4
 # Steps are 2^-k of the best length known, rounded up to a power of two: from 1/8 or 1/4 of it down to 1/128 or 1/64.
 FINENESS = (3, 4, 5, 6, 7)
 # Those of a walk in d features, where a step costs a hundred times more.
-DIRECT_FINENESS = (3, 5)
-# A walk may be so many times longer than the best length known: it goes around, and then straight back.
+FEATURE_FINENESS = (3, 5)
+# A walk may be this many times longer than the best length known, because a curved walk may end close to its start.
 DETOUR = 4
-# Where no point is known there is no such scale: the attack's own defaults.
-DEFAULT_STEP, DEFAULT_MOST = 0.05, 5000
 # Relative difference in length that is worth a descent.
 SHORTER = 1e-7
-# A way to the boundary is perpendicular to it where 1 - cos of the angle is below this.
+# A perturbation counts as perpendicular to the boundary if 1 - cos of its angle with the gradient is below this.
 ASKEW = 1e-6
-# Nats below the likeliest of its class from which on a component plays no part at a point, and rounds of adding those
-# that do where a descent has ended.
-IN_PLAY, ROUNDS = 40.0, 8
+# A component is ignored at a point if it is this many nats below the most likely one of its class; and how often a
+# descent is repeated with the components that matter where it ended.
+IGNORED_NATS, ROUNDS = 40.0, 8
 
 
 def shorten(
-    victim: MixtureVictim, search: DirectWalk, X: Array, lower: Array, clf: BayesClassifier,
+    victim: MixtureVictim, search: FeatureWalk, X: Array, lower: Array, clf: BayesClassifier,
     coordinates: FactorCoordinates | None,
 ) -> None:  # fmt: skip
-    """Replace the points that `search` has found for samples X [n, d] by nearer ones, where there are, and where there
-    is room above `lower` [n]. Sample by sample, so that none depends on the others.
+    """Replace the points that `search` has found for samples X [n, d] by nearer ones where the bracket above `lower`
+    [n] is open and there are any. Sample by sample, so that none depends on the others.
     """
     state = search.state
     with np.errstate(invalid="ignore"):
@@ -71,10 +69,10 @@ def _attack(
 ) -> Array | None:
     """The shortest perturbation [d] that the gradient attack finds for x [1, d], if it is shorter than `upper`."""
     best = None
-    walk = DirectWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
-    for steps in _steps(upper, DIRECT_FINENESS if coordinates is None else FINENESS):
+    walk = FeatureWalk(victim, x, y) if coordinates is None else FactorWalk(victim, x, y, coordinates)
+    for settings in _settings(upper, FEATURE_FINENESS if coordinates is None else FINENESS):
         walk.restart(x)
-        walk.run(steps)
+        walk.run(settings)
         delta = walk.here[0] - x[0]
         length = float(np.linalg.norm(delta))
         if walk.state.flipped[0] and length < upper * (1.0 - SHORTER):
@@ -83,42 +81,42 @@ def _attack(
 
 
 def _is_stationary(victim: MixtureVictim, x: Array, y: Array, here: Array) -> bool:
-    """Whether the way from x [1, d] to a point on the boundary is perpendicular to that, as at a nearest point."""
+    """Whether the line from x [1, d] to a point on the boundary is perpendicular to it, as at a nearest point."""
     way, gradient = here - x, victim.margin_gradient(here, y, victim.scores(here, y)[1])
     lengths = float(np.linalg.norm(way) * np.linalg.norm(gradient))
     return float((way * gradient).sum()) >= (1.0 - ASKEW) * lengths
 
 
-def _steps(upper: float, fineness: tuple[int, ...]) -> list[Steps]:
+def _settings(upper: float, fineness: tuple[int, ...]) -> list[Settings]:
     """How to walk, given the best length known. Powers of two: a length that differs by a rounding changes nothing."""
     if not 0.0 < upper < math.inf:
-        return [Steps(DEFAULT_STEP, DEFAULT_MOST, False, True, None)]
+        return [Settings(polish=True)]  # no point is known, and so no scale: the attack's own defaults
     scale = math.frexp(upper)[1]
-    return [Steps(math.ldexp(1.0, scale - k), DETOUR * 2**k, False, True, None) for k in fineness]
+    return [Settings(step_size=math.ldexp(1.0, scale - k), max_steps=DETOUR * 2**k, polish=True) for k in fineness]
 
 
 def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delta: Array, lower: float) -> Array:
     """The perturbation [d] at the end of a descent along the boundary from x + δ; δ itself if that fails."""
-    kept = _in_play(clf, x + delta)
+    kept = _matter_at(clf, x + delta)
     for _ in range(ROUNDS):
-        victim.heed()
+        victim.raise_if_cancelled()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 point = Search(Components(_part(clf, kept)), x, y).descend(delta, lower)
-        except (RuntimeError, np.linalg.LinAlgError):  # a search that does not end, at extreme scales
+        except (RuntimeError, np.linalg.LinAlgError):  # at extreme scales a search may not end
             return delta
         if point is None:
             return delta
-        known, kept = kept, [a | b for a, b in zip(kept, _in_play(clf, x + point.delta), strict=True)]
+        known, kept = kept, [a | b for a, b in zip(kept, _matter_at(clf, x + point.delta), strict=True)]
         if all(np.array_equal(a, b) for a, b in zip(known, kept, strict=True)):
             return point.delta if point.length < np.linalg.norm(delta) else delta
     return delta
 
 
-def _in_play(clf: BayesClassifier, point: Array) -> list[Array]:
-    """Which components of each class, bool [k], play a part at a point [d]."""
+def _matter_at(clf: BayesClassifier, point: Array) -> list[Array]:
+    """Which components of each class, bool [k], matter at a point [d]."""
     logs = [m.component_log_prob(point[None])[0] for m in clf.mixtures]
-    return [log_prob >= log_prob.max() - IN_PLAY for log_prob in logs]
+    return [log_prob >= log_prob.max() - IGNORED_NATS for log_prob in logs]
 
 
 def _part(clf: BayesClassifier, kept: list[Array]) -> BayesClassifier:

@@ -32,7 +32,7 @@ class MixtureVictim:
         options = replace(options, check_finite=False)  # X was checked on entry
         self.clf, self.n_classes, self.n_features = clf, clf.n_classes, clf.n_features
         self.ops, self.threads = ops, options.threads
-        self.heed: Callable[[], None] = lambda: None  # raises where the attack has been given up
+        self.raise_if_cancelled: Callable[[], None] = lambda: None  # raises if the attack was cancelled
         self._evaluators = [Evaluator(m.factors, ops, np.float64, rows, options) for m in clf.mixtures]
         with errstate(divide="ignore"):
             self._log_priors = np.log(clf.priors)
@@ -60,7 +60,7 @@ class MixtureVictim:
         best = np.empty((len(X), self.n_classes), np.int64)
         height = np.empty_like(joint)
         rows = np.arange(len(X))
-        self.heed()
+        self.raise_if_cancelled()
         for c, evaluator in enumerate(self._evaluators):
             log_prob = evaluator(X).log_prob
             total = self.arrays.xp.empty(len(X))

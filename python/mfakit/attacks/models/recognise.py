@@ -23,8 +23,18 @@ def as_victim(
     clf: Any, rows: int, options: Options, sample: Array, log_ratio: bool = False, device: str | None = None
 ) -> MixtureVictim | GradientVictim:
     """The view of a classifier that the attack walks on; blocks of at most `rows` samples, of which `sample` [b, d] are
-    some, in the data's dtype. `device`: where they lie, None for the host.
+    some, in the data's dtype. `device`: where they lie, None for the host. `log_ratio`: walk along the log-ratio of a
+    machine's kernel sums.
     """
+    victim = _victim(clf, rows, options, sample, log_ratio, device)
+    if log_ratio and not isinstance(victim, KernelVictim):
+        raise ValueError(f'direction="log-ratio" is for RBF machines, got a {type(clf).__name__}; use "gradient"')
+    return victim
+
+
+def _victim(
+    clf: Any, rows: int, options: Options, sample: Array, log_ratio: bool, device: str | None
+) -> MixtureVictim | GradientVictim:
     if isinstance(clf, BayesClassifier):
         return MixtureVictim(clf, rows, options, device)
     if device is not None or options.backend == "cuda":

@@ -83,17 +83,18 @@ def center_rows(start: int, stop: int, X: Array, center: Array, out: Array, sq_n
 
 @kernel
 def mixture_epilogue(start: int, stop: int, coarse: Coarse, mixture: Mixture, log_prob: Array, keep: Array) -> None:
-    k, l = mixture.shift.shape
-    diagonal, error = coarse.quad.shape[1] > 0, np.empty(k)
+    products, quad, sq_norms, slack = coarse
+    inv_noise, shift, mean_norm, log_norm = mixture.inv_noise, mixture.shift, mixture.mean_norm, mixture.log_norm
+    k, l = shift.shape
+    diagonal, error = quad.shape[1] > 0, np.empty(k)
     for i in range(start, stop):
         top = -np.inf
         for j in range(k):
             first = j * (l + 1)
-            q = np.float64(coarse.quad[i, j]) if diagonal else coarse.sq_norms[i] * mixture.inv_noise[j]
-            gone = explained(coarse.products, i, first, mixture.shift, j)
-            maha = q - 2.0 * coarse.products[i, first + l] + mixture.mean_norm[j] - gone
-            log_prob[i, j] = mixture.log_norm[j] - 0.5 * not_negative(maha)
-            error[j] = coarse.slack * (q + mixture.mean_norm[j])
+            q = np.float64(quad[i, j]) if diagonal else sq_norms[i] * inv_noise[j]
+            maha = q - 2.0 * products[i, first + l] + mean_norm[j] - explained(products, i, first, shift, j)
+            log_prob[i, j] = log_norm[j] - 0.5 * not_negative(maha)
+            error[j] = slack * (q + mean_norm[j])
             low = log_prob[i, j] - error[j]
             top = max(top, low)
         for j in range(k):
@@ -250,14 +251,15 @@ def accumulate_gradient(start: int, stop: int, X: Array, pairs: WeightedPairs, m
 def point_distances(
     start: int, stop: int, coarse: Coarse, mixture: Mixture, tolerance: float, sq_distances: Array, keep: Array
 ) -> None:
-    k, l = mixture.shift.shape
+    products, _, sq_norms, slack = coarse
+    shift, mean_norm = mixture.shift, mixture.mean_norm
+    k, l = shift.shape
     for i in range(start, stop):
         for j in range(k):
-            first, size = j * (l + 1), coarse.sq_norms[i] + mixture.mean_norm[j]
-            gone = explained(coarse.products, i, first, mixture.shift, j)
-            sq = not_negative(size - 2.0 * coarse.products[i, first + l] - gone)
+            first, size = j * (l + 1), sq_norms[i] + mean_norm[j]
+            sq = not_negative(size - 2.0 * products[i, first + l] - explained(products, i, first, shift, j))
             sq_distances[i, j] = sq
-            keep[i, j] = coarse.slack * size > tolerance * sq
+            keep[i, j] = slack * size > tolerance * sq
 
 
 @inlined

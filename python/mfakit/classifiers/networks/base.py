@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ..._arrays.options import Options
 from ..._arrays.rows import wrap_like
+from ..._checks import check_integers, check_numbers
 from ..._sklearn import become, names_of
 from ..._threads.process import errstate
-from .._checks import as_generator, check_block, check_integers, check_numbers, encode_labels
+from .._checks import as_generator, check_block, encode_labels
 from .._classifier import Classifier
 from .batches import Batch, Stream, as_rows, shuffled_batches, writeable
 from .files import check_tensors, read_image_shape

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._checks import as_bounds
-from .._checks import check_integers, check_numbers
+from ..._checks import as_bounds, check_integers, check_numbers
 from .base import NetworkClassifier
 
 if TYPE_CHECKING:

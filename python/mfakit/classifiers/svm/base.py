@@ -11,8 +11,9 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ..._arrays.options import Options
 from ..._arrays.rows import RowBlocks, check_finite_rows, wrap_like
+from ..._checks import check_integers, check_numbers
 from ..._sklearn import become, names_of
-from .._checks import as_labels, check_integers, check_numbers, rows_on_host
+from .._checks import as_labels, rows_on_host
 from .._classifier import Classifier
 from .files import learned_by, tensors_of
 from .gram import data_mean

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .mixture.mfa import MFA
+from ..mixture.mfa import MFA
 
 __all__ = ["as_image_shape", "as_mfa", "equal", "make_buffer", "numbers", "unchanged", "versions"]
 
