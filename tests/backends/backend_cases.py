@@ -15,9 +15,21 @@ import mfakit
 from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.backends import numpy_ops, operations
 from mfakit.backends.host_arrays import HOST
-from mfakit.backends.operands import Coarse, Coordinates, Pairs, Parameters, Points, Sums, WalkSettings, WeightedPairs
+from mfakit.backends.operands import (
+    Coarse,
+    Coordinates,
+    Pairs,
+    Parameters,
+    Points,
+    Projected,
+    Projection,
+    Sums,
+    WalkSettings,
+    WeightedPairs,
+)
 from mfakit.mixture import evaluator, subspaces
 from mfakit.mixture.factors import Factors
+from mfakit.mixture.pruning import Pruner, project
 
 Array = NDArray[Any]
 
@@ -31,10 +43,11 @@ SIZES = {
     "empty": (0, 3, 7, 2),
 }
 # Arrays that are X or products, in the dtype of the case; everything else is float64, index or mask.
-REAL = ("X", "products", "quad", "out")
-INDEX = ("rows", "components", "component", "offsets", "first", "y", "reports")
+REAL = ("X", "products", "quad", "out", "above")
+INDEX = ("rows", "components", "component", "offsets", "first", "y", "reports", "best")
 MASK = ("keep", "suspect")
 # The small solve and the attack's state are float64 whatever X is.
+ISOTROPIC_ONLY = ("bound_components", "factor_walk", "survivors")
 FLOAT64_ONLY = (
     "log_sum_exp", "log_sum_exp_candidates", "softmax", "pair_distances", "attack_step", "factor_walk",
 )  # fmt: skip
@@ -154,6 +167,32 @@ def _pair_distances(model: Model) -> Case:
     return Case({"products": products, "side0": side0, "side1": side1}, scale)
 
 
+def _projection(model: Model) -> tuple[Projected, Projection, Projection]:
+    """The samples in the coordinates of a coarse and a fine projection of the mixture."""
+    pruner = Pruner.of([model.factors], (2, 5))
+    coordinates = model.centered @ pruner.matrix(model.X.dtype)
+    coarse, fine = pruner.tables(model.factors, model.X.dtype)
+    return project(coordinates, model.norms, fine.means.shape[1], model.X.shape[1]), coarse, fine
+
+
+def _bound_components(model: Model) -> Case:
+    projected, coarse, _ = _projection(model)
+    # What cancels is rounded in the samples' own dtype.
+    scale = float((model.norms.max(initial=0.0) + 1) * model.factors.inv_noise.max() + model.factors.mean_norm.max())
+    return Case({"projected": projected, "projection": coarse}, 8.0 * scale)
+
+
+def _survivors(model: Model) -> Case:
+    case = _bound_components(model)
+    _, _, fine = _projection(model)
+    above = outputs_of("bound_components", model, case.arguments)
+    numpy_ops.bound_components(**case.arguments, **above)
+    threshold = np.quantile(above["above"].astype(np.float64), 0.4, axis=1)
+    threshold[:1] = -np.inf
+    arguments = {"projected": case.arguments["projected"], "projection": fine, "threshold": threshold}
+    return Case({**arguments, "above": above["above"]}, case.scale)
+
+
 def _attack_step(model: Model) -> Case:
     direction = model.rng.normal(size=model.X.shape)
     direction[1:2] = 0.0
@@ -214,6 +253,8 @@ def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[
         "accumulate_gradient": lambda: {"out": np.ones((n, d), dtype)},
         "point_distances": lambda: {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
         "pair_distances": lambda: {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)},
+        "bound_components": lambda: {"above": np.full((n, k), nan, dtype), "best": np.full(n, -7)},
+        "survivors": lambda: {"above": arguments["above"].copy()},
         "attack_step": lambda: {"X": arguments["X"].copy()},
         "factor_walk": lambda: {
             "points": each_array(np.copy, arguments["points"]), "reports": np.full((n, 5), -7),
@@ -257,7 +298,7 @@ def combinations(backend: str) -> list[Any]:
     found = []
     for operation in operations(backend):
         for dtype in ("float64",) if operation in FLOAT64_ONLY else ("float32", "float64"):
-            for noise in ("isotropic",) if operation == "factor_walk" else ("isotropic", "diagonal"):
+            for noise in ("isotropic",) if operation in ISOTROPIC_ONLY else ("isotropic", "diagonal"):
                 found.append(pytest.param(operation, dtype, noise, id=f"{operation}-{dtype}-{noise}"))
     return found
 
