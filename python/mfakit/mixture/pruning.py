@@ -126,7 +126,7 @@ def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Genera
     """Means and loadings in units of the noise, float32 rows [m, d]; of a random part of the components where all of
     them would be more than DIRECTION_VALUES.
     """
-    rows = []
+    rows, largest = [], max(_largest_length(factors, center) for factors in mixtures)
     values = sum(f.shape[0] * (f.shape[1] + 1) * f.shape[2] for f in mixtures)
     for factors in mixtures:
         k, l, d = factors.shape
@@ -136,8 +136,18 @@ def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Genera
         for part in (live[p] for p in component_parts(len(live), (l + 1) * d)):
             sigma = np.sqrt(factors.noise[part].mean(axis=1))[:, None, None]
             found = np.concatenate([(factors.means[part] - center)[:, None], loadings_of(factors, part)], axis=1)
-            rows.append((found / sigma).astype(np.float32).reshape(-1, d))
+            scaled = found / sigma / largest
+            if not np.isfinite(largest):  # which directions they are makes no bound wrong
+                np.nan_to_num(scaled, copy=False, posinf=1.0, neginf=-1.0)
+            rows.append(scaled.astype(np.float32).reshape(-1, d))
     return np.concatenate(rows)
+
+
+def _largest_length(factors: Factors, center: Array) -> float:
+    """Of means and loadings in units of the noise: divided by it, no product of rows leaves float32."""
+    means = np.linalg.norm(factors.means - center, axis=1) / np.sqrt(factors.noise.min(axis=1))
+    lengths = np.linalg.norm(factors.latent_map, axis=1)  # (1 + S²)^-½
+    return float(max(means.max(), 1.0 / lengths.min(initial=1.0)))
 
 
 @keeps_errstate
