@@ -23,6 +23,16 @@ struct unit_roundoff<float> {
   static constexpr float value = 5.9604645e-8f;
 };
 
+// Squared lengths that overflow are at least this, and no more is known of them.
+template <class Real>
+struct largest_length {
+  static constexpr Real value = Real(1e307);
+};
+template <>
+struct largest_length<float> {
+  static constexpr float value = 1e37f;
+};
+
 MFAKIT_HD float root_(float x) { return sqrtf_(x); }
 MFAKIT_HD double root_(double x) { return sqrt_(x); }
 template <class Real>
@@ -76,7 +86,8 @@ MFAKIT_HD Real log_prob_bound(const Projected<Real>& x, index_t i, const Project
     const Real q = positive(gap - loading - rounded) * p.rest_scales[j * p.groups + g];
     rest += q * q;
   }
-  const Real maha = (root * root + rest * p.stretch[j]) * (Real(1) - Real(32) * unit * Real(p.groups));
+  const Real sum = (root * root + rest * p.stretch[j]) * (Real(1) - Real(32) * unit * Real(p.groups));
+  const Real maha = sum > largest_length<Real>::value ? largest_length<Real>::value : sum;  // a NaN stays one
   const Real log_norm = p.log_norm[j];
   return log_norm - Real(0.5) * maha + Real(4) * unit * ((log_norm < 0 ? -log_norm : log_norm) + maha);
 }

@@ -226,6 +226,7 @@ def _bound(x: Projected, p: Projection, j: int) -> Array:
     rounded = 16 * unit * (x.farthest + p.rest_means[j] + loading) + p.offsets[j]
     q = np.maximum(gap - loading - rounded, 0) * p.rest_scales[j]
     maha = (root**2 + (q**2).sum(axis=1) * p.stretch[j]) * (1 - 32 * unit * real.type(q.shape[1]))
+    maha = np.minimum(maha, real.type(1e37 if real == np.float32 else 1e307))  # what overflows is at least this
     return np.asarray(p.log_norm[j] - maha / 2 + 4 * unit * (np.abs(p.log_norm[j]) + maha))
 
 

@@ -140,8 +140,9 @@ class BayesClassifier:
 
         # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
         def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
+            shared = evaluator.project(block, first, rows.name)  # once for all classes, where components are bounded
             for c, mixture in enumerate(self._mixtures):
-                part[:, c] = evaluator.sibling(mixture.factors).log_prob(block, first, rows.name) + log_priors[c]
+                part[:, c] = evaluator.sibling(mixture.factors).log_prob(shared, first, rows.name) + log_priors[c]
 
         over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, joint)
         return joint
@@ -210,10 +211,11 @@ class BayesClassifier:
         # By blocks, so that beside the result no more than a block of another class's gradient is held.
         def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
             other = evaluator.xp.empty(part.shape, part.dtype) if two else None
+            shared = evaluator.project(block, first, rows.name)
             for c, mixture in enumerate(self._mixtures):
                 target = part[:, c] if other is None else (other, part)[c]
                 its = evaluator.sibling(mixture.factors)
-                its.gradient(its(block, first, rows.name), target)
+                its.gradient(its(shared, first, rows.name), target)
             if other is not None:
                 part -= other
 

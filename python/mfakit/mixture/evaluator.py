@@ -35,6 +35,8 @@ SUM_VALUES = 2**22
 PILOT_ROWS = 64
 # Squared lengths, in units of the noise, that leave float64 when they are added up.
 LARGEST_SQUARE = 1e300
+# How far the value that bounds are compared with may be rounded, relative to the terms that cancel in it.
+REFERENCE_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 # Features per partial product with the squares.
 SQUARES_COLUMNS = 512
 # Half a unit in the last of TF32's 11 significant bits, of both factors of a term.
@@ -98,12 +100,12 @@ class Scores:
 
 @dataclass
 class ProjectedBlock:
-    """A block that several mixtures share: its rows, centred, their squared lengths and their coordinates."""
+    """A block that several mixtures share: its rows, their squared lengths from the centre and their coordinates."""
 
     X: Array
-    centered: Array
     sq_norms: Array
     coordinates: Array
+    rounded: float  # ‖c‖ where X was rounded to the product's dtype before c was subtracted, else 0
 
 
 class Evaluator:
@@ -221,7 +223,9 @@ class Evaluator:
         matrix = pruner.matrix(centered.dtype)
         coordinates = self._buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
-        return ProjectedBlock(X, centered, norms, coordinates)
+        narrowed = centered.dtype.itemsize < X.dtype.itemsize
+        rounded = float(np.linalg.norm(pruner.center)) if narrowed else 0.0
+        return ProjectedBlock(X, norms, coordinates, rounded)
 
     def _pruned(self, block: ProjectedBlock) -> Scores:
         """Bound all components coarsely, score the most promising one of each row, bound again those that could come
@@ -233,17 +237,19 @@ class Evaluator:
         coarse, *finer = self.pruner.tables(self._host_factors, real)
         above, best = self._buffer("above", (n, k), real), np.empty(n, np.int64)
         with np.errstate(over="ignore", invalid="ignore"):
-            projected = project(block.coordinates, block.sq_norms, coarse.means.shape[1], d)
+            projected = project(block.coordinates, block.sq_norms, coarse.means.shape[1], d, block.rounded)
             ops.bound_components(projected, coarse, above, best, self.threads)
             order = np.argsort(best, kind="stable")
             first = Pairs(order, best[order])
             values, latent = self.refine(block.X, first)
             threshold = np.empty(n)
-            threshold[order] = values - CUTOFF_NATS - math.log(k)
+            maha = 2.0 * np.abs(values - self._host_factors.log_norm[first.components])
+            rounded = REFERENCE_ROUNDING * (maha + (latent**2).sum(axis=1))
+            threshold[order] = values - rounded - CUTOFF_NATS - math.log(k)
             if n <= PILOT_ROWS:
                 self.opened += int((above >= threshold[:, None]).sum())
             for table in finer or [nothing_finer(coarse)]:
-                projected = project(block.coordinates, block.sq_norms, table.means.shape[1], d)
+                projected = project(block.coordinates, block.sq_norms, table.means.shape[1], d, block.rounded)
                 rows, components = ops.survivors(projected, table, threshold, above, self.threads)
         others = components != best[rows]
         rest = Pairs(rows[others], components[others])
@@ -339,8 +345,10 @@ class Evaluator:
 
     def certain(self, scores: Scores) -> bool:
         """Whether no row is so far away that the rounding of a log-density hides what components differ by."""
-        factors = self._host_factors
-        most = 2.0 * (self._largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
+        factors, largest = self._host_factors, self._largest
+        if self.pruner is not None and self.pruner.center is not factors.center:
+            largest += float(((self.pruner.center - factors.center) ** 2).sum())
+        most = 2.0 * (largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
         rounding_nats = float(np.finfo(np.float64).eps) * most
         return rounding_nats < UNCERTAIN_NATS[scores.X.dtype.name] and not self._some_beyond
 

@@ -28,6 +28,9 @@ COARSE, FINE, FINEST = 16, 64, 128
 OVERSAMPLING = 16
 # Float32 values of the rows that the directions are found in.
 DIRECTION_VALUES = 2**25
+# Loadings of d features are known to this many times (√d + l) float64 roundings of their size, after the SVD they come
+# from, the projection, and the SVD of what it leaves.
+LOADING_ROUNDING = 8.0
 # The log-normaliser of a component without weight, which float32 holds.
 NOTHING = -1e30
 
@@ -88,13 +91,16 @@ def nothing_finer(table: Projection) -> Projection:
     return table._replace(means=table.means[:, :0], scales=table.scales[:, :0], whitened=table.whitened[:, :, :0])
 
 
-def project(coordinates: Array, sq_norms: Array, r: int, d: int) -> Projected:
+def project(coordinates: Array, sq_norms: Array, r: int, d: int, rounded: float = 0.0) -> Projected:
     """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² [n] in the first r coordinates, with what rounding may have done: a
-    coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is.
+    coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is. `rounded` is ‖c‖
+    where x itself was rounded before c was subtracted, else 0.
     """
     real, unit = coordinates.dtype, float(np.finfo(coordinates.dtype).eps) / 2
     length = np.sqrt(sq_norms)
     error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
+    if rounded:
+        error += 2.0 * unit * (length + rounded)
     rest = sq_norms - np.square(coordinates[:, :r], dtype=np.float64).sum(axis=1)
     off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
     nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))
@@ -120,7 +126,7 @@ def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Genera
     """Means and loadings in units of the noise, float32 rows [m, d]; of a random part of the components where all of
     them would be more than DIRECTION_VALUES.
     """
-    rows = []
+    rows, largest = [], max(_largest_length(factors, center) for factors in mixtures)
     values = sum(f.shape[0] * (f.shape[1] + 1) * f.shape[2] for f in mixtures)
     for factors in mixtures:
         _, l, d = factors.shape
@@ -130,8 +136,18 @@ def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Genera
         for part in (live[p] for p in component_parts(len(live), (l + 1) * d)):
             sigma = np.sqrt(factors.noise[part].mean(axis=1))[:, None, None]
             found = np.concatenate([(factors.means[part] - center)[:, None], loadings_of(factors, part)], axis=1)
-            rows.append((found / sigma).astype(np.float32).reshape(-1, d))
+            scaled = found / sigma / largest
+            if not np.isfinite(largest):  # which directions they are makes no bound wrong
+                np.nan_to_num(scaled, copy=False, posinf=1.0, neginf=-1.0)
+            rows.append(scaled.astype(np.float32).reshape(-1, d))
     return np.concatenate(rows)
+
+
+def _largest_length(factors: Factors, center: Array) -> float:
+    """Of means and loadings in units of the noise: divided by it, no product of rows leaves float32."""
+    means = np.linalg.norm(factors.means - center, axis=1) / np.sqrt(factors.noise.min(axis=1))
+    lengths = np.linalg.norm(factors.latent_map, axis=1)  # (1 + S²)^-½
+    return float(max(means.max(), 1.0 / lengths.min(initial=1.0)))
 
 
 @keeps_errstate
@@ -189,36 +205,45 @@ def projections_of(factors: Factors, rows: Array, center: Array, dtype: Any, siz
 def _table(
     factors: Factors, means: Array, loadings: Array, real: Any, lengths: Array, rest_sq: Array, rest_gram: Array
 ) -> Projection:
-    """From B (μ - c) [k, r], B A as rows [k, l, r], ‖μ - c‖ [k], ‖Π (μ - c)‖² [k] and (Π A)ᵀ Π A [k, l, l]."""
-    (k, l), r, unit = loadings.shape[:2], loadings.shape[2], float(np.finfo(real).eps) / 2
+    """From B (μ - c) [k, r], B A as rows [k, l, r], ‖μ - c‖ [k], ‖Π (μ - c)‖² [k] and (Π A)ᵀ Π A [k, l, l].
+
+    The table is that of a component with a slightly larger covariance: loadings that are known to e σ only are
+    stretched by (1 + t)^½, and σ by (1 + (1 + 1/t) e²)^½; see docs/pruning.md.
+    """
+    (k, l), r, d = loadings.shape[:2], loadings.shape[2], factors.means.shape[1]
+    unit, eps = float(np.finfo(real).eps) / 2, float(np.finfo(np.float64).eps)
     sigma = np.sqrt(factors.noise[:, 0])
     rest_mean = np.sqrt(rest_sq)
     size = np.sqrt((loadings**2).sum(axis=(1, 2)) + np.trace(rest_gram, axis1=1, axis2=2)) if l else np.zeros(k)
+    e = LOADING_ROUNDING * (np.sqrt(d) + l) * eps * size / sigma
+    t = np.clip(e, 1e-300, 1.0)
+    sigma_up, stretched = sigma * np.sqrt(1.0 + (1.0 + 1.0 / t) * e**2), np.sqrt(1.0 + t)
     a = np.sqrt(np.maximum(np.linalg.eigvalsh(rest_gram)[:, -1], 0.0)) if l else np.zeros(k)
     # What float64 may have done to the norms, far below the rounding of float32 tables.
-    a = a * (1.0 + 1e-10) + 1e-13 * size
+    a = (a * (1.0 + 1e-10) + 1e-13 * size) * stretched
     whitened, least = np.zeros((k, l, r)), np.ones(k)
     if l and r:
         U, S, _ = np.linalg.svd(np.swapaxes(loadings, 1, 2) / sigma[:, None, None], full_matrices=False)
+        S = S * (stretched * sigma / sigma_up)[:, None]
         whitened[:, : S.shape[1]] = (S / np.hypot(1.0, S))[:, :, None] * np.swapaxes(U, 1, 2)
         if r >= l:
-            least = 1.0 + (S[:, -1] * (1.0 - 1e-10)) ** 2 if l else least
-    ratio = (a / sigma) ** 2
+            least = 1.0 + (S[:, -1] * (1.0 - 1e-10)) ** 2
+    ratio = (a / sigma_up) ** 2
     dead = np.isneginf(factors.log_norm)
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
     rest_means, rest_loadings, rest_scales = (
-        column.astype(real)[:, None] for column in (rest_mean, a * up, (1.0 / sigma) * down)
+        column.astype(real)[:, None] for column in (rest_mean, a * up, (1.0 / sigma_up) * down)
     )
     return Projection(
         means.astype(real),
-        np.ascontiguousarray(np.broadcast_to((1.0 / sigma)[:, None], (k, r))).astype(real),
+        np.ascontiguousarray(np.broadcast_to((1.0 / sigma_up)[:, None], (k, r))).astype(real),
         whitened.astype(real),
         rest_means,
         rest_loadings,
         rest_scales,
         (up / np.sqrt(least)).astype(real),
         (down / (1.0 + ratio / least)).astype(real),
-        (up / sigma).astype(real),
-        ((4.0 * unit + 16.0 * np.sqrt(factors.means.shape[1]) * np.finfo(np.float64).eps) * lengths * up).astype(real),
+        (up / sigma_up).astype(real),
+        ((4.0 * unit + 16.0 * np.sqrt(d) * eps) * lengths * up).astype(real),
         np.where(dead, NOTHING, factors.log_norm).astype(real),
     )
