@@ -143,9 +143,9 @@ class FactorWalk(FeatureWalk):
             self._run_rows(settings, again)
 
     def _walk(self, q: FactorCoordinates, settings: Settings, arrays: tuple[Array, ...]) -> None:
-        """The kernel, on the host for as many samples at a time as let Ctrl-C be answered between two calls, or in one
-        if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
-        and what the kernel moves.
+        """Run the kernel. On the host a call takes only so many samples that Ctrl-C is answered between two calls, and
+        is abandoned on Ctrl-C if a single sample may take long; the steps of a sample are known only afterwards.
+        `arrays` [n, ...] are y and the arrays that the kernel changes.
         """
         threads, on_device = self.victim.threads, self.victim.arrays.is_device
         long = not on_device and may_take_long(settings)
