@@ -60,7 +60,7 @@ class Task:
     labels : int64 [n] or None
         True classes as indices.
     arrays : Host or Cuda
-        Where blocks lie.
+        The arrays of blocks: NumPy's, or those of a device.
     options : Options
     size : int
         Samples of a block.
