@@ -122,10 +122,10 @@ def test_counts_are_counts() -> None:
         clf.predict(X, **{name: np.int64(2)})
     clf.predict(X, n_threads=2**31 - 1)  # as many as the machine can use
     for steps in (0, True, 2.0, 2**31, "many"):
-        with pytest.raises(ValueError, match="max_steps must be a positive integer below"):
+        with pytest.raises(ValueError, match="max_steps must be an integer of at"):
             gradient_attack(clf, X, max_steps=steps)
     for length in (0, -1.0, np.inf, np.nan, True, "0.1", None, [0.1]):
-        with pytest.raises(ValueError, match="step_size must be a positive length"):
+        with pytest.raises(ValueError, match="step_size must be a positive number"):
             gradient_attack(clf, X, step_size=length)
 
 

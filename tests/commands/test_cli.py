@@ -90,7 +90,7 @@ def cut_short(path: Path) -> Path:
 
 BAD = {
     "unknown pair": (("attack", "mnist-99"), "there are mnist-06, mnist-27, mnist-45"),
-    "step": (("attack", "mnist-06", "--samples", "2", "--step-size", "-1"), "step_size must be a positive length"),
+    "step": (("attack", "mnist-06", "--samples", "2", "--step-size", "-1"), "step_size must be a positive number"),
     "missing model": (("sample", "nothing.safetensors", "--out", "x.npy"), "no model file at nothing.safetensors"),
     "cut model": (("sample", "cut.safetensors", "--out", "x.npy"), "not a readable safetensors file"),
     "missing data": (("fit", "--data", "nothing.npy", "--out", "m.safetensors"), "no data file at nothing.npy"),

@@ -1,4 +1,4 @@
-"""Blocks of samples on their way through an attack, several at once where that is quicker."""
+"""The loop over blocks of samples of an attack, in several threads where that is faster."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .state import State
 
 __all__ = ["attack_blocks", "plan_walks", "victims_of"]
 
-# A sample's walk in factor coordinates takes a thread longer than it takes to start it.
+# A thread is worth starting for this many samples: their walks in factor coordinates take longer than its start.
 SAMPLES_PER_THREAD = 2
 
-# What is done with a block, given the number of its first row; it says what is known of the samples then.
+# Attacks a block, given the number of its first row, and returns the state of its samples.
 Attack = Callable[[Any, Any, int], State]
 
 
 def plan_walks(n: int, options: Options) -> tuple[int, Options]:
-    """How many threads should share n samples that compiled code walks with one after the other, and the options of
+    """How many threads should share n samples that compiled code processes one after the other, and the options of
     each.
     """
     threads = useful_threads(options)
@@ -37,18 +37,18 @@ def plan_walks(n: int, options: Options) -> tuple[int, Options]:
 
 
 def victims_of(clf: BayesClassifier, count: int, size: int, options: Options) -> list[MixtureVictim]:
-    """A victim for each of so many threads, whose blocks together have at most `size` samples."""
+    """A victim for each of `count` threads, whose blocks together have at most `size` samples."""
     if count > 1:
         for mixture in clf.mixtures:
-            mixture.factors.prepare(np.float64)  # here, and not in each of the threads
+            mixture.factors.prepare(np.float64)  # once here instead of in every thread
     return [MixtureVictim(clf, -(-size // count), options) for _ in range(count)]
 
 
 def attack_blocks(
     rows: RowBlocks, size: int, arrays: Host, victims: Sequence[Any], attack: Attack, bar: Any
 ) -> list[State]:
-    """``attack(victim, block, first)`` for all samples, by as many threads as there are victims, each with its own, in
-    blocks that together have at most `size`; the states in the order of the samples.
+    """Call ``attack(victim, block, first)`` for all samples in a thread per victim, in blocks that together have at
+    most `size` samples. Returns the states in the order of the samples.
     """
     states: dict[int, State] = {}
     size = -(-size // len(victims))

@@ -1,4 +1,6 @@
-"""Which classifier a result is of: a digest of its parameters, equal for copies, saved and loaded ones, anywhere."""
+"""A digest of a classifier's parameters, which tells which classifier a result belongs to; equal for copies, after
+saving and loading, and on any device.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,17 @@ __all__ = ["identity"]
 Array = NDArray[Any]
 
 PARAMETERS = ("weights", "means", "loadings", "noise_variance")
-# Numbers that are digested at a time, so that Ctrl-C is answered.
+# Numbers digested at a time, so that Ctrl-C is answered in between.
 PART = 2**21
-# Mixtures do not change.
+# Mixtures are immutable, so a digest stays valid.
 _known: WeakKeyDictionary[MFA, bytes] = WeakKeyDictionary()
 
 
 def identity(model: Any) -> str:
-    """A name of what a classifier computes, or "" for one whose parameters are not found.
+    """A name of what a classifier computes, or "" if its parameters are not found.
 
-    A Bayes classifier and its torch module have the same; a classifier with a network, that network's. The parameters'
-    dtype plays no part, and priors count to nine digits, since a module keeps their logarithms.
+    A Bayes classifier and its torch module have the same name; a classifier with a network has the network's. The
+    parameters' dtype does not matter, and priors count to nine digits because a module stores their logarithms.
     """
     torch_modules = sys.modules.get("mfakit.torch")
     if isinstance(model, BayesClassifier):

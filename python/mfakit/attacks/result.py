@@ -1,4 +1,4 @@
-"""What an attack returns: the points, and the evidence that they do what they claim."""
+"""What an attack returns: the points, and the evidence that they fool the classifier."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class AttackResult:
     y_adv : int64 [n]
         The decision at x_adv.
     already_wrong : bool [n]
-        Misclassified before the attack, hence not attacked.
+        Misclassified before the attack, and so not attacked.
     source, target : int64 [n]
-        For mixtures: the component of the true class and of another one that the last step went between; -1 if none.
+        For mixtures: the components of the true class and of another class that the last step went between; -1 if none.
     target_class : int64 [n]
         The class that `target` belongs to.
     reason : str [n]
         How each sample ended: "flipped", "already wrong", "max_steps", "no gradient", "NaN logits", "NaN gradient" or
         "not verified"; of :func:`minimal_perturbation` also "no crossing" and "not certified".
     settings : dict
-        The attack and its parameters, and which data it was given (dtype, bounds).
+        The attack and its settings, and properties of the data (dtype, bounds).
     classifier : str
-        Which classifier was attacked: a digest of its parameters, equal for copies, after saving and loading and on any
-        device; "" for one whose parameters are not known.
+        A digest of the attacked classifier's parameters, equal for copies, after saving and loading and on any device;
+        "" if the parameters are not known.
     """
 
     x_adv: Any
@@ -91,8 +91,8 @@ class AttackResult:
         """Adversarial accuracy as the paper counts it: the share of all samples, those included that were wrong before,
         whose decision at x_adv is the true class.
 
-        The paper's attacks are called without labels and change the *predicted* class, so that of two classes a sample
-        that was wrong becomes right: where every sample is fooled this is 1 - accuracy, while
+        The paper's attacks are called without labels and change the *predicted* class, so that with two classes a
+        sample that was wrong becomes right: if every sample is fooled this is 1 - accuracy, while
         :attr:`adversarial_accuracy` is 0.
 
         Parameters
@@ -103,7 +103,7 @@ class AttackResult:
         Raises
         ------
         ValueError
-            For labels of other samples, or an attack with labels that left samples alone because they were wrong.
+            For labels of other samples, or if the attack had labels and skipped samples that were wrong.
         """
         labels = to_numpy(y)
         if labels.shape != self.y.shape or labels.dtype.kind not in "iu":
@@ -113,14 +113,14 @@ class AttackResult:
         unattacked = self.already_wrong & (self.reason == "already wrong")
         if unattacked.any():
             raise ValueError(
-                f"{int(unattacked.sum())} sample(s) were wrong already and not attacked, and the paper's count has "
-                "them; attack again without y"
+                f"{int(unattacked.sum())} sample(s) were wrong already and not attacked, but the paper's count "
+                "includes them; attack again without y"
             )
         return float((self.y_adv == labels).mean()) if len(labels) else float("nan")
 
     def grade(self, minimal: MinimalResult) -> Grade:
-        """Ratios of this attack to the certified minima of the same samples; see :func:`minimal_perturbation`. It may
-        be of another classifier than the minima, such as a network beside the optimal classifier.
+        """Ratios of this attack to the certified minima of the same samples; see :func:`minimal_perturbation`. The
+        minima may be those of another classifier, such as the optimal one for an attack on a network.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class MinimalResult(AttackResult):
     lower : float64 [n]
         No perturbation shorter than this changes the decision; ℓ2 in data units. 0 where the sample is already wrong,
         infinite where the other classes cannot be reached (weight or prior 0); and 0, with the reason "not certified",
-        where numbers leave float64's range or a search fails, which ends no other sample's.
+        where numbers leave float64's range or the search of this sample fails.
     upper : float64 [n]
         ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
     n_pairs_examined : int64 [n]
@@ -184,10 +184,10 @@ class Grade:
     over_lower, over_upper : float64 [n]
         ℓ2 of the attack over either end of the bracket; NaN where it failed or the bracket is not finite.
     contradictions : int64 [m]
-        Samples fooled below the lower bound of the same classifier: one of the two results is wrong. Of another
-        classifier there are none, since a bound says nothing about it.
+        Samples fooled below the lower bound of the same classifier, so that one of the two results is wrong. Empty for
+        another classifier, because the bound says nothing about it.
     same_classifier : bool
-        Whether the attack was on the classifier whose minima these are.
+        Whether the attack and the minima are of the same classifier.
     """
 
     over_lower: Array
@@ -197,8 +197,8 @@ class Grade:
 
     @property
     def mean(self) -> float:
-        """Mean ratio to the smallest perturbation known; NaN if nothing can be graded. Of the same classifier it is 1
-        for a perfect attack.
+        """Mean ratio to the smallest perturbation known; NaN if nothing can be graded. For the same classifier a
+        perfect attack has 1.
         """
         graded = np.isfinite(self.over_upper)
         return float(self.over_upper[graded].mean()) if graded.any() else float("nan")

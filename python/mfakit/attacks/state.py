@@ -1,4 +1,4 @@
-"""What is known of samples on their way through an attack, how they walk, and between which components."""
+"""The state of samples during an attack, and the components between which they walk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Choice:
 
 @dataclass
 class State:
-    """What is known of each of n samples so far."""
+    """What is known about each of n samples so far."""
 
     y: Array
     y_adv: Array
@@ -44,7 +44,7 @@ class State:
 
     @classmethod
     def of(cls, victim: Any, X: Array, y: Array | None) -> State:
-        """What is known before an attack, by the victim's scores of samples X [n, d] float64: samples whose class is
+        """The state before an attack, by the victim's scores of samples X [n, d] float64: samples whose class is
         not y [n] (None: the predicted one) or whose scores are NaN count as already wrong.
         """
         n = len(X)

@@ -60,7 +60,7 @@ class Task:
     labels : int64 [n] or None
         True classes as indices.
     arrays : Host or Cuda
-        Where blocks lie.
+        The arrays of blocks: NumPy's, or those of a device.
     options : Options
     size : int
         Samples of a block.
@@ -116,7 +116,7 @@ class Task:
 @contextmanager
 def open_task(
     attack: Callable[..., AttackResult], clf: Any, X: Any, y: Any, options: dict[str, Any],
-    direction: str = "gradient", device_copies: int = 1,
+    direction: str = "gradient", device_copies: int | None = None,
 ) -> Iterator[Task]:  # fmt: skip
     """The arguments of a public attack, checked, on the device that is the current one within the block.
 
@@ -128,8 +128,9 @@ def open_task(
         Its keyword arguments of :class:`mfakit._arrays.options.Options`.
     direction : {"gradient", "log-ratio"}
         The latter is a direction that only RBF machines have.
-    device_copies : int
-        Float64 arrays as large as a block that the attack holds on a device, beside what a density needs.
+    device_copies : int, optional
+        Float64 arrays as large as a block that the attack holds on a device, beside what a density needs; None for an
+        attack that computes on the host only.
 
     Raises
     ------
@@ -144,8 +145,10 @@ def open_task(
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
     arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
+    if device_copies is None and arrays.is_device:
+        raise ValueError(f"{attack.__name__} computes on the host; pass X.get() or X.cpu(), and a backend of the host")
     with arrays.active():
-        size = arrays.plan_block(opts, rows, columns_of(clf), 8, device_copies)
+        size = arrays.plan_block(opts, rows, columns_of(clf), 8, device_copies or 0)
         for mixture in getattr(clf, "mixtures", ()):
             mixture.check_device(rows.device, opts.backend)
         victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio", rows.device)

@@ -31,8 +31,8 @@ PUSHED_UNITS = 1e3
 
 
 def least_length(X: Array) -> Array:
-    """Lengths [n, 1] that X's dtype resolves at each sample [n, d] with room to spare: a point on the boundary has no
-    way behind it, and still has to be pushed over.
+    """Lengths [n, 1] that X's dtype resolves easily at each sample [n, d]: a sample on the boundary has not moved at
+    all, and still has to be pushed over.
     """
     norm = array_module(X).linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
     return PUSHED_UNITS * max(float(np.finfo(X.dtype).eps), SURE) * norm
@@ -54,9 +54,9 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
 
 
 def push_until_flipped(victim: Any, walk: Any, X: Array, bounds: tuple[float, float] | None) -> Array:
-    """The points to return, in X's dtype [n, d]: where the walk ended, moved outward along the gradient there in
-    doubling steps, from one rounding unit on, until the rounded point flips too; X itself for samples that were not
-    fooled. `walk` has the points `here` [n, d] float64 and the `state`.
+    """The points to return, in X's dtype [n, d]: the ends of the walk, moved outward along the gradient there in
+    doubling steps, starting at one rounding unit, until the rounded point flips too; X itself for samples that were
+    not fooled. `walk` has the points `here` [n, d] float64 and the `state`.
     """
     state, points = walk.state, X.copy()
     rows, push = np.flatnonzero(state.flipped), 0.0
@@ -83,8 +83,8 @@ def push_until_flipped(victim: Any, walk: Any, X: Array, bounds: tuple[float, fl
 
 
 def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
-    """Steps [n, d] in the direction in which the other class gains, as long as the way so far or as what X's dtype
-    resolves; along the way itself where there is none.
+    """Steps [n, d] in the direction in which the other class gains, as long as the displacement so far or as what X's
+    dtype resolves; along the displacement where the gradient is zero or not finite.
     """
     xp, way = array_module(here), here - X
     direction = victim.margin_gradient(here, y, choice)
@@ -96,13 +96,13 @@ def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
 
 
 def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
-    """The decisions [n] by scores [n, C], and which are wrong by more than rounding: the same point scored in another
-    batch may differ in its last bits, and must not be right again.
+    """The decisions [n] by scores [n, C], and which are wrong by more than rounding: scores of the same point in
+    another batch may differ in their last bits, which must not make the decision right again.
     """
     rows = np.arange(len(y))
     decision = joint.argmax(axis=1)
     margin = joint[rows, decision] - joint[rows, y]
-    size = np.abs(np.where(np.isfinite(joint), joint, 0.0)).max(axis=1)  # -inf: a class that cannot be, exactly
+    size = np.abs(np.where(np.isfinite(joint), joint, 0.0)).max(axis=1)  # -inf is exact: the class is impossible
     return decision, margin > SURE * size
 
 
@@ -115,7 +115,7 @@ def as_result(
     step = max(1, 2**23 // max(rows.shape[1], 1))
     for start in range(0, len(success), step):
         part = slice(start, min(start + step, len(success)))
-        with errstate(invalid="ignore"):  # inf - inf, where the caller let inf in
+        with errstate(invalid="ignore"):  # inf - inf, if the caller allowed inf
             change = points[part].astype(np.float64) - rows.block(part.start, part.stop, np.float64)
         l2[part] = np.where(success[part], to_numpy(array_module(change).linalg.norm(change, axis=1)), np.nan)
 

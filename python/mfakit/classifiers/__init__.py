@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     from .networks.trades import TRADES
     from .svm.machines import RBFSVM, LinearSVM
 
-# Loaded on first use: the networks import torch, the SVMs scikit-learn's solver.
-_LAZY_NAMES = {
-    "CNN": "networks.cnn",
-    "TRADES": "networks.trades",
-    "LinearSVM": "svm.machines",
-    "RBFSVM": "svm.machines",
+# Kind of file, which is also the name in `mfakit train` -> class and its module, which is loaded on first use: networks
+# import torch, and SVMs scikit-learn's solver.
+_REGISTRY = {
+    "cnn": ("CNN", "networks.cnn"),
+    "trades": ("TRADES", "networks.trades"),
+    "linear-svm": ("LinearSVM", "svm.machines"),
+    "rbf-svm": ("RBFSVM", "svm.machines"),
 }
-# The class that reads each kind of file.
-_KINDS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
+_MODULES = dict(_REGISTRY.values())
+# Kind -> name of the class.
+KINDS = {kind: name for kind, (name, _) in _REGISTRY.items()}
 
-__all__ = ["CNN", "RBFSVM", "TRADES", "LinearSVM", "load"]
+__all__ = ["CNN", "KINDS", "RBFSVM", "TRADES", "LinearSVM", "load"]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -58,16 +60,16 @@ def load(path: str | os.PathLike[str]) -> Any:
     kind = read_kind(path)
     if kind == "bayes-classifier":
         return BayesClassifier.load(path)
-    if kind not in _KINDS:
-        raise ValueError(f"{path} holds a {kind}, not a classifier ({', '.join(_KINDS)}); load it with its own class")
-    return __getattr__(_KINDS[kind]).load(path)
+    if kind not in KINDS:
+        raise ValueError(f"{path} holds a {kind}, not a classifier ({', '.join(KINDS)}); load it with its own class")
+    return __getattr__(KINDS[kind]).load(path)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY_NAMES:
-        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module 'mfakit.classifiers' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_NAMES})
+    return sorted({*globals(), *_MODULES})

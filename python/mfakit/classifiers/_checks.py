@@ -102,7 +102,7 @@ def check_block(rows: RowBlocks, block: Array, start: int, dtype: Any = np.float
 
 
 def rows_on_host(X: Any, n_features: int | None = None) -> RowBlocks:
-    """X as rows; what lies on a device is refused, since training and its products read it on the host."""
+    """X as rows; arrays on a device are refused, because training reads X on the host."""
     rows = RowBlocks(X, n_features)
     if rows.device is not None:
         raise ValueError(f"X is on {rows.device}, and this classifier reads X on the host; pass X.cpu() or X.get()")

@@ -26,25 +26,34 @@ from ._common import (
     samples_from,
 )  # fmt: skip
 
-# Options of one method only: flag, parameter, type, help.
-GRADIENT = (
-    ("--step-size", "step_size", float, "ℓ2 length of a step (default: 0.05)"),
-    ("--max-steps", "max_steps", whole(), "default: 5000"),
-    ("--direction", "direction", str, "gradient, or log-ratio for RBF machines"),
-)
-CW = (
-    ("--preset", "preset", str, "paper: the attack as the paper ran it"),
-    ("--max-iterations", "max_iterations", whole(), "Adam's steps in one search (default: 500)"),
-    ("--searches", "binary_search_steps", whole(), "searches per sample (default: 3)"),
-    (
-        "--learning-rate",
-        "learning_rate",
-        float,
-        "of Adam (default: 0.01 of tanh's argument with --bounds, measured without)",
-    ),
-    ("--confidence", "confidence", float, "lead of the other class, in logits (default: 0)"),
-    ("--batch-size", "batch_size", whole(), "samples at a time (default: 128)"),
-)
+# Options of one method only, as argparse takes them; `dest` is the function's argument, left out if not given.
+GRADIENT: dict[str, dict[str, Any]] = {
+    "--step-size": {"dest": "step_size", "type": float, "help": "ℓ2 length of a step (default: 0.05)"},
+    "--max-steps": {"dest": "max_steps", "type": whole(), "help": "default: 5000"},
+    "--direction": {"dest": "direction", "help": "gradient, or log-ratio for RBF machines"},
+    "--polish": {"dest": "polish", "action": "store_const", "const": True, "help": "bisect the last step"},
+    "--frozen": {
+        "dest": "targets", "action": "store_const", "const": "frozen", "help": "keep the components chosen at the start"
+    },
+}  # fmt: skip
+CW: dict[str, dict[str, Any]] = {
+    "--preset": {"dest": "preset", "help": "paper: the attack as the paper ran it"},
+    "--max-iterations": {
+        "dest": "max_iterations", "type": whole(), "help": "Adam's steps in one search (default: 500)"
+    },
+    "--searches": {"dest": "binary_search_steps", "type": whole(), "help": "searches per sample (default: 3)"},
+    "--learning-rate": {
+        "dest": "learning_rate", "type": float,
+        "help": "of Adam (default: 0.01 of tanh's argument with --bounds, measured without)",
+    },
+    "--confidence": {"dest": "confidence", "type": float, "help": "lead of the other class, in logits (default: 0)"},
+    "--batch-size": {"dest": "batch_size", "type": whole(), "help": "samples at a time (default: 128)"},
+}  # fmt: skip
+# Method -> its name in help, the function in mfakit.attacks, and its options.
+METHODS = {
+    "gradient": ("the gradient attack", "gradient_attack", GRADIENT),
+    "cw": ("CW-L2", "carlini_wagner_l2", CW),
+}
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -60,18 +69,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     add_classifier(parser)
     add_data(parser)
-    parser.add_argument("--method", choices=("gradient", "cw"), default="gradient", help="default: %(default)s")
+    parser.add_argument("--method", choices=tuple(METHODS), default="gradient", help="default: %(default)s")
     parser.add_argument(
         "--bounds", type=float, nargs=2, metavar=("LOW", "HIGH"),
         help="keep features within these (default: none)",
     )  # fmt: skip
-    gradient = parser.add_argument_group("options of the gradient attack")
-    gradient.add_argument("--polish", action="store_true", help="bisect the last step")
-    gradient.add_argument("--frozen", action="store_true", help="keep the components chosen at the start")
-    cw = parser.add_argument_group("options of CW-L2")
-    for group, options in ((gradient, GRADIENT), (cw, CW)):
-        for flag, parameter, kind, text in options:
-            group.add_argument(flag, dest=parameter, type=kind, help=text)
+    known: set[str] = set()
+    for title, _, options in METHODS.values():
+        group = parser.add_argument_group(f"options of {title}")
+        for flag in (flag for flag in options if flag not in known):  # methods may share options
+            group.add_argument(flag, **options[flag])
+        known |= options.keys()
     parser.add_argument("--out", type=Path, help=".npz with x_adv, success, l2, n_steps, y, y_adv")
     parser.add_argument("--json", type=Path, help="the table's numbers")
     return parser
@@ -83,14 +91,10 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     clf, X, y, variant = _classifier_and_data(args)
     with samples_from(args.data):
-        if args.method == "cw":
-            from ..attacks import carlini_wagner_l2
+        from .. import attacks
 
-            r = carlini_wagner_l2(clf, X, y, progress=args.progress, **options)
-        else:
-            from ..attacks import gradient_attack
-
-            r = gradient_attack(clf, X, y, progress=args.progress, **options)
+        attack = getattr(attacks, METHODS[args.method][1])
+        r = attack(clf, X, y, progress=args.progress, **options)
     print(_table(r, clf.classes_).terminal())
     if args.json is not None:
         numbers = {"accuracy": r.accuracy, "success_rate": r.success_rate, "mean_l2": r.mean_l2, "settings": r.settings}
@@ -109,15 +113,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of the method; an option that it does not have is an error, not ignored."""
-    own, foreign = (GRADIENT, CW) if args.method == "gradient" else (CW, GRADIENT)
-    wrong = [flag for flag, parameter, _, _ in foreign if getattr(args, parameter) is not None]
-    switches = () if args.method == "gradient" else ("polish", "frozen")
-    wrong += [f"--{name}" for name in switches if getattr(args, name)]
+    own = METHODS[args.method][2]
+    every = {flag: option["dest"] for _, _, options in METHODS.values() for flag, option in options.items()}
+    given = {flag: argument for flag, argument in every.items() if getattr(args, argument) is not None}
+    wrong = [flag for flag in given if flag not in own]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: --method {args.method} has no such option; leave it out")
-    options = {p: getattr(args, p) for _, p, _, _ in own if getattr(args, p) is not None}
-    if args.method == "gradient":
-        options |= {"polish": args.polish, "targets": "frozen" if args.frozen else "rechosen"}
+    options = {argument: getattr(args, argument) for argument in given.values()}
     if args.bounds is not None:
         options["bounds"] = tuple(args.bounds)
     return options

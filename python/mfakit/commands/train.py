@@ -11,9 +11,9 @@ import numpy as np
 
 from .._io.arguments import seed_type, sigma_type, whole
 from .._io.report import Table, number, percent, write_json
+from ..classifiers import KINDS
 from ._common import JSON, MODEL, VARIANT, Array, check_outputs, load_classifier, read_samples, refuse, samples_from
 
-MODELS = {"cnn": "CNN", "trades": "TRADES", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
 # Without test data every fifth sample of a file is held out.
 HELD_OUT = 5
 # Options that are constructor parameters, where a model has them: flag, parameter, type, help.
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "  mfakit train cnn mnist-06 --steps 8000 --out model.safetensors\n"
         "  mfakit train cnn faces.npz --image-shape 64 64 3 --out model.safetensors",
     )
-    parser.add_argument("model", choices=tuple(MODELS))
+    parser.add_argument("model", choices=tuple(KINDS))
     parser.add_argument(
         "classifier", metavar="source",
         help="a shipped pair such as mnist-06, a Bayes classifier's .safetensors file, or an .npz with X [n, d], y [n]",
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(("--out", args.out, MODEL), ("--json", args.json, JSON))
     from .. import classifiers
 
-    estimator = _estimator(args, getattr(classifiers, MODELS[args.model]))
+    estimator = _estimator(args, getattr(classifiers, KINDS[args.model]))
     parts = (_from_file if Path(args.classifier).suffix in (".npz", ".npy") else _from_pair)(args, estimator)
     estimator.save(args.out)  # before anything else can fail
     rows, accuracy = [], {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from support import close
 
 import mfakit
 from mfakit.attacks import carlini_wagner_l2
-from mfakit.attacks.carlini_wagner.attack import PAPER
+from mfakit.attacks.carlini_wagner.settings import Settings
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -40,7 +41,9 @@ def attack(net: Any, X: Any, y: Any, unit: float, options: dict[str, Any]) -> An
     return carlini_wagner_l2(InUnits(net, unit), (X * unit).astype(X.dtype), y, **options)
 
 
-OPTIONS = {
+# The paper's own values, without the preset's name, so that the units of two of them can change.
+PAPER = {name: value for name, value in asdict(Settings.paper()).items() if name != "preset"}
+OPTIONS: dict[str, dict[str, Any]] = {
     "paper": PAPER,
     "default": {"max_iterations": 100},
     "bounds": {"bounds": "data", "max_iterations": 100},

@@ -1,8 +1,8 @@
 """Carlini and Wagner's ℓ2 attack on any differentiable classifier, sample by sample.
 
-min ‖δ‖² + c · max(0, margin(x + δ) + confidence) by Adam, with a search over c. Constants, ends and best points belong
-to the samples and not to the batch, masks are -inf, the scale of the logits is measured and not assumed, and a success
-is verified on the array that is returned.
+min ‖δ‖² + c · max(0, margin(x + δ) + confidence) by Adam, with a search over c. Every sample has its own constant, end
+and best point; masks are -inf; the scale of the logits is measured and not assumed; and a success is verified on the
+array that is returned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["carlini_wagner_l2"]
 
 Array = NDArray[Any]
 
-# Rows per look at the data's range.
+# Rows per block when the data's range is found.
 RANGE_ROWS = 4096
 
 
@@ -78,8 +78,8 @@ def carlini_wagner_l2(
         then bisected.
     learning_rate : float or "auto"
         Adam's step: in data units without bounds, else in the argument of tanh, where 1 is half the box. "auto" is
-        0.01 with bounds. Without them it is a twentieth of a sample's ℓ∞ distance to the boundary, which is looked for
-        along the gradient there: right in any unit of the data.
+        0.01 with bounds. Without them it is a twentieth of a sample's ℓ∞ distance to the boundary, which is found by
+        a search along the gradient, so that the data may be in any unit.
     initial_const : float or "auto"
         The first c of ‖δ‖² + c · margin, ‖δ‖ in data units. "auto" measures the scale of the logits: per sample
         4 margin / ‖∇margin‖², twice the constant at which a linear model's loss has its minimum on the boundary.
@@ -87,15 +87,15 @@ def carlini_wagner_l2(
         How far the other logit must lead, in logits. The margin is kept in ``x_adv`` where rounding permits.
     bounds : (low, high), None or "data"
         Keep every feature within these, by tanh; None for no box, which is the default because a sample's result then
-        depends on this sample alone. "data" is the range of all rows of X: the result for a sample depends on which
-        others X holds. The result's settings say which bounds they were.
+        depends on this sample alone. "data" takes the range of all rows of X, so that a sample's result depends on the
+        other rows. The result's settings record the bounds.
     targets : array-like [n], optional
         The classes to reach, in the terms of `y`, each other than the true one; None for any other class.
     rescue_searches : int
         Number of further searches, with c ten times larger each time, for samples that no search has fooled: margins
         may become flatter by orders of magnitude on the way. Such a sample is bisected afterwards.
     polish : bool
-        Cut and turn the best points onto the boundary, where Adam stops within a step of it. Never longer.
+        Move the best points onto the boundary, because Adam stops within a step of it. Norms never grow.
     preset : {None, "paper"}
         "paper": 500 iterations, 3 searches, learning rate 0.01, first constant 0.01 for all, no confidence, no rescue,
         no polish. An argument that disagrees with it is an error.
@@ -109,7 +109,7 @@ def carlini_wagner_l2(
     progress : bool or None
         A progress bar over the searches; None shows it on a terminal.
     device : {None, "cpu", "cuda", "cuda:1", ...}
-        Where to make the module of a classifier of mfakit; a module runs where it is, wherever X lies.
+        The device for the module of an mfakit classifier. A module that is passed runs on its own device.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def carlini_wagner_l2(
     Raises
     ------
     TypeError
-        A model that is none of those, with the reason: a regressor, a classifier that is not fitted, ...
+        For any other model, with the reason: a regressor, a classifier that is not fitted, ...
     ValueError
         NaN or inf in X, inputs outside `bounds`, labels or targets that are no classes, a module in training mode, one
         that returns a single logit, is not differentiable, does not take such samples or lets the other samples of a
@@ -143,7 +143,7 @@ def carlini_wagner_l2(
     unit. The search moves displacements, not points, so that the data may be far from 0 or in a narrow range, as long
     as the model's dtype resolves it. A module in half precision runs in its own dtype; lengths and Adam are in float32.
     Bounds may be 2e-38 to 6e37 wide, in float64 1e-302 to 1e302. Autocast, torch's default device and other settings
-    around the call do not reach the model.
+    around the call do not affect the model.
 
     References
     ----------
@@ -179,7 +179,7 @@ def carlini_wagner_l2(
     one_thread_after_fork()
     width = getattr(model, "n_features", None) or getattr(model, "n_features_in_", None)
     rows = RowBlocks(host, width if len(shape) == 1 else None)
-    with torch.inference_mode(False):  # what the caller may have set around us is not set inside
+    with torch.inference_mode(False):  # the caller may be in inference mode
         network = Network.of(as_module(model, device), shape, device)
     widest = float(torch.finfo(network.work).max) ** 0.98
     rate = settings.rate
@@ -199,7 +199,7 @@ def carlini_wagner_l2(
 
 
 class _Labels(NamedTuple):
-    """True classes and targets as they were given, and what they are values of."""
+    """True classes and targets as they were given, and the classes that they are values of."""
 
     y: Any
     targets: Any
@@ -227,7 +227,7 @@ def _classes(model: Any) -> Array | None:
 def _attack(
     network: Network, rows: RowBlocks, given: _Labels, settings: Settings, batch_size: int, progress: bool | None
 ) -> tuple[list[State], Array]:
-    """All blocks of rows: what is known of their samples, and the points [n, d] in X's dtype."""
+    """Attack all blocks of rows; their states, and the points [n, d] in X's dtype."""
     from ...classifiers.networks.network import bounded_threads
     from .block import Block
     from .probe import operations, probe
@@ -235,7 +235,7 @@ def _attack(
     n, states, points = len(rows), [], np.empty(rows.shape, rows.dtype)
     first = rows.block(0, min(n, batch_size))
     first = first[np.isfinite(first).all(axis=1)]
-    if not len(first):  # then the classes are counted only, in a sample of zeros
+    if not len(first):  # then a sample of zeros serves to count the classes
         first = np.zeros((min(n, 1), rows.shape[1]), rows.dtype)
     # Without samples nothing says how many classes there are.
     n_classes = probe(network, network.tensor(first)) if n else 2

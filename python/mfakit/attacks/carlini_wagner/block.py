@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attack on one batch: who is attacked, the search, the polish and the final verification."""
+"""Carlini and Wagner's attack on one batch: which samples are attacked, the search, polish and final verification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Block:
         self.network, self.X, self.settings = network, X, settings
 
     def decide(self, y: Array | None, targets: Array | None, start: int) -> None:
-        """Score the samples: who is right, and hence attacked, and with what aim; `start` is for messages."""
+        """Score the samples; those that are right are attacked, each with its aim. `start` is for messages."""
         with torch.no_grad():
             z = self.network(self.network.tensor(self.X))
         n, predicted = len(z), z.argmax(dim=1).cpu().numpy()
@@ -50,11 +50,11 @@ class Block:
         state, rows, network, settings = self.state, self.attacked, self.network, self.settings
         origin = torch.tensor(self.X[rows], dtype=network.work, device=network.device)
         frame, found = search(network, origin, self.aim, settings, progress)
-        won = torch.isfinite(found.squares) & ~found.undecided
+        won = torch.isfinite(found.squares) & ~found.nan_logits
         frame, aim, changes = frame.take(won), self.aim.take(won), found.displacements[won]
         if settings.polish and len(changes):
             changes = polish(frame, changes, aim, settings.confidence)
-        ends = {"no gradient": found.stuck, "NaN gradient": found.astray, "NaN logits": found.undecided}
+        ends = {"no gradient": found.no_gradient, "NaN gradient": found.nan_gradient, "NaN logits": found.nan_logits}
         for reason, at in ends.items():
             state.reason[rows[at.cpu().numpy()]] = reason
         state.n_steps[rows] = found.n_steps.cpu().numpy()

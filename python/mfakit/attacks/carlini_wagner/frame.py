@@ -1,8 +1,8 @@
-"""Where the search of Carlini and Wagner's attack moves: displacements of the samples, each in its own unit of length.
+"""The variables of Carlini and Wagner's search: displacements of the samples, each in its own unit of length.
 
 A displacement is never computed as a difference of two points: far from 0, or in a narrow range, that difference would
 be rounding alone. A displacement in units is of ordinary size whatever the data's unit, range and offset are, and only
-the point that the model sees is rounded to the model's dtype.
+the point that the model evaluates is rounded to the model's dtype.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Frame:
         return low.clamp_max_(0.0), high.clamp_min_(0.0)
 
     def position(self) -> Tensor:
-        """Where the samples are between the bounds, [m, d], from -1 to 1."""
+        """The positions of the samples between the bounds, [m, d], from -1 to 1."""
         low, high = self.bounds or (-1.0, 1.0)
         middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
         # In float64: in the data's dtype the difference may round to more than half the box.
@@ -68,12 +68,12 @@ class Frame:
 
 
 def first_lengths(network: Network, x: Tensor, aim: Aim, missing: Tensor, gradient: Tensor, hinge: float) -> Tensor:
-    """A unit of length [m, 1] for each sample x [m, d], by the model around this sample alone: `STEPS_IN_UNIT` steps of
-    `STEP_SHARE` of the ℓ∞ distance to the boundary.
+    """A unit of length [m, 1] for each sample x [m, d], from the model around this sample alone: `STEPS_IN_UNIT` steps
+    of `STEP_SHARE` of the ℓ∞ distance to the boundary.
 
-    The boundary is looked for along the gradient, since a linear model's distance, missing / ‖gradient‖, is too large
-    by orders of magnitude where the margin saturates. `missing` [m] and `gradient` [m, d] are those at x; `hinge` is
-    the confidence asked for.
+    The boundary is searched for along the gradient, because a linear model's distance, missing / ‖gradient‖, is too
+    large by orders of magnitude where the margin saturates. `missing` [m] and `gradient` [m, d] are those at x; `hinge`
+    is the confidence wanted.
     """
     norm = gradient.double().norm(dim=1)
     spacing = torch.finfo(network.dtype).eps * (x.double().norm(dim=1) + aim.size.double() / norm)

@@ -1,4 +1,4 @@
-"""What Carlini and Wagner's attack asks of a model: logits, the margin to be lost, and its gradient; here in torch."""
+"""A model as Carlini and Wagner's attack uses it, in torch: logits, the margin, and the margin's gradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 class Aim(NamedTuple):
     """Which class each of m samples is to leave (sign 1), or to reach (targeted, sign -1), and the size of its logits
-    at the start, which tells what rounding may do to them where they cancel.
+    at the start, which bounds their rounding where they cancel.
     """
 
     classes: Tensor
@@ -31,9 +31,7 @@ class Aim(NamedTuple):
         return Aim(self.classes[rows], self.sign, self.size[rows])
 
     def margins(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What is still missing [m], negative where the aim is met, and the strongest other class [m], by logits
-        [m, C].
-        """
+        """Margins [m], negative where the aim is met, and the strongest other class [m], by logits [m, C]."""
         index = self.classes[:, None]
         # -inf masks whatever the scale; a large constant would not hide log-likelihoods.
         top, rival = z.scatter(1, index, -torch.inf).max(dim=1)
@@ -46,9 +44,9 @@ class Aim(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """By how much a margin must be beyond 0: units in the last place of the largest logit, and of what rounding x moves
-    the margin by (times √d where `every_feature` may be off by one in the same direction); and whether the sample has
-    to meet it alone as well, and not only in its batch.
+    """By how much a margin must be beyond 0: units in the last place of the largest logit, and of the change of the
+    margin when x is rounded (times √d where `every_feature` may be off by one in the same direction); and whether the
+    sample has to meet it alone as well, and not only in its batch.
     """
 
     logit_units: float
@@ -57,9 +55,9 @@ class Proof(NamedTuple):
     alone: bool
 
 
-# From the strictest on; a point meets the first one that it can. The first holds in any batch and in a model of the
-# same weights in a wider dtype. Where that asks for more than there is, as far from 0 or in half precision, what the
-# network answers decides, in its own dtype, in the batch and alone; if possible by more than rounding is worth.
+# In order, the strictest first; each point is tried with one after the other. The first holds in any batch and in a
+# model with the same weights in a wider dtype. No point may meet it far from 0 or in half precision; then the network's
+# answers in its own dtype decide, in the batch and alone, if possible by more than rounding.
 PROOFS = (
     Proof(16.0, 2.0, True, False), Proof(2.0, 0.5, False, True), Proof(2.0, 0.0, False, True),
     Proof(0.0, 0.0, False, True),
@@ -68,7 +66,7 @@ PROOFS = (
 
 @dataclass(frozen=True)
 class Network:
-    """A module in evaluation mode, where and in which dtype it runs; a sample has `shape`, flattened to d here."""
+    """A module in evaluation mode, its dtype and device, and the `shape` of a sample, which is flattened to d here."""
 
     module: nn.Module
     dtype: torch.dtype
@@ -77,8 +75,8 @@ class Network:
 
     @classmethod
     def of(cls, module: nn.Module, shape: tuple[int, ...], device: Any) -> Network:
-        """The module where it is, in the dtype of its parameters; where it has none, in float64 if it takes that, else
-        in float32.
+        """The module on its own device and in the dtype of its parameters; without parameters in float64 if it takes
+        that, else in float32.
         """
         training = [name for name, part in module.named_modules() if part.training]
         if training:
@@ -96,7 +94,7 @@ class Network:
 
     @property
     def work(self) -> torch.dtype:
-        """What displacements, lengths and Adam are computed in: float32 for a model in half precision."""
+        """The dtype of displacements, lengths and Adam: float32 for a model in half precision."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @property
@@ -111,11 +109,11 @@ class Network:
 
     @property
     def proofs(self) -> tuple[Proof, ...]:
-        """The proofs to try, in this order. No point in half precision's reach meets the first."""
+        """The proofs to try, in this order. In half precision no point meets the first."""
         return PROOFS[1:] if self.narrow else PROOFS
 
     def tensor(self, X: Array) -> Tensor:
-        """An array as the network runs it."""
+        """An array in the network's dtype and on its device."""
         return torch.tensor(X, dtype=self.dtype, device=self.device)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -144,7 +142,7 @@ class Network:
         return max(torch.finfo(self.dtype).eps, torch.finfo(z.dtype).eps)
 
     def sure_margin(self, x: Tensor, aim: Aim) -> Tensor:
-        """Margins [m] with what rounding may take off them added, so that a negative one stays so in any batch."""
+        """Margins [m] plus a bound on their rounding, so that a negative one is negative in any batch."""
         with torch.no_grad():
             z = self(x)
         return aim.margins(z)[0] + self._logit_rounding(z, aim, self.proofs[0])
@@ -164,7 +162,7 @@ class Network:
         return met, z.argmax(dim=1)
 
     def input_rounding(self, x: Tensor, aim: Aim, z: Tensor, proof: Proof) -> Tensor:
-        """What rounding x and the layers may move the margin by, [m]."""
+        """A bound on the change of the margin by rounding of x and in the layers, [m]."""
         _, gradient = self.descend(x, aim, None)
         moved: Tensor = gradient.double().norm(dim=1) * x.double().norm(dim=1)
         features = float(x.shape[1]) ** 0.5 if proof.every_feature else 1.0
@@ -180,7 +178,7 @@ class Network:
         """
         z, leaf = self.recorded(x)
         margin, rival = aim.margins(z.detach())
-        # A sample on the boundary is not over it.
+        # A sample on the boundary is not beyond it.
         over = torch.ones_like(margin) if hinge is None else (margin + hinge >= 0).to(margin)
         (gradient,) = torch.autograd.grad(z, leaf, aim.seeds(z.detach(), rival, over))
         return margin.to(self.work), gradient.reshape(x.shape).to(self.work)
@@ -197,7 +195,7 @@ def _taken(module: nn.Module, at: torch.device, shape: tuple[int, ...]) -> torch
         try:
             with torch.no_grad():
                 module(torch.zeros((1, *shape), dtype=dtype, device=at))
-        except (RuntimeError, ValueError):  # the samples may be what it does not take, which is said later
+        except (RuntimeError, ValueError):  # the samples may be at fault, which is reported later
             continue
         return dtype
     return torch.float64

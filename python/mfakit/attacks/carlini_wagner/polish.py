@@ -1,9 +1,9 @@
-"""What follows the search: from a point that fools a model to a nearer one, since Adam stops within its step of the
-boundary; then the caller's dtype, and the final verification.
+"""Polish and final verification after the search. Adam stops within its step of the boundary, so that a nearer point
+can be found; it is then rounded to the caller's dtype and verified.
 
-In turn: cut the ray from the sample to its point where it crosses the boundary; put the boundary's tangent plane there,
-and aim at the plane's point nearest to the sample. For a linear model that is the answer after one turn. A turn is kept
-where it shortened the way, else a shorter step towards the same aim is tried.
+A turn cuts the ray from the sample to its point where it crosses the boundary, takes the boundary's tangent plane
+there, and moves towards the plane's point nearest to the sample. For a linear model one turn gives the answer. A turn
+is kept if it shortened the displacement; otherwise a shorter step towards the same point is tried.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ __all__ = ["polish", "settle"]
 Array = NDArray[Any]
 
 TURNS, CUTS = 20, 9
-# A sample is done when a full turn shortens its way by less than this share, or when no step of this size helps.
+# A sample is done when a full turn shortens its displacement by less than this share, or no step of this size helps.
 ENOUGH, SMALLEST = 1e-6, 2e-3
-# Rounds in which features come to be held by a bound.
+# Rounds in which features are fixed at a bound.
 HOLDS = 8
-# A point is pushed on by at most this share of its way, from one rounding or, in half precision, this one on.
+# A point is pushed outward by at most this share of its displacement, starting at one rounding or, in half precision,
+# at the second share.
 LONGEST_PUSH, SHORTEST_PUSH = 0.1, 1e-4
 
 
@@ -58,8 +59,9 @@ def polish(frame: Frame, points: Tensor, aim: Aim, confidence: float) -> Tensor:
 
 
 def _towards(frame: Frame, here: Tensor, aim: Aim, confidence: float) -> Tensor:
-    """The displacement [m, d] within the bounds nearest to the sample on the tangent plane of the boundary at `here`: a
-    multiple of the gradient, but for the features that it takes to a bound, which stay there while the others do more.
+    """The displacement [m, d] within the bounds that is nearest to the sample on the tangent plane of the boundary at
+    `here`: a multiple of the gradient, except in features that reach a bound, which stay there while the others move
+    farther.
     """
     margin, g = frame.network.descend(frame.at(here), aim, None)
     # Gradients of log-likelihoods reach 1e5: their squares must not leave float32's range further along.
@@ -81,10 +83,10 @@ def _towards(frame: Frame, here: Tensor, aim: Aim, confidence: float) -> Tensor:
 
 
 def _cut(frame: Frame, far: Tensor, start: Tensor, aim: Aim, confidence: float) -> tuple[Tensor, Tensor]:
-    """The first displacement found on the way to `far` [m, d] that meets the aim, and whether `far` itself does [m].
+    """The shortest displacement found along `far` [m, d] that meets the aim, and whether `far` itself does [m].
 
     By false position with every third cut in the middle; `start` [m] are the margins at the samples. Where `far` does
-    not meet the aim it comes back.
+    not meet the aim it is returned.
     """
     network = frame.network
     value = network.sure_margin(frame.at(far), aim) + confidence
@@ -110,9 +112,9 @@ def settle(
 ) -> tuple[Array, Array, Array]:
     """The points to return in X's dtype [m, d], whether they are verified [m], and the decisions there [m].
 
-    Displacements [m, d] are added to X, rounded, scored again, and where they do not meet the aim any more pushed on
-    along the margin's gradient, in doubling steps from one rounding on; X where that does not help either. What meets
-    no proof is tried by the next, less strict one.
+    Displacements [m, d] are added to X, rounded and scored again; points that no longer meet the aim are pushed outward
+    along the margin's gradient in doubling steps, starting at one rounding; X is returned where that fails. Points
+    that do not meet a proof are tried with the next, less strict one.
     """
     points, sure, decisions = X.copy(), np.zeros(len(X), bool), np.zeros(len(X), np.int64)
     here = X + (displacements.double() * frame.unit.double()).cpu().numpy()
@@ -122,7 +124,7 @@ def settle(
             break
         left = torch.as_tensor(rows, device=frame.network.device)
         start = here[rows]
-        # The last resort is what the network was asked about in the search, which is rounded to its own dtype.
+        # The last proof also tries the points of the search, which are rounded to the network's own dtype.
         seen = frame.take(left).at(displacements[left]).double().cpu().numpy() if proof.logit_units == 0 else None
         part = _pushed(frame.network, X[rows], start, seen, aim.take(left), bounds, proof)
         won = part[1]
@@ -135,7 +137,7 @@ def _pushed(
     network: Network, X: Array, here: Array, seen: Array | None, aim: Aim, bounds: tuple[float, float] | None,
     proof: Proof,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """What :func:`settle` returns, by one proof; `seen` [m, d] are points to try as well."""
+    """What :func:`settle` returns, for one proof; `seen` [m, d] are further points to try."""
     points, sure, decisions = X.copy(), np.zeros(len(X), bool), np.zeros(len(X), np.int64)
     rows, onward = np.arange(len(X)), np.zeros_like(here)
     least = min(max(float(np.finfo(X.dtype).eps), float(torch.finfo(network.dtype).eps)), SHORTEST_PUSH)
@@ -158,9 +160,9 @@ def _pushed(
 
 
 def _onward(network: Network, here: Array, X: Array, aim: Aim, proof: Proof) -> Array:
-    """Steps [m, d] down the margin, as long as the way so far, or as what the dtypes resolve where that is longer, but
-    not for a proof against the rounding of x, which could then lengthen the way by any factor; along the way itself
-    where the margin has no gradient.
+    """Steps [m, d] down the margin, as long as the displacement so far, or as what the dtypes resolve where that is
+    longer; not so for a proof against the rounding of x, which could then lengthen the displacement by any factor.
+    Along the displacement where the margin has no gradient.
     """
     way = here - X
     length = np.linalg.norm(way, axis=1, keepdims=True)

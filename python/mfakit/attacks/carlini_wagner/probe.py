@@ -1,4 +1,4 @@
-"""What can be wrong with a model, looked for on its first batch, before an attack spends time on it."""
+"""Checks of a model on its first batch, before an attack spends time on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .network import PROOFS, Aim, Network, size_of
 
 __all__ = ["operations", "probe"]
 
-# Two answers to one question differ where they differ by more than this share of the largest logit, in units in the
-# last place, and at most by this share in half precision.
+# Evaluations of the same samples count as different if they differ by more than this many units in the last place of
+# the largest logit or, in half precision, by more than this share of it.
 ANSWER_UNITS, ANSWER_SHARE = 1e3, 0.1
 
 
@@ -46,7 +46,8 @@ def probe(network: Network, x: Tensor) -> int:
             stacklevel=4,
         )
         return int(z.shape[1])
-    # Logits may cancel, as far from 0: then rounding, which differs between batches, is larger than they tell.
+    # Logits may cancel, for instance far from 0. Their rounding, which differs between batches, is then larger than
+    # their size suggests.
     aim = Aim(z.argmax(dim=1), 1.0, size_of(z))
     tolerance += network.input_rounding(x, aim, z, PROOFS[1 if network.narrow else 0])
     if not _stands_alone(network, x, z, tolerance):
@@ -56,7 +57,7 @@ def probe(network: Network, x: Tensor) -> int:
 
 def operations(network: Network, x: Tensor) -> float:
     """Operations of one step of the search for one sample x [1, d], forward and backward: those of the layers whose
-    outputs are made with a matrix of weights, or two for each parameter where the layers cannot be looked into.
+    outputs are made with a matrix of weights, or two for each parameter where the layers cannot be inspected.
     """
     found = 0.0
 
@@ -65,7 +66,7 @@ def operations(network: Network, x: Tensor) -> float:
         if isinstance(output, Tensor):
             found += 2.0 * layer.weight.numel() * output.numel() / layer.weight.shape[0]
 
-    # What torch.compile made would be compiled again.
+    # A compiled module would be compiled again.
     module = getattr(network.module, "_orig_mod", network.module)
     layers = [
         p
@@ -83,13 +84,13 @@ def operations(network: Network, x: Tensor) -> float:
 
 
 def _logits(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [m, C] of x, and the leaf that they can be differentiated in."""
+    """Logits [m, C] of x, and the leaf tensor to differentiate them by."""
     try:
         z, leaf = network.recorded(x)
     except (RuntimeError, ValueError) as error:
         if _needs_company(error):
             raise _coupled(network.module) from None
-        if isinstance(error, ValueError) or "allocate" in str(error):  # no fault of the samples
+        if isinstance(error, ValueError) or "allocate" in str(error):  # not the samples' fault
             raise
         shape, reason = [len(x), *network.shape], " ".join(str(error).split())
         raise ValueError(f"the model takes no {str(x.dtype)[6:]} samples {shape}: {reason}") from error
@@ -109,7 +110,7 @@ def _logits(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _stands_alone(network: Network, x: Tensor, z: Tensor, tolerance: Tensor) -> bool:
     """Whether the logits z [m, C] of samples x [m, d] are the same in other batches: alone, and beside others."""
-    # A single sample is put beside another one, made of its values.
+    # A single sample is put into a batch with another one, made of its values.
     beside = torch.cat([x, 0.5 * x.flip(1)]) if len(x) == 1 else x[len(x) // 2 :].flip(0)
     rows = slice(0, 1) if len(x) == 1 else slice(len(x) // 2, None)
     try:
@@ -124,7 +125,7 @@ def _stands_alone(network: Network, x: Tensor, z: Tensor, tolerance: Tensor) -> 
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: Tensor) -> bool:
-    """Whether two answers [m, C] to one question differ by more than a tolerance [m]."""
+    """Whether two evaluations [m, C] of the same samples differ by more than a tolerance [m]."""
     if a.shape != b.shape:
         return True
     same = (a == b) | (a.isnan() & b.isnan()) | ((a - b).abs() <= tolerance[:, None])
@@ -137,7 +138,7 @@ def _needs_company(error: Exception) -> bool:
 
 
 def _coupled(module: nn.Module) -> ValueError:
-    """The error for a model that cannot be asked about one sample alone."""
+    """The error for a model whose output for a sample depends on the rest of the batch."""
     culprits = [
         (name, type(part).__name__)
         for name, part in module.named_modules()

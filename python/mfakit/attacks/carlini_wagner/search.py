@@ -28,8 +28,9 @@ __all__ = ["Found", "search"]
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
 # The learning rate "auto" where there are bounds, in the argument of tanh.
 BOXED_RATE = 0.01
-# A search ends where the best loss did not fall by 1e-4 of itself in this share of max_iterations; it is looked at this
-# many times in that share. Not before GRACE of it: Adam's momentum carries it far beyond the boundary, and back.
+# A search ends where the best loss did not fall by 1e-4 of itself in the share PATIENCE of max_iterations, in which it
+# is examined LOOKS times; not before the share GRACE, because Adam's momentum carries it far beyond the boundary and
+# back.
 PATIENCE, PROGRESS, LOOKS, GRACE = 0.06, 0.9999, 4, 0.2
 # Each rescue search makes steps this many times longer where their length was measured, and not given.
 LONGER = 4.0
@@ -40,7 +41,7 @@ ABOVE_LINEAR = 2.0
 
 
 class Found(NamedTuple):
-    """What became of m samples: displacements [m, d] to the nearest points that meet the aim, their squared lengths
+    """The outcome of m samples: displacements [m, d] to the nearest points that meet the aim, their squared lengths
     (infinite if none), both in units; the steps taken, and whether the margin's gradient vanished at the start, the
     logits became NaN, or the gradient did.
     """
@@ -48,9 +49,9 @@ class Found(NamedTuple):
     displacements: Tensor
     squares: Tensor
     n_steps: Tensor
-    stuck: Tensor
-    undecided: Tensor
-    astray: Tensor
+    no_gradient: Tensor
+    nan_logits: Tensor
+    nan_gradient: Tensor
 
 
 class Path:
@@ -65,7 +66,7 @@ class Path:
             self.start = torch.zeros_like(frame.origin)
 
     def take(self, rows: Tensor) -> None:
-        """Go on with some samples."""
+        """Continue with some samples."""
         self.start = self.start[rows]
         if self.boxed:
             self.t = self.t[rows]
@@ -103,7 +104,7 @@ class Going:
         The smallest ‖p‖² that meets the aim, and its p.
     lowest, mark, stale : [m]
         The lowest loss; the loss at which a sample was last found to make progress; how often it was not since.
-    undecided, astray : bool [m]
+    nan_logits, nan_gradient : bool [m]
         Whether logits became NaN, or the gradient did.
     """
 
@@ -118,8 +119,8 @@ class Going:
     lowest: Tensor
     mark: Tensor
     stale: Tensor
-    undecided: Tensor
-    astray: Tensor
+    nan_logits: Tensor
+    nan_gradient: Tensor
 
     @classmethod
     def at(cls, w: Tensor, c: Tensor, may_stop: Tensor) -> Going:
@@ -127,7 +128,7 @@ class Going:
         rows = torch.arange(len(c), device=c.device)
         first, second, best_p = (torch.zeros_like(w) for _ in range(3))
         best, lowest, mark = (torch.full_like(c, math.inf) for _ in range(3))
-        undecided, astray = (torch.zeros_like(c, dtype=torch.bool) for _ in range(2))
+        nan_logits, nan_gradient = (torch.zeros_like(c, dtype=torch.bool) for _ in range(2))
         return cls(
             rows,
             c,
@@ -140,8 +141,8 @@ class Going:
             lowest,
             mark,
             torch.zeros_like(rows),
-            undecided,
-            astray,
+            nan_logits,
+            nan_gradient,
         )
 
     def take(self, kept: Tensor) -> Going:
@@ -166,19 +167,19 @@ class Descent:
         """Descend; improve `out` in place, and return which samples were fooled [m]."""
         most = self.settings.max_iterations
         every = max(2, round(PATIENCE * most / LOOKS))
-        fooled = torch.zeros_like(self.going.undecided)
+        fooled = torch.zeros_like(self.going.nan_logits)
         for step in range(1, most + 1):
             self._step(step)
             if step % every == 0 and step < most:
                 stale = self._stale() & self.going.may_stop & (step >= GRACE * most)
-                self._finish(self.going.undecided | self.going.astray | stale, step, out, fooled)
+                self._finish(self.going.nan_logits | self.going.nan_gradient | stale, step, out, fooled)
                 if not len(self.going.rows):
                     return fooled
-        self._finish(torch.ones_like(self.going.undecided), most, out, fooled)
+        self._finish(torch.ones_like(self.going.nan_logits), most, out, fooled)
         return fooled
 
     def _stale(self) -> Tensor:
-        """Whose best loss has not fallen for too long, [m]."""
+        """Which samples' lowest loss has not fallen for too long, [m]."""
         g = self.going
         better = g.lowest <= PROGRESS * g.mark
         g.mark = torch.where(better, g.lowest, g.mark)
@@ -193,8 +194,8 @@ class Descent:
         square = torch.einsum("nd,nd->n", p, p)
         missing = margin + confidence
         # Adam cannot leave a point that a NaN gradient has led it to, so a NaN there is no answer of the model.
-        g.astray |= square.isnan()
-        g.undecided |= missing.isnan() & ~g.astray
+        g.nan_gradient |= square.isnan()
+        g.nan_logits |= missing.isnan() & ~g.nan_gradient
         loss = square + g.c * missing.clamp_min(0.0)
         g.lowest = torch.minimum(g.lowest, loss.nan_to_num_(nan=math.inf, posinf=math.inf))
         nearer = torch.nonzero((missing < 0) & (square < g.best))[:, 0]
@@ -210,7 +211,7 @@ class Descent:
         g.w.addcdiv_(g.first, scale, value=-self.size * root / (1.0 - BETA1**step))
 
     def _finish(self, done: Tensor, step: int, out: Found, fooled: Tensor) -> None:
-        """Write down the finished samples, and go on with the others."""
+        """Record the finished samples, and continue with the others."""
         if not bool(done.any()):
             return
         ended = self.going.take(done)
@@ -219,8 +220,8 @@ class Descent:
         nearer = ended.best < out.squares[rows]
         out.displacements[rows[nearer]], out.squares[rows[nearer]] = ended.best_p[nearer], ended.best[nearer]
         out.n_steps[rows] += step
-        out.undecided[rows] |= ended.undecided
-        out.astray[rows] |= ended.astray
+        out.nan_logits[rows] |= ended.nan_logits
+        out.nan_gradient[rows] |= ended.nan_gradient
         kept = ~done
         self.aim, self.frame, self.going = self.aim.take(kept), self.frame.take(kept), self.going.take(kept)
         self.path.take(kept)
@@ -255,16 +256,17 @@ def search(
     counts = torch.zeros(m, dtype=torch.int64, device=origin.device)
     out = Found(torch.zeros_like(origin), squares, counts, none.clone(), none.clone(), none.clone())
     norm = gradient.double().norm(dim=1)
-    out.stuck[:], out.undecided[:], out.astray[:] = norm == 0, margin.isnan(), ~norm.isfinite() & ~margin.isnan()
+    out.no_gradient[:], out.nan_logits[:] = norm == 0, margin.isnan()
+    out.nan_gradient[:] = ~norm.isfinite() & ~margin.isnan()
     c = _initial(torch.maximum(missing.double(), _least(network, origin, aim, norm)), norm, frame, settings)
     low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
     left = torch.full((m,), settings.binary_search_steps, device=origin.device)
     spare, rescued = torch.full_like(left, settings.rescue_searches), none.clone()
     while True:
-        rows = torch.nonzero((left > 0) & ~out.stuck & ~out.undecided & ~out.astray)[:, 0]
+        rows = torch.nonzero((left > 0) & ~out.no_gradient & ~out.nan_logits & ~out.nan_gradient)[:, 0]
         if not len(rows):
             break
-        # The margin of a sample that needs rescue is flat somewhere: there, a search is given all its time.
+        # A sample that needs rescue has a margin that is flat somewhere, so its search is not ended early.
         may_stop = ~rescued[rows] & settings.abort_early
         part = Found(*(value[rows] for value in out))
         fooled = Descent(network, frame.take(rows), aim.take(rows), c[rows], may_stop, settings).run(part)
@@ -278,7 +280,7 @@ def search(
         lost = rows[(left[rows] == 0) & torch.isinf(high[rows]) & (spare[rows] > 0)]
         left[lost], rescued[lost] = 1, True
         spare[lost] -= 1
-        if _measured(settings):  # the boundary may be farther than it looked: lengths are in longer units from here on
+        if _measured(settings):  # the boundary may be farther than estimated: longer units from here on
             frame.unit[lost] *= LONGER
             c[lost], low[lost] = c[lost] / LONGER**2, low[lost] / LONGER**2
         between = torch.where(low > 0, 0.5 * (low + high), high / settings.shrink)
@@ -303,8 +305,8 @@ def _units(
 
 
 def _least(network: Network, origin: Tensor, aim: Aim, norm: Tensor) -> Tensor:
-    """What is missing [m], float64, at a sample on the boundary, where it is rounding of the logits and of the sample:
-    a constant must be made of something.
+    """The least value [m], float64, for what is missing: the rounding of the logits and of the sample, because a
+    sample on the boundary needs a positive constant, too.
     """
     size: Tensor = PROOFS[0].logit_units * aim.size.double() + norm * origin.double().norm(dim=1)
     return size.nan_to_num_(nan=0.0).mul_(torch.finfo(network.work).eps)
@@ -317,7 +319,7 @@ def _initial(missing: Tensor, norm: Tensor, frame: Frame, settings: Settings) ->
     unit, dtype = frame.unit[:, 0].double(), frame.unit.dtype
     if settings.first_const is None:
         slope = unit * norm
-        missing = torch.where(missing > 0, missing, slope)  # of logits 0 at 0, where nothing has a size
+        missing = torch.where(missing > 0, missing, slope)  # logits 0 at x = 0 have no size
         c = (ABOVE_LINEAR * 2.0 * missing / slope / slope).nan_to_num(nan=1.0)
     else:
         c = settings.first_const / unit / unit

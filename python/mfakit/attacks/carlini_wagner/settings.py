@@ -49,7 +49,7 @@ class Settings:
     @classmethod
     def paper(cls, *, bounds: tuple[float, float] | str | None = None, abort_early: bool = True) -> Settings:
         """The attack as the paper ran it: 500 iterations, three searches, learning rate 0.01 (section 2.4); first
-        constant 0.01 and confidence 0, which are the defaults of the library that it names; nothing of ours.
+        constant 0.01 and confidence 0, which are the defaults of the library that it names; no rescue and no polish.
         """
         return cls(
             max_iterations=500, binary_search_steps=3, learning_rate=0.01, initial_const=0.01, confidence=0.0,

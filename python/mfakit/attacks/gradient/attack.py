@@ -2,7 +2,8 @@
 
 From x repeat steps of fixed length along g = ∇ log p_t - ∇ log p_s, where s and t are the most likely components of the
 true class and of any other, chosen again at every step, until the whole mixture's decision flips. Of other classifiers
-g is the gradient of the best other class's decision less the true one's; of a linear one the way is one projection.
+g is the gradient of the best other class's decision minus that of the true class. For linear classifiers one projection
+replaces the walk.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["gradient_attack"]
 
 Array = NDArray[Any]
 
-# Float64 arrays as large as the block that a walk on a device holds, beyond those that a density needs.
+# Block-sized float64 arrays that a walk on a device holds, in addition to those that a density needs.
 DEVICE_COPIES = 3
 _logger = logging.getLogger("mfakit")
 
@@ -56,11 +57,11 @@ def gradient_attack(
     ----------
     clf : BayesClassifier or classifier
         Anything with ``decision_function`` ([n], positive for the second class, or [n, C]) and ``decision_gradient``
-        ([n, d] or [n, C, d]): :class:`mfakit.classifiers.CNN`, ``LinearSVM``, ``RBFSVM``, ...; and of scikit-learn
-        what decides linearly or by one machine of RBF kernels: classifiers with ``coef_``, ``NearestCentroid``,
+        ([n, d] or [n, C, d]): :class:`mfakit.classifiers.CNN`, ``LinearSVM``, ``RBFSVM``, ...; and scikit-learn's
+        classifiers that decide linearly or by one machine of RBF kernels: those with ``coef_``, ``NearestCentroid``,
         ``SVC`` of two classes, ``OneVsRestClassifier`` and ``CalibratedClassifierCV(ensemble=False)`` of these,
-        pipelines of affine steps before a linear one, and fitted searches. What is read off is compared with the
-        classifier's own decisions first. For a Bayes classifier the walk is between components.
+        pipelines of affine steps before a linear one, and fitted searches. The weights or kernels read from such a
+        classifier are first checked against its own decisions. For a Bayes classifier the walk is between components.
     X : array-like, [n, d]
     y : array-like [n], optional
         True classes, as values of ``clf.classes_`` (a Bayes classifier's are 0, 1, ...); None takes the predicted ones.
@@ -72,16 +73,16 @@ def gradient_attack(
     polish : bool
         Bisect the last step, so that the norm does not depend on η.
     targets : {"rechosen", "frozen"}
-        Choose the two components (of other classifiers: the other class) again at every step, or keep the first.
+        Choose the two components (the other class, for other classifiers) at every step, or keep the first choice.
     path : {"auto", "factor", "features", "closed-form"}
         "features": every step is taken in the d features. "factor": in the span of the loadings and means, the same
         trajectory at a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": the exact
         smallest perturbation in one step, for linear classifiers without bounds. "auto": "factor" or "closed-form"
         where possible, else "features". The result's settings say which one was taken.
     direction : {"gradient", "log-ratio"}
-        "log-ratio" is for RBF machines: ∇ log Σ_{a>0} a K - ∇ log Σ_{a<0} |a| K, the step between the two densities
-        that the decision is the difference of. Where kernels vanish the plain gradient walks off to infinity and fails;
-        this one goes to the other class, and mostly by a shorter way.
+        "log-ratio" is for RBF machines: ∇ log Σ_{a>0} a K - ∇ log Σ_{a<0} |a| K, the log-ratio of the two densities
+        whose difference is the decision. Where kernels vanish the plain gradient walks off to infinity and fails; this
+        one reaches the other class, usually over a shorter distance.
     bounds : (low, high), optional
         Keep every coordinate of x within these; None clips nothing.
     progress : bool or None
@@ -92,15 +93,15 @@ def gradient_attack(
     Returns
     -------
     AttackResult
-        Success is verified again on the returned points: in float64, but for models that compute in less, such as a
-        network on float32 samples, in what they compute in; it must exceed what rounding can do. A sample whose
+        Success is verified again on the returned points, by a margin that rounding cannot undo. It is verified in
+        float64, or in the model's own precision if that is lower, such as a network on float32 samples. A sample whose
         gradient is zero, or underflows to zero far from every support vector, ends with the reason "no gradient"; one
-        whose decision is NaN with "NaN logits".
+        whose decision is NaN ends with "NaN logits".
 
     Raises
     ------
     TypeError
-        A classifier that cannot be attacked, with the reason: a regressor, one that is not fitted, a torch module, ...
+        For anything that cannot be attacked, with the reason: a regressor, an unfitted classifier, a torch module, ...
     ValueError
         NaN or inf in X, labels that are not classes, inputs outside `bounds`, a step size or option out of range.
 
@@ -136,21 +137,21 @@ def gradient_attack(
 
 
 def _victims(task: Task, settings: Settings) -> tuple[list[Any], AbstractContextManager[Any]]:
-    """A victim for each thread that takes samples, and how products are to be computed in the meantime."""
+    """A victim for each thread, and the context in which products are computed."""
     if not isinstance(task.victim, MixtureVictim) or task.arrays.is_device:
         return [task.victim], nullcontext()
     n, d, columns, opts = *task.rows.shape, columns_of(task.clf), task.options
     if settings.path != "factor":
         count, own = plan_crew(n, d, columns, task.size, opts, settings.max_steps)
         products: AbstractContextManager[Any] = careful_products(min(n, task.size) * columns * d)
-    else:  # a long walk is one call, and Ctrl-C abandons it: it stays in this thread
+    else:  # Ctrl-C abandons a long walk, which is one call: it runs in this thread
         count, own = (1, opts) if may_take_long(settings) else plan_walks(n, opts)
         products = nullcontext()
     return victims_of(task.clf, count, task.size, own), products
 
 
 def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) -> str:
-    """The path to take, "factor", "features" or "closed-form"; one that was asked for is never swapped."""
+    """The path to take, "factor", "features" or "closed-form"; an explicit choice is never replaced."""
     path, bounds = settings.path, settings.bounds
     if path == "features":
         return path

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 class ClosedForm(FeatureWalk):
-    """One block of samples, each moved by its smallest perturbation and as little beyond as makes a sure flip."""
+    """One block of samples, each moved by its smallest perturbation and just enough more to flip beyond rounding."""
 
     victim: LinearVictim
 
@@ -30,7 +30,7 @@ class ClosedForm(FeatureWalk):
         self.eps = float(np.finfo(X.dtype).eps)
 
     def run(self, settings: Settings) -> None:
-        """Project every sample that is right; one whose classes all have the same weights has nowhere to go."""
+        """Project every rightly classified sample; one whose classes all have the same weights cannot move."""
         state, active = self.state, np.flatnonzero(~self.state.already_wrong)
         X, y, rows = self.here[active], state.y[active], np.arange(len(active))
         W, b = self.victim.differences(y)
@@ -46,7 +46,7 @@ class ClosedForm(FeatureWalk):
         noise = self.victim.rounding(X, y, joint, choice)
         slope = slope[rows, nearest]
         beyond = 2 * np.divide(noise, slope, out=np.zeros_like(noise), where=moves)
-        # A sample within rounding of the plane needs a way that verification can lengthen.
+        # A sample within rounding of the plane needs a displacement that verification can lengthen.
         size = np.linalg.norm(X, axis=1)
         beyond += np.where(distance <= 64 * self.eps * size, 4 * self.eps * np.where(size > 0, size, 1.0), 0.0)
         way = np.divide(distance + beyond, slope, out=np.zeros_like(distance), where=moves)

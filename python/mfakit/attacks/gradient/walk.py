@@ -25,12 +25,12 @@ Array = NDArray[Any]
 
 # Halvings of the last step: 0.05 · 2^-40 is 5e-14, below the rounding of a float64 pixel sum.
 BISECTIONS = 40
-# A call of the kernel should take so long; what a step takes at most, before the first call is timed.
+# Time that a call of the kernel should take; the longest time of a step, used until the first call is timed.
 PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
 
 
 class FeatureWalk:
-    """One block of samples on their way: `here` [n, d] float64, and `before` [n, d], one step earlier."""
+    """The walk of a block of samples, which are at `here` [n, d] float64 and were at `before` [n, d] a step earlier."""
 
     def __init__(self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None) -> None:
         self.victim = victim
@@ -45,11 +45,11 @@ class FeatureWalk:
         state.reason[~state.already_wrong] = "max_steps"
 
     def run(self, settings: Settings) -> None:
-        """Step until every sample has flipped, stands still, or has used up its steps; finished samples are dropped."""
+        """Step until every sample has flipped, cannot move, or has used up its steps; finished samples are dropped."""
         self._run_rows(settings, np.flatnonzero(~self.state.already_wrong))
 
     def _run_rows(self, settings: Settings, rows: Array) -> None:
-        """The same for some samples that are where they began."""
+        """The same for some samples that are still at their start."""
         state, active = self.state, rows
         for step in range(settings.max_steps + 1):
             if not len(active):
@@ -75,7 +75,7 @@ class FeatureWalk:
             self.polish(rows)
 
     def _step(self, active: Array, X: Array, y: Array, choice: Choice, settings: Settings) -> Array:
-        """One step of the active samples, X being where they are; which of them moved."""
+        """One step of the active samples, which are at X; returns which of them moved."""
         direction = self.victim.direction(X, y, choice)
         new = X.copy()
         self.victim.ops.attack_step(new, direction, settings.step_size, self.victim.threads)
@@ -87,7 +87,7 @@ class FeatureWalk:
         return moved
 
     def polish(self, rows: Array) -> None:
-        """Bisect the last step of those that flipped: `before` stays on this side, `here` on the other."""
+        """Bisect the last step of those that flipped: `before` stays inside the true class, `here` outside."""
         rows = rows[self.state.flipped[rows] & (self.state.n_steps[rows] > 0)]
         if not len(rows):
             return
@@ -135,7 +135,7 @@ class FactorWalk(FeatureWalk):
         chosen.source = within_class(reports[:, 2], state.y[active], first)
         chosen.target = within_class(reports[:, 3], chosen.target_class, first)
         state.choice.put(active, chosen)
-        astray = ends == "already wrong"  # by inner products, and right in the d features
+        astray = ends == "already wrong"  # by inner products, but right in the d features
         kept, again = np.flatnonzero(~astray), active[astray]
         moved = q.points(gather(self.here, active), alpha, w)
         scatter(self.here, active[kept], gather(moved, kept))
@@ -144,9 +144,9 @@ class FactorWalk(FeatureWalk):
             self._run_rows(settings, again)
 
     def _walk(self, q: FactorCoordinates, settings: Settings, arrays: tuple[Array, ...]) -> None:
-        """The kernel, on the host for as many samples at a time as let Ctrl-C be answered between two calls, or in one
-        if a single sample may take long. How many steps they take is known only afterwards. `arrays` [n, ...] are y
-        and what the kernel moves.
+        """Run the kernel. On the host a call takes only so many samples that Ctrl-C is answered between two calls, and
+        is abandoned on Ctrl-C if a single sample may take long; the steps of a sample are known only afterwards.
+        `arrays` [n, ...] are y and the arrays that the kernel changes.
         """
         threads, on_device = self.victim.threads, self.victim.arrays.is_device
         long = not on_device and may_take_long(settings)
@@ -164,8 +164,8 @@ class FactorWalk(FeatureWalk):
 
 
 def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Array, ...], rows: int) -> None:
-    """``work(*parts)`` for some rows of the arrays [n, ...] at a time, so that Ctrl-C is answered in between: `rows` of
-    them at first, then as many as take PART_SECONDS.
+    """Call ``work(*parts)`` for some rows of the arrays [n, ...] at a time, so that Ctrl-C is answered in between:
+    `rows` of them at first, then as many as take PART_SECONDS.
     """
     start = 0
     while start < len(arrays[0]):
@@ -178,7 +178,7 @@ def in_parts(victim: MixtureVictim, work: Callable[..., None], arrays: tuple[Arr
 
 
 def may_take_long(settings: Settings) -> bool:
-    """Whether a single sample's walk in factor coordinates may, which is one call of the kernel."""
+    """Whether a single sample's walk in factor coordinates, which is one call of the kernel, may take long."""
     return STEP_SECONDS * settings.max_steps > 2 * PART_SECONDS
 
 

@@ -42,19 +42,19 @@ class MixtureVictim:
         return as_labels(y, n, self.n_classes)
 
     def resize(self, rows: int) -> None:
-        """From now on for blocks of at most so many samples."""
+        """Change the maximum block height, in samples."""
         for evaluator in self._evaluators:
             evaluator.resize(rows)
 
     def strict(self) -> MixtureVictim:
-        """Itself: its scores are refined, and their size says what rounding does to them."""
+        """Itself: its scores are refined, and their size bounds their rounding."""
         return self
 
     final = strict
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
-        """log prior_c p_c(x) [n, C], less a number for samples so far away that only differences tell the classes apart
-        (they decide as `predict` does), and the most likely component of the true class and of any other at x.
+        """log prior_c p_c(x) [n, C], and the most likely component of the true class and of any other at x. A constant
+        is subtracted from samples so far away that only differences distinguish the classes, as `predict` does.
         """
         joint = np.empty((len(X), self.n_classes))
         best = np.empty((len(X), self.n_classes), np.int64)
@@ -87,7 +87,7 @@ class MixtureVictim:
         return g
 
     def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        """∇ of log p_c - log p_y of the whole classes, c the target's, [n, d]."""
+        """∇ (log p_c - log p_y) of the whole classes, where c is the target's class, [n, d]."""
         g = self.arrays.xp.zeros_like(X)
         for c, evaluator in enumerate(self._evaluators):
             for rows, sign in ((np.flatnonzero(y == c), -1.0), (np.flatnonzero(choice.target_class == c), 1.0)):

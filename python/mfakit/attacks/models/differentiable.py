@@ -1,4 +1,4 @@
-"""Classifiers that offer their decisions and gradients themselves."""
+"""Classifiers under attack that have methods for their decisions and gradients."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PROBES = 8
 class GradientVictim:
     """Anything with ``decision_function`` ([n], positive for the second class, or [n, C]) and ``decision_gradient``.
 
-    It is called with samples in X's dtype, as its user will call it with what the attack returns.
+    It is called with samples in X's dtype, because its user will call it with the points that the attack returns.
     """
 
     def __init__(self, clf: Any, options: Options, sample: Array) -> None:
-        # Steps in one thread: after a product in several they would wait for those, which spin on.
+        # Steps run in one thread: after a product in several threads they would wait for BLAS's, which spin on.
         self.clf, self.ops, self.threads = clf, get_backend(options.backend), 1
         self.dtype, self.all_finite = sample.dtype, options.check_finite
         classes = getattr(clf, "classes_", None)
@@ -38,18 +38,18 @@ class GradientVictim:
         self.unit = self._unit(sample)
 
     def labels(self, y: Any, n: int) -> Array:
-        """Labels, which are values of ``classes_`` where the classifier has that, as indices into it, int64 [n]."""
+        """Labels as indices, int64 [n]; they are values of ``classes_`` if the classifier has it."""
         return class_indices(y, self.classes, n, self.n_classes)
 
     def resize(self, rows: int) -> None:
-        """From now on for blocks of at most so many samples."""
+        """Change the maximum block height, in samples; nothing here depends on it."""
 
     def strict(self) -> Strict:
-        """The same with the true class raised by what rounding may do."""
+        """The same with the true class's score raised by the largest possible rounding."""
         return Strict(self)
 
     def final(self) -> Strict:
-        """What the returned points are verified by."""
+        """The victim that verifies the returned points."""
         return Strict(self)
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
@@ -63,8 +63,8 @@ class GradientVictim:
         return joint, choice
 
     def direction(self, X: Array, y: Array, choice: Choice) -> Array:
-        """Gradient of the other class's score minus the true one's, [n, d], by a power of two so that its largest entry
-        is about 1: the square of 1e-200 is no length.
+        """Gradient of the other class's score minus the true one's, [n, d], scaled by a power of two so that its
+        largest entry is about 1: squares of entries such as 1e-200 would underflow.
         """
         g = self._margin_gradient(X, y, choice)
         with errstate(invalid="ignore"):
@@ -76,7 +76,7 @@ class GradientVictim:
         return self.direction(X, y, choice)
 
     def rounding(self, X: Array, y: Array, joint: Array, choice: Choice) -> Array:
-        """How much of a margin may be rounding, [n]: what rounding x moves it by, and the sizes of the scores."""
+        """The largest possible rounding of a margin, [n], by the rounding of x and the sizes of the scores."""
         slope = np.linalg.norm(self._margin_gradient(X, y, choice), axis=1)
         size = slope * np.linalg.norm(X, axis=1) + np.abs(joint).max(axis=1)
         return np.asarray(4 * np.sqrt(X.shape[1]) * self.unit * size)
@@ -93,8 +93,8 @@ class GradientVictim:
         return np.asarray(gradient[rows, choice.target_class] - gradient[rows, y])
 
     def _asked(self, X: Array, ask: Callable[[Array], Array]) -> Array:
-        """What a method of the classifier answers for samples [n, d]; NaN, without asking it, for samples with NaN or
-        inf, which the classifier may refuse.
+        """The result of a method of the classifier for samples [n, d]. Samples with NaN or inf, which the classifier
+        may refuse, are not passed to it and give NaN.
         """
         X = X.astype(self.dtype, copy=False)
         sound = np.ones(len(X), bool) if self.all_finite else np.isfinite(X).all(axis=1)
@@ -116,15 +116,15 @@ class GradientVictim:
         return values
 
     def _count(self, sample: Array) -> int:
-        """C: of ``classes_``, else as the decisions have it."""
+        """C, from ``classes_`` or else from the shape of the decisions."""
         if self.classes is not None:
             return len(self.classes)
         shape = _numpy(self.clf.decision_function(sample[:1])).shape if len(sample) else (0,)
         return int(shape[-1]) if len(shape) == 2 else 2
 
     def _unit(self, sample: Array) -> float:
-        """Half a unit in the last place of what the model computes in. For float64 samples that is seen by a change
-        which float32 does not hold.
+        """Half a unit in the last place of the precision that the model computes in. For float64 samples it is detected
+        by a change that float32 cannot represent.
         """
         if self.dtype == np.float32:
             return 2.0**-24
@@ -137,8 +137,8 @@ class GradientVictim:
 
 
 class Strict:
-    """A victim as polish and verification see it: at samples rounded to X's dtype, and with the true class higher by
-    what rounding may move the margin by, since the same point scored in another batch may differ in its last bits.
+    """A victim for polish and verification: samples are rounded to X's dtype, and the true class's score is raised by
+    the largest possible rounding of the margin, because scores in another batch may differ in their last bits.
     """
 
     def __init__(self, victim: GradientVictim) -> None:
@@ -153,8 +153,8 @@ class Strict:
 
 
 class Confirmed(Strict):
-    """The same, and a sample that the classifier's own predict calls right is right: what was read off a classifier of
-    another library is exact, but that library may compute it with more rounding, in float32 or over support vectors.
+    """The same, but a sample that the classifier's own predict calls right counts as right: the weights read from
+    another library's classifier are exact, but that library may round more, in float32 or in sums over support vectors.
     """
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
@@ -162,7 +162,7 @@ class Confirmed(Strict):
         joint, choice = super().scores(X, y)
         victim, rows = self.victim, np.arange(len(y))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names of columns, which arrays do not have
+            warnings.simplefilter("ignore")  # about column names, which arrays do not have
             labels = np.asarray(victim.clf.predict(X.astype(victim.dtype)))
         right = labels == np.asarray(victim.clf.classes_)[y]
         joint[rows[right], y[right]] = joint[right].max(axis=1, initial=-np.inf)
@@ -170,10 +170,10 @@ class Confirmed(Strict):
 
 
 class MachineVictim(GradientVictim):
-    """A classifier by the form that was read off it."""
+    """A classifier represented by the linear or kernel form that was read from it."""
 
     def final(self) -> Strict:
-        """Verified by the form and, of classifiers that are not ours, by their own predict."""
+        """Verified by the form and, for classifiers of other libraries, also by their own predict."""
         ours = type(self.clf).__module__.split(".")[0] == "mfakit" or not callable(getattr(self.clf, "predict", None))
         return Strict(self) if ours else Confirmed(self)
 

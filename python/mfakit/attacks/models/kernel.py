@@ -17,10 +17,10 @@ Array = Any  # NumPy's
 
 
 class KernelVictim(MachineVictim):
-    """A machine of RBF kernels: scores and gradients by its products in float64, without the checks of its owner.
+    """A machine of RBF kernels: scores and gradients by its products in float64, without the classifier's input checks.
 
-    With `log_ratio` its direction is the difference of the log-gradients of the two sums that its decision is the
-    difference of, Σ_{a>0} a K and Σ_{a<0} |a| K: it points from one class to the other wherever the kernels vanish.
+    Its decision is the difference of the two sums Σ_{a>0} a K and Σ_{a<0} |a| K. With `log_ratio` its direction is the
+    difference of their log-gradients, which points from one class to the other even where the kernels vanish.
     """
 
     def __init__(self, clf: Any, options: Options, sample: Array, machine: RBFMachine, log_ratio: bool = False) -> None:
@@ -29,7 +29,7 @@ class KernelVictim(MachineVictim):
         super().__init__(clf, options, sample)
 
     def rounding(self, X: Array, y: Array, joint: Array, choice: Choice) -> Array:
-        """How much of a margin may be rounding, [n]."""
+        """The largest possible rounding of a margin, [n]."""
         return 2 * self.machine.rounding(X, self._kernel(X))
 
     def direction(self, X: Array, y: Array, choice: Choice) -> Array:
@@ -43,7 +43,7 @@ class KernelVictim(MachineVictim):
         return super().direction(X, y, choice)
 
     def _coefficients(self, y: Array, choice: Choice) -> Array:
-        """Of the other class's score minus the true one's, [n, m]."""
+        """Coefficients of the other class's score minus the true one's, [n, m]."""
         a = self.machine.coefficients
         if len(a) == 1:
             return np.where(y == 0, 1.0, -1.0)[:, None] * a
@@ -56,7 +56,7 @@ class KernelVictim(MachineVictim):
         return self.machine.gradient_of(X, self._coefficients(y, choice), self._kernel(X))
 
     def _kernel(self, X: Array) -> Array:
-        """Kernels of a block, kept until the next one: a step asks for scores and then for the direction there."""
+        """Kernels of a block, kept for the next call: a step needs them for the scores and again for the direction."""
         if self._last is None or not np.array_equal(self._last[0], X):
             self._last = X.copy(), self.machine.kernel(X)
         return self._last[1]

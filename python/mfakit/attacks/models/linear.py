@@ -25,7 +25,7 @@ class LinearVictim(MachineVictim):
         super().__init__(clf, options, sample)
 
     def differences(self, y: Array) -> tuple[Array, Array]:
-        """W_c - W_y [n, C, d] and b_c - b_y [n, C] of every class against the true one."""
+        """W_c - W_y [n, C, d] and b_c - b_y [n, C] for every class c against the true class y."""
         W, b = self.weights, self.intercept
         if len(W) == 1:
             W, b = np.concatenate([np.zeros_like(W), W]), np.concatenate([[0.0], b])

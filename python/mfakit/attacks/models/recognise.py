@@ -1,4 +1,4 @@
-"""Which view a classifier is attacked by: a new kind of model is one file in this folder and one line here."""
+"""The victim that represents a classifier; a new kind of model is one file in this folder and one line here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Array = Any  # NumPy's
 def as_victim(
     clf: Any, rows: int, options: Options, sample: Array, log_ratio: bool = False, device: str | None = None
 ) -> MixtureVictim | GradientVictim:
-    """The view of a classifier that the attack walks on; blocks of at most `rows` samples, of which `sample` [b, d] are
-    some, in the data's dtype. `device`: where they lie, None for the host. `log_ratio`: walk along the log-ratio of a
-    machine's kernel sums.
+    """The victim that represents a classifier in an attack, for blocks of at most `rows` samples; `sample` [b, d] are
+    some of them, in the data's dtype. `device`: the device they are on, None for the host. `log_ratio`: walk along the
+    log-ratio of a machine's kernel sums.
     """
     victim = _victim(clf, rows, options, sample, log_ratio, device)
     if log_ratio and not isinstance(victim, KernelVictim):
@@ -38,9 +38,10 @@ def _victim(
     if isinstance(clf, BayesClassifier):
         return MixtureVictim(clf, rows, options, device)
     if device is not None or options.backend == "cuda":
+        where = "to be copied to a device" if device is None else f"on {device}"
         raise ValueError(
-            f"a {type(clf).__name__} is attacked on the host, and X is on {device or 'the way to a device'}; pass "
-            "X.get() or X.cpu(), and a backend of the host"
+            f"a {type(clf).__name__} is attacked on the host, but X is {where}; pass X.get() or X.cpu(), and a "
+            "backend of the host"
         )
     try:
         form = machine_form(clf, sample)
@@ -54,7 +55,7 @@ def _victim(
 
 
 def attackable(clf: Any) -> Any:
-    """The classifier that the gradient attack is given, or that a fitted search holds.
+    """The classifier itself, or the one that a fitted search holds.
 
     Raises
     ------
@@ -70,13 +71,13 @@ def attackable(clf: Any) -> Any:
 
 
 def differentiable(clf: Any) -> bool:
-    """Whether a classifier offers its decisions and their gradients itself."""
+    """Whether a classifier has methods for its decisions and their gradients."""
     return all(callable(getattr(clf, name, None)) for name in ("decision_function", "decision_gradient"))
 
 
 def _nameless(clf: Any) -> Any:
-    """A classifier that was fitted to named columns as one without names: scikit-learn's would warn of each
-    block of rows, which have none.
+    """The classifier without the column names that it was fitted with: scikit-learn's would warn for every block of
+    rows, because arrays have no names.
     """
     if "feature_names_in_" in getattr(clf, "__dict__", {}):
         clf = copy(clf)

@@ -31,7 +31,7 @@ __all__ = ["NetworkClassifier"]
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="NetworkClassifier")
 
-# A stream of batches has no epochs: its history has at most so many lines.
+# A stream of batches has no epochs: its history has at most this many lines.
 STREAM_LINES = 100
 SURVEY_ROWS = 4096
 

@@ -44,7 +44,7 @@ class Stream:
     sampler : object with ``sample(n, rng=...)``, or callable (n, rng)
         Returns X [n, d] and y [n].
     size : int
-        Samples to ask for at a time.
+        Samples to draw at a time.
     rng : numpy.random.Generator
     classes : array-like of int or None
         All labels there are; None: the sampler's ``classes_``, else those of the first batch, which is drawn here.

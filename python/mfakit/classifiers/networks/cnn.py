@@ -30,7 +30,7 @@ class CNN(NetworkClassifier):
     batch_size : int
     learning_rate : float
     label_smoothing : float
-        ε: the loss asks for 1 - ε + ε/C of the true class and ε/C of each other one. 0 is plain cross-entropy, the
+        ε: the target is 1 - ε + ε/C for the true class and ε/C for every other one. 0 is plain cross-entropy, the
         default of the library that the paper used; 0.1, which its tutorials pass, keeps the margins of two classes
         below log 19.
     negative_slope : float

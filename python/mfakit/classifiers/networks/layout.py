@@ -110,7 +110,7 @@ class Layout:
             )
 
     def rows_at_once(self, passes: int, itemsize: int = 4) -> int:
-        """Images per part of a batch, when each costs so many forward passes."""
+        """Images per part of a batch, if each costs this many forward passes."""
         flops = 2 * passes * self.n_products
         activations = self.n_features + sum(layer.n_out * layer.height * layer.width for layer in self.layers)
         return max(1, min(PART_FLOPS // flops, PART_BYTES // (2 * itemsize * activations)))

@@ -64,7 +64,7 @@ def train(
     marks : [m]
         Steps after which a line of the history is written, the last one `n_steps`.
     rows_at_once : int
-        A batch is worked off in parts of so many samples; its gradient is that of the whole.
+        A batch is processed in parts of this many samples; the gradient is that of the whole batch.
     progress : bool or None
     name : str
         On the progress bar.

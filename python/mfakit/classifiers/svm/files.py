@@ -39,7 +39,9 @@ def tensors_of(clf: KernelSVM) -> tuple[dict[str, Array], dict[str, Any]]:
 def learned_by(
     cls: type[KernelSVM], tensors: dict[str, Array], settings: dict[str, Any], n_classes: int
 ) -> dict[str, Any]:
-    """What a machine of this class and so many classes learned; a ValueError for tensors that do not fit each other."""
+    """The learned attributes of a machine of this class for `n_classes` classes; a ValueError for tensors that do
+    not fit each other.
+    """
     rows = 1 if n_classes == 2 else n_classes
     vectors = _tensor(tensors, "support_vectors", (None, None), (np.float32, np.float64))
     m, d = vectors.shape
