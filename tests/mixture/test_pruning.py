@@ -205,7 +205,7 @@ def test_bits_depend_on_neither_threads_nor_blocks(dtype: str) -> None:
 
 
 def test_float64_samples_in_a_float32_product() -> None:
-    """The samples are rounded before the centre is subtracted, which at this offset is most of what is known of them."""
+    """Samples are rounded before the centre is subtracted, which at this offset is most of what is known of them."""
     mfa = _hard_model("offset", np.random.default_rng(5), np.float64)
     X = samples(mfa, 60)
     got = mfa.log_prob(X, method="pruned", precision="float32")
@@ -214,7 +214,7 @@ def test_float64_samples_in_a_float32_product() -> None:
 
 def test_refused_where_it_does_not_exist() -> None:
     mfa = random_mfa(4, 12, 3, noise="diagonal")
-    with pytest.raises(ValueError, match='method="pruned" needs isotropic noise.*use method="dense"'):
+    with pytest.raises(ValueError, match=r'method="pruned" needs isotropic noise.*use method="dense"'):
         mfa.log_prob(samples(mfa), method="pruned")
     with pytest.raises(ValueError, match="method must be one of"):
         mfa.log_prob(samples(mfa), method="cut")
@@ -228,7 +228,9 @@ def test_auto_takes_the_same_way_twice_and_says_which(caplog: pytest.LogCaptureF
     first, second = mfa.log_prob(X), mfa.log_prob(X, n_threads=1)
     np.testing.assert_array_equal(first, second)
     said = [r.message for r in caplog.records if r.message.startswith("method auto")]
-    assert len(said) == 2 and said[0] == said[1] and "candidates per sample" in said[0]
+    assert len(said) == 2
+    assert said[0] == said[1]
+    assert "candidates per sample" in said[0]
 
 
 # --- the bound
@@ -365,7 +367,8 @@ def _search(names: list[str], pairs: int, ops: ModuleType, seed: int) -> tuple[i
 def test_quick_search_for_counter_examples(ops_name: str) -> None:
     ops = _ops(ops_name)
     tried, near = _search(HARD, 10_000, ops, seed=3)
-    assert tried >= 10_000 and 2 * near >= tried
+    assert tried >= 10_000
+    assert 2 * near >= tried
 
 
 @pytest.mark.slow
