@@ -12,7 +12,7 @@ extern "C" __global__ void center_rows(const Real* __restrict__ X, const double*
     const Real* x = X + i * d;
     Real* y = out + i * d;
     double mine = 0.0;
-#pragma unroll 4  // so many loads under way at once
+#pragma unroll 4  // loads in flight at once
     for (index_t j = threadIdx.x; j < d; j += blockDim.x) {
       const Real r = Real(double(x[j]) - center[j]);
       y[j] = r;

@@ -105,7 +105,7 @@ class Options:
         return self.precision == "fast"
 
     def result(self, shape: tuple[int, ...], dtype: Any, X: Any = None) -> Any:
-        """The array that the result is written to: `out`, checked, or a new one where X lies (a RowBlocks)."""
+        """The array that the result is written to: `out`, checked, or a new one where X is (a RowBlocks)."""
         device, out = None if X is None else X.device, self.out
         if out is None:
             if device is None:

@@ -51,12 +51,12 @@ def array_module(X: Any) -> Any:
 
 
 def gather(A: Any, rows: Any) -> Any:
-    """A[rows] for indices or a mask on the host, wherever A lies."""
+    """A[rows] for indices or a mask on the host, wherever A is."""
     return A[array_module(A).asarray(rows)] if is_cupy(A) else A[rows]
 
 
 def scatter(A: Any, rows: Any, values: Any) -> None:
-    """A[rows] = values for indices or a mask on the host; A and the values lie in one place."""
+    """A[rows] = values for indices or a mask on the host; A and the values are in one place."""
     A[array_module(A).asarray(rows) if is_cupy(A) else rows] = values
 
 
@@ -135,7 +135,7 @@ class RowBlocks:
     dtype : numpy.dtype
         The dtype that X is computed in and that results have: float32 or float64.
     device : str or None
-        Where X lies: None for the host, else such as "cuda:0".
+        Where X is: None for the host, else such as "cuda:0".
 
     Raises
     ------
@@ -167,7 +167,7 @@ class RowBlocks:
         return self.shape[0]
 
     def block(self, start: int, stop: int, dtype: Any = None, columns: slice = slice(None)) -> Any:
-        """Rows start:stop where X lies, or some columns of them, C-contiguous, aligned, in native byte order; never to
+        """Rows start:stop where X is, or some columns of them, C-contiguous, aligned, in native byte order; never to
         be written to.
         """
         rows = self._array[start:stop, columns]
@@ -191,7 +191,7 @@ class RowBlocks:
             return True
 
     def take(self, rows: np.ndarray[Any, Any], dtype: Any = None) -> Any:
-        """The rows of the given indices (a host array) as a new array where X lies."""
+        """The rows of the given indices (a host array) as a new array where X is."""
         dtype = self.dtype if dtype is None else dtype
         if self._torch_rows:
             taken = self._array[rows.tolist()].float()
@@ -206,7 +206,7 @@ class RowBlocks:
 
 
 def on_device_of(array: Any) -> AbstractContextManager[Any]:
-    """Makes the device that an array lies on the current one: CuPy's operators run on that, not on the array's own."""
+    """Makes the device that an array is on the current one: CuPy's operators run on that, not on the array's own."""
     if not is_cupy(array):
         return nullcontext()
     from ..backends._cuda.engine import engine

@@ -19,9 +19,9 @@ __all__ = ["careful_products", "plan_crew", "useful_threads"]
 SERIAL_STEPS, SHARE_STEPS, SPIN_STEPS = 2**18, 2**24, 2**28
 # A product of fewer takes less time than it takes to hold BLAS at one thread for it, some 40 us.
 HOLD_STEPS = 2**22
-# An entry of the product costs the kernels that follow as much as so many features.
+# An entry of the product costs the kernels that follow as much as this many features.
 ENTRY_STEPS = 32
-# Threads that multiply beside each other read the panel each for itself: so many rows for each of them pay for that.
+# Threads that multiply beside each other read the panel each for itself: this many rows for each of them pay for that.
 ROWS_PER_THREAD = 16
 # For fewer rows our kernels start no threads after a product in several.
 FEW_ROWS = 256
@@ -38,8 +38,8 @@ def useful_threads(options: Options) -> int:
 
 
 def plan_crew(n: int, d: int, columns: int, rows: int, options: Options, repeats: int = 1) -> tuple[int, Options]:
-    """How many threads should share n samples of d features that are multiplied with a panel of so many columns in
-    blocks of so many rows, and the options of each thread; `repeats` times, if the threads are started once for all.
+    """How many threads should share n samples of d features that are multiplied with a panel of this many columns in
+    blocks of this many rows, and the options of each thread; `repeats` times, if the threads are started once for all.
 
     Kernels in several threads after a product in several wait for the scheduler to take the cores from BLAS's: for
     small blocks that is all the time they take. So each thread multiplies for itself, or the kernels have only one.
@@ -55,7 +55,7 @@ def plan_crew(n: int, d: int, columns: int, rows: int, options: Options, repeats
 
 
 def careful_products(steps: float = math.inf, few: int = SHARE_STEPS) -> AbstractContextManager[Any]:
-    """Around products of BLAS's own threads, of so many multiplications each: in one thread under a limit of memory
+    """Around products of BLAS's own threads, of this many multiplications each: in one thread under a limit of memory
     that is nearly used up, and where they are fewer than `few`. Of a small product BLAS's second thread saves less than
     half, and where another process has a core, the first waits for it ten times as long as the product takes.
     """

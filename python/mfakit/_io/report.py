@@ -36,7 +36,7 @@ NOT_KNOWN = "–"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many decimals; a dash for None and NaN."""
+    """A number with this many decimals; a dash for None and NaN."""
     return NOT_KNOWN if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 

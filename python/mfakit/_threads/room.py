@@ -24,7 +24,7 @@ def is_limited() -> bool:
 
 
 def has_room(size: int) -> bool:
-    """Whether so many bytes can be had."""
+    """Whether this many bytes can be allocated."""
     try:
         np.empty(size, np.uint8)
     except MemoryError:
@@ -40,14 +40,14 @@ def is_scarce() -> bool:
 
 
 def threads_with_room(count: int) -> int:
-    """How many of so many threads, each with products of its own, find room for that; 1 without any."""
+    """How many of this many threads, each with products of its own, find room for that; 1 without any."""
     while count > 1 and is_limited() and not has_room(count * (STACK_BYTES + PRODUCT_BYTES)):
         count -= 1
     return count
 
 
 def require_room(products: int) -> None:
-    """Raise MemoryError where so many products have no room for their panels."""
+    """Raise MemoryError if this many products have no room for their panels."""
     if is_limited() and not has_room(products * PRODUCT_BYTES):
         raise MemoryError(
             f"matrix products need {products * PRODUCT_BYTES / 2**20:.0f} MiB more, which this process cannot have; "

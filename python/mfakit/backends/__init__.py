@@ -49,7 +49,7 @@ def available() -> list[str]:
 
 
 def get_backend(name: str = "auto", device: str | None = None) -> ModuleType:
-    """The module of a backend. `device` says where the arrays lie that it will be given ("cuda:0"; None: the host).
+    """The module of a backend. `device` says where the arrays are that it will be given ("cuda:0"; None: the host).
 
     Raises
     ------

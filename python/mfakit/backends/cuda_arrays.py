@@ -1,6 +1,6 @@
 """Where arrays live and who multiplies them: the CUDA device's part, CuPy and cuBLAS (:mod:`.host_arrays`: the host's).
 
-Samples that lie on the host are streamed: a block is copied into page-locked memory and from there to the device, on a
+Samples that are on the host are streamed: a block is copied into page-locked memory and from there to the device, on a
 stream of its own, while the block before it is computed.
 """
 
@@ -140,7 +140,7 @@ class Cuda(Host):
             total += found[a:b].reshape(total.shape)
 
     def target(self, out: Any, part: slice) -> Any:
-        """out[part] itself, or an array of its shape on the device for a result that lies on the host."""
+        """out[part] itself, or an array of its shape on the device for a result that is on the host."""
         place = out[part]
         return self.xp.empty(place.shape, place.dtype) if isinstance(out, np.ndarray) else place
 

@@ -67,7 +67,7 @@ def _threads(wanted: int = THREADS) -> int:
 
 
 def _grid(items: int, per_block: int) -> tuple[int]:
-    """Blocks for so many items; kernels loop where there are more items than the grid holds."""
+    """Blocks for this many items; kernels loop where there are more items than the grid holds."""
     return (min(-(-items // per_block), MOST_BLOCKS),)
 
 

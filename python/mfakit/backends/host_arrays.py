@@ -54,7 +54,7 @@ class Host:
         return factors
 
     def plan_block(self, options: Options, X: RowBlocks, columns: int, itemsize: int, copies: int = 0) -> int:
-        """Rows per block of X for so many columns of the product. `copies` counts the float64 arrays as large as the
+        """Rows per block of X for this many columns of the product. `copies` counts the float64 arrays as large as the
         block that the caller holds besides; on the host they are not counted.
         """
         return max(1, min(options.plan_block(X.shape[1], columns, itemsize), len(X)))
@@ -78,7 +78,7 @@ class Host:
             work(block, first)
 
     def target(self, out: Any, part: slice) -> Any:
-        """Where a block's results are computed: out[part] itself where it lies here."""
+        """Where a block's results are computed: out[part] itself if it is here."""
         return out[part]
 
     def store(self, out: Any, part: slice, target: Any) -> None:
@@ -93,11 +93,11 @@ class Host:
         """Give memory back that is kept for later."""
 
     def empty_result(self, shape: tuple[int, ...], dtype: Any, X: RowBlocks) -> Any:
-        """A new result for X: where X lies."""
+        """A new result for X: where X is."""
         return np.empty(shape, dtype)
 
     def active(self) -> AbstractContextManager[Any]:
-        """Make the device that the arrays lie on the current one. Here: let what underflows be 0, which is ordinary
+        """Make the device that the arrays are on the current one. Here: let what underflows be 0, which is ordinary
         for probabilities and no error, even where the caller has asked NumPy to raise it.
         """
         quiet: AbstractContextManager[Any] = errstate(under="ignore")

@@ -1,7 +1,7 @@
 """What operations take: a few arrays that belong together, under one name.
 
 Each is a named tuple of plain arrays, NumPy's or CuPy's, so that it costs a fraction of a microsecond, and kernels know
-no models: a mixture is what :class:`Mixture` lists, whoever made it. ``csrc/include/mfakit/operands.hpp`` has the same
+no models: a mixture is what :class:`Mixture` lists, whatever made it. ``csrc/include/mfakit/operands.hpp`` has the same
 structs with the same fields in the same order, and then the sizes that are said here under `sizes`. To add an operand,
 add it here and there (and its shape to the check in ``csrc/cpu/operands.hpp``).
 

@@ -67,7 +67,7 @@ def load_celeba(
     include_validation : bool
         Add the validation images to the train images. By default they are left out, as in the paper's code.
     limit : int or None
-        Only the first so many images of the list, each in its own part.
+        Only this many images, the first of the list, each in its own part.
     download : bool
         Always an error if data is missing: CelebA's licence has to be accepted by hand.
     cache : bool or path

@@ -99,7 +99,7 @@ def _locate(root: Path, download: bool, read: Callable[[Path], Batches]) -> Path
         return root
     whole, parts = _folders_of_batches(root)
     archives, odd = files_called(folders_under(root, _FOLDERS), _ARCHIVES)
-    # An archive that lies beside what was unpacked from it is not unpacked again.
+    # An archive beside what was unpacked from it is not unpacked again.
     candidates = whole or archives or parts
     if candidates:
         taken = one_of(

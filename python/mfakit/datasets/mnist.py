@@ -102,7 +102,7 @@ def _locate(root: Path, download: bool) -> list[Path]:
 
 
 def _unpacked_first(files: list[Path], name: str) -> list[Path]:
-    """Without the gzipped files that lie beside an unpacked one."""
+    """Without the gzipped files beside an unpacked one."""
 
     def place(path: Path) -> Path:
         return path.parent.parent if _spelled(path.parent.name) == name else path.parent

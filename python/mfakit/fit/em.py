@@ -41,8 +41,8 @@ _logger = logging.getLogger("mfakit")
 
 # A component with less than this share of the data has lost its samples.
 LOST_SHARE = 1e-10
-# A component that has lost its samples starts again at most so often: where data has fewer groups than the mixture has
-# components, some stay empty.
+# A component that has lost its samples starts again at most this often: where data has fewer groups than the mixture
+# has components, some stay empty.
 MOST_RESEEDS = 3
 # The log-likelihood is a sum of d terms and more per sample; it may fall by this share of their size and mean nothing.
 ROUNDING = 1e-9

@@ -391,5 +391,5 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
 
 def _device_of(source: Source) -> str | None:
-    """Where the first rows lie; None: on the host."""
+    """Where the first rows are; None: on the host."""
     return next(source.parts())[0].device if source.on_device else None

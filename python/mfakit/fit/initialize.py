@@ -19,10 +19,10 @@ __all__ = ["initial_mfa", "truncated_ppca"]
 
 Array = NDArray[Any]
 
-# Groups are found in at most so many directions: above, in a random projection, which keeps distances to some 10%.
+# Groups are found in at most this many directions: above, in a random projection, which keeps distances to some 10%.
 MOST_DIRECTIONS = 1024
 PROJECTED = 256
-# Principal directions come from a symmetric matrix of at most this size, made from at most so many float64 values.
+# Principal directions come from a symmetric matrix of at most this size, made from at most this many float64 values.
 MOST_GRAM = 1024
 GRAM_VALUES = 2**25
 # Float64 copies of the sample are made in pieces of this many values.

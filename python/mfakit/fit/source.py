@@ -162,7 +162,7 @@ class Source:
 
     @property
     def on_device(self) -> bool:
-        """Whether the rows are computed on a device: because they lie there, or because the options say so."""
+        """Whether the rows are computed on a device: because they are there, or because the options say so."""
         return self._on_device or self.options.backend == "cuda"
 
     def feature_variances(self) -> Array:

@@ -41,7 +41,7 @@ def in_order(
     X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None,
     pruner: Pruner | None = None,
 ) -> None:  # fmt: skip
-    """Do `work` on every block of X's rows start:end, one after the other, where X lies or, for host arrays on a
+    """Do `work` on every block of X's rows start:end, one after the other, where X is or, for host arrays on a
     device, streamed there; see Host.each_block.
     """
     ops = get_backend(options.backend, X.device)

@@ -140,7 +140,7 @@ class Evaluator:
         return self.ops if hasattr(self.ops, "bound_components") else numpy_ops
 
     def resize(self, rows: int) -> None:
-        """From now on for blocks of at most so many rows; the buffers are given up."""
+        """Change the maximum block height and free the buffers."""
         self.rows = rows
         self._buffers.clear()
 

@@ -120,13 +120,13 @@ class MFA:
 
     @property
     def device(self) -> str | None:
-        """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments lie."""
+        """Where the model was put by :meth:`to`, such as "cuda:0"; None: it computes wherever its arguments are."""
         return self.__dict__.get("_device")
 
     def to(self, device: Any) -> MFA:
         """The same mixture on a device: "cuda", "cuda:1", or "cpu", which takes arguments from anywhere again.
 
-        On a device, :meth:`sample` returns CuPy arrays, and arguments that lie elsewhere are an error. The parameters
+        On a device, :meth:`sample` returns CuPy arrays, and arguments that are elsewhere are an error. The parameters
         stay NumPy arrays; what the kernels read is copied to the device once. A model need not be moved to compute on
         CuPy arrays. Copies, :meth:`replace` and pickles stay on the device; a pickle that is read where that device
         cannot be used gives a model on the host, and a warning in the log.
@@ -163,7 +163,7 @@ class MFA:
         if self.device is not None and device != self.device and not (device is None and backend == "cuda"):
             raise ValueError(
                 f"{name} is on {device or 'the host'} and the model on {self.device}: move one of them, "
-                f'mfa.to("cpu") for a model that computes where {name} lies'
+                f'mfa.to("cpu") for a model that computes where {name} is'
             )
 
     @lazy
@@ -200,7 +200,7 @@ class MFA:
         if device is None:
             return
         # A model from a machine with a device must open on one without, and a worker process must not die of it: there
-        # the model is on the host, computes wherever its arguments lie, and can be moved by to().
+        # the model is on the host, computes wherever its arguments are, and can be moved by to().
         try:
             self.__dict__["_device"] = self.to(device).device
         except RuntimeError as error:  # BackendUnavailable, and CuPy's for a number that is not there
@@ -312,7 +312,7 @@ def common_device(models: Mapping[str, MFA]) -> str | None:
 
 
 def on_device(array: Array, device: str | None) -> Any:
-    """A host array where a model lies: a CuPy copy on its device, or itself for None."""
+    """A host array where a model is: a CuPy copy on its device, or itself for None."""
     if device is None:
         return array
     from ..backends import get_arrays, get_backend

@@ -242,7 +242,7 @@ class ClosestPoints:
 
 def closest_points(mfa0: MFA, component0: int, mfa1: MFA, component1: int) -> ClosestPoints:
     """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`; a small problem,
-    solved on the host, whose NumPy arrays it returns wherever the models lie. A component of weight 0 is a ValueError.
+    solved on the host, whose NumPy arrays it returns wherever the models are. A component of weight 0 is a ValueError.
     """
     for name, mfa, j in (("component0", mfa0, component0), ("component1", mfa1, component1)):
         if mfa.weights[j] == 0:

@@ -40,7 +40,7 @@ def styled() -> AbstractContextManager[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, so many inches wide and high."""
+    """An empty figure, with this width and height in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PIXEL_THRESHOLD", "distance_histogram", "pixel_histogram"]
 
-# Section 2.4: changes of at most so much per pixel are hardly seen.
+# Section 2.4: changes of at most this per pixel are hardly seen.
 PIXEL_THRESHOLD = 5 / 255
 
 
@@ -41,7 +41,7 @@ def pixel_histogram(
         5/255 by default, for images in [0, 1].
     bins : int
     limit : float, optional
-        The axis goes from -limit to limit, and what lies beyond is in the outermost bins; None covers all changes.
+        The axis goes from -limit to limit, and what is beyond is in the outermost bins; None covers all changes.
     colors : sequence of str
     title : str, optional
         None says, for a single array, how much of it is within the threshold.

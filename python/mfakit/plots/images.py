@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def image_shape(n_features: int) -> tuple[int, ...]:
-    """(h, w) of square grey images or (h, w, 3) of square colour images with so many features.
+    """(h, w) of square grey images or (h, w, 3) of square colour images with this number of features.
 
     Raises
     ------

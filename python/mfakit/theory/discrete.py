@@ -27,7 +27,7 @@ def random_discrete_classes(
     Parameters
     ----------
     levels : int or sequence of int
-        Levels per feature; a single number makes two features of so many.
+        Levels per feature; a single number makes two features with that many levels.
     concentration : float, optional
         Make class 0 asymmetric: its `feature` takes its likeliest level with this probability, see
         :func:`concentrate_feature`. None leaves both classes as smooth as they are.

@@ -221,7 +221,7 @@ def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Any
     Returns
     -------
     own, other : float64 [n]
-        ℓ2 in data units; NumPy arrays wherever X lies.
+        ℓ2 in data units; NumPy arrays wherever X is.
     """
     rows = RowBlocks(X, clf.n_features)
     labels = as_labels(y, len(rows), clf.n_classes)
@@ -255,7 +255,7 @@ def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> A
     Returns
     -------
     float64 [n]
-        ℓ2 in data units; 0 where the outlier is already the likelier one. A NumPy array wherever X lies.
+        ℓ2 in data units; 0 where the outlier is already the likelier one. A NumPy array wherever X is.
     """
     if clf.n_classes != 2:
         raise ValueError(f"the closed form is for two classes, got {clf.n_classes}")

@@ -60,7 +60,7 @@ class Theorem3Validation:
     half_min_distance : float
         min d_ij / 2: the radius that Theorem 2 grants the same components without outliers.
     closeness : float
-        The share counts samples whose upper bound is at most so much of that.
+        The share counts samples whose upper bound is at most this share of that.
     """
 
     sigmas: Array

@@ -14,7 +14,7 @@ from ..mixture.mfa import MFA
 
 __all__ = ["as_image_shape", "as_mfa", "equal", "make_buffer", "numbers", "unchanged", "versions"]
 
-# Up to so many numbers of each buffer, spread over it, are compared with what was seen before at every call.
+# Up to this many numbers of each buffer, spread over it, are compared with what was seen before at every call.
 LOOKED_AT = 2**12
 
 

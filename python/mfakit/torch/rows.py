@@ -23,7 +23,7 @@ def one_thread_after_fork() -> None:
 class RowsModule(nn.Module):
     """A module on rows of d features, or on images that are such rows."""
 
-    # Our kernels run where X lies, wherever the buffers are, and have gradients in X only.
+    # Our kernels run where X is, wherever the buffers are, and have gradients in X only.
     anywhere = True
 
     def __init__(self, n_features: int, image_shape: Sequence[int] | None) -> None:

@@ -144,7 +144,7 @@ class FactorWalk(FeatureWalk):
             self._run_rows(settings, again)
 
     def _walk(self, q: FactorCoordinates, settings: Settings, arrays: tuple[Array, ...]) -> None:
-        """Run the kernel. On the host a call takes only so many samples that Ctrl-C is answered between two calls, and
+        """Run the kernel. On the host a call takes few enough samples that Ctrl-C is answered between two calls, and
         is abandoned on Ctrl-C if a single sample may take long; the steps of a sample are known only afterwards.
         `arrays` [n, ...] are y and the arrays that the kernel changes.
         """

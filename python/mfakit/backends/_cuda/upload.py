@@ -76,7 +76,7 @@ class Uploader:
         open.
         """
         turn, self._turn = self._turn, 1 - self._turn
-        self._stream.wait_event(self._used[turn])  # the computation is done with what lies there
+        self._stream.wait_event(self._used[turn])  # the computation is done with what is there
         self._sending[turn] = [
             self._pool.submit(self._send, turn, block, first) for first in range(0, len(block), self._chunk)
         ]

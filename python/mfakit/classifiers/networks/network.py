@@ -147,7 +147,7 @@ def settled(device: torch.device, n_threads: int | None = None) -> Any:
 
 
 def bounded_threads(operations: float) -> Any:
-    """A context manager: torch in no more threads than steps of so many operations deserve, nor than it was set to."""
+    """A context manager: torch in as many threads as steps of this many operations are worth, at most those it had."""
     threads = min(torch.get_num_threads(), max(1, int(operations / OPERATIONS_PER_THREAD)))
     holder = Holder([Setting("torch's threads", torch.get_num_threads, torch.set_num_threads, threads)])
     return Guard(holder.take, holder.let_go)

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 # A form is believed where the classifier's own decisions agree with it this well, relative to their size,
 AGREEMENT = 1e-5
-# at so many points of its own, and at as many samples.
+# at this many points of its own, and at as many samples.
 PROBES = 8
 
 
