@@ -14,9 +14,9 @@ import numpy as np
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
 from ..backends import get_arrays, get_backend
-from .evaluator import PILOT_ROWS, Evaluator
+from .evaluator import Evaluator
 from .factors import Factors
-from .pruning import COARSE, FINE, FINEST, Pruner
+from .pruning import SIZES, Pruner
 
 __all__ = ["choose_pruner"]
 
@@ -25,8 +25,8 @@ _logger = logging.getLogger("mfakit")
 # Fewer rows than this take the dense product, which needs no set-up and no pilot.
 LEAST_ROWS = 1024
 
-# Rows of the projections that a pilot tries.
-CHOICES = ((COARSE,), (COARSE, FINE), (COARSE, FINEST))
+# Rows of the pilot block.
+PILOT_ROWS = 32
 # Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components,
 # and of one at a time; per value of a refined pair; per pair that is listed; and of the product with few columns.
 BOUND, TIGHTEN, REFINE, LISTED, PROJECT = 2.0, 4.0, 6.0, 200.0, 2.0
@@ -73,28 +73,27 @@ def _cheapest(pilot: Any, mixtures: Sequence[Factors], options: Options, dtype: 
     """The pruner whose counted cost is the least, if that is clearly less than the dense product's."""
     d = mixtures[0].shape[2]
     ops, alone = get_backend(options.backend), replace(options, n_threads=1, check_finite=False)
-    best: tuple[float, Pruner | None, str] = (np.inf, None, "")
+    pruner = Pruner.of(mixtures, SIZES)
+    sizes = pruner.sizes
+    costs, found = np.array([PROJECT * d * r for r in sizes]), np.zeros(len(sizes))
     dense = 0.0
-    for sizes in CHOICES:
-        pruner, total, dense, found = Pruner.of(mixtures, sizes), PROJECT * d * max(sizes), 0.0, 0.0
-        for factors in mixtures:
-            k, l, _ = factors.shape
-            evaluator = Evaluator(factors, ops, dtype, len(pilot), alone, pruner)
-            evaluator(pilot)
-            if not evaluator.scored:  # rows beyond float64
-                return None
-            n = evaluator.scored
-            pairs, open_ = evaluator.candidates / n, evaluator.opened / n
-            total += BOUND * k * (l + 2) * sizes[0] + pairs * (REFINE * (l + 1) * d + LISTED)
-            total += TIGHTEN * open_ * (l + 2) * sizes[1] if len(sizes) > 1 else 0.0
-            dense += factors.n_columns * d + REFINE * (l + 1) * d
-            found += pairs
-        if total < best[0]:
-            best = total, pruner, f"{' and '.join(map(str, sizes))} rows, {found:.1f} candidates per sample"
-    cost, chosen, text = best
-    if chosen is None or cost > WORTH * dense:
-        _logger.info("method auto takes the dense product: bounds would cost %.2f of it (%s)", cost / dense, text)
+    for factors in mixtures:
+        k, l, _ = factors.shape
+        counts = np.array(Evaluator(factors, ops, dtype, len(pilot), alone, pruner).count(pilot))
+        if not len(counts):
+            return None
+        costs += BOUND * k * (l + 2) * sizes[0] + counts * (REFINE * (l + 1) * d + LISTED)
+        costs[1:] += TIGHTEN * counts[0] * (l + 2) * np.array(sizes[1:])
+        dense += factors.n_columns * d + REFINE * (l + 1) * d
+        found += counts
+    best = int(costs.argmin())
+    chosen = sizes[:1] if best == 0 else (sizes[0], sizes[best])
+    cost = costs[best] / dense
+    text = f"{' and '.join(map(str, chosen))} rows, {found[best]:.1f} candidates per sample"
+    if not cost <= WORTH:
+        _logger.info("method auto takes the dense product: bounds would cost %.2f of it (%s)", cost, text)
         return None
-    _logger.info("method auto bounds components: %.2f of the dense product's cost (%s)", cost / dense, text)
-    chosen.prepare(dtype)
-    return chosen
+    _logger.info("method auto bounds components: %.2f of the dense product's cost (%s)", cost, text)
+    pruner = Pruner.of(mixtures, chosen)
+    pruner.prepare(dtype)
+    return pruner

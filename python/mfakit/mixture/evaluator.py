@@ -18,7 +18,7 @@ from .._arrays.options import Options
 from .._arrays.rows import check_finite_rows
 from ..backends import get_arrays, numpy_ops
 from ..backends.numpy_ops import CUTOFF_NATS
-from ..backends.operands import Coarse, Pairs, WeightedPairs
+from ..backends.operands import Coarse, Pairs, Projection, WeightedPairs
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
 from .pruning import Pruner, nothing_finer, project
@@ -31,8 +31,6 @@ Array = Any  # NumPy's or, on a device, CuPy's
 LEAST_SHARE = math.exp(-CUTOFF_NATS)
 # Values in float64 of the rows whose gradients are summed over several components.
 SUM_VALUES = 2**22
-# Blocks of at most this many rows count what the coarse bounds leave open, for who chooses a method from that.
-PILOT_ROWS = 64
 # Squared lengths, in units of the noise, that leave float64 when they are added up.
 LARGEST_SQUARE = 1e300
 # How far the value that bounds are compared with may be rounded, relative to the terms that cancel in it.
@@ -124,8 +122,8 @@ class Evaluator:
         self.threads = options.threads
         self.dtype = np.dtype(options.product or dtype)
         self.rows = rows
-        # Rows that were bounded, pairs that the coarse bounds left open, and pairs that were refined.
-        self.scored = self.opened = self.candidates = 0
+        # Rows that were bounded, and pairs of them that were refined.
+        self.scored = self.candidates = 0
         self._buffers: dict[Any, Array] = {}
 
     def sibling(self, factors: Factors) -> Evaluator:
@@ -227,30 +225,57 @@ class Evaluator:
         rounded = float(np.linalg.norm(pruner.center)) if narrowed else 0.0
         return ProjectedBlock(X, norms, coordinates, rounded)
 
+    def _reference(self, block: ProjectedBlock) -> tuple[Array, Pairs, Array, Array, Array]:
+        """Coarse bounds [n, k], the pairs of each row and its most promising component, their values and whitened
+        latents, and the threshold [n] below which a component is left out: CUTOFF_NATS + log k below the value.
+        """
+        assert self.pruner is not None
+        n, (k, _, d) = len(block.X), self.factors.shape
+        real = block.coordinates.dtype
+        coarse = self.pruner.tables(self._host_factors, real)[0]
+        above, best = self._buffer("above", (n, k), real), np.empty(n, np.int64)
+        projected = project(block.coordinates, block.sq_norms, coarse.means.shape[1], d, block.rounded)
+        self._bounding.bound_components(projected, coarse, above, best, self.threads)
+        order = np.argsort(best, kind="stable")
+        first = Pairs(order, best[order])
+        values, latent = self.refine(block.X, first)
+        maha = 2.0 * np.abs(values - self._host_factors.log_norm[first.components])
+        threshold = np.empty(n)
+        threshold[order] = values - REFERENCE_ROUNDING * (maha + (latent**2).sum(axis=1)) - CUTOFF_NATS - math.log(k)
+        return above, first, values, latent, threshold
+
+    def _survivors(self, block: ProjectedBlock, table: Projection, threshold: Array, above: Array) -> Pairs:
+        projected = project(
+            block.coordinates, block.sq_norms, table.means.shape[1], self.factors.shape[2], block.rounded
+        )
+        return Pairs._make(self._bounding.survivors(projected, table, threshold, above, self.threads))
+
+    def count(self, X: Array) -> list[float]:
+        """Candidates per row that the coarse bounds leave, and these with each of the finer ones; nothing where rows
+        leave float64.
+        """
+        block = self.project(X)
+        if self.pruner is None or not isinstance(block, ProjectedBlock):
+            return []
+        with np.errstate(over="ignore", invalid="ignore"):
+            above, _, _, _, threshold = self._reference(block)
+            coarse, *finer = self.pruner.tables(self._host_factors, block.coordinates.dtype)
+            tables = (nothing_finer(coarse), *finer)
+            return [len(self._survivors(block, t, threshold, above.copy()).rows) / len(X) for t in tables]
+
     def _pruned(self, block: ProjectedBlock) -> Scores:
         """Bound all components coarsely, score the most promising one of each row, bound again those that could come
         within CUTOFF_NATS + log k of it, score the rest.
         """
         assert self.pruner is not None
-        ops, (n, k) = self._bounding, (len(block.X), self.factors.shape[0])
-        real, d = block.coordinates.dtype, self.factors.shape[2]
-        coarse, *finer = self.pruner.tables(self._host_factors, real)
-        above, best = self._buffer("above", (n, k), real), np.empty(n, np.int64)
+        n, k = len(block.X), self.factors.shape[0]
         with np.errstate(over="ignore", invalid="ignore"):
-            projected = project(block.coordinates, block.sq_norms, coarse.means.shape[1], d, block.rounded)
-            ops.bound_components(projected, coarse, above, best, self.threads)
-            order = np.argsort(best, kind="stable")
-            first = Pairs(order, best[order])
-            values, latent = self.refine(block.X, first)
-            threshold = np.empty(n)
-            maha = 2.0 * np.abs(values - self._host_factors.log_norm[first.components])
-            rounded = REFERENCE_ROUNDING * (maha + (latent**2).sum(axis=1))
-            threshold[order] = values - rounded - CUTOFF_NATS - math.log(k)
-            if n <= PILOT_ROWS:
-                self.opened += int((above >= threshold[:, None]).sum())
+            above, first, values, latent, threshold = self._reference(block)
+            coarse, *finer = self.pruner.tables(self._host_factors, block.coordinates.dtype)
             for table in finer or [nothing_finer(coarse)]:
-                projected = project(block.coordinates, block.sq_norms, table.means.shape[1], d, block.rounded)
-                rows, components = ops.survivors(projected, table, threshold, above, self.threads)
+                rows, components = self._survivors(block, table, threshold, above)
+        best = np.empty(n, np.int64)
+        best[first.rows] = first.components
         others = components != best[rows]
         rest = Pairs(rows[others], components[others])
         self.candidates += n + len(rest.rows)

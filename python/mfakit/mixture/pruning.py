@@ -23,7 +23,7 @@ __all__ = ["Pruner", "nothing_finer", "project"]
 Array = NDArray[Any]
 
 # Rows of the coarse and the fine projection, and of the finest that is considered.
-COARSE, FINE, FINEST = 16, 64, 128
+COARSE, FINE, FINEST = SIZES = 16, 64, 128
 # More directions than are kept, so that the kept ones are accurate.
 OVERSAMPLING = 16
 # Float32 values of the rows that the directions are found in.
@@ -48,10 +48,10 @@ class Pruner:
         Rows of the coarse projection and, where one follows, of the fine one.
     """
 
-    def __init__(self, mixtures: Sequence[Factors], rows: Array, sizes: Sequence[int]) -> None:
+    def __init__(self, mixtures: Sequence[Factors], rows: Array, sizes: Sequence[int], kept: dict[Any, Any]) -> None:
         self.mixtures, self.rows, self.sizes = tuple(mixtures), rows, tuple(sizes)
         self.center = mixtures[0].center
-        self._kept: dict[Any, Any] = {}
+        self._kept = kept  # shared by the pruners of other sizes
 
     @classmethod
     def of(cls, mixtures: Sequence[Factors], sizes: Sequence[int] = (COARSE, FINE)) -> Pruner:
@@ -59,31 +59,31 @@ class Pruner:
         first, key = mixtures[0], tuple(map(id, mixtures))
         rows = first.kept(("directions", key), lambda: leading_directions(mixtures, first.center, FINEST))
         sizes = tuple(min(r, len(rows)) for r in sizes)
-        pruner: Pruner = first.kept(("pruner", key, sizes), lambda: cls(mixtures, rows, sizes))
+        tables = first.kept(("tables", key), dict)
+        pruner: Pruner = first.kept(("pruner", key, sizes), lambda: cls(mixtures, rows, sizes, tables))
         return pruner  # it holds the mixtures, so that none of another one can get one of their numbers
 
     def matrix(self, dtype: Any) -> Array:
         """Bᵀ [d, r] of the finest projection, for the product with centred samples."""
-        return self._keep(np.dtype(dtype), lambda: self.rows[: max(self.sizes)].T)
+        key = np.dtype(dtype), max(self.sizes)
+        if key not in self._kept:
+            self._kept[key] = np.ascontiguousarray(self.rows[: key[1]].T, dtype=key[0])
+        return np.asarray(self._kept[key])
 
     def tables(self, factors: Factors, dtype: Any) -> list[Projection]:
         """Of one of the mixtures, one for each size."""
-        key = id(factors), np.dtype(dtype)
-        if key not in self._kept:
-            self._kept[key] = projections_of(factors, self.rows, self.center, dtype, self.sizes)
-        tables: list[Projection] = self._kept[key]
-        return tables
+        real = np.dtype(dtype)
+        if any((id(factors), real, r) not in self._kept for r in self.sizes):
+            sizes = sorted({min(r, len(self.rows)) for r in (*SIZES, *self.sizes)})
+            for r, table in zip(sizes, projections_of(factors, self.rows, self.center, real, sizes), strict=True):
+                self._kept[id(factors), real, r] = table
+        return [self._kept[id(factors), real, r] for r in self.sizes]
 
     def prepare(self, dtype: Any) -> None:
         """Make what samples in `dtype` read, so that threads which share the pruner find it made."""
         self.matrix(dtype)
         for factors in self.mixtures:
             self.tables(factors, dtype)
-
-    def _keep(self, key: Any, make: Any) -> Array:
-        if key not in self._kept:
-            self._kept[key] = np.ascontiguousarray(make(), dtype=key)
-        return np.asarray(self._kept[key])
 
 
 def nothing_finer(table: Projection) -> Projection:
@@ -111,15 +111,13 @@ def project(coordinates: Array, sq_norms: Array, r: int, d: int, rounded: float 
     )  # fmt: skip
 
 
-def loadings_of(factors: Factors, part: Any) -> Array:
+def loadings_of(factors: Factors, part: slice | Array) -> Array:
     """Loadings as rows [c, l, d], rotated so that they are orthogonal in the metric of the noise: with the SVD
     D^-½ A = U S Vᵀ these are D^½ U S, and D Wᵀ has them over (1 + S²)^½, the inverse length of a column of Z.
     """
     lengths = np.linalg.norm(factors.latent_map[part], axis=1)
-    noise, rows = factors.noise[part], factors.whitened[part]
-    if factors.is_isotropic:
-        return np.asarray(rows * (noise / lengths)[:, :, None])
-    return np.asarray(rows * (noise[:, None, :] / lengths[:, :, None]))
+    noise: Array = factors.noise[part][:, None, :] / lengths[:, :, None]
+    return np.asarray(factors.whitened[part] * noise)
 
 
 def _some_rows(mixtures: Sequence[Factors], center: Array, rng: np.random.Generator) -> Array:
@@ -163,9 +161,10 @@ def leading_directions(mixtures: Sequence[Factors], center: Array, r: int) -> Ar
     start = rng.standard_normal((s, len(rows)), dtype=np.float32)
     with careful_products(s * rows.size):
         total = start @ rows
-        for _ in range(2):
-            Q = _orthonormal(total.T)[0]
-            total = (rows @ Q).T @ rows
+        for _ in range(
+            2
+        ):  # orthonormal in the shorter dimension: components are fewer than features where that matters
+            total = _orthonormal(rows @ total.T)[0].T @ rows
     Q, R = _orthonormal(total.T.astype(np.float64))
     with single_threaded_products():
         return np.ascontiguousarray((Q @ np.linalg.svd(R)[0])[:, :r].T)
@@ -231,19 +230,16 @@ def _table(
     ratio = (a / sigma_up) ** 2
     dead = np.isneginf(factors.log_norm)
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
-    rest_means, rest_loadings, rest_scales = (
-        column.astype(real)[:, None] for column in (rest_mean, a * up, (1.0 / sigma_up) * down)
-    )
     return Projection(
-        means.astype(real),
-        np.ascontiguousarray(np.broadcast_to((1.0 / sigma_up)[:, None], (k, r))).astype(real),
-        whitened.astype(real),
-        rest_means,
-        rest_loadings,
-        rest_scales,
-        (up / np.sqrt(least)).astype(real),
-        (down / (1.0 + ratio / least)).astype(real),
-        (up / sigma_up).astype(real),
-        ((4.0 * unit + 16.0 * np.sqrt(d) * eps) * lengths * up).astype(real),
-        np.where(dead, NOTHING, factors.log_norm).astype(real),
+        means=means.astype(real),
+        scales=np.ascontiguousarray(np.broadcast_to((1.0 / sigma_up)[:, None], (k, r))).astype(real),
+        whitened=whitened.astype(real),
+        rest_means=rest_mean.astype(real)[:, None],
+        rest_loadings=(a * up).astype(real)[:, None],
+        rest_scales=((1.0 / sigma_up) * down).astype(real)[:, None],
+        latent_scale=(up / np.sqrt(least)).astype(real),
+        stretch=(down / (1.0 + ratio / least)).astype(real),
+        steepness=(up / sigma_up).astype(real),
+        offsets=((4.0 * unit + 16.0 * np.sqrt(d) * eps) * lengths * up).astype(real),
+        log_norm=np.where(dead, NOTHING, factors.log_norm).astype(real),
     )
