@@ -163,7 +163,10 @@ def test_refused_where_it_does_not_exist() -> None:
         mfa.log_prob(samples(mfa), method="cut")
 
 
-def test_auto_takes_the_same_way_twice_and_says_which(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_takes_the_same_way_twice_and_says_which(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "LEAST_STEPS", 2**20)
     rng = np.random.default_rng(0)
     mfa = mixture(None, rng.normal(size=(200, 150)), 0.3 * rng.normal(size=(200, 150, 4)), 1e-4, np.float32)
     X = mfa.sample(1500, rng=1)[0]

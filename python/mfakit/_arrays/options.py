@@ -43,7 +43,7 @@ class Options:
         "pruned": components are bounded from a few coordinates first, and those that could carry more than e^-40 of a
         sample's density are refined (docs/pruning.md); isotropic noise, on the host. "residual": every component from
         its residual, slow and exact. "auto" counts what bounds leave of a pilot block, and takes what that makes
-        cheaper, "dense" below 1,024 rows; what it took is in the log.
+        cheaper, "dense" where that takes some 50 ms or less; what it took is in the log.
     precision : {None, "float32", "float64", "fast"}
         What the product runs in; None is X's own dtype. "fast": float32, and on a CUDA device its tensor cores' TF32;
         what matters is recomputed from the residuals in float64, so that the answer keeps float32's bound. The result

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
+from .._threads.process import single_threaded_products
 from ..backends import get_arrays, get_backend
 from .evaluator import Evaluator
 from .factors import Factors
@@ -22,9 +23,8 @@ __all__ = ["choose_pruner"]
 
 _logger = logging.getLogger("mfakit")
 
-# Fewer rows than this take the dense product, which needs no set-up and no pilot.
-LEAST_ROWS = 1024
-
+# Multiplications of a dense product, some 50 ms on two cores, below which it is taken at once: a pilot takes 1 to 2 ms.
+LEAST_STEPS = 2**32
 # Rows of the pilot block.
 PILOT_ROWS = 32
 # Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components,
@@ -55,10 +55,12 @@ def choose_pruner(X: RowBlocks, mixtures: Sequence[Factors], options: Options) -
         pruner = Pruner.of(mixtures)
         pruner.prepare(dtype)
         return pruner
-    d = mixtures[0].shape[2]
-    if len(X) < LEAST_ROWS or 4 * sum(f.n_columns for f in mixtures) < d or not hasattr(ops, "bound_components"):
+    d, columns = mixtures[0].shape[2], sum(f.n_columns for f in mixtures)
+    if len(X) * d * columns < LEAST_STEPS or 4 * columns < d or not hasattr(ops, "bound_components"):
         return None
-    return _cheapest(X.take(np.linspace(0, len(X) - 1, PILOT_ROWS).astype(np.int64)), mixtures, options, dtype)
+    rows = np.linspace(0, len(X) - 1, min(PILOT_ROWS, len(X))).astype(np.int64)
+    with single_threaded_products():  # the threads of a product would go on spinning beside what follows
+        return _cheapest(X.take(rows), mixtures, options, dtype)
 
 
 def _why_not(mixtures: Sequence[Factors], on_device: bool) -> str | None:
