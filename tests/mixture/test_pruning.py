@@ -13,6 +13,7 @@ from support import EMULATE, parameters, random_mfa, rtol
 import mfakit
 from mfakit import _reference
 from mfakit.backends import why_missing
+from mfakit.mixture import choose
 
 pytestmark = pytest.mark.skipif(EMULATE, reason="components are bounded on the host only")
 
