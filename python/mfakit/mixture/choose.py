@@ -81,7 +81,8 @@ def _cheapest(pilot: Any, mixtures: Sequence[Factors], options: Options, dtype: 
     dense = 0.0
     for factors in mixtures:
         k, l, _ = factors.shape
-        counts = np.array(Evaluator(factors, ops, dtype, len(pilot), alone, pruner).count(pilot))
+        with single_threaded_products():  # threads of BLAS would spin beside those that then share the rows
+            counts = np.array(Evaluator(factors, ops, dtype, len(pilot), alone, pruner).count(pilot))
         if not len(counts):
             return None
         costs += BOUND * k * (l + 2) * sizes[0] + counts * (REFINE * (l + 1) * d + LISTED)
