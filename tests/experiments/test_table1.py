@@ -15,8 +15,9 @@ pytest.importorskip("torch")
 import mfakit
 from mfakit._io.tensor_files import read_tensors
 from mfakit.cli import main
-from mfakit.experiments import _table1_units, load_experiment, table1
-from mfakit.experiments._units import Store, Trained, digest_of_model
+from mfakit.experiments import load_experiment, table1
+from mfakit.experiments.resumable import Store, Trained, digest_of_model
+from mfakit.experiments.table1 import parts
 
 PARAMETERS = {
     "cnn": {"width": 4, "depth": 2, "epochs": 4, "batch_size": 20, "n_threads": 1},
@@ -123,8 +124,8 @@ def test_a_finished_run_is_read_and_not_run_again(
     found: tuple[table1.Table1Report, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("gradient_attack", "carlini_wagner_l2", "minimal_perturbation"):
-        monkeypatch.setattr(_table1_units, name, lambda *_, **__: pytest.fail("it was run again"))
-    monkeypatch.setattr(_table1_units.Pair, "_train", lambda *_: pytest.fail("it was trained again"))
+        monkeypatch.setattr(parts, name, lambda *_, **__: pytest.fail("it was run again"))
+    monkeypatch.setattr(parts.Pair, "_train", lambda *_: pytest.fail("it was trained again"))
     again = table1.run(["mnist-06"], work_dir=found[1] / "parts", **SMALL)
     assert again.n_reused == 1 + 3 + 6  # the radii, the trainings, the attacks
     assert numbers(again) == numbers(found[0])
@@ -139,15 +140,15 @@ def test_an_interrupted_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_table1_units, "carlini_wagner_l2", interrupted)
+        patch.setattr(parts, "carlini_wagner_l2", interrupted)
         with pytest.raises(KeyboardInterrupt):
             table1.run(["mnist-06"], out=tmp_path, **SMALL)
     kept = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "parts").iterdir())
     assert kept == ["mnist-06-bayes-gradient", "mnist-06-cnn-model", "mnist-06-cnn-training", "mnist-06-radii"]
     assert not (tmp_path / "table1.json").exists()
     trained = []
-    train = _table1_units.Pair._train
-    monkeypatch.setattr(_table1_units.Pair, "_train", lambda self, c: (trained.append(c), train(self, c))[1])
+    train = parts.Pair._train
+    monkeypatch.setattr(parts.Pair, "_train", lambda self, c: (trained.append(c), train(self, c))[1])
     again = table1.run(["mnist-06"], out=tmp_path, **SMALL)
     assert trained == ["linear-svm", "rbf-svm"]
     assert again.n_reused == 3
@@ -163,7 +164,7 @@ def test_parts_of_other_settings_or_versions_are_not_reused(tmp_path: Path, monk
 
     assert [count(n=1), count(n=1), count(n=2), count(n=1, more=None)] == [1, 0, 1, 1]
     with monkeypatch.context() as patch:
-        patch.setattr("mfakit.experiments._units.__version__", "0.0.0")
+        patch.setattr("mfakit.experiments.resumable.__version__", "0.0.0")
         assert [count(n=1), count(n=1)] == [1, 0]
     # A file under another part's name, and one cut short.
     one, two = (Store(tmp_path).path("x", key) for key in ({"n": 1}, {"n": 2}))

@@ -26,7 +26,7 @@ from .._io.progress import open_bar
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
 from ..backends import why_missing
 from ..bayes.classifier import BayesClassifier
-from ._shared import have_matplotlib, prepare, written_to
+from .shipped import have_matplotlib, prepare, written_to
 
 __all__ = ["BayesReport", "PairResult", "run"]
 

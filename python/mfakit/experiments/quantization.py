@@ -14,7 +14,7 @@ from .. import theory
 from .._io import report
 from .._io.arguments import seed_type, whole
 from .._io.outputs import output_folder, recorded_outputs
-from ._shared import have_matplotlib, written_to
+from .shipped import have_matplotlib, written_to
 
 if TYPE_CHECKING:  # theory loads them when tables are checked: `mfakit --help` need not
     from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation

@@ -21,7 +21,7 @@ from .._io.arguments import seed_type, sigma_type, whole
 from .._io.outputs import recorded_outputs
 from ..attacks import minimal_perturbation
 from ..bayes.classifier import BayesClassifier
-from ._shared import have_matplotlib, prepare, written_to
+from .shipped import have_matplotlib, prepare, written_to
 
 if TYPE_CHECKING:  # theory loads them when a theorem is validated: `mfakit --help` need not
     from ..theory.gaps import GapSweep

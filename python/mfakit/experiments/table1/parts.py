@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._lazy import lazy
-from ..attacks import AttackResult, carlini_wagner_l2, gradient_attack, minimal_perturbation
-from ..bayes.classifier import BayesClassifier
-from ._units import Part, Store, Trained, digest_of_model
+from ..._lazy import lazy
+from ...attacks import AttackResult, carlini_wagner_l2, gradient_attack, minimal_perturbation
+from ...bayes.classifier import BayesClassifier
+from ..resumable import Part, Store, Trained, digest_of_model
 
 __all__ = [
     "CLASSIFIERS",
@@ -228,11 +228,11 @@ class Pair:
         return unfitted(classifier, parameters).fit(X, y)
 
     def _read(self, path: Path) -> Any:
-        from .. import classifiers
+        from ... import classifiers
 
         clf = classifiers.load(path)
         if hasattr(clf, "module_"):  # files do not say where a network is to run
-            from ..classifiers.networks.network import as_device
+            from ...classifiers.networks.network import as_device
 
             clf.set_params(device=self.plan.device)
             clf.module_.to(as_device(self.plan.device))
@@ -296,7 +296,7 @@ class Pair:
 
 def unfitted(classifier: str, parameters: Mapping[str, Any]) -> Any:
     """One of the classifiers that are trained, with these arguments of its constructor."""
-    from .. import classifiers
+    from ... import classifiers
 
     names = {"cnn": "CNN", "linear-svm": "LinearSVM", "rbf-svm": "RBFSVM"}
     return getattr(classifiers, names[classifier])(**parameters)

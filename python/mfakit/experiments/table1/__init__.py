@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._io import report
-from .._io.arguments import seed_type, sigma_type, whole
-from .._io.outputs import output_folder, recorded_outputs
-from .._io.progress import open_bar
-from ..datasets import available_bayes_pairs, load_bayes_pair
-from ._shared import written_to
-from ._table1_report import Table1Report, draw_pair
-from ._table1_units import CLASSIFIERS, Pair, Plan, unfitted
-from ._units import Store
+from ..._io.arguments import seed_type, sigma_type, whole
+from ..._io.outputs import output_folder, recorded_outputs
+from ..._io.progress import open_bar
+from ..._io.report import write_json, write_text
+from ...datasets import available_bayes_pairs, load_bayes_pair
+from ..resumable import Store
+from ..shipped import written_to
+from .parts import CLASSIFIERS, Pair, Plan, unfitted
+from .report import Table1Report, draw_pair
 
 __all__ = ["Table1Report", "run"]
 
@@ -114,8 +114,8 @@ def run(
     settings = {"pairs": names, "classifiers": order, **vars(plan)}
     found = Table1Report(results, settings, n_reused=store.n_reused)
     if folder is not None:
-        report.write_text(folder / "table1.md", found.markdown())
-        report.write_json(folder / "table1.json", found)
+        write_text(folder / "table1.md", found.markdown())
+        write_json(folder / "table1.json", found)
     return found
 
 
@@ -178,7 +178,7 @@ def _plan(
 def _device(name: str) -> str:
     """What "auto" is here, since parts of another device are others."""
     try:
-        from ..classifiers.networks.network import as_device
+        from ...classifiers.networks.network import as_device
     except ImportError as error:
         raise ImportError(
             "the CNN and CW-L2 need torch: pip install 'mfakit[torch]', or leave cnn out of the classifiers"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io import report
-from ._shared import have_matplotlib
-from ._table1_units import CLASSIFIERS, CW_AUTO, LABELS, PairNumbers, UnitNumbers
-from ._units import versions
+from ..._io import report
+from ..resumable import versions
+from ..shipped import have_matplotlib
+from .parts import CLASSIFIERS, CW_AUTO, LABELS, PairNumbers, UnitNumbers
 
 __all__ = ["PAPER", "Table1Report", "draw_pair"]
 
@@ -207,7 +207,7 @@ def draw_pair(name: str, X: Array, y: Array, points: dict[str, dict[str, Array]]
     """
     if not have_matplotlib():
         return False
-    from ..plots import DPI, Perturbations, comparison_panel
+    from ...plots import DPI, Perturbations, comparison_panel
 
     order = [c for c in CLASSIFIERS if c in points]
     fooled = np.sum([points[c]["success"] for c in order], axis=0)
