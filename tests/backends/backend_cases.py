@@ -14,6 +14,7 @@ from support import random_mfa, rtol
 import mfakit
 from mfakit.attacks.coordinates import FactorCoordinates
 from mfakit.backends import numpy_ops, operations
+from mfakit.backends.binding import written
 from mfakit.backends.host_arrays import HOST
 from mfakit.backends.operands import (
     Coarse,
@@ -27,9 +28,10 @@ from mfakit.backends.operands import (
     WalkSettings,
     WeightedPairs,
 )
-from mfakit.mixture import evaluator, subspaces
+from mfakit.mixture import subspaces
 from mfakit.mixture.factors import Factors
 from mfakit.mixture.pruning import Pruner, project
+from mfakit.mixture.scores import sorted_pairs
 
 Array = NDArray[Any]
 
@@ -93,7 +95,7 @@ class Model:
 
     def pairs(self) -> Pairs:
         """About two thirds of all pairs, sorted by component."""
-        return evaluator.sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
+        return sorted_pairs(self.rng.uniform(size=(len(self.X), self.mfa.n_components)) < 0.66)
 
     def coarse(self, factors: Factors, centered: Array, norms: Array) -> Coarse:
         """What the driver computes of centred samples."""
@@ -301,6 +303,22 @@ def combinations(backend: str) -> list[Any]:
             for noise in ("isotropic",) if operation in ISOTROPIC_ONLY else ("isotropic", "diagonal"):
                 found.append(pytest.param(operation, dtype, noise, id=f"{operation}-{dtype}-{noise}"))
     return found
+
+
+def assert_contract(operation: str, arguments: dict[str, Any]) -> None:
+    """The arrays are as numpy_ops promises: contiguous, aligned, of the right types, and pairs sorted."""
+    outputs = arrays_of({name: arguments[name] for name in written(operation) if name in arguments})
+    arrays = arrays_of(arguments)
+    for name, value in arrays.items():
+        what, field = f"{operation}: {name}", name.rpartition(".")[2]
+        assert value.flags.c_contiguous, what
+        assert value.flags.aligned, what
+        assert value.flags.writeable or name not in outputs, what
+        if name.startswith(("projected.", "projection.")) or field in REAL:
+            assert value.dtype in (np.float32, np.float64), what
+        else:
+            assert value.dtype == (np.int64 if field in INDEX else np.uint8 if field in MASK else np.float64), what
+    assert (np.diff(arrays.get("pairs.components", np.empty(0))) >= 0).all(), f"{operation}: components are not sorted"
 
 
 def assert_equal(operation: str, got: dict[str, Array], expected: dict[str, Array], case: Case, d: int) -> None:

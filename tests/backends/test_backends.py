@@ -19,13 +19,11 @@ import numpy as np
 import pytest
 from backend_cases import (
     CASES,
-    INDEX,
-    MASK,
-    REAL,
     SIZES,
     Case,
     Model,
     arrays_of,
+    assert_contract,
     assert_equal,
     combinations,
     run,
@@ -307,24 +305,7 @@ def _checking(ops: ModuleType, called: set[str]) -> SimpleNamespace:
         def call(*arguments: Any, **options: Any) -> Any:
             called.add(operation)
             bound = inspect.signature(function).bind(*arguments, **options).arguments
-            outputs = arrays_of({name: bound[name] for name in written(operation) if name in bound})
-            for name, value in arrays_of(bound).items():
-                what, field = f"{operation}: {name}", name.rpartition(".")[2]
-                assert value.flags.c_contiguous, what
-                assert value.flags.aligned, what
-                assert value.flags.writeable or name not in outputs, what
-                if name.startswith(("projected.", "projection.")):
-                    assert value.dtype in (np.float32, np.float64), what
-                elif field in INDEX:
-                    assert value.dtype == np.int64, what
-                elif field in MASK:
-                    assert value.dtype == np.uint8, what
-                elif field in REAL:
-                    assert value.dtype in (np.float32, np.float64), what
-                else:
-                    assert value.dtype == np.float64, what
-            components = arrays_of(bound).get("pairs.components", np.empty(0))
-            assert (np.diff(components) >= 0).all(), f"{operation}: components are not sorted"
+            assert_contract(operation, bound)
             return function(*arguments, **options)
 
         return call

@@ -17,8 +17,9 @@ from .._arrays.rows import RowBlocks
 from ..backends.host_arrays import Host
 from ..backends.operands import Sums, WeightedPairs
 from ..mixture.density import in_order
-from ..mixture.evaluator import Evaluator, Scores
+from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
+from ..mixture.scores import Scores
 from .source import as_weights
 
 __all__ = ["Statistics", "WorstRows"]

@@ -30,8 +30,8 @@ PILOT_ROWS = 32
 # Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components,
 # and of one at a time; per value of a refined pair; per pair that is listed; and of the product with few columns.
 BOUND, TIGHTEN, REFINE, LISTED, PROJECT = 2.0, 4.0, 6.0, 200.0, 2.0
-# Bounds must promise this much of the dense product's time to be taken.
-WORTH = 0.8
+# Bounds must promise at most this share of the dense product's time to be taken: at .74 they were no faster.
+WORTH = 0.5
 
 
 def choose_pruner(X: RowBlocks, mixtures: Sequence[Factors], options: Options) -> Pruner | None:

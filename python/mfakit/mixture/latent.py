@@ -12,8 +12,9 @@ from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, on_device_of, to_numpy, wrap_like
 from ..backends import get_arrays, get_backend
 from .density import each_block, open_rows, over_blocks, per_sample
-from .evaluator import Evaluator, Scores
+from .evaluator import Evaluator
 from .factors import Factors, factorize
+from .scores import Scores
 
 if TYPE_CHECKING:
     from .mfa import MFA

@@ -18,9 +18,10 @@ from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import Host
 from ..backends.operands import Subspaces
 from .density import open_rows, over_blocks
-from .evaluator import Evaluator, sorted_pairs
+from .evaluator import Evaluator
 from .factors import Factors
 from .mfa import MFA, common_device, on_device
+from .scores import sorted_pairs
 
 if TYPE_CHECKING:
     from types import ModuleType

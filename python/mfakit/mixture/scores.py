@@ -1,0 +1,79 @@
+"""What is known of a block of rows under a mixture: the pairs that can matter, and their exact values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends.operands import Pairs
+
+__all__ = ["ProjectedBlock", "Scores", "sorted_pairs"]
+
+Array = Any  # NumPy's or, on a device, CuPy's
+
+
+def sorted_pairs(keep: Array, xp: Any = np) -> Pairs:
+    """The marked entries of keep [n, k], sorted by component; waits for a device."""
+    components, rows = xp.nonzero(keep.T)
+    return Pairs(xp.ascontiguousarray(rows.astype(np.int64)), xp.ascontiguousarray(components.astype(np.int64)))
+
+
+@dataclass
+class Scores:
+    """What an :class:`Evaluator` knows of a block of n rows; the arrays are reused by its next call.
+
+    rows, components [m] are the refined pairs, sorted by component; values [m] their log (weight N(x)) and
+    whitened_latent [m, l] their y = W (x - μ). `dense` [n, k] has the coarse values of the others too; None where they
+    were bounded instead: all that is missing carries less than e^-40 of a row's density.
+    """
+
+    X: Array
+    rows: Array
+    components: Array
+    values: Array
+    whitened_latent: Array
+    n_components: int
+    dense: Array | None = None
+
+    @property
+    def log_prob(self) -> Array:
+        """log (weight N(x)) [n, k]; -inf where a component was bounded."""
+        if self.dense is None:
+            self.dense = np.full((len(self.X), self.n_components), -np.inf)
+            self.dense[self.rows, self.components] = self.values
+        return self.dense
+
+    def most_likely(self, index: Array) -> Array:
+        """The most likely component of the rows `index`."""
+        if self.dense is not None:
+            return self.dense[index].argmax(axis=1)
+        place = np.full(len(self.X), -1)
+        place[index] = np.arange(len(index))
+        at = np.flatnonzero(place[self.rows] >= 0)
+        log_prob = np.full((len(index), self.n_components), -np.inf)
+        log_prob[place[self.rows[at]], self.components[at]] = self.values[at]
+        return log_prob.argmax(axis=1)
+
+    def totals(self) -> tuple[Array, Array]:
+        """log p(x) [n] and the pairs' shares in it [m], on the host, from the pairs alone."""
+        n = len(self.X)
+        top = np.full(n, -np.inf)
+        np.maximum.at(top, self.rows, self.values)
+        base = np.where(np.isfinite(top), top, 0.0)
+        share = np.exp(self.values - base[self.rows])
+        total = np.bincount(self.rows, share, minlength=n)
+        with np.errstate(divide="ignore"):
+            log_total = np.log(total) + base
+        return log_total, share / np.where(total > 0, total, 1.0)[self.rows]
+
+
+@dataclass
+class ProjectedBlock:
+    """A block that several mixtures share: its rows, their squared lengths from the centre and their coordinates."""
+
+    X: Array
+    sq_norms: Array
+    coordinates: Array
+    rounded: float  # ‖c‖ where X was rounded to the product's dtype before c was subtracted, else 0
