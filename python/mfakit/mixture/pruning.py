@@ -186,12 +186,17 @@ def projections_of(factors: Factors, rows: Array, center: Array, dtype: Any, siz
     r_max = len(rows)
     means, loadings = np.empty((k, r_max)), np.empty((k, l, r_max))
     rest_mean, rest_gram = np.empty(k), np.empty((k, l, l))
-    for part in component_parts(k, (l + 1) * d):
-        offset, A = factors.means[part] - center, loadings_of(factors, part)
-        means[part], loadings[part] = offset @ rows.T, A @ rows.T
-        rest_mean[part] = ((offset - means[part] @ rows) ** 2).sum(axis=1)
-        rest = A - loadings[part] @ rows
-        rest_gram[part] = rest @ np.swapaxes(rest, 1, 2)
+    columns = np.ascontiguousarray(rows.T)
+    with single_threaded_products():  # many small ones
+        for part in component_parts(k, (l + 1) * d):
+            offset, A = factors.means[part] - center, loadings_of(factors, part)
+            means[part] = offset @ columns
+            rest_mean[part] = ((offset - means[part] @ rows) ** 2).sum(axis=1)
+            flat = A.reshape(len(A) * l, d)  # as one matrix: products of stacks go one by one
+            coordinates = flat @ columns
+            loadings[part] = coordinates.reshape(len(A), l, r_max)
+            rest = (flat - coordinates @ rows).reshape(A.shape)
+            rest_gram[part] = rest @ np.swapaxes(rest, 1, 2)
     lengths = np.linalg.norm(factors.means - center, axis=1)
     return [
         _table(factors, means[:, :r], loadings[:, :, :r], np.dtype(dtype), lengths,
