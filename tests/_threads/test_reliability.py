@@ -15,6 +15,7 @@ import pytest
 from support import close, random_mfa
 
 import mfakit
+from mfakit.backends.operands import Pairs
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
 
@@ -99,9 +100,9 @@ def test_the_gil_is_free_during_kernels() -> None:
     mfa = random_mfa(k=1, d=4000, l=8)
     X = mfa.sample(4000, rng=0, dtype=np.float64)[0]
     f, m = mfa.factors, len(X)
-    rows, components = np.arange(m), np.zeros(m, np.int64)
+    pairs = Pairs(np.arange(m), np.zeros(m, np.int64))
     log_prob, y = np.empty(m), np.empty((m, 8))
-    arguments = (X, rows, components, f.means, f.whitened, f.latent_map, f.noise, f.log_norm, log_prob, y, 1)
+    arguments = (X, pairs, f.mixture, log_prob, y, 1)
     ops.refine(*arguments)
     start = time.perf_counter()
     ops.refine(*arguments)

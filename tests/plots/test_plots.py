@@ -85,7 +85,7 @@ def test_a_panel_shows_originals_adversarials_and_magnified_differences(tmp_path
     assert len(images) == 2 * 3 * 4
     greys, differences = [i for i in images if i.get_clim() == (0, 1)], [i for i in images if i.get_clim() == (-1, 1)]
     assert len(greys) == 16
-    close(differences[-1].get_array(), 50 * (small[3] - X[3]).reshape(8, 8))
+    close(np.asarray(differences[-1].get_array()), 50 * (small[3] - X[3]).reshape(8, 8))
     histograms = [ax for ax in figure.axes if "change of a pixel" in ax.get_xlabel()]
     assert len(histograms) == 2
     for ax in histograms:
@@ -175,7 +175,7 @@ def test_the_widest_brackets_are_shown_beside_what_they_have_in_common(tmp_path:
     assert len(images) == 9
     causes = theory.explain_gaps(clf, result)
     worst = causes.rows[np.argmax(causes.gap)]
-    close(images[0].get_array(), X[worst].reshape(4, 4))
+    close(np.asarray(images[0].get_array()), X[worst].reshape(4, 4))
     difference = (result.x_adv - X)[worst].reshape(4, 4)
     shown = np.asarray(images[6].get_array())
     close(shown / np.abs(shown).max(), difference / np.abs(difference).max())
