@@ -109,7 +109,7 @@ inline WeightedPairs read_weighted_pairs(const py::tuple& operand, index_t n, in
 }
 
 inline Mixture read_mixture(const py::tuple& operand) {
-  Fields fields(operand, 8, "mixture");
+  Fields fields(operand, 9, "mixture");
   const auto means = fields.doubles("means"), whitened = fields.doubles("whitened");
   const index_t k = dim(whitened, 0), l = dim(whitened, 1), d = dim(whitened, 2);
   const auto latent_map = fields.doubles("latent_map"), noise = fields.doubles("noise");
@@ -118,6 +118,7 @@ inline Mixture read_mixture(const py::tuple& operand) {
           whitened.data(),
           in(latent_map, {k, l, l}, "latent_map"),
           in(noise, {k, diagonal ? d : 1}, "noise"),
+          in(fields.doubles("precision"), {k, diagonal ? d : 1}, "precision"),
           in(fields.doubles("log_norm"), {k}, "log_norm"),
           in(fields.doubles("inv_noise"), {k}, "inv_noise"),
           in(fields.doubles("shift"), {k, l}, "shift"),

@@ -3,20 +3,39 @@
 #include "device.cuh"
 #include "mfakit/subspace.hpp"
 
-// out [n, d] = X - center, sq_norms [n]; a block per row.
+// Features that a thread takes at a time: in one access of 16 bytes where the rows are aligned to that.
+constexpr int pack = 16 / sizeof(Real);
+struct alignas(16) Pack {
+  Real value[pack];
+};
+
+// out [n, d] = X - center, sq_norms [n]; a block per row. What a thread sums does not depend on the alignment.
 extern "C" __global__ void center_rows(const Real* __restrict__ X, const double* __restrict__ center, index_t n,
                                        index_t d, Real* __restrict__ out, double* __restrict__ sq_norms) {
   __shared__ Candidate scratch[most_warps];
   const BlockTeam team = {scratch};
+  const bool aligned = (size_t(X) | size_t(out) | size_t(d * sizeof(Real))) % 16 == 0;
+  const index_t whole = aligned ? d : 0;
   for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
     const Real* x = X + i * d;
     Real* y = out + i * d;
     double mine = 0.0;
 #pragma unroll 4  // loads in flight at once
-    for (index_t j = threadIdx.x; j < d; j += blockDim.x) {
-      const Real r = Real(double(x[j]) - center[j]);
-      y[j] = r;
-      mine += double(r) * double(r);
+    for (index_t j = pack * index_t(threadIdx.x); j < whole; j += pack * blockDim.x) {
+      Pack r = *reinterpret_cast<const Pack*>(x + j);
+#pragma unroll
+      for (int p = 0; p < pack; ++p) {
+        r.value[p] = Real(double(r.value[p]) - center[j + p]);
+        mine += double(r.value[p]) * double(r.value[p]);
+      }
+      *reinterpret_cast<Pack*>(y + j) = r;
+    }
+    for (index_t j = whole + pack * index_t(threadIdx.x); j < d; j += pack * blockDim.x) {
+      for (index_t p = j; p < j + pack && p < d; ++p) {
+        const Real r = Real(double(x[p]) - center[p]);
+        y[p] = r;
+        mine += double(r) * double(r);
+      }
     }
     const double sum = team.sum_of(mine);
     if (threadIdx.x == 0) sq_norms[i] = sum;

@@ -134,7 +134,7 @@ struct BlockTeam {
   __device__ __forceinline__ void sync() const { __syncthreads(); }
 };
 
-// Up to tile_rows pairs of one component; lanes beyond `rows` repeat the last pair.
+// Some pairs of one component; lanes beyond `rows` repeat the last pair.
 struct PairTile {
   index_t component, first;
   int rows;
@@ -142,9 +142,9 @@ struct PairTile {
   __device__ __forceinline__ index_t lane(int t) const { return first + (t < rows ? t : rows - 1); }
 };
 
-// The tile of a block: pairs of component j are pair_offsets[j] .. pair_offsets[j+1] - 1 and its tiles begin at
-// tile_offsets[j]. Returns false beyond the last tile.
-__device__ __forceinline__ bool find_tile(index_t number, const index_t* tile_offsets /*[k+1]*/,
+// The tile of a block, of up to `height` pairs: those of component j are pair_offsets[j] .. pair_offsets[j+1] - 1 and
+// its tiles begin at tile_offsets[j]. Returns false beyond the last tile.
+__device__ __forceinline__ bool find_tile(index_t number, index_t height, const index_t* tile_offsets /*[k+1]*/,
                                           const index_t* pair_offsets /*[k+1]*/, index_t k, PairTile* tile) {
   if (number >= tile_offsets[k]) return false;
   index_t low = 0, high = k;  // tile_offsets[low] <= number < tile_offsets[high]
@@ -152,8 +152,8 @@ __device__ __forceinline__ bool find_tile(index_t number, const index_t* tile_of
     const index_t middle = (low + high) / 2;
     (tile_offsets[middle] <= number ? low : high) = middle;
   }
-  const index_t first = pair_offsets[low] + (number - tile_offsets[low]) * tile_rows;
+  const index_t first = pair_offsets[low] + (number - tile_offsets[low]) * height;
   const index_t left = pair_offsets[low + 1] - first;
-  *tile = {low, first, int(left < tile_rows ? left : tile_rows)};
+  *tile = {low, first, int(left < height ? left : height)};
   return true;
 }

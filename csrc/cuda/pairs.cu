@@ -5,147 +5,262 @@
 
 // One component of a mixture.
 struct Component {
-  const double *mean, *whitened, *noise;
-  index_t d;
+  const double *mean, *whitened, *noise, *precision;
+  index_t l, d;
   bool diagonal;
 
   __device__ __forceinline__ Component(const Mixture& q, index_t j)
-      : mean(q.mean(j)), whitened(q.w(j)), noise(q.variance(j)), d(q.d), diagonal(q.diagonal != 0) {}
-  __device__ __forceinline__ double variance(index_t c) const { return noise[diagonal ? c : 0]; }
+      : mean(q.mean(j)), whitened(q.w(j)), noise(q.variance(j)), precision(q.inverse(j)), l(q.l), d(q.d), diagonal(q.diagonal != 0) {}
+  // Where in noise and precision a feature is.
+  __device__ __forceinline__ index_t at(index_t c) const { return diagonal ? c : 0; }
 };
 
-// Sums over the features that refinement takes of each sample, x - mean = r: in slot 0 |r|^2_{D^-1} (isotropic: |r|^2),
-// in slot a + 1 row a of W times r. A warp makes slot_group of them at a time, so that r is computed once for all.
-constexpr int slot_group = 3;
-constexpr int refine_threads = 256;  // most of a block; the host launches no more
+// Refinement: a block takes refine_rows pairs of one component. Some features at a time, it brings their residuals
+// r = x - mean and rows of W to shared memory, so that each value is read once for all pairs; a warp then adds to
+// slot_group sums of tile_rows pairs: in slot 0 |r|^2_{D^-1} (isotropic: |r|^2), in slot a + 1 row a of W times r.
+constexpr int refine_rows = 16;
+constexpr int row_groups = refine_rows / tile_rows;
+constexpr int slot_group = 6;
+constexpr int slots_at_once = 2 * slot_group;  // more than 11 factors take several passes over the samples
+constexpr int refine_warps = row_groups * slots_at_once / slot_group;
+constexpr int refine_threads = refine_warps * warp_size;
+constexpr int rows_of_warp = refine_rows / refine_warps;  // samples that a warp brings
+constexpr int refine_ahead = 4;                           // features of a lane at a time: so many loads are in flight
+constexpr int refine_columns = refine_ahead * warp_size;
 
-// s [slot_group][T] over the features of this lane, slots first, first + 1, ..; those beyond l are not to be used.
-__device__ __forceinline__ void sum_slots(const Component& q, const Real* const* x, index_t first, index_t l,
-                                          double (*s)[tile_rows]) {
-  const double* w[slot_group];  // where a slot has no row, anything that can be read
-  for (int i = 0; i < slot_group; ++i) {
-    const index_t row = first + i - 1;
-    w[i] = row >= 0 && row < l ? q.whitened + row * q.d : q.mean;
+struct RefineMemory {
+  double *residual, *factor;  // [refine_rows, refine_columns], [slots_at_once, refine_columns]
+  double *y, *size;           // [refine_rows, l], [refine_rows]
+
+  __device__ __forceinline__ RefineMemory(double* memory, index_t l) {
+    residual = memory;
+    factor = residual + refine_rows * refine_columns;
+    y = factor + slots_at_once * refine_columns;
+    size = y + refine_rows * l;
   }
-#pragma unroll 2
-  for (index_t c = lane_number(); c < q.d; c += warp_size) {
-    const double mean = q.mean[c], inverse = first == 0 && q.diagonal ? 1.0 / q.noise[c] : 1.0;
-    double factor[slot_group];
-    for (int i = 0; i < slot_group; ++i) factor[i] = w[i][c];
-    for (int t = 0; t < tile_rows; ++t) {
-      const double r = double(x[t][c]) - mean;
-      s[0][t] += r * (first == 0 ? r * inverse : factor[0]);
-      for (int i = 1; i < slot_group; ++i) s[i][t] += r * factor[i];
+};
+
+// Residuals and factors of the features from `begin` on, for the slots from `first` on; zeros beyond the last feature.
+// x points at the samples that this warp brings, every refine_warps-th.
+__device__ __forceinline__ void stage(const Component& q, const Real* const* x /*[rows_of_warp]*/, const RefineMemory& m,
+                                      index_t begin, index_t first) {
+  index_t at[refine_ahead];
+  bool inside[refine_ahead];
+  Real value[rows_of_warp][refine_ahead];
+  double mean[refine_ahead];
+#pragma unroll
+  for (int u = 0; u < refine_ahead; ++u) {
+    at[u] = begin + u * warp_size + lane_number();
+    inside[u] = at[u] < q.d;
+  }
+#pragma unroll
+  for (int i = 0; i < rows_of_warp; ++i) {
+#pragma unroll
+    for (int u = 0; u < refine_ahead; ++u) {
+      value[i][u] = inside[u] ? x[i][at[u]] : Real(0);
+    }
+  }
+#pragma unroll
+  for (int u = 0; u < refine_ahead; ++u) mean[u] = inside[u] ? q.mean[at[u]] : 0.0;
+#pragma unroll
+  for (int i = 0; i < rows_of_warp; ++i) {
+    const int t = warp_number() + i * refine_warps;
+#pragma unroll
+    for (int u = 0; u < refine_ahead; ++u) {
+      m.residual[t * refine_columns + u * warp_size + lane_number()] = double(value[i][u]) - mean[u];
+    }
+  }
+#pragma unroll 1
+  for (int i = warp_number(); i < slots_at_once; i += refine_warps) {
+    const index_t slot = first + i;
+    double factor[refine_ahead];
+#pragma unroll
+    for (int u = 0; u < refine_ahead; ++u) {
+      factor[u] = 0.0;
+      if (!inside[u] || slot > q.l) continue;
+      factor[u] = slot > 0 ? q.whitened[(slot - 1) * q.d + at[u]] : q.diagonal ? q.precision[at[u]] : 1.0;
+    }
+#pragma unroll
+    for (int u = 0; u < refine_ahead; ++u) {
+      m.factor[i * refine_columns + u * warp_size + lane_number()] = factor[u];
     }
   }
 }
 
-// y [T, l] = W r and size [T] = |r|^2_{D^-1} of a tile, by a block.
-__device__ __forceinline__ void project_tile(const Component& q, const Real* const* x, index_t l, double* y,
-                                             double* size) {
-  for (index_t first = warp_number() * slot_group; first <= l; first += warps_of_block() * slot_group) {
+// s [slot_group][T] of this warp's pairs and slots, over the staged features of this lane.
+__device__ __forceinline__ void add_staged(const RefineMemory& m, int rows, int slots, bool with_norm, int width,
+                                           double (*s)[tile_rows]) {
+  const double* residual = m.residual + rows * refine_columns;
+  const double* factor = m.factor + slots * refine_columns;
+#pragma unroll 1  // the sums alone take 48 registers
+  for (int c = lane_number(); c < width; c += warp_size) {
+    double r[tile_rows], f[slot_group];
+#pragma unroll
+    for (int t = 0; t < tile_rows; ++t) r[t] = residual[t * refine_columns + c];
+#pragma unroll
+    for (int i = 0; i < slot_group; ++i) f[i] = factor[i * refine_columns + c];
+#pragma unroll
+    for (int t = 0; t < tile_rows; ++t) {
+      s[0][t] += r[t] * (with_norm ? r[t] * f[0] : f[0]);
+#pragma unroll
+      for (int i = 1; i < slot_group; ++i) s[i][t] += r[t] * f[i];
+    }
+  }
+}
+
+// y [rows, l] = W r and size [rows] = |r|^2_{D^-1} of a tile, by a block.
+__device__ __forceinline__ void project_tile(const Component& q, const Real* const* x, int n_rows,
+                                             const RefineMemory& m) {
+  const int rows = warp_number() % row_groups * tile_rows, slots = warp_number() / row_groups * slot_group;
+  for (index_t first = 0; first <= q.l; first += slots_at_once) {
+    const index_t slot = first + slots;
     double s[slot_group][tile_rows] = {};
-    sum_slots(q, x, first, l, s);
+    for (index_t begin = 0; begin < q.d; begin += refine_columns) {
+      stage(q, x, m, begin, first);
+      __syncthreads();
+      if (rows < n_rows && slot <= q.l) {  // the same for all lanes
+        const index_t left = q.d - begin;
+        add_staged(m, rows, slots, slot == 0, int(left < refine_columns ? left : refine_columns), s);
+      }
+      __syncthreads();
+    }
+#pragma unroll
     for (int i = 0; i < slot_group; ++i) {
-      const index_t slot = first + i;
-      if (slot > l) break;  // the same for all lanes
+      if (slot + i > q.l) break;
+#pragma unroll
       for (int t = 0; t < tile_rows; ++t) {
         const double total = warp_sum(s[i][t]);
         if (lane_number() != 0) continue;
-        if (slot == 0) {
-          size[t] = q.diagonal ? total : total / q.noise[0];
+        if (slot + i == 0) {
+          m.size[rows + t] = q.diagonal ? total : total * q.precision[0];
         } else {
-          y[t * l + slot - 1] = total;
+          m.y[(rows + t) * q.l + slot + i - 1] = total;
         }
       }
     }
   }
+  __syncthreads();
 }
 
-// log_prob [m] and whitened_latent [m, l] of pairs; a block per tile, its warps share the slots. Shared: tile_rows
-// (l + 1) values.
+// norm [T] += |r - A z|^2_{D^-1} over this lane's features, of tile_rows pairs with y [T, l].
+__device__ __forceinline__ void residual_norms(const Component& q, const Real* const* x, const double* y,
+                                               double* norm) {
+#pragma unroll 1
+  for (index_t c = lane_number(); c < q.d; c += warp_size) {
+    Real value[tile_rows];
+    double g[tile_rows] = {};
+#pragma unroll
+    for (int t = 0; t < tile_rows; ++t) value[t] = x[t][c];
+    const double mean = q.mean[c], variance = q.noise[q.at(c)], precision = q.precision[q.at(c)];
+#pragma unroll 2
+    for (index_t a = 0; a < q.l; ++a) {
+      const double w = q.whitened[a * q.d + c];
+#pragma unroll
+      for (int t = 0; t < tile_rows; ++t) g[t] += y[t * q.l + a] * w;
+    }
+#pragma unroll
+    for (int t = 0; t < tile_rows; ++t) norm[t] += residual_term(double(value[t]) - mean, g[t], variance, precision);
+  }
+}
+
+// log_prob [m] and whitened_latent [m, l] of pairs; a block per tile. Shared: RefineMemory.
 extern "C" __global__ void refine(const Real* __restrict__ X, const Pairs pairs,
                                   const index_t* __restrict__ tile_offsets, const index_t* __restrict__ pair_offsets,
                                   const Mixture mixture, double* __restrict__ log_prob,
                                   double* __restrict__ whitened_latent) {
-  const index_t l = mixture.l, d = mixture.d;
-  __shared__ Candidate scratch[most_warps];
-  MFA_DYNAMIC_SHARED(double, y);           // [T, l]
-  double* const size = y + tile_rows * l;  // [T]
-  const BlockTeam team = {scratch};
+  const index_t l = mixture.l;
+  MFA_DYNAMIC_SHARED(double, shared);
   PairTile tile;
-  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, mixture.k, &tile)) return;
+  if (!find_tile(blockIdx.x, refine_rows, tile_offsets, pair_offsets, mixture.k, &tile)) return;
   const Component q(mixture, tile.component);
-  const Real* x[tile_rows];
-  for (int t = 0; t < tile_rows; ++t) x[t] = X + pairs.rows[tile.lane(t)] * d;
-  project_tile(q, x, l, y, size);
-  __syncthreads();
+  const RefineMemory memory(shared, l);
+  const Real* staged[rows_of_warp];
+#pragma unroll
+  for (int i = 0; i < rows_of_warp; ++i) {
+    staged[i] = X + pairs.rows[tile.lane(warp_number() + i * refine_warps)] * mixture.d;
+  }
+  project_tile(q, staged, tile.rows, memory);
 
+  const int first = warp_number() * tile_rows;
+  if (first >= tile.rows) return;  // from here on warps do not meet
+  const int rows = tile.rows - first < tile_rows ? tile.rows - first : tile_rows;
+  const double* const y = memory.y + first * l;
   double maha[tile_rows];
   bool exact[tile_rows], all_exact = true;
+#pragma unroll
   for (int t = 0; t < tile_rows; ++t) {
-    exact[t] = mahalanobis<Real>(size[t], y + t * l, l, &maha[t]);
+    exact[t] = mahalanobis<Real>(memory.size[first + t], y + t * l, l, &maha[t]);
     all_exact = all_exact && exact[t];
   }
-  if (!all_exact) {  // the same for all threads
+  if (!all_exact) {  // the same for all lanes
+    const Real* x[tile_rows];
     double norm[tile_rows] = {};
-    for (index_t c = threadIdx.x; c < d; c += blockDim.x) {
-      double g[tile_rows] = {};
-      for (index_t a = 0; a < l; ++a) {
-        const double w = q.whitened[a * d + c];
-        for (int t = 0; t < tile_rows; ++t) g[t] += y[t * l + a] * w;
-      }
-      for (int t = 0; t < tile_rows; ++t) norm[t] += residual_term(double(x[t][c]) - q.mean[c], g[t], q.variance(c));
-    }
+#pragma unroll
+    for (int t = 0; t < tile_rows; ++t) x[t] = X + pairs.rows[tile.lane(first + t)] * mixture.d;
+    residual_norms(q, x, y, norm);
+#pragma unroll
     for (int t = 0; t < tile_rows; ++t) {
-      const double total = team.sum_of(norm[t]);
+      const double total = warp_sum(norm[t]);
       if (!exact[t]) maha[t] = total + latent_norm(mixture.z(tile.component), y + t * l, l);
     }
   }
-  for (int t = 0; t < tile.rows; ++t) {
-    team.each(l, [&](index_t a) { whitened_latent[(tile.first + t) * l + a] = y[t * l + a]; });
-    if (threadIdx.x == 0) log_prob[tile.first + t] = mixture.log_norm[tile.component] - 0.5 * not_negative(maha[t]);
+  const index_t pair = tile.first + first;
+  for (index_t i = lane_number(); i < rows * l; i += warp_size) whitened_latent[pair * l + i] = y[i];
+#pragma unroll
+  for (int t = 0; t < tile_rows; ++t) {
+    if (t < rows && lane_number() == 0) {
+      log_prob[pair + t] = mixture.log_norm[tile.component] - 0.5 * not_negative(maha[t]);
+    }
   }
 }
 
 // Declared once more with its bounds, because the host finds a kernel by the name that follows `void` where it is
 // defined.
-extern "C" __global__ __launch_bounds__(refine_threads) decltype(refine) refine;
+extern "C" __global__ __launch_bounds__(refine_threads, 2) decltype(refine) refine;
 
-// out [n, d] += weights grad log N(x); a block per tile and share of the features. No row may be in two of the pairs of
-// one launch: the caller deals them out. Shared: tile_rows l values.
+constexpr int gradient_rows = 8;  // pairs of a block
+
+// out [n, d] += weights grad log N(x); a block per tile of gradient_rows pairs and share of the features. No row may be
+// in two of the pairs of one launch: the caller deals them out. Shared: gradient_rows l values, the pairs' latents with
+// those of one factor side by side.
 extern "C" __global__ void accumulate_gradient(const Real* __restrict__ X, const WeightedPairs pairs,
                                                const index_t* __restrict__ tile_offsets,
                                                const index_t* __restrict__ pair_offsets, const Mixture mixture,
                                                Real* __restrict__ out) {
   const index_t l = mixture.l, d = mixture.d;
-  MFA_DYNAMIC_SHARED(double, y);  // [T, l]
+  MFA_DYNAMIC_SHARED(double, y);  // [l, T]
   PairTile tile;
-  if (!find_tile(blockIdx.x, tile_offsets, pair_offsets, mixture.k, &tile)) return;
+  if (!find_tile(blockIdx.x, gradient_rows, tile_offsets, pair_offsets, mixture.k, &tile)) return;
   const Component q(mixture, tile.component);
-  for (index_t i = threadIdx.x; i < tile_rows * l; i += blockDim.x) {
-    y[i] = pairs.latents[tile.lane(int(i / l)) * l + i % l];
+  for (index_t i = threadIdx.x; i < gradient_rows * l; i += blockDim.x) {
+    const index_t a = i / gradient_rows, t = i % gradient_rows;
+    y[i] = pairs.latents[tile.lane(int(t)) * l + a];
   }
   __syncthreads();
-  index_t at[tile_rows];
-  double weight[tile_rows];
-  for (int t = 0; t < tile_rows; ++t) {
+  index_t at[gradient_rows];
+  double weight[gradient_rows];
+#pragma unroll
+  for (int t = 0; t < gradient_rows; ++t) {
     at[t] = pairs.rows[tile.lane(t)] * d;
     weight[t] = pairs.weights[tile.lane(t)];
   }
   for (index_t c = index_t(blockIdx.y) * blockDim.x + threadIdx.x; c < d; c += index_t(gridDim.y) * blockDim.x) {
-    double g[tile_rows] = {};
+    Real value[gradient_rows], before[gradient_rows];
+#pragma unroll
+    for (int t = 0; t < gradient_rows; ++t) value[t] = X[at[t] + c];
+#pragma unroll
+    for (int t = 0; t < gradient_rows; ++t) before[t] = out[at[t] + c];
+    const double mean = q.mean[c], precision = q.precision[q.at(c)];
+    double g[gradient_rows] = {};
     for (index_t a = 0; a < l; ++a) {
       const double w = q.whitened[a * d + c];
-      for (int t = 0; t < tile_rows; ++t) g[t] += y[t * l + a] * w;
+#pragma unroll
+      for (int t = 0; t < gradient_rows; ++t) g[t] += y[a * gradient_rows + t] * w;
     }
-    double sum[tile_rows];  // all are read before one is written, so that no read waits for a write
-    for (int t = 0; t < tile_rows; ++t) {
-      const double r = double(X[at[t] + c]) - q.mean[c];
-      sum[t] = double(out[at[t] + c]) + weight[t] * gradient_at(r, g[t], q.variance(c));
-    }
-    for (int t = 0; t < tile_rows; ++t) {
-      if (t < tile.rows) out[at[t] + c] = Real(sum[t]);
+#pragma unroll
+    for (int t = 0; t < gradient_rows; ++t) {
+      const double r = double(value[t]) - mean;
+      if (t < tile.rows) out[at[t] + c] = Real(double(before[t]) + weight[t] * (g[t] - r * precision));
     }
   }
 }

@@ -64,7 +64,7 @@ def test_products_beyond_31_bits(emulated: EmulatedEngine, tmp_path: Path) -> No
     norms._array[-1] = 1000.0
     zeros, ones = emulated.asarray(np.zeros((k, l))), emulated.asarray(np.ones(k))
     of_pairs = [emulated.asarray(np.zeros(shape)) for shape in ((k, 1), (k, l, 1), (k, l, l))]
-    mixture = Mixture(*of_pairs, ones.reshape(k, 1), ones, ones, zeros, ones)
+    mixture = Mixture(*of_pairs, ones.reshape(k, 1), ones.reshape(k, 1), ones, ones, zeros, ones)
     coarse = Coarse(products, emulated.xp.empty((n, 0), np.float32), norms, 1e-6)
     _last_blocks(emulated, n // 2)
     cuda_ops.mixture_epilogue(coarse, mixture, log_prob, keep)

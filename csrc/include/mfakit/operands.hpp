@@ -28,6 +28,7 @@ struct Mixture {
   const double* whitened;    // [k, l, d]
   const double* latent_map;  // [k, l, l]
   const double* noise;       // [k, 1] or [k, d]
+  const double* precision;   // as noise: 1/D
   const double* log_norm;    // [k]
   const double* inv_noise;   // [k]
   const double* shift;       // [k, l]
@@ -38,6 +39,7 @@ struct Mixture {
   MFAKIT_HD const double* w(index_t j) const { return whitened + j * l * d; }
   MFAKIT_HD const double* z(index_t j) const { return latent_map + j * l * l; }
   MFAKIT_HD const double* variance(index_t j) const { return noise + j * (diagonal ? d : 1); }
+  MFAKIT_HD const double* inverse(index_t j) const { return precision + j * (diagonal ? d : 1); }
 };
 
 template <class Real>

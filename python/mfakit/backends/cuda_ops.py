@@ -33,8 +33,9 @@ Array = Any  # CuPy's
 
 WARP = 32
 THREADS = 256  # the most that any block has: 65,536 registers, 255 at most per thread
-TILE_ROWS = 4  # tile_rows of csrc/include/mfakit/residual.hpp
-SLOT_GROUP = 3  # slot_group of csrc/cuda/pairs.cu
+# Of csrc/cuda/pairs.cu: refine_rows, refine_threads, slots_at_once, refine_columns; gradient_rows.
+REFINE_ROWS, REFINE_THREADS, SLOTS_AT_ONCE, REFINE_COLUMNS = 16, 256, 12, 128
+GRADIENT_ROWS = 8
 MOST_BLOCKS = 2**31 - 1
 MOST_BLOCKS_ACROSS = 65535  # along a grid's second and third direction
 # A thread's local array for a pair of subspaces, up to this many values; beyond it, in global memory by fewer threads.
@@ -80,7 +81,8 @@ def _warps(rows: int) -> tuple[tuple[int], int]:
 @_operation
 def center_rows(X: Array, center: Array, out: Array, sq_norms: Array) -> None:
     n, d = X.shape
-    _launch("density", "center_rows", _grid(n, 1), _threads(128), (X, center, n, d, out, sq_norms), real=_real(X))
+    threads = _threads(WARP * max(1, min(-(-d // (16 * WARP)), THREADS // WARP)))  # each with four packs or so of a row
+    _launch("density", "center_rows", _grid(n, 1), threads, (X, center, n, d, out, sq_norms), real=_real(X))
 
 
 @_operation
@@ -108,27 +110,25 @@ def log_sum_exp_candidates(values: Array, offsets: Array, out: Array) -> None:
     _launch("density", "log_sum_exp_candidates", _grid(n, threads), threads, (values, offsets, n, out))
 
 
-def _tiles(components: Array, k: int) -> tuple[Array, Array, int]:
-    """Where each component's tiles and pairs begin, [k + 1] each, and a bound on the number of tiles; on the device."""
+def _tiles(components: Array, k: int, height: int) -> tuple[Array, Array, int]:
+    """Where each component's tiles of `height` pairs and its pairs begin, [k + 1] each, and a bound on the number of
+    tiles; on the device.
+    """
     xp = engine().xp
     pair_offsets = xp.searchsorted(components, xp.arange(k + 1, dtype=np.int64), side="left").astype(np.int64)
     tile_offsets = xp.zeros(k + 1, np.int64)
-    tile_offsets[1:] = xp.cumsum((pair_offsets[1:] - pair_offsets[:-1] + (TILE_ROWS - 1)) // TILE_ROWS)
+    tile_offsets[1:] = xp.cumsum((pair_offsets[1:] - pair_offsets[:-1] + (height - 1)) // height)
     m = len(components)
-    return tile_offsets, pair_offsets, m // TILE_ROWS + min(k, m)
+    return tile_offsets, pair_offsets, m // height + min(k, m)
 
 
 @_operation
 def refine(X: Array, pairs: Pairs, mixture: Mixture, log_prob: Array, whitened_latent: Array) -> None:
     k, l, _ = mixture.whitened.shape
-    tile_offsets, pair_offsets, tiles = _tiles(pairs.components, k)
+    tile_offsets, pair_offsets, tiles = _tiles(pairs.components, k, REFINE_ROWS)
     args = (X, pairs, tile_offsets, pair_offsets, mixture, log_prob, whitened_latent)
-    _launch("pairs", "refine", (tiles,), _refine_threads(l), args, real=_real(X), shared=8 * TILE_ROWS * (l + 1))
-
-
-def _refine_threads(l: int) -> int:
-    """A warp for each group of the l + 1 sums, but two at least and no more than a block has: then warps loop."""
-    return _threads(WARP * max(2, -(-(l + 1) // SLOT_GROUP)))
+    shared = 8 * ((REFINE_ROWS + SLOTS_AT_ONCE) * REFINE_COLUMNS + REFINE_ROWS * (l + 1))
+    _launch("pairs", "refine", (tiles,), REFINE_THREADS, args, real=_real(X), shared=shared)
 
 
 @_operation
@@ -153,13 +153,13 @@ def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: A
     xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads()
     rank = _rank_in_row(pairs.rows, pairs.components, k)
     ranks = int(rank.max()) + 1
-    feature_blocks = -(-d // (4 * threads))
+    feature_blocks = -(-d // threads)
     for r in range(ranks):
         part = slice(None) if ranks == 1 else xp.nonzero(rank == r)[0]
         chosen = WeightedPairs._make(array[part] for array in pairs)
-        tile_offsets, pair_offsets, tiles = _tiles(chosen.components, k)
+        tile_offsets, pair_offsets, tiles = _tiles(chosen.components, k, GRADIENT_ROWS)
         args = (X, chosen, tile_offsets, pair_offsets, mixture, out)
-        shared = 8 * TILE_ROWS * max(l, 1)
+        shared = 8 * GRADIENT_ROWS * max(l, 1)
         _launch("pairs", "accumulate_gradient", (tiles, feature_blocks), threads, args, real=_real(X), shared=shared)
 
 
@@ -225,7 +225,7 @@ def accumulate_statistics(X: Array, pairs: WeightedPairs, means: Array, sums: Su
         return
     device, (k, l, d), threads = engine(), sums.sizes, _threads(128)
     feature_blocks = -(-d // threads)
-    _, pair_offsets, _ = _tiles(pairs.components, k)
+    _, pair_offsets, _ = _tiles(pairs.components, k, 1)
     busy = -(-8 * device.multiprocessors // (feature_blocks * k))
     segments = max(1, min(busy, PARTIAL_BYTES // (8 * k * (l + 2) * d), len(pairs.rows), MOST_BLOCKS_ACROSS))
     partial = [device.xp.empty((segments * total.shape[0], *total.shape[1:])) for total in sums]

@@ -54,6 +54,7 @@ class Mixture(NamedTuple):
     whitened: Array  # [k, l, d] W
     latent_map: Array  # [k, l, l] Z
     noise: Array  # [k, 1] isotropic, or [k, d] diagonal: D
+    precision: Array  # as noise: 1/D
     log_norm: Array  # [k] log weight less half the log-determinant
     inv_noise: Array  # [k] 1/σ² of isotropic noise
     shift: Array  # [k, l] W (μ - c), c the centre of the samples

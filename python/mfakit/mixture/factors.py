@@ -107,9 +107,14 @@ class Factors:
         return mixture
 
     @lazy
+    def precision(self) -> Array:
+        """1/D, as noise."""
+        return 1.0 / self.noise
+
+    @lazy
     def inv_noise(self) -> Array:
         """[k], 1/σ² of each component; for diagonal noise the largest 1/D_j."""
-        return np.ascontiguousarray((1.0 / self.noise).max(axis=1))
+        return np.ascontiguousarray(self.precision.max(axis=1))
 
     @lazy
     def centered_means(self) -> Array:
