@@ -15,17 +15,12 @@ extern "C" __global__ void attack_step(double* X, const double* direction, doubl
   }
 }
 
-// The walk of sample i by one block, in shared memory or, where that is too small, in the block's part of `global`:
-// the point and then WalkScratch. reports [n, 5].
-extern "C" __global__ void factor_walk(const Coordinates q, const index_t* y, const WalkSettings settings,
-                                       const Points points, index_t* reports, double* global) {
-  __shared__ Candidate team_scratch[most_warps];
-  MFA_DYNAMIC_SHARED(double, shared);
-  const BlockTeam team = {team_scratch};
+// Walks by a block each, with the point and then WalkScratch in `mine`. reports [n, 5].
+__device__ __forceinline__ void walk_samples(const BlockTeam& team, const Coordinates& q, const index_t* y,
+                                             const WalkSettings& settings, const Points& points, index_t* reports,
+                                             double* mine) {
   const index_t size = q.size();
   WalkScratch scratch;
-  const index_t values = 2 * size + scratch.lay_out(q, nullptr);
-  double* const mine = global ? global + blockIdx.x * values : shared;
   scratch.lay_out(q, mine + 2 * size);
   for (index_t i = blockIdx.x; i < points.n; i += gridDim.x) {
     double *const a = points.a + i * size, *const w = points.w + i * size;
@@ -48,4 +43,22 @@ extern "C" __global__ void factor_walk(const Coordinates q, const index_t* y, co
     }
     team.sync();
   }
+}
+
+// In shared memory, of 2 C values and WalkScratch. Two kernels, so that each knows where its state lies: an access that
+// could be to either is slower than both.
+extern "C" __global__ void factor_walk(const Coordinates q, const index_t* __restrict__ y, const WalkSettings settings,
+                                       const Points points, index_t* __restrict__ reports) {
+  __shared__ Candidate team_scratch[most_warps];
+  MFA_DYNAMIC_SHARED(double, mine);
+  walk_samples({team_scratch}, q, y, settings, points, reports, mine);
+}
+
+// In the block's part of `memory`, where shared memory is too small.
+extern "C" __global__ void factor_walk_in_global(const Coordinates q, const index_t* __restrict__ y,
+                                                 const WalkSettings settings, const Points points,
+                                                 index_t* __restrict__ reports, double* __restrict__ memory) {
+  __shared__ Candidate team_scratch[most_warps];
+  const index_t values = 2 * q.size() + WalkScratch().lay_out(q, nullptr);
+  walk_samples({team_scratch}, q, y, settings, points, reports, memory + blockIdx.x * values);
 }

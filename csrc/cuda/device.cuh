@@ -90,7 +90,8 @@ struct BlockTeam {
   }
   template <class F>
   __device__ __forceinline__ void stream(index_t n, F f) const {
-    each(n, f);
+#pragma unroll 4  // loads in flight at once
+    for (index_t i = threadIdx.x; i < n; i += blockDim.x) f(i);
   }
   template <class F>
   __device__ __forceinline__ double sum(index_t n, F f) const {

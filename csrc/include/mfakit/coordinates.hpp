@@ -17,13 +17,13 @@ namespace mfakit {
 // y_a = U_ja (v - m_j).
 MFAKIT_HD double latent_at(const Coordinates& q, const double* a /*[C]*/, index_t j, index_t factor) {
   const index_t i = q.column(j) + factor;
-  return a[i] - q.row(i)[q.mean_column(j)];
+  return a[i] - q.offset[i];
 }
 
 // log (prior weight p_j) at the point with inner products a and squared length sq = |v|^2.
 MFAKIT_HD double component_log_prob(const Coordinates& q, const double* a /*[C]*/, double sq, index_t j) {
   const index_t m = q.mean_column(j);
-  double off = sq - 2.0 * a[m] + q.row(m)[m], on = 0.0;
+  double off = sq - 2.0 * a[m] + q.offset[m], on = 0.0;
   for (index_t f = 0; f < q.l; ++f) {
     const double y = latent_at(q, a, j, f);
     off -= y * y;
@@ -170,10 +170,18 @@ MFAKIT_HD void move(const Team& team, const Coordinates& q, Point& p, const Comb
     team.stream(size, [=](index_t i) { a[i] *= keep; });
     team.stream(size, [=](index_t i) { w[i] *= keep; });
   }
-  for (index_t k = 0; k < g.count; ++k) {
-    const double step = tau * g.coefficient[k];
-    const double* row = q.row(g.index[k]);  // the Gram matrix is symmetric: a row is a column
-    team.stream(size, [=](index_t i) { a[i] += step * row[i]; });
+  // The Gram matrix is symmetric: a row is a column. Four at a time, so that a is read and written less often.
+  for (index_t k = 0; k < g.count; k += 4) {
+    const double* row[4];
+    double step[4];
+    for (index_t b = 0; b < 4; ++b) {
+      const index_t at = k + b < g.count ? k + b : k;
+      row[b] = q.row(g.index[at]);
+      step[b] = k + b < g.count ? tau * g.coefficient[at] : 0.0;
+    }
+    team.stream(size, [=](index_t i) {
+      a[i] += step[0] * row[0][i] + step[1] * row[1][i] + step[2] * row[2][i] + step[3] * row[3][i];
+    });
   }
   team.sync();
   team.each(g.count, [&](index_t k) { w[g.index[k]] += tau * g.coefficient[k]; });

@@ -91,6 +91,7 @@ struct Sums {
 
 struct Coordinates {
   const double* gram;       // [C, C]; component j's l rows of U and then its m at j (l + 1)
+  const double* offset;     // [C] of those, each column's inner product with its component's m
   const double* variance;   // [K] s2
   const double* gain;       // [K, l] 1/s2 - 1/(S^2 + s2)
   const double* spread;     // [K, l] 1/(S^2 + s2)

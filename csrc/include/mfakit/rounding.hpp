@@ -24,7 +24,7 @@ struct Rounding {
 // |v|^2 + 2 |v . m| + |m|^2: what cancels in |v - m_j|^2.
 MFAKIT_HD double magnitude(const Coordinates& q, const double* a /*[C]*/, double sq, index_t j) {
   const index_t m = q.mean_column(j);
-  return sq + 2.0 * fabs_(a[m]) + q.row(m)[m];
+  return sq + 2.0 * fabs_(a[m]) + q.offset[m];
 }
 
 // At the point (a, sq) itself, where log p_j was found to be `log_prob`.

@@ -43,6 +43,8 @@ class FactorCoordinates:
         Of component j: l orthonormal rows U_j spanning A_j, then μ_j - center. Rows with S² below a quarter of a
         rounding of σ² are zero: they change log p by less than ROUNDING covers.
     gram : [C, C]
+    offset : [C]
+        Of the Gram matrix, each column's inner product with its component's μ - center.
     variance : [K]
         σ².
     gain, spread : [K, l]
@@ -60,6 +62,7 @@ class FactorCoordinates:
     center: Array
     columns: Array
     gram: Array
+    offset: Array
     variance: Array
     gain: Array
     spread: Array
@@ -102,8 +105,10 @@ class FactorCoordinates:
         gain = singular**2 * spread / variance[:, None]
         lengths = np.linalg.norm(columns[:, l], axis=1) + singular.max(axis=1, initial=0.0)
         reach = float((lengths / np.sqrt(variance))[log_const > -np.inf].max(initial=0.0))
+        products, means = gram(flat), np.repeat(np.arange(K) * (l + 1) + l, l + 1)
+        offset = products[np.arange(len(flat)), means]
         return cls(
-            np.asarray(center), flat, gram(flat), variance, gain, spread, log_const, first.astype(np.int64), tilts,
+            np.asarray(center), flat, products, offset, variance, gain, spread, log_const, first.astype(np.int64), tilts,
             sizes, reach,
         )  # fmt: skip
 
@@ -112,7 +117,7 @@ class FactorCoordinates:
         if not arrays.is_device:
             return self
         if arrays.name not in self.cache:
-            names = ("center", "columns", "gram", "variance", "gain", "spread", "log_const", "first")
+            names = ("center", "columns", "gram", "offset", "variance", "gain", "spread", "log_const", "first")
             there = {name: arrays.asarray(getattr(self, name)) for name in names}
             self.cache[arrays.name] = replace(self, **there, cache={})
         kept: FactorCoordinates = self.cache[arrays.name]
@@ -120,8 +125,8 @@ class FactorCoordinates:
 
     @property
     def kernel_arguments(self) -> tuple[Array, ...]:
-        """gram, variance, gain, spread, log_const, first: how every kernel in these coordinates begins."""
-        return self.gram, self.variance, self.gain, self.spread, self.log_const, self.first
+        """gram, offset, variance, gain, spread, log_const, first: how every kernel in these coordinates begins."""
+        return self.gram, self.offset, self.variance, self.gain, self.spread, self.log_const, self.first
 
     def project(self, X: Array) -> tuple[Array, Array]:
         """Inner products [n, C] of X - center with the columns, and squared lengths [n]; X [n, d] float64."""

@@ -32,10 +32,12 @@ __all__ = operations("cuda")
 Array = Any  # CuPy's
 
 WARP = 32
-THREADS = 256  # the most that any block has: 65,536 registers, 255 at most per thread
+THREADS = 256  # the most that a block has, but for walks: 65,536 registers, 255 at most per thread
 # Of csrc/cuda/pairs.cu: refine_rows, refine_threads, slots_at_once, refine_columns; gradient_rows.
 REFINE_ROWS, REFINE_THREADS, SLOTS_AT_ONCE, REFINE_COLUMNS = 16, 256, 12, 128
 GRADIENT_ROWS = 8
+# Threads of a walk in factor coordinates with more than this many columns; with fewer, 128.
+WALK_COLUMNS, WALK_THREADS = 1000, 512
 MOST_BLOCKS = 2**31 - 1
 MOST_BLOCKS_ACROSS = 65535  # along a grid's second and third direction
 # A thread's local array for a pair of subspaces, up to this many values; beyond it, in global memory by fewer threads.
@@ -207,15 +209,19 @@ def attack_step(X: Array, direction: Array, step_size: float) -> None:
 
 @_operation
 def factor_walk(coordinates: Coordinates, y: Array, settings: WalkSettings, points: Points, reports: Array) -> None:
-    """A block per sample; in shared memory where five rows of the Gram matrix fit."""
+    """A block per sample; in shared memory where five rows of the Gram matrix fit. Long rows take many threads: a block
+    then has a multiprocessor for itself.
+    """
     device, (k, l, classes), (n, columns) = engine(), coordinates.sizes, points.a.shape
     values = 5 * columns + k + 2 * classes + 2 * l + 2  # a point, and WalkScratch of walk.hpp
-    blocks, shared, work = n, 8 * values, None
-    if shared > device.shared_bytes - 1024:
-        blocks = min(n, 4 * device.multiprocessors)
-        shared, work = 0, device.xp.empty(blocks * values)
-    args = (coordinates, y, settings, points, reports, work)
-    _launch("attack", "factor_walk", _grid(blocks, 1), _threads(128), args, shared=shared)
+    args: tuple[Any, ...] = (coordinates, y, settings, points, reports)
+    threads = _threads(128) if columns <= WALK_COLUMNS else min(WALK_THREADS, device.most_threads)
+    if 8 * values <= device.shared_bytes - 1024:
+        _launch("attack", "factor_walk", _grid(n, 1), threads, args, shared=8 * values)
+        return
+    blocks = min(n, 4 * device.multiprocessors)
+    work = device.xp.empty(blocks * values)
+    _launch("attack", "factor_walk_in_global", _grid(blocks, 1), threads, (*args, work))
 
 
 @_operation

@@ -20,12 +20,12 @@ class Walker:
     """Decisions and steps from inner products a [C] with the columns and ‖v‖²; K components, C = K (l + 1)."""
 
     def __init__(self, coordinates: Coordinates) -> None:
-        self.gram, self.variance, self.gain, self.spread, self.log_const, self.first = coordinates
-        gram, (K, l) = self.gram, self.gain.shape
+        self.gram, offset, self.variance, self.gain, self.spread, self.log_const, self.first = coordinates
+        K, l = self.gain.shape
         self.index = np.arange(K * (l + 1)).reshape(K, l + 1)
         self.mean_column = self.index[:, l]
-        self.shift = gram[self.index[:, :l], self.mean_column[:, None]]  # U_j m_j, [K, l]
-        self.mean_norm = gram[self.mean_column, self.mean_column]
+        self.shift = offset[self.index[:, :l]]  # U_j m_j, [K, l]
+        self.mean_norm = offset[self.mean_column]
 
     def latent(self, a: Array) -> Array:
         """y_j = U_j (v - m_j) of all components, [K, l]."""

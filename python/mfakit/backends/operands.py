@@ -151,6 +151,7 @@ class Coordinates(NamedTuple):
     """A classifier in factor coordinates: K components of all classes, C = K (l + 1) columns; see csrc's header."""
 
     gram: Array  # [C, C] inner products of the columns
+    offset: Array  # [C] of them, each column's with its component's m
     variance: Array  # [K] σ²
     gain: Array  # [K, l] 1/σ² - 1/(S² + σ²)
     spread: Array  # [K, l] 1/(S² + σ²)

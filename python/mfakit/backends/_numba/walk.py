@@ -33,9 +33,8 @@ class Scratch(NamedTuple):
 @inlined
 def latent_at(q: Coordinates, a: Array, j: int, f: int) -> float:
     """Entry f of y = U_j (v - m_j)."""
-    l = q.gain.shape[1]
-    i = j * (l + 1) + f
-    return float(a[i] - q.gram[i, j * (l + 1) + l])
+    i = j * (q.gain.shape[1] + 1) + f
+    return float(a[i] - q.offset[i])
 
 
 @inlined
@@ -43,7 +42,7 @@ def component_log_prob(q: Coordinates, a: Array, sq: float, j: int) -> float:
     """log (prior weight p_j) at the point (a, sq)."""
     l = q.gain.shape[1]
     m = j * (l + 1) + l
-    off, on = sq - 2.0 * a[m] + q.gram[m, m], 0.0
+    off, on = sq - 2.0 * a[m] + q.offset[m], 0.0
     for f in range(l):
         y = latent_at(q, a, j, f)
         off -= y * y
