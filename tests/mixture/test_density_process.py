@@ -78,17 +78,18 @@ def test_memory_is_one_block(backend: str, tmp_path: Path) -> None:
 
 
 CAPPED = """
-import resource, sys
+import re, resource, sys
 import numpy as np, mfakit
 path, backend = sys.argv[1:]
 X = np.memmap(path, np.uint8, "r", shape=(300_000, 8192))
 rng = np.random.default_rng(0)
 mfa = mfakit.MFA([1.0], np.zeros((1, 8192)), rng.normal(size=(1, 8192, 1)), 1.0)
-mfa.log_prob(X[:64], backend=backend)
-resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29))  # a quarter of X
-scores = mfa.log_prob(X[:10_000], backend=backend)
+mfa.log_prob(X[:64], backend=backend, n_threads=2)
+held = int(re.search(r"VmData:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (held + 300 * 2**20,) * 2)  # an eighth of X beside what is held
+scores = mfa.log_prob(X[:10_000], backend=backend, n_threads=2)
 try:
-    mfa.grad_log_prob(X, backend=backend)  # 9.8 GB
+    mfa.grad_log_prob(X, backend=backend, n_threads=2)  # 9.8 GB
 except MemoryError:
     print("MemoryError", len(scores), bool(np.allclose(scores, scores[0], rtol=1e-6)))
 """

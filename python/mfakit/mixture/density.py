@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .mfa import MFA
 
 __all__ = [
-    "component_log_prob", "each_block", "grad_log_prob", "in_order", "log_prob", "open_rows", "over_blocks",
-    "per_sample", "responsibilities",
+    "component_log_prob", "each_block", "grad_log_prob", "in_order", "log_prob", "of_all_components", "open_rows",
+    "over_blocks", "per_sample", "responsibilities",
 ]  # fmt: skip
 
 Array = Any  # NumPy's or, on a device, CuPy's
@@ -143,6 +143,24 @@ def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     return per_sample(mfa, X, options, (), fill)
 
 
+def of_all_components(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the function `name`, which returns a value of every component: bounds would leave most of them
+    out.
+
+    Raises
+    ------
+    ValueError
+        If ``method="pruned"`` was asked for.
+    """
+    method = options.get("method", "auto")
+    if isinstance(method, str) and method == "pruned":
+        raise ValueError(
+            f'{name} returns a value of every component, and method="pruned" leaves most of them out; use '
+            'method="dense"'
+        )
+    return {**options, "method": "dense"} if isinstance(method, str) and method == "auto" else options
+
+
 def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
 
@@ -150,6 +168,7 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere; ``precision="fast"`` is float32 here,
     because all of them are asked for). Parameters and errors as :func:`log_prob`.
     """
+    options = of_all_components("component_log_prob", options)
     if options.get("precision") == "fast":
         options = {**options, "precision": "float32"}
 

@@ -17,7 +17,7 @@ from .._threads.process import interruptible, keeps_errstate, single_threaded_pr
 from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import Host
 from ..backends.operands import Subspaces
-from .density import open_rows, over_blocks
+from .density import of_all_components, open_rows, over_blocks
 from .evaluator import Evaluator
 from .factors import Factors
 from .mfa import MFA, common_device, on_device
@@ -64,7 +64,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     >>> mfakit.point_subspace_distances(np.array([[7.0, 3.0, 4.0]]), mfa)
     array([[5.]])
     """
-    rows, opts = open_rows(mfa, X, options)
+    rows, opts = open_rows(mfa, X, of_all_components("point_subspace_distances", options))
     out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
 
     gone = mfa.weights == 0
