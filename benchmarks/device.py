@@ -1,7 +1,7 @@
 """What a CUDA device does, before anything is judged by it: rates, copies, costs of a launch and a wait, ms per kernel.
 
-Products are timed by operand type and layout (NN: both by rows; TN: the left one by columns), because TF32 on tensor
-cores prefers one of them. One product tells how TF32 rounds its operands, which the bound of precision="fast" assumes.
+Products are timed by operand type and layout (N: by rows, T: by columns; of the left and the right one), because TF32
+on tensor cores prefers one of them. One product tells how TF32 rounds its operands, which its bound does not assume.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from mfakit.fit import Statistics
 BACKEND = "cuda"
 
 
-def tf32_rounding(engine: Any) -> str:
+def tf32_rounding(engine: Any, edge: int) -> str:
     """How operands lose their lower bits: 1 + 3/4 of TF32's unit in the last place becomes 1 or 1 + 1 unit."""
     xp, unit = engine.xp, 2.0**-10
-    identity = xp.asarray(np.eye(64, dtype=np.float32))
-    A, out = identity * np.float32(1 + 0.75 * unit), xp.empty((64, 64), np.float32)
+    identity = xp.asarray(np.eye(edge, dtype=np.float32))
+    A, out = identity * np.float32(1 + 0.75 * unit), xp.empty((edge, edge), np.float32)
     engine.matmul(A, identity, out, True)
     found = float(engine.to_host(out)[0, 0])
     return {1.0: "truncation", 1 + unit: "nearest", 1 + 0.75 * unit: "none"}.get(found, f"unknown ({found!r})")
 
 
-def product(case: Case, machine: Machine, fast: bool, layout: str) -> Work:
+def product(case: Case, machine: Machine, tf32: bool, layout: str) -> Work:
     engine, edge = machine.engine, case.size["edge"]
     host = np.random.default_rng(0).random((edge, edge), dtype=np.float32).astype(case.dtype)
     A, out = engine.xp.asarray(host), engine.xp.empty((edge, edge), case.dtype)
-    left = A.T if layout == "TN" else A
+    left, right = (A.T if letter == "T" else A for letter in layout)
     half = case.dtype == "float16"
-    run = partial(engine.xp.matmul, A, A, out=out) if half else partial(engine.matmul, left, A, out, fast)
+    run = partial(engine.xp.matmul, A, A, out=out) if half else partial(engine.matmul, left, right, out, tf32)
     run()
     wide = host.astype(np.float64)
-    expected = (wide.T if layout == "TN" else wide)[:8] @ wide
+    left, right = (wide.T if letter == "T" else wide for letter in layout)
+    expected = left[:8] @ right
     error = np.abs(engine.to_host(out)[:8] - expected).max() / expected.max()
-    facts = {"rounding": tf32_rounding(engine)} if fast else {}
+    facts = {"rounding": tf32_rounding(engine, edge)} if tf32 else {}
     return Work(Timed(run), float(error), 1, "products", flops=2.0 * edge**3, facts=facts)
 
 
@@ -96,7 +97,7 @@ class Inputs:
 
 OPERATIONS: dict[str, Callable[[Inputs], Any]] = {
     "log_prob": lambda i: i.mfa.log_prob(i.X),
-    "log_prob, fast": lambda i: i.mfa.log_prob(i.X, precision="fast"),
+    "log_prob, float32": lambda i: i.mfa.log_prob(i.X, precision="float32"),
     "grad_log_prob": lambda i: i.mfa.grad_log_prob(i.X),
     "responsibilities": lambda i: i.mfa.responsibilities(i.X),
     "EM statistics": lambda i: Statistics.zeros(i.mfa).add(i.X),
@@ -127,11 +128,11 @@ NOTHING = "nothing: results are checked by benchmarks/gpu.py and the tests"
 PRODUCTS = (("float32", False, 1e-5), ("tf32", True, 1e-2), ("float64", False, 1e-12), ("float16", False, 1e-2))
 CASES = (
     *[
-        Case(f"product {name} {layout}", partial(product, fast=fast, layout=layout), {"edge": 8192},
-             "float32" if fast else name, "float64 on the host, relative", allowed, "tf32" if fast else None,
+        Case(f"product {name} {layout}", partial(product, tf32=tf32, layout=layout), {"edge": 8192},
+             "float32" if tf32 else name, "float64 on the host, relative", allowed, "tf32" if tf32 else None,
              where="device")
-        for name, fast, allowed in PRODUCTS
-        for layout in (("NN",) if name == "float16" else ("NN", "TN"))
+        for name, tf32, allowed in PRODUCTS
+        for layout in (("NN",) if name == "float16" else ("NN", "TN", "NT"))
     ],
     Case("copy to the host", to_host, {"bytes": 2**30}, "uint8", NOTHING, where="device"),
     Case("launch", partial(launches, wait=False), {"launches": 1000}, against=NOTHING, where="device"),

@@ -217,7 +217,8 @@ inline Sums read_sums(const py::tuple& operand) {
 
 inline Coordinates read_coordinates(const py::tuple& operand) {
   Fields fields(operand, 7, "coordinates");
-  const auto gram = fields.doubles("gram"), offset = fields.doubles("offset"), variance = fields.doubles("variance"), gain = fields.doubles("gain");
+  const auto gram = fields.doubles("gram"), offset = fields.doubles("offset"), variance = fields.doubles("variance"),
+             gain = fields.doubles("gain");
   const auto spread = fields.doubles("spread"), log_const = fields.doubles("log_const");
   const auto first = fields.array<std::int64_t>("first");
   const index_t k = dim(gain, 0), l = dim(gain, 1), size = k * (l + 1), n_classes = dim(first, 0) - 1;

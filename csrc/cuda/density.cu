@@ -3,36 +3,39 @@
 #include "device.cuh"
 #include "mfakit/subspace.hpp"
 
-// Features that a thread takes at a time: in one access of 16 bytes where the rows are aligned to that.
+// Values that a thread takes at a time: in one access of 16 bytes where the rows are aligned to that.
 constexpr int pack = 16 / sizeof(Real);
-struct alignas(16) Pack {
-  Real value[pack];
+template <class T>
+struct alignas(pack * sizeof(T)) Pack {
+  T value[pack];
 };
 
 // out [n, d] = X - center, sq_norms [n]; a block per row. What a thread sums does not depend on the alignment.
-extern "C" __global__ void center_rows(const Real* __restrict__ X, const double* __restrict__ center, index_t n,
-                                       index_t d, Real* __restrict__ out, double* __restrict__ sq_norms) {
+template <class Out>
+__device__ __forceinline__ void center(const Real* X, const double* center, index_t n, index_t d, Out* out,
+                                       double* sq_norms) {
   __shared__ Candidate scratch[most_warps];
   const BlockTeam team = {scratch};
-  const bool aligned = (size_t(X) | size_t(out) | size_t(d * sizeof(Real))) % 16 == 0;
+  const bool aligned = d % pack == 0 && size_t(X) % sizeof(Pack<Real>) == 0 && size_t(out) % sizeof(Pack<Out>) == 0;
   const index_t whole = aligned ? d : 0;
   for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
     const Real* x = X + i * d;
-    Real* y = out + i * d;
+    Out* y = out + i * d;
     double mine = 0.0;
 #pragma unroll 4  // loads in flight at once
     for (index_t j = pack * index_t(threadIdx.x); j < whole; j += pack * blockDim.x) {
-      Pack r = *reinterpret_cast<const Pack*>(x + j);
+      const Pack<Real> from = *reinterpret_cast<const Pack<Real>*>(x + j);
+      Pack<Out> to;
 #pragma unroll
       for (int p = 0; p < pack; ++p) {
-        r.value[p] = Real(double(r.value[p]) - center[j + p]);
-        mine += double(r.value[p]) * double(r.value[p]);
+        to.value[p] = Out(double(from.value[p]) - center[j + p]);
+        mine += double(to.value[p]) * double(to.value[p]);
       }
-      *reinterpret_cast<Pack*>(y + j) = r;
+      *reinterpret_cast<Pack<Out>*>(y + j) = to;
     }
     for (index_t j = whole + pack * index_t(threadIdx.x); j < d; j += pack * blockDim.x) {
       for (index_t p = j; p < j + pack && p < d; ++p) {
-        const Real r = Real(double(x[p]) - center[p]);
+        const Out r = Out(double(x[p]) - center[p]);
         y[p] = r;
         mine += double(r) * double(r);
       }
@@ -40,6 +43,17 @@ extern "C" __global__ void center_rows(const Real* __restrict__ X, const double*
     const double sum = team.sum_of(mine);
     if (threadIdx.x == 0) sq_norms[i] = sum;
   }
+}
+
+extern "C" __global__ void center_rows(const Real* __restrict__ X, const double* __restrict__ mean, index_t n,
+                                       index_t d, Real* __restrict__ out, double* __restrict__ sq_norms) {
+  center(X, mean, n, d, out, sq_norms);
+}
+
+// The same to float32, rounded once the mean is subtracted.
+extern "C" __global__ void center_rows_narrowed(const Real* __restrict__ X, const double* __restrict__ mean, index_t n,
+                                                index_t d, float* __restrict__ out, double* __restrict__ sq_norms) {
+  center(X, mean, n, d, out, sq_norms);
 }
 
 // Components of a row that a lane holds in registers, and those that a warp does: 256.

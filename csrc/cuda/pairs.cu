@@ -10,7 +10,13 @@ struct Component {
   bool diagonal;
 
   __device__ __forceinline__ Component(const Mixture& q, index_t j)
-      : mean(q.mean(j)), whitened(q.w(j)), noise(q.variance(j)), precision(q.inverse(j)), l(q.l), d(q.d), diagonal(q.diagonal != 0) {}
+      : mean(q.mean(j)),
+        whitened(q.w(j)),
+        noise(q.variance(j)),
+        precision(q.inverse(j)),
+        l(q.l),
+        d(q.d),
+        diagonal(q.diagonal != 0) {}
   // Where in noise and precision a feature is.
   __device__ __forceinline__ index_t at(index_t c) const { return diagonal ? c : 0; }
 };
@@ -42,8 +48,8 @@ struct RefineMemory {
 
 // Residuals and factors of the features from `begin` on, for the slots from `first` on; zeros beyond the last feature.
 // x points at the samples that this warp brings, every refine_warps-th.
-__device__ __forceinline__ void stage(const Component& q, const Real* const* x /*[rows_of_warp]*/, const RefineMemory& m,
-                                      index_t begin, index_t first) {
+__device__ __forceinline__ void stage(const Component& q, const Real* const* x /*[rows_of_warp]*/,
+                                      const RefineMemory& m, index_t begin, index_t first) {
   index_t at[refine_ahead];
   bool inside[refine_ahead];
   Real value[rows_of_warp][refine_ahead];

@@ -115,7 +115,13 @@ def _mixture_epilogue(model: Model) -> Case:
     return Case({"coarse": coarse, "mixture": f.mixture}, scale)
 
 
-_candidates = _mixture_epilogue
+_mark_candidates = _mixture_epilogue
+
+
+def _list_candidates(model: Model) -> Case:
+    case = _mark_candidates(model)
+    marks, offsets = numpy_ops.mark_candidates(**case.arguments)
+    return Case({"marks": marks, "offsets": offsets, "count": int(offsets[-1]), "k": model.mfa.n_components}, 1.0)
 
 
 def _refine(model: Model) -> Case:
@@ -247,7 +253,8 @@ def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[
     new: dict[str, Callable[[], dict[str, Any]]] = {
         "center_rows": lambda: {"out": np.full((n, d), nan, dtype), "sq_norms": np.full(n, nan)},
         "mixture_epilogue": lambda: {"log_prob": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
-        "candidates": dict,
+        "mark_candidates": dict,
+        "list_candidates": dict,
         "refine": lambda: {"log_prob": np.full(m, nan), "whitened_latent": np.full((m, l), nan)},
         "log_sum_exp": lambda: {"out": np.full(n, nan)},
         "log_sum_exp_candidates": lambda: {"out": np.full(n, nan)},

@@ -88,11 +88,19 @@ def test_candidates(cuda: Any, k: int, slack: float, dtype: str, noise: str) -> 
     coarse = case.arguments["coarse"]._replace(slack=slack)
     coarse.products[5] = np.nan
     case.arguments["coarse"] = coarse
-    expected = run(numpy_ops, "candidates", model, case)
-    assert 5 not in expected["0"]
-    assert len(expected["0"]) == 16 * k if slack > 1 else 16 <= len(expected["0"]) <= 16 * k
-    assert_equal("candidates", run(cuda_ops, "candidates", model, case, engine=cuda), expected, case, d=12)
-    sums = Case({"values": model.rng.normal(size=len(expected["0"])), "offsets": expected["2"]}, 1.0)
+    expected = run(numpy_ops, "mark_candidates", model, case)
+    marks, offsets = expected["0"], expected["1"]
+    assert_equal("mark_candidates", run(cuda_ops, "mark_candidates", model, case, engine=cuda), expected, case, d=12)
+    count = int(offsets[-1])
+    listing = Case({"marks": marks, "offsets": offsets, "count": count, "k": k}, 1.0)
+    listed = run(numpy_ops, "list_candidates", model, listing)
+    assert 5 not in listed["0"]
+    assert len(listed["0"]) == count
+    assert count == 16 * k if slack > 1 else 16 <= count <= 16 * k
+    assert_equal(
+        "list_candidates", run(cuda_ops, "list_candidates", model, listing, engine=cuda), listed, listing, d=12
+    )
+    sums = Case({"values": model.rng.normal(size=count), "offsets": offsets}, 1.0)
     totals, found = (
         run(ops, "log_sum_exp_candidates", model, sums, engine=where)["out"]
         for ops, where in ((numpy_ops, None), (cuda_ops, cuda))

@@ -94,6 +94,7 @@ class EmulatedEngine:
         self.multiprocessors = 2
         self.shared_bytes = 96 * 1024
         self.most_threads = threads
+        self.has_tf32 = True
         self.out_of_memory = (OutOfMemoryError,)
         self.order, self.sanitize = ORDERS[order], sanitize
         self.folder = folder or Path(tempfile.mkdtemp(prefix="mfakit-emulator-"))

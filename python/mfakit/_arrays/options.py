@@ -17,7 +17,7 @@ from .rows import _device_view, is_cupy, is_torch
 __all__ = ["Options", "no_out", "refuse_unknown"]
 
 METHODS = ("auto", "dense", "pruned", "residual")
-PRECISIONS = (None, "float32", "float64", "fast")
+PRECISIONS = (None, "float32", "float64", "tf32")
 
 
 # Blocks below a thousand rows of 12,288 features run the product visibly below its rate; above, nothing more is gained.
@@ -44,10 +44,11 @@ class Options:
         sample's density are refined (docs/pruning.md); isotropic noise, on the host. "residual": every component from
         its residual, slow and exact. "auto" counts what bounds leave of a pilot block, and takes what that makes
         cheaper, "dense" where that takes some 50 ms or less; what it took is in the log.
-    precision : {None, "float32", "float64", "fast"}
-        What the product runs in; None is X's own dtype. "fast": float32, and on a CUDA device its tensor cores' TF32;
-        what matters is recomputed from the residuals in float64, so that the answer keeps float32's bound. The result
-        has X's dtype all the same.
+    precision : {None, "float32", "float64", "tf32"}
+        What the product runs in. None: X's own dtype, and on a CUDA device its tensor cores' TF32 wherever the product
+        only says which components can matter: these are recomputed from the residuals in float64, so that the answer is
+        as right as ever, and where TF32 leaves too many of them, X's own dtype is taken. "tf32" insists on it. The
+        result has X's dtype all the same.
     check_finite : bool
         Refuse NaN and inf in X. False skips the check; then only the rows that have them become NaN.
     block_rows : int or None
@@ -97,12 +98,7 @@ class Options:
     @property
     def product(self) -> str | None:
         """The dtype that products run in, None for X's."""
-        return "float32" if self.precision == "fast" else self.precision
-
-    @property
-    def fast(self) -> bool:
-        """Whether a float32 product may run in TF32."""
-        return self.precision == "fast"
+        return "float32" if self.precision == "tf32" else self.precision
 
     def result(self, shape: tuple[int, ...], dtype: Any, X: Any = None) -> Any:
         """The array that the result is written to: `out`, checked, or a new one where X is (a RowBlocks)."""

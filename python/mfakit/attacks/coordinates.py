@@ -108,8 +108,8 @@ class FactorCoordinates:
         products, means = gram(flat), np.repeat(np.arange(K) * (l + 1) + l, l + 1)
         offset = products[np.arange(len(flat)), means]
         return cls(
-            np.asarray(center), flat, products, offset, variance, gain, spread, log_const, first.astype(np.int64), tilts,
-            sizes, reach,
+            np.asarray(center), flat, products, offset, variance, gain, spread, log_const, first.astype(np.int64),
+            tilts, sizes, reach,
         )  # fmt: skip
 
     def on(self, arrays: Host) -> FactorCoordinates:

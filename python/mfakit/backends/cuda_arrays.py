@@ -48,6 +48,7 @@ class Cuda(Host):
     def __init__(self, device_engine: Any) -> None:
         self.engine = device_engine
         self.xp = device_engine.xp
+        self.has_tf32: bool = device_engine.has_tf32
         self.name = f"cuda:{device_engine.device}"
         self.out_of_memory = device_engine.out_of_memory
 
@@ -59,9 +60,9 @@ class Cuda(Host):
         """A copy on the host; waits for the device."""
         return self.engine.to_host(array)
 
-    def matmul(self, A: Any, B: Any, out: Any, *, fast: bool = False) -> None:
-        """out = A · B; float32 in TF32 where `fast`, and never otherwise."""
-        self.engine.matmul(A, B, out, fast)
+    def matmul(self, A: Any, B: Any, out: Any, *, tf32: bool = False) -> None:
+        """out = A · B; float32 on tensor cores where `tf32`, and never otherwise."""
+        self.engine.matmul(A, B, out, tf32)
 
     def factors(self, factors: Factors) -> DeviceFactors:
         """The factors on this device, copied once and kept with them."""

@@ -84,7 +84,8 @@ def _warps(rows: int) -> tuple[tuple[int], int]:
 def center_rows(X: Array, center: Array, out: Array, sq_norms: Array) -> None:
     n, d = X.shape
     threads = _threads(WARP * max(1, min(-(-d // (16 * WARP)), THREADS // WARP)))  # each with four packs or so of a row
-    _launch("density", "center_rows", _grid(n, 1), threads, (X, center, n, d, out, sq_norms), real=_real(X))
+    kernel = "center_rows" if X.dtype == out.dtype else "center_rows_narrowed"
+    _launch("density", kernel, _grid(n, 1), threads, (X, center, n, d, out, sq_norms), real=_real(X))
 
 
 @_operation
@@ -94,16 +95,21 @@ def mixture_epilogue(coarse: Coarse, mixture: Mixture, log_prob: Array, keep: Ar
 
 
 @_operation
-def candidates(coarse: Coarse, mixture: Mixture) -> tuple[Array, Array, Array]:
+def mark_candidates(coarse: Coarse, mixture: Mixture) -> tuple[Array, Array]:
     xp, real, n, k = engine().xp, _real(coarse.products), len(coarse.products), len(mixture.log_norm)
-    marks, count = xp.empty((n, -(-k // WARP)), np.uint32), xp.empty(n, np.int64)
+    marks, offsets = xp.empty((n, -(-k // WARP)), np.uint32), xp.zeros(n + 1, np.int64)
+    count = xp.empty(n, np.int64)
     _launch("density", "mark_candidates", *_warps(n), (coarse, mixture, marks, count), real=real)
-    offsets = xp.zeros(n + 1, np.int64)
-    offsets[1:] = xp.cumsum(count)
-    m = int(offsets[-1])
-    rows, components = xp.empty(m, np.int64), xp.empty(m, np.int64)
-    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, rows, components), real=real)
-    return rows, components, offsets
+    xp.cumsum(count, out=offsets[1:])
+    return marks, offsets
+
+
+@_operation
+def list_candidates(marks: Array, offsets: Array, count: int, k: int) -> tuple[Array, Array]:
+    xp, n = engine().xp, len(marks)
+    rows, components = xp.empty(count, np.int64), xp.empty(count, np.int64)
+    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, rows, components))
+    return rows, components
 
 
 @_operation

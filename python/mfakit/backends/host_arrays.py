@@ -27,7 +27,7 @@ class Host:
 
     xp: Any = np
     name = "host"
-    is_device = False
+    is_device = has_tf32 = False
     # Of one tile's product [k0, l0+1, k1, l1+1] of pairs of subspaces.
     tile_bytes = 64 * 2**20
     # Of one side's panel for a tile, which is made anew for each: some tenths of a second.
@@ -41,8 +41,8 @@ class Host:
         """The array as NumPy's."""
         return array
 
-    def matmul(self, A: Any, B: Any, out: Any, *, fast: bool = False) -> None:
-        """out = A · B; `fast` allows the device a cheaper precision, and means nothing here."""
+    def matmul(self, A: Any, B: Any, out: Any, *, tf32: bool = False) -> None:
+        """out = A · B; `tf32` is a device's."""
         np.matmul(A, B, out=out)
 
     def side(self, factors: Factors) -> Any:

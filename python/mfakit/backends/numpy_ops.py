@@ -36,11 +36,12 @@ __all__ = [
     "accumulate_statistics",
     "attack_step",
     "bound_components",
-    "candidates",
     "center_rows",
     "factor_walk",
+    "list_candidates",
     "log_sum_exp",
     "log_sum_exp_candidates",
+    "mark_candidates",
     "mixture_epilogue",
     "pair_distances",
     "point_distances",
@@ -52,8 +53,8 @@ __all__ = [
 
 # Operations that one backend has besides this one, which says what they mean: {name: "cuda" or "native"}.
 ONLY = {
-    "bound_components": "native", "candidates": "cuda", "log_sum_exp_candidates": "cuda", "sample_points": "cuda",
-    "survivors": "native",
+    "bound_components": "native", "list_candidates": "cuda", "log_sum_exp_candidates": "cuda",
+    "mark_candidates": "cuda", "sample_points": "cuda", "survivors": "native",
 }  # fmt: skip
 
 T = TypeVar("T")
@@ -91,17 +92,24 @@ def mixture_epilogue(
     keep[:] = log_prob + error >= threshold
 
 
-def candidates(coarse: Coarse, mixture: Mixture, n_threads: int = 1) -> tuple[Any, Any, Any]:
-    """What mixture_epilogue keeps: rows and components [m], by row, and offsets [n + 1] of each row's.
-
-    How many there are is known only afterwards, so that they are returned. A device does this without any [n, k] array,
-    and is waited for.
+def mark_candidates(coarse: Coarse, mixture: Mixture, n_threads: int = 1) -> tuple[Any, Any]:
+    """What mixture_epilogue keeps, without any [n, k] array of float64: bits uint32 [n, ceil(k / 32)], and offsets
+    [n + 1] of each row's among all of them.
     """
     n, k = len(coarse.products), len(mixture.log_norm)
-    log_prob, keep = np.empty((n, k)), np.empty((n, k), np.uint8)
-    mixture_epilogue(coarse, mixture, log_prob, keep)
+    log_prob, keep = np.empty((n, k)), np.zeros((n, -(-k // 32) * 32), np.uint8)
+    kept = np.empty((n, k), np.uint8)
+    mixture_epilogue(coarse, mixture, log_prob, kept)
+    keep[:, :k] = kept
+    marks = np.packbits(keep, axis=1, bitorder="little").view("<u4")
+    return marks, np.concatenate([[0], np.cumsum(kept.sum(axis=1, dtype=np.int64))])
+
+
+def list_candidates(marks: Array, offsets: Array, count: int, k: int, n_threads: int = 1) -> tuple[Any, Any]:
+    """Rows and components [count] of the marked ones of k, row by row."""
+    keep = np.unpackbits(np.ascontiguousarray(marks).view(np.uint8), axis=1, bitorder="little")[:, :k]
     rows, components = np.nonzero(keep)
-    return rows, components, np.concatenate([[0], np.cumsum(keep.sum(axis=1, dtype=np.int64))])
+    return rows, components
 
 
 def refine(
@@ -136,7 +144,7 @@ def log_sum_exp(log_prob: Array, out: Written[Array], n_threads: int = 1) -> Non
 
 
 def log_sum_exp_candidates(values: Array, offsets: Array, out: Written[Array], n_threads: int = 1) -> None:
-    """out [n] = log Σ exp over each row's candidates, values [m] in the order of :func:`candidates`."""
+    """out [n] = log Σ exp over each row's candidates, values [m] in the order of :func:`list_candidates`."""
     for i in range(len(out)):
         out[i] = np.logaddexp.reduce(values[offsets[i] : offsets[i + 1]], initial=-np.inf)
 

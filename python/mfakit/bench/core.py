@@ -48,7 +48,7 @@ class _Inputs:
         arrays, X = self.machine.arrays, self.X
         P = arrays.asarray(self.mfa.factors.panel(np.dtype(str(X.dtype))))
         out = arrays.xp.empty((len(X), P.shape[1]), X.dtype)
-        return {fast: Timed(partial(arrays.matmul, X, P, out, fast=fast)) for fast in (False, True)}
+        return {tf32: Timed(partial(arrays.matmul, X, P, out, tf32=tf32)) for tf32 in (False, True)}
 
 
 def _inputs(case: Case, machine: Machine) -> tuple[Size, _Inputs]:
@@ -70,7 +70,7 @@ def _density(
     expected = getattr(inputs.mfa, method)(to_host(few).astype(np.float64))
     error = np.abs(to_host(call(few)) - expected).max() / np.abs(expected).max()
     written = 4.0 * n * k if method == "responsibilities" else 0.0
-    beside = {} if streamed else {"product": inputs.product[precision == "fast"]}
+    beside = {} if streamed else {"product": inputs.product[precision is None and machine.arrays.has_tf32]}
     return Work(
         Timed(lambda: call(X)), float(error), n, "samples", 2.0 * n * d * k * (l + 1), passes * X.nbytes + written,
         beside,
@@ -122,7 +122,7 @@ def _walk(case: Case, machine: Machine) -> Work:
     )  # fmt: skip
 
 
-def _density_case(name: str, method: str, limit: str = "float32", bandwidth: str = "memory", **how: Any) -> Case:
+def _density_case(name: str, method: str, limit: str = "coarse", bandwidth: str = "memory", **how: Any) -> Case:
     where = how.pop("where", "anywhere")
     against = "float64 on the host, relative to the largest value"
     return Case(
@@ -132,7 +132,7 @@ def _density_case(name: str, method: str, limit: str = "float32", bandwidth: str
 
 CORE: tuple[Case, ...] = (
     _density_case("log_prob", "log_prob"),
-    _density_case("log_prob, fast", "log_prob", "tf32", precision="fast", where="device"),
+    _density_case("log_prob, float32", "log_prob", "float32", precision="float32", where="device"),
     _density_case("grad_log_prob", "grad_log_prob", passes=2.0),
     _density_case("responsibilities", "responsibilities"),
     _density_case("log_prob, streamed", "log_prob", bandwidth="host_to_device", streamed=True, where="device"),

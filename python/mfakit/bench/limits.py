@@ -32,6 +32,11 @@ class Limits:
     host_to_device: float | None
 
     @property
+    def coarse(self) -> float:
+        """Of the products that choose candidates: on tensor cores where there are any."""
+        return self.float32 if self.tf32 is None else self.tf32
+
+    @property
     def sentence(self) -> str:
         """To be read."""
         tf32 = "" if self.tf32 is None else f", TF32 {self.tf32 / 1e12:.1f}"
@@ -55,11 +60,11 @@ def measure_limits(machine: Machine, rounds: int, small: bool = False) -> Limits
     return Limits(float32, tf32, float64, memory, way)
 
 
-def _product_rate(machine: Machine, rounds: int, edge: int, dtype: Any, fast: bool) -> float:
+def _product_rate(machine: Machine, rounds: int, edge: int, dtype: Any, tf32: bool) -> float:
     arrays, rng = machine.arrays, np.random.default_rng(0)
     A, B = (arrays.asarray(rng.random((edge, edge)).astype(dtype)) for _ in range(2))
     out = arrays.xp.empty((edge, edge), dtype)
-    seconds = machine.interleaved({"product": Timed(lambda: arrays.matmul(A, B, out, fast=fast))}, rounds)
+    seconds = machine.interleaved({"product": Timed(lambda: arrays.matmul(A, B, out, tf32=tf32))}, rounds)
     return float(2.0 * edge**3 / seconds["product"].best)
 
 

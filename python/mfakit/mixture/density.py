@@ -165,15 +165,13 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
 
     Exact to rounding on the components that matter to a sample; off them, accurate to 4 eps times the terms that cancel
-    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere; ``precision="fast"`` is float32 here,
-    because all of them are asked for). Parameters and errors as :func:`log_prob`.
+    in ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖² (``method="residual"`` is exact everywhere; never in TF32, because all of them are
+    asked for). Parameters and errors as :func:`log_prob`.
     """
     options = of_all_components("component_log_prob", options)
-    if options.get("precision") == "fast":
-        options = {**options, "precision": "float32"}
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        part[:] = evaluator(block, first).log_prob
+        part[:] = evaluator(block, first, every=True).log_prob
 
     return per_sample(mfa, X, options, (mfa.n_components,), fill)
 

@@ -37,8 +37,11 @@ LARGEST_SQUARE = 1e300
 REFERENCE_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 # Features per partial product with the squares.
 SQUARES_COLUMNS = 512
-# Half a unit in the last of TF32's 11 significant bits, of both factors of a term.
-TF32_ROUNDING = 2.0**-11
+# What a factor of a term may lose in TF32, relative: a unit in the last of 11 significant bits, because tensor cores
+# may truncate. docs/tensor-cores.md proves the bound that is made of it.
+TF32_ROUNDING = 2.0**-10
+# Where TF32 leaves more components of a row than this, they cost more than it saves.
+MOST_CANDIDATES = 8
 
 
 class Evaluator:
@@ -56,6 +59,13 @@ class Evaluator:
         self._host_factors = factors
         self.threads = options.threads
         self.dtype = np.dtype(options.product or dtype)
+        if options.precision == "tf32" and not self.arrays.has_tf32:
+            raise ValueError(
+                f'precision="tf32" needs a CUDA device of compute capability 8.0 or newer, and {self.arrays.name} is '
+                'none; use precision="float32"'
+            )
+        # Whether products that only choose candidates run in TF32; a block with too many of them ends that.
+        self._tf32 = self.arrays.has_tf32 and options.precision in (None, "tf32")
         self.rows = rows
         # Rows that were bounded, and pairs of them that were refined.
         self.scored = self.candidates = 0
@@ -84,56 +94,83 @@ class Evaluator:
             self._buffers[key] = self.xp.empty((max(self.rows, shape[0]), *shape[1:]), dtype)
         return self._buffers[key][: shape[0]]
 
-    def center(self, X: Array, start: int = 0, name: str = "X", center: Array | None = None) -> tuple[Array, Array]:
-        """X - c in the dtype that the product can run in, and squared norms; NaN and inf are refused here."""
-        dtype, origin = self.dtype, self.factors.center if center is None else center
+    def center(
+        self, X: Array, start: int = 0, name: str = "X", center: Array | None = None, *, every: bool = True
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """X - c in the dtype that the product can run in, and squared norms; NaN and inf are refused here. `every`: the
+        product says something of every component, and not only which can matter.
+        """
+        dtype = self.dtype if every or not self._tf32 else np.dtype(np.float32)
         while True:
-            block = X if X.dtype == dtype else X.astype(dtype)
-            centered = self._buffer("centered", X.shape, dtype)
-            norms = self._buffer("norms", (len(X), 1), np.float64)[:, 0]
-            with np.errstate(over="ignore", invalid="ignore"):
-                self.ops.center_rows(block, origin, centered, norms, self.threads)
-            finite = self.xp.isfinite(norms)
-            self._largest, self._all_finite = self._extremes(norms, finite)
-            if self.options.check_finite and not self._all_finite:
-                check_finite_rows(norms, X, start, name)
-            if dtype == np.float64 or not len(X):
-                return centered, norms
-            if self._largest**0.5 < self.factors.largest_safe_norm(dtype):
+            centered, norms = self._subtract(X, self.factors.center if center is None else center, dtype)
+            self._look(X, start, name, norms)
+            if self._fits(dtype):
                 return centered, norms
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
-    def _extremes(self, norms: Array, finite: Array) -> tuple[float, bool]:
-        """The largest finite entry of norms [n], and whether all are finite; a device is waited for once."""
-        if not len(norms):
-            return 0.0, True
-        found = self.xp.empty(2)
-        found[0], found[1] = self.xp.where(finite, norms, 0.0).max(), finite.all()
-        largest, all_finite = self.arrays.to_host(found).tolist()
-        return largest, bool(all_finite)
+    def _subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """X - c in `dtype`, on a device rounded only then, and squared norms."""
+        centered = self._buffer("centered", X.shape, dtype)
+        norms = self._buffer("norms", (len(X), 1), np.float64)[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrowed = self.arrays.is_device and dtype == np.float32
+            block = X if narrowed or X.dtype == dtype else X.astype(dtype)
+            self.ops.center_rows(block, center, centered, norms, self.threads)
+        return centered, norms
 
-    def __call__(self, X: Array, start: int = 0, name: str = "X") -> Scores:
+    def _look(self, X: Array, start: int, name: str, norms: Array, count: Array | None = None) -> int:
+        """Note the largest finite entry of norms [n], and whether all are finite, which is demanded; returns what is in
+        `count` []. A device is waited for once.
+        """
+        self._largest, self._all_finite = 0.0, True
+        if not len(norms):
+            return 0
+        found, finite = self.xp.zeros(3), self.xp.isfinite(norms)
+        found[0], found[1] = self.xp.where(finite, norms, 0.0).max(), finite.all()
+        if count is not None:
+            found[2] = count
+        self._largest, all_finite, number = self.arrays.to_host(found).tolist()
+        self._all_finite = bool(all_finite)
+        if self.options.check_finite and not self._all_finite:
+            check_finite_rows(norms, X, start, name)
+        return int(number)
+
+    def _fits(self, dtype: np.dtype[Any]) -> bool:
+        """Whether a product in `dtype` of the rows looked at last stays in range."""
+        return self._largest == 0.0 or self._largest**0.5 < self.factors.largest_safe_norm(dtype)
+
+    def _too_many(self, candidates: int, n: int) -> bool:
+        """Whether TF32 leaves too many candidates of n rows: from here on products run in the dtype of X."""
+        if not self._tf32 or self.options.precision == "tf32" or candidates <= MOST_CANDIDATES * n:
+            return False
+        self._tf32 = False
+        return True
+
+    def __call__(self, X: Array, start: int = 0, name: str = "X", *, every: bool = False) -> Scores:
         """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages. X may
-        be what :meth:`project` has made of them.
+        be what :meth:`project` has made of them. `every`: the values of all components are asked for, and not only of
+        those that can matter.
         """
         if self.pruner is not None:
             X = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
             if isinstance(X, ProjectedBlock):
                 return self._pruned(X)
         n, (k, _, _) = len(X), self.factors.shape
-        centered, norms = self.center(X, start, name)
+        centered, norms = self.center(X, start, name, every=every)
         log_prob = self._buffer("log_prob", (n, k), np.float64)
         beyond, bad = self._beyond(X, norms)
         if self.options.method == "residual":
             pairs = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
         else:
             keep = self._buffer("keep", (n, k), np.uint8)
-            coarse = self.coarse(centered, norms)
+            coarse = self.coarse(centered, norms, every=every)
             with np.errstate(over="ignore", invalid="ignore"):
                 self.ops.mixture_epilogue(coarse, self.factors.mixture, log_prob, keep, self.threads)
             if len(beyond):
                 keep[beyond], log_prob[beyond] = 1, -np.inf  # their coarse values say nothing
             pairs = sorted_pairs(keep, self.xp)
+            if not every and self._too_many(len(pairs.rows), n):
+                return self(X, start, name)
         refined, latent = self.refine(X, pairs)
         log_prob[pairs.rows, pairs.components] = refined
         if len(beyond):
@@ -232,15 +269,33 @@ class Evaluator:
             return scores.totals()[0] if scores.dense is None else self._total(scores)
         if not self.arrays.is_device or self.options.method == "residual":
             return self._total(self(X, start, name))
-        centered, norms = self.center(X, start, name)
-        if self._some_beyond:
+        found = self._listed(X, start, name)
+        if found is None:
             return self._total(self(X, start, name))
-        rows, components, offsets = self.ops.candidates(self.coarse(centered, norms), self.factors.mixture)
+        rows, components, offsets = found
         order = self.xp.argsort(components * len(X) + rows)
         values, total = self.xp.empty(len(rows)), self.xp.empty(len(X))
         values[order] = self.refine(X, Pairs(rows[order], components[order]))[0]
         self.ops.log_sum_exp_candidates(values, offsets, total)
         return total
+
+    def _listed(self, X: Array, start: int, name: str) -> tuple[Array, Array, Array] | None:
+        """Rows and components of the candidates, row by row, and where each row's begin; on a device, which is waited
+        for once, when the product is done. None where a row has no squared length.
+        """
+        mixture, dtype = self.factors.mixture, np.dtype(np.float32) if self._tf32 else self.dtype
+        while True:
+            centered, norms = self._subtract(X, self.factors.center, dtype)
+            marks, offsets = self.ops.mark_candidates(self.coarse(centered, norms, every=False), mixture)
+            count = self._look(X, start, name, norms, offsets[-1])
+            if self._some_beyond:
+                return None
+            if not self._fits(dtype):
+                dtype = np.dtype(np.float64)
+            elif self._too_many(count, len(X)):
+                dtype = self.dtype
+            else:
+                return *self.ops.list_candidates(marks, offsets, count, len(mixture.log_norm)), offsets
 
     def _total(self, scores: Scores) -> Array:
         """log p(x) [n]."""
@@ -272,19 +327,21 @@ class Evaluator:
         finite = xp.isfinite(X[rows]).all(axis=1)
         return rows[finite], rows[~finite]
 
-    def coarse(self, centered: Array, norms: Array, *, fast: bool = True) -> Coarse:
-        """The product of a block, as :meth:`center` returns it, with all components; in TF32 only where `fast`."""
+    def coarse(self, centered: Array, norms: Array, *, every: bool = True) -> Coarse:
+        """The product of a block, as :meth:`center` returns it, with all components; not in TF32 where it says
+        something of `every` one.
+        """
         factors, n, (_, l, d) = self.factors, len(centered), self.factors.shape
         dtype = centered.dtype
         panel = factors.panel(dtype)
         products = self._buffer("products", (n, panel.shape[1]), dtype)
         # A NaN row (check_finite=False) or an overflow affects its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
-            fast = fast and self.options.fast and self.arrays.is_device and dtype == np.float32
-            self.arrays.matmul(centered, panel, products, fast=fast)
+            tf32 = self._tf32 and not every and dtype == np.float32
+            self.arrays.matmul(centered, panel, products, tf32=tf32)
             quad = self._buffer("quad", (n, 0), dtype) if factors.is_isotropic else self._squares_product(centered)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
-        if fast:  # both factors of every term rounded to 11 bits, by Cauchy and Schwarz
+        if tf32:  # both factors of every term lose bits, by Cauchy and Schwarz
             slack += 4.0 * TF32_ROUNDING * np.sqrt(l + 1)
         return Coarse(products, quad, norms, float(slack))
 

@@ -87,7 +87,7 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
     shape = len(X), factors.shape[0]
     centered, norms = evaluator.center(X, start, name)
     sq, keep = xp.empty(shape), xp.empty(shape, np.uint8)
-    coarse = evaluator.coarse(centered, norms, fast=False)
+    coarse = evaluator.coarse(centered, norms)
     tolerance = 0.0 if evaluator.options.method == "residual" else DISTANCE_TOLERANCE[centered.dtype.name]
     with np.errstate(over="ignore", invalid="ignore"):
         ops.point_distances(coarse, factors.mixture, tolerance, sq, keep, evaluator.threads)

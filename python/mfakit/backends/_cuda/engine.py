@@ -42,6 +42,7 @@ class CupyEngine:
         self.multiprocessors = int(properties["multiProcessorCount"])
         self.shared_bytes = int(properties["sharedMemPerBlockOptin"])
         self.most_threads = 1024
+        self.has_tf32 = int(properties["major"]) >= 8
         reason = _cuda_runtime.too_old(properties)
         if reason is not None:
             raise BackendUnavailable(f"cuda: {reason}")
