@@ -10,20 +10,18 @@ struct alignas(pack * sizeof(T)) Pack {
   T value[pack];
 };
 
-// out [n, d] = X - center, sq_norms [n]; a block per row. What a thread sums does not depend on the alignment.
+// out [n, d] = X - center, sq_norms [n]; a warp per row. What a lane sums does not depend on the alignment.
 template <class Out>
 __device__ __forceinline__ void center(const Real* X, const double* center, index_t n, index_t d, Out* out,
                                        double* sq_norms) {
-  __shared__ Candidate scratch[most_warps];
-  const BlockTeam team = {scratch};
   const bool aligned = d % pack == 0 && size_t(X) % sizeof(Pack<Real>) == 0 && size_t(out) % sizeof(Pack<Out>) == 0;
   const index_t whole = aligned ? d : 0;
-  for (index_t i = blockIdx.x; i < n; i += gridDim.x) {
+  for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
     const Real* x = X + i * d;
     Out* y = out + i * d;
     double mine = 0.0;
 #pragma unroll 4  // loads in flight at once
-    for (index_t j = pack * index_t(threadIdx.x); j < whole; j += pack * blockDim.x) {
+    for (index_t j = pack * lane_number(); j < whole; j += pack * warp_size) {
       const Pack<Real> from = *reinterpret_cast<const Pack<Real>*>(x + j);
       Pack<Out> to;
 #pragma unroll
@@ -33,15 +31,15 @@ __device__ __forceinline__ void center(const Real* X, const double* center, inde
       }
       *reinterpret_cast<Pack<Out>*>(y + j) = to;
     }
-    for (index_t j = whole + pack * index_t(threadIdx.x); j < d; j += pack * blockDim.x) {
+    for (index_t j = whole + pack * lane_number(); j < d; j += pack * warp_size) {
       for (index_t p = j; p < j + pack && p < d; ++p) {
         const Out r = Out(double(x[p]) - center[p]);
         y[p] = r;
         mine += double(r) * double(r);
       }
     }
-    const double sum = team.sum_of(mine);
-    if (threadIdx.x == 0) sq_norms[i] = sum;
+    const double sum = warp_sum(mine);
+    if (lane_number() == 0) sq_norms[i] = sum;
   }
 }
 

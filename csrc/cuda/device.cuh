@@ -135,6 +135,32 @@ struct BlockTeam {
   __device__ __forceinline__ void sync() const { __syncthreads(); }
 };
 
+// Copies from global to shared memory that go on beside the computation, each thread's own, in batches: as many as are
+// begun may be waited for in turn. `there` false writes a zero. On devices before compute capability 8.0 a copy is made
+// at once.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <class T>
+__device__ __forceinline__ void copy_async(T* to, const T* from, bool there) {
+  const unsigned target = unsigned(__cvta_generic_to_shared(to));
+  const int bytes = there ? int(sizeof(T)) : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(target), "l"(from), "n"(int(sizeof(T))),
+               "r"(bytes));
+}
+__device__ __forceinline__ void end_batch() { asm volatile("cp.async.commit_group;"); }
+template <int left>
+__device__ __forceinline__ void wait_for_batches() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(left));
+}
+#else
+template <class T>
+__device__ __forceinline__ void copy_async(T* to, const T* from, bool there) {
+  *to = there ? *from : T(0);
+}
+__device__ __forceinline__ void end_batch() {}
+template <int left>
+__device__ __forceinline__ void wait_for_batches() {}
+#endif
+
 // Some pairs of one component; lanes beyond `rows` repeat the last pair.
 struct PairTile {
   index_t component, first;
@@ -149,9 +175,11 @@ __device__ __forceinline__ bool find_tile(index_t number, index_t height, const 
                                           const index_t* pair_offsets /*[k+1]*/, index_t k, PairTile* tile) {
   if (number >= tile_offsets[k]) return false;
   index_t low = 0, high = k;  // tile_offsets[low] <= number < tile_offsets[high]
-  while (high - low > 1) {
-    const index_t middle = (low + high) / 2;
-    (tile_offsets[middle] <= number ? low : high) = middle;
+  while (high - low > 1) {    // a warp looks at 32 places at a time: each look waits for memory
+    const index_t step = (high - low + warp_size - 1) / warp_size, at = low + (lane_number() + 1) * step;
+    const bool passed = at < high && tile_offsets[at] <= number;
+    low += __popc(__ballot_sync(full_warp, passed)) * step;
+    high = low + step < high ? low + step : high;
   }
   const index_t first = pair_offsets[low] + (number - tile_offsets[low]) * height;
   const index_t left = pair_offsets[low + 1] - first;

@@ -21,93 +21,77 @@ struct Component {
   __device__ __forceinline__ index_t at(index_t c) const { return diagonal ? c : 0; }
 };
 
-// Refinement: a block takes refine_rows pairs of one component. Some features at a time, it brings their residuals
-// r = x - mean and rows of W to shared memory, so that each value is read once for all pairs; a warp then adds to
-// slot_group sums of tile_rows pairs: in slot 0 |r|^2_{D^-1} (isotropic: |r|^2), in slot a + 1 row a of W times r.
+// Refinement: a block takes refine_rows pairs of one component. Some features at a time, it brings samples, mean and
+// rows of W to shared memory, where each value is read for all pairs, the next ones while these are summed; a warp adds
+// to slot_group sums of tile_rows pairs: in slot 0 |r|^2_{D^-1} (isotropic: |r|^2), r = x - mean, in slot a + 1 row a
+// of W times r.
 constexpr int refine_rows = 16;
 constexpr int row_groups = refine_rows / tile_rows;
 constexpr int slot_group = 6;
 constexpr int slots_at_once = 2 * slot_group;  // more than 11 factors take several passes over the samples
 constexpr int refine_warps = row_groups * slots_at_once / slot_group;
 constexpr int refine_threads = refine_warps * warp_size;
-constexpr int rows_of_warp = refine_rows / refine_warps;  // samples that a warp brings
-constexpr int refine_ahead = 4;                           // features of a lane at a time: so many loads are in flight
-constexpr int refine_columns = refine_ahead * warp_size;
+constexpr int refine_columns = 128;
 
+// What is brought at a time.
+struct Stage {
+  double mean[refine_columns];
+  double factor[slots_at_once][refine_columns];  // slot 0: 1/D
+  Real x[refine_rows][refine_columns];
+};
+
+// In shared memory: two stages, and what is found, y [refine_rows, l] and size [refine_rows].
 struct RefineMemory {
-  double *residual, *factor;  // [refine_rows, refine_columns], [slots_at_once, refine_columns]
-  double *y, *size;           // [refine_rows, l], [refine_rows]
+  Stage* stages;
+  double *y, *size;
 
-  __device__ __forceinline__ RefineMemory(double* memory, index_t l) {
-    residual = memory;
-    factor = residual + refine_rows * refine_columns;
-    y = factor + slots_at_once * refine_columns;
+  __device__ __forceinline__ RefineMemory(double* memory, index_t l) : stages(reinterpret_cast<Stage*>(memory)) {
+    y = reinterpret_cast<double*>(stages + 2);
     size = y + refine_rows * l;
   }
 };
 
-// Residuals and factors of the features from `begin` on, for the slots from `first` on; zeros beyond the last feature.
-// x points at the samples that this warp brings, every refine_warps-th.
-__device__ __forceinline__ void stage(const Component& q, const Real* const* x /*[rows_of_warp]*/,
-                                      const RefineMemory& m, index_t begin, index_t first) {
-  index_t at[refine_ahead];
-  bool inside[refine_ahead];
-  Real value[rows_of_warp][refine_ahead];
-  double mean[refine_ahead];
+// Begin to bring the features from `begin` on, for the slots from `first` on; zeros beyond the last feature. Of the
+// samples, x points at those that this warp brings, every refine_warps-th.
+__device__ __forceinline__ void bring(const Component& q, const Real* const* x /*[rows / warps]*/, index_t begin,
+                                      index_t first, Stage& stage) {
+#pragma unroll 1  // nothing waits for a copy here
+  for (int u = 0; u < refine_columns / warp_size; ++u) {
+    const int c = u * warp_size + lane_number();
+    const index_t at = begin + c < q.d ? begin + c : 0;
+    const bool inside = begin + c < q.d;
 #pragma unroll
-  for (int u = 0; u < refine_ahead; ++u) {
-    at[u] = begin + u * warp_size + lane_number();
-    inside[u] = at[u] < q.d;
-  }
-#pragma unroll
-  for (int i = 0; i < rows_of_warp; ++i) {
-#pragma unroll
-    for (int u = 0; u < refine_ahead; ++u) {
-      value[i][u] = inside[u] ? x[i][at[u]] : Real(0);
+    for (int i = 0; i < refine_rows / refine_warps; ++i) {
+      copy_async(&stage.x[warp_number() + i * refine_warps][c], x[i] + at, inside);
     }
-  }
-#pragma unroll
-  for (int u = 0; u < refine_ahead; ++u) mean[u] = inside[u] ? q.mean[at[u]] : 0.0;
-#pragma unroll
-  for (int i = 0; i < rows_of_warp; ++i) {
-    const int t = warp_number() + i * refine_warps;
-#pragma unroll
-    for (int u = 0; u < refine_ahead; ++u) {
-      m.residual[t * refine_columns + u * warp_size + lane_number()] = double(value[i][u]) - mean[u];
-    }
-  }
 #pragma unroll 1
-  for (int i = warp_number(); i < slots_at_once; i += refine_warps) {
-    const index_t slot = first + i;
-    double factor[refine_ahead];
-#pragma unroll
-    for (int u = 0; u < refine_ahead; ++u) {
-      factor[u] = 0.0;
-      if (!inside[u] || slot > q.l) continue;
-      factor[u] = slot > 0 ? q.whitened[(slot - 1) * q.d + at[u]] : q.diagonal ? q.precision[at[u]] : 1.0;
+    for (int i = warp_number(); i < slots_at_once; i += refine_warps) {
+      const index_t slot = first + i;
+      if (slot > 0 && slot <= q.l) {
+        copy_async(&stage.factor[i][c], q.whitened + (slot - 1) * q.d + at, inside);
+      } else if (slot == 0) {
+        copy_async(&stage.factor[i][c], q.precision + q.at(at), inside);
+      }
     }
-#pragma unroll
-    for (int u = 0; u < refine_ahead; ++u) {
-      m.factor[i * refine_columns + u * warp_size + lane_number()] = factor[u];
-    }
+    if (warp_number() == refine_warps - 1) copy_async(&stage.mean[c], q.mean + at, inside);
   }
 }
 
-// s [slot_group][T] of this warp's pairs and slots, over the staged features of this lane.
-__device__ __forceinline__ void add_staged(const RefineMemory& m, int rows, int slots, bool with_norm, int width,
-                                           double (*s)[tile_rows]) {
-  const double* residual = m.residual + rows * refine_columns;
-  const double* factor = m.factor + slots * refine_columns;
+// s [slot_group][T] of this warp's pairs and slots, over the features of this lane that were brought.
+__device__ __forceinline__ void add_stage(const Stage& stage, int rows, int slots, bool with_norm, bool diagonal,
+                                          int width, double (*s)[tile_rows]) {
 #pragma unroll 1  // the sums alone take 48 registers
   for (int c = lane_number(); c < width; c += warp_size) {
+    const double mean = stage.mean[c];
     double r[tile_rows], f[slot_group];
 #pragma unroll
-    for (int t = 0; t < tile_rows; ++t) r[t] = residual[t * refine_columns + c];
+    for (int t = 0; t < tile_rows; ++t) r[t] = double(stage.x[rows + t][c]) - mean;
 #pragma unroll
-    for (int i = 0; i < slot_group; ++i) f[i] = factor[i * refine_columns + c];
+    for (int i = 0; i < slot_group; ++i) f[i] = stage.factor[slots + i][c];
+    const double first = diagonal ? f[0] : 1.0;
 #pragma unroll
     for (int t = 0; t < tile_rows; ++t) {
-      s[0][t] += r[t] * (with_norm ? r[t] * f[0] : f[0]);
+      s[0][t] += r[t] * (with_norm ? r[t] * first : f[0]);
 #pragma unroll
       for (int i = 1; i < slot_group; ++i) s[i][t] += r[t] * f[i];
     }
@@ -121,14 +105,25 @@ __device__ __forceinline__ void project_tile(const Component& q, const Real* con
   for (index_t first = 0; first <= q.l; first += slots_at_once) {
     const index_t slot = first + slots;
     double s[slot_group][tile_rows] = {};
+    bring(q, x, 0, first, m.stages[0]);
+    end_batch();
+    int now = 0;
     for (index_t begin = 0; begin < q.d; begin += refine_columns) {
-      stage(q, x, m, begin, first);
+      if (begin + refine_columns < q.d) {
+        bring(q, x, begin + refine_columns, first, m.stages[1 - now]);
+        end_batch();
+        wait_for_batches<1>();
+      } else {
+        wait_for_batches<0>();
+      }
       __syncthreads();
       if (rows < n_rows && slot <= q.l) {  // the same for all lanes
         const index_t left = q.d - begin;
-        add_staged(m, rows, slots, slot == 0, int(left < refine_columns ? left : refine_columns), s);
+        const int width = int(left < refine_columns ? left : refine_columns);
+        add_stage(m.stages[now], rows, slots, slot == 0, q.diagonal, width, s);
       }
       __syncthreads();
+      now = 1 - now;
     }
 #pragma unroll
     for (int i = 0; i < slot_group; ++i) {
@@ -180,9 +175,9 @@ extern "C" __global__ void refine(const Real* __restrict__ X, const Pairs pairs,
   if (!find_tile(blockIdx.x, refine_rows, tile_offsets, pair_offsets, mixture.k, &tile)) return;
   const Component q(mixture, tile.component);
   const RefineMemory memory(shared, l);
-  const Real* staged[rows_of_warp];
+  const Real* staged[refine_rows / refine_warps];
 #pragma unroll
-  for (int i = 0; i < rows_of_warp; ++i) {
+  for (int i = 0; i < refine_rows / refine_warps; ++i) {
     staged[i] = X + pairs.rows[tile.lane(warp_number() + i * refine_warps)] * mixture.d;
   }
   project_tile(q, staged, tile.rows, memory);

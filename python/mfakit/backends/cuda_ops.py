@@ -83,9 +83,8 @@ def _warps(rows: int) -> tuple[tuple[int], int]:
 @_operation
 def center_rows(X: Array, center: Array, out: Array, sq_norms: Array) -> None:
     n, d = X.shape
-    threads = _threads(WARP * max(1, min(-(-d // (16 * WARP)), THREADS // WARP)))  # each with four packs or so of a row
     kernel = "center_rows" if X.dtype == out.dtype else "center_rows_narrowed"
-    _launch("density", kernel, _grid(n, 1), threads, (X, center, n, d, out, sq_norms), real=_real(X))
+    _launch("density", kernel, *_warps(n), (X, center, n, d, out, sq_norms), real=_real(X))
 
 
 @_operation
@@ -135,7 +134,8 @@ def refine(X: Array, pairs: Pairs, mixture: Mixture, log_prob: Array, whitened_l
     k, l, _ = mixture.whitened.shape
     tile_offsets, pair_offsets, tiles = _tiles(pairs.components, k, REFINE_ROWS)
     args = (X, pairs, tile_offsets, pair_offsets, mixture, log_prob, whitened_latent)
-    shared = 8 * ((REFINE_ROWS + SLOTS_AT_ONCE) * REFINE_COLUMNS + REFINE_ROWS * (l + 1))
+    stage = REFINE_COLUMNS * (8 * (SLOTS_AT_ONCE + 1) + X.dtype.itemsize * REFINE_ROWS)
+    shared = 2 * stage + 8 * REFINE_ROWS * (l + 1)
     _launch("pairs", "refine", (tiles,), REFINE_THREADS, args, real=_real(X), shared=shared)
 
 
@@ -158,10 +158,10 @@ def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: A
     """
     if not len(pairs.rows):
         return
-    xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads()
+    xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads(128)
     rank = _rank_in_row(pairs.rows, pairs.components, k)
     ranks = int(rank.max()) + 1
-    feature_blocks = -(-d // threads)
+    feature_blocks = -(-d // (8 * threads))
     for r in range(ranks):
         part = slice(None) if ranks == 1 else xp.nonzero(rank == r)[0]
         chosen = WeightedPairs._make(array[part] for array in pairs)
