@@ -158,18 +158,30 @@ MFAKIT_CLONES void survive_rows(const Projected<double>& x, const Projection<dou
 
 }  // namespace
 
+// The `count` largest of values [k], the largest first, of equal ones the first; a NaN is below all others.
 template <class Real>
-void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real* above, index_t* best, int n_threads) {
+void largest(const Real* values, index_t k, index_t count, index_t* best) {
+  const auto beats = [&](index_t a, index_t b) {
+    return values[a] > values[b] || (values[b] != values[b] && values[a] == values[a]);
+  };
+  for (index_t j = 0; j < k; ++j) {
+    index_t place = std::min(j, count);
+    if (place == count && !beats(j, best[count - 1])) continue;
+    place = std::min(place, count - 1);
+    for (; place > 0 && beats(j, best[place - 1]); --place) best[place] = best[place - 1];
+    best[place] = j;
+  }
+}
+
+template <class Real>
+void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real* above, index_t* best, index_t count,
+                      int n_threads) {
   const Tiles<Real> tiles(p);
   const index_t k = p.k;
   parallel_ranges(x.n, row_grain(k * (p.l + 1)), n_threads, [&](int, index_t begin, index_t end) {
     std::vector<Real> u(std::size_t(p.r * lanes));
     bound_rows(x, tiles, k, begin, end, u.data(), above);
-    for (index_t i = begin; i < end; ++i) {
-      index_t top = 0;
-      for (index_t j = 1; j < k; ++j) top = above[i * k + j] > above[i * k + top] ? j : top;
-      best[i] = top;
-    }
+    for (index_t i = begin; i < end; ++i) largest(above + i * k, k, count, best + i * count);
   });
 }
 
@@ -200,8 +212,8 @@ std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>&
   return pairs;
 }
 
-#define MFAKIT_INSTANTIATE(Real)                                                                         \
-  template void bound_components(const Projected<Real>&, const Projection<Real>&, Real*, index_t*, int); \
+#define MFAKIT_INSTANTIATE(Real)                                                                                  \
+  template void bound_components(const Projected<Real>&, const Projection<Real>&, Real*, index_t*, index_t, int); \
   template std::vector<index_t> survivors(const Projected<Real>&, const Projection<Real>&, const double*, Real*, int);
 MFAKIT_INSTANTIATE(float)
 MFAKIT_INSTANTIATE(double)

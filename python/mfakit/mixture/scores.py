@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends.operands import Pairs
 
-__all__ = ["ProjectedBlock", "Scores", "sorted_pairs"]
+__all__ = ["Counts", "ProjectedBlock", "Scores", "sorted_pairs"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
@@ -77,3 +77,21 @@ class ProjectedBlock:
     sq_norms: Array
     coordinates: Array
     rounded: float  # ‖c‖ where X was rounded to the product's dtype before c was subtracted, else 0
+
+
+@dataclass
+class Counts:
+    """Rows whose components were bounded, and pairs of them and a component that were scored."""
+
+    rows: int = 0
+    candidates: int = 0
+
+    def add(self, rows: int, candidates: int) -> None:
+        """Of another block."""
+        self.rows += rows
+        self.candidates += candidates
+
+    @property
+    def per_row(self) -> float:
+        """Candidates per row; NaN without rows."""
+        return self.candidates / self.rows if self.rows else float("nan")
