@@ -22,7 +22,7 @@ from .bounding import Tools, bounded_scores, count_bounded
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
 from .pruning import Pruner
-from .scores import Counts, ProjectedBlock, Scores, sorted_pairs
+from .scores import ProjectedBlock, Scores, sorted_pairs
 
 __all__ = ["Evaluator"]
 
@@ -56,7 +56,6 @@ class Evaluator:
         self.threads = options.threads
         self.dtype = np.dtype(options.product or dtype)
         self.rows = rows
-        self.counts = Counts()
         self._buffers: dict[Any, Array] = {}
 
     def sibling(self, factors: Factors) -> Evaluator:
@@ -113,7 +112,7 @@ class Evaluator:
         if self.pruner is not None:
             X = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
             if isinstance(X, ProjectedBlock):
-                return self._bounded(X, reference)
+                return bounded_scores(X, self._tools(X), reference)
         n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name)
         log_prob = self.buffer("log_prob", (n, k), np.float64)
@@ -153,11 +152,6 @@ class Evaluator:
         narrowed = centered.dtype.itemsize < X.dtype.itemsize
         rounded = float(np.linalg.norm(pruner.center)) if narrowed else 0.0
         return ProjectedBlock(X, norms, coordinates, rounded)
-
-    def _bounded(self, block: ProjectedBlock, reference: Array | None) -> Scores:
-        scores = bounded_scores(block, self._tools(block), reference)
-        self.counts.add(len(block.X), len(scores.rows))
-        return scores
 
     def _tools(self, block: ProjectedBlock) -> Tools:
         assert self.pruner is not None

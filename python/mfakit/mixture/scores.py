@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends.operands import Pairs
 
-__all__ = ["Counts", "ProjectedBlock", "Scores", "sorted_pairs"]
+__all__ = ["ProjectedBlock", "Scores", "sorted_pairs"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
@@ -56,6 +56,14 @@ class Scores:
         log_prob[place[self.rows[at]], self.components[at]] = self.values[at]
         return log_prob.argmax(axis=1)
 
+    def best(self) -> Array:
+        """The most likely component [n] of each row among the pairs, on the host."""
+        top, found = np.full(len(self.X), -np.inf), np.zeros(len(self.X), np.int64)
+        np.fmax.at(top, self.rows, self.values)
+        at = np.flatnonzero(self.values == top[self.rows])
+        found[self.rows[at]] = self.components[at]
+        return found
+
     def totals(self) -> tuple[Array, Array]:
         """log p(x) [n] and the pairs' shares in it [m], on the host, from the pairs alone."""
         n = len(self.X)
@@ -77,21 +85,3 @@ class ProjectedBlock:
     sq_norms: Array
     coordinates: Array
     rounded: float  # ‖c‖ where X was rounded to the product's dtype before c was subtracted, else 0
-
-
-@dataclass
-class Counts:
-    """Rows whose components were bounded, and pairs of them and a component that were scored."""
-
-    rows: int = 0
-    candidates: int = 0
-
-    def add(self, rows: int, candidates: int) -> None:
-        """Of another block."""
-        self.rows += rows
-        self.candidates += candidates
-
-    @property
-    def per_row(self) -> float:
-        """Candidates per row; NaN without rows."""
-        return self.candidates / self.rows if self.rows else float("nan")
