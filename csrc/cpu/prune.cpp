@@ -325,7 +325,7 @@ void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real*
   parallel_ranges(x.n, row_grain(k * (p.l + 1)), n_threads, [&](int, index_t begin, index_t end) {
     std::vector<Real> u(std::size_t(2 * p.r * lanes));
     bound_rows(x, tiles, k, begin, end, u.data(), above);
-    for (index_t i = begin; i < end; ++i) largest(above + i * k, k, count, best + i * count);
+    for (index_t i = begin; i < end && count > 0; ++i) largest(above + i * k, k, count, best + i * count);
   });
 }
 

@@ -48,7 +48,7 @@ def bounded_scores(block: ProjectedBlock, tools: Tools, reference: Array | None 
     component that each row is scored under first, None for one that promises much.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = _Rows(block, tools)
+        rows = _Rows(block, tools, PROMISING if reference is None else 0)
         rows.score_first(reference)
         return rows.scores(rows.score_better(rows.survivors()))
 
@@ -56,7 +56,7 @@ def bounded_scores(block: ProjectedBlock, tools: Tools, reference: Array | None 
 def count_bounded(block: ProjectedBlock, tools: Tools) -> tuple[float, float]:
     """Components per row that are bounded finely, and that are scored."""
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = _Rows(block, tools)
+        rows = _Rows(block, tools, PROMISING)
         rows.score_first(None)
         finely = rows.best.size + np.count_nonzero(~(rows.above < rows.threshold[:, None]))
         scored = len(rows.scores(rows.score_better(rows.survivors())).rows)
@@ -66,13 +66,13 @@ def count_bounded(block: ProjectedBlock, tools: Tools) -> tuple[float, float]:
 class _Rows:
     """A block on its way: bounds [n, k], what was scored, and the threshold [n] of what may be left out."""
 
-    def __init__(self, block: ProjectedBlock, tools: Tools) -> None:
+    def __init__(self, block: ProjectedBlock, tools: Tools, promising: int) -> None:
         self.block, self.factors, self.tools = block, tools.factors, tools
         self.coarse, *finer = tools.tables
         self.fine = finer[-1] if finer else nothing_finer(self.coarse)
         self.n, self.k = len(block.X), self.factors.shape[0]
         self.above = tools.buffer("above", (self.n, self.k), block.coordinates.dtype)
-        self.best = np.empty((self.n, min(self.k, PROMISING)), np.int64)
+        self.best = np.empty((self.n, min(self.k, promising)), np.int64)
         tools.ops.bound_components(self._projected(self.coarse), self.coarse, self.above, self.best, tools.threads)
         self.value = np.full(self.n, -np.inf)
         self.threshold = np.full(self.n, -np.inf)

@@ -245,13 +245,20 @@ class Evaluator:
         return quad
 
     def certain(self, scores: Scores) -> bool:
-        """Whether no row is so far away that the rounding of a log-density hides what components differ by."""
+        """Whether no row is so far away that the rounding of a log-density hides what components differ by: by the
+        largest length and the least noise of all or, on the host, pair by pair.
+        """
+        if self._some_beyond:
+            return False
         factors, largest = self.host_factors, self._largest
         if self.pruner is not None and self.pruner.center is not factors.center:
             largest += float(((self.pruner.center - factors.center) ** 2).sum())
         most = 2.0 * (largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
         rounding_nats = float(np.finfo(np.float64).eps) * most
-        return rounding_nats < UNCERTAIN_NATS[scores.X.dtype.name] and not self._some_beyond
+        tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
+        if rounding_nats < tolerance or self.arrays.is_device:
+            return bool(rounding_nats < tolerance)
+        return not len(self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance).rows)
 
     def relative(self, scores: Scores) -> Array:
         """log_prob [n, k] of the scores, less a number for each row: what shares are made of.
