@@ -40,9 +40,11 @@ void accumulate_statistics(const Real* X, const WeightedPairs& pairs, const doub
 
 // prune.cpp
 
-// above [n, k] no component's log-probability exceeds; best [n] the component whose bound is the highest.
+// above [n, k] no component's log-probability exceeds; best [n, count] the components whose bounds are the highest, in
+// falling order; count is at most k.
 template <class Real>
-void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real* above, index_t* best, int n_threads);
+void bound_components(const Projected<Real>& x, const Projection<Real>& p, Real* above, index_t* best, index_t count,
+                      int n_threads);
 
 // Tightens above [n, k] where it is at least threshold [n] and lists what still is: the rows, then the components of
 // the pairs, sorted by component.

@@ -92,9 +92,11 @@ void bound_components(const py::tuple& projected, const py::tuple& projection, c
     const auto x = read_projected<Real>(projected, p.r, p.groups);
     auto bounds = real_array<Real>(above, "above");
     Real* values = out(bounds, {x.n, p.k}, "above");
-    auto* top = reinterpret_cast<index_t*>(out(best, {x.n}, "best"));
+    const index_t count = dim(best, 1);
+    auto* top = reinterpret_cast<index_t*>(out(best, {x.n, count}, "best"));
+    if (count > p.k) throw std::invalid_argument("best must have at most as many columns as there are components");
     py::gil_scoped_release release;
-    mfakit::bound_components(x, p, values, top, threads(n_threads));
+    mfakit::bound_components(x, p, values, top, count, threads(n_threads));
   });
 }
 

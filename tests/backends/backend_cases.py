@@ -262,7 +262,7 @@ def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[
         "accumulate_gradient": lambda: {"out": np.ones((n, d), dtype)},
         "point_distances": lambda: {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
         "pair_distances": lambda: {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)},
-        "bound_components": lambda: {"above": np.full((n, k), nan, dtype), "best": np.full(n, -7)},
+        "bound_components": lambda: {"above": np.full((n, k), nan, dtype), "best": np.full((n, min(k, 3)), -7)},
         "survivors": lambda: {"above": arguments["above"].copy()},
         "attack_step": lambda: {"X": arguments["X"].copy()},
         "factor_walk": lambda: {

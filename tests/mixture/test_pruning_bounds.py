@@ -30,7 +30,7 @@ def _bounds(mfa: mfakit.MFA, X: Array, real: Any, ops: ModuleType, r: int) -> Ar
     ops.center_rows(X.astype(real), pruner.center, centered, norms)
     coordinates = np.ascontiguousarray(centered @ pruner.matrix(real))
     projected = project(coordinates, norms, table.means.shape[1], mfa.n_features)
-    above, best = np.empty((len(X), mfa.n_components), real), np.empty(len(X), np.int64)
+    above, best = np.empty((len(X), mfa.n_components), real), np.empty((len(X), 1), np.int64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         ops.bound_components(projected, table, above, best)
     return above.astype(np.float64)

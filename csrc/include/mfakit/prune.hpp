@@ -47,29 +47,8 @@ MFAKIT_HD Real sums_rounding(index_t l, index_t r) {
   return Real(4) * Real(r + l + 8) * (Real(1) + root_(Real(l))) * unit_roundoff<Real>::value;
 }
 
-// |u|^2 and |W u|^2 of a sample and a component: u = (B (x - c) - B (mu - c)) / sigma.
-template <class Real>
-MFAKIT_HD void projected_terms(const Real* coordinates /*[r]*/, const Projection<Real>& p, index_t j, Real* u /*[r]*/,
-                               Real* size, Real* explained) {
-  const Real *mean = p.means + j * p.r, *scale = p.scales + j * p.r;
-  Real sum = 0;
-  MFAKIT_SIMD_SUM(sum)
-  for (index_t i = 0; i < p.r; ++i) {
-    u[i] = (coordinates[i] - mean[i]) * scale[i];
-    sum += u[i] * u[i];
-  }
-  *size = sum;
-  *explained = 0;
-  for (index_t a = 0; a < p.l; ++a) {
-    const Real* w = p.whitened + (j * p.l + a) * p.r;
-    Real t = 0;
-    MFAKIT_SIMD_SUM(t)
-    for (index_t i = 0; i < p.r; ++i) t += w[i] * u[i];
-    *explained += t * t;
-  }
-}
-
-// The bound from |u|^2, |W u|^2 and what the projection leaves of sample i and component j.
+// The bound from |u|^2 and |W u|^2, u = (B (x - c) - B (mu - c)) / sigma, and what the projection leaves of sample i
+// and component j.
 template <class Real>
 MFAKIT_HD Real log_prob_bound(const Projected<Real>& x, index_t i, const Projection<Real>& p, index_t j, Real size,
                               Real explained) {

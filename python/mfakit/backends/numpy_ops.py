@@ -191,12 +191,12 @@ def point_distances(
 def bound_components(
     projected: Projected, projection: Projection, above: Written[Array], best: Written[Array], n_threads: int = 1
 ) -> None:
-    """above [n, k], real, which no component's log-probability exceeds (see docs/pruning.md); best [n] the component
-    whose bound is the highest.
+    """above [n, k], real, which no component's log-probability exceeds (see docs/pruning.md); best [n, b], b ≤ k, the
+    components whose bounds are the highest, in falling order.
     """
     for j in range(len(projection.log_norm)):
         above[:, j] = _bound(projected, projection, j)
-    best[:] = above.argmax(axis=1)
+    best[:] = np.argsort(-above, axis=1, kind="stable")[:, : best.shape[1]]  # NaN comes last
 
 
 def survivors(

@@ -30,6 +30,7 @@ from .._io.progress import open_bar
 from .._threads.process import keeps_errstate, single_threaded_products
 from ..mixture.factors import component_parts
 from ..mixture.mfa import MFA
+from .bounds import Bounds
 from .source import Source
 from .statistics import Statistics
 from .workers import expectation
@@ -71,7 +72,8 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
     Should it fall by more than rounding without a re-seeded component (it cannot, unless the data changes between
     passes), that is logged, the better mixture is kept and the fit ends unconverged.
     """
-    stats = expectation(mfa, source)
+    bounds = Bounds(source)
+    stats = expectation(mfa, source, bounds)
     result = FitResult(mfa, stats.mean_log_likelihood, [stats.mean_log_likelihood])
     reseeds = np.zeros(mfa.n_components, np.int64)
     with progress_bar(max_iter, progress, "EM") as bar:
@@ -79,7 +81,7 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
             new = maximization(stats, floor)
             new, events = reseed_lost(new, stats, reseeds, iteration)
             del stats  # its sums are as large as the model; the next ones take their place
-            stats = expectation(new, source)
+            stats = expectation(new, source, bounds)
             gain = stats.mean_log_likelihood - result.lower_bound
             if not events and not gain >= -ROUNDING * max(abs(result.lower_bound), mfa.n_features):
                 _logger.warning(

@@ -165,6 +165,12 @@ class Source:
         """Whether the rows are computed on a device: because they are there, or because the options say so."""
         return self._on_device or self.options.backend == "cuda"
 
+    @property
+    def n_read(self) -> int:
+        """Rows of a pass, those of weight zero among them."""
+        assert self._rows_read is not None
+        return self._rows_read
+
     def feature_variances(self) -> Array:
         """Weighted variance [d] of each feature, float64, from a pass of its own; exactly 0 where no row differs."""
         origin: Array | None = None

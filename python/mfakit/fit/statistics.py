@@ -91,6 +91,8 @@ class Statistics:
     log_likelihood : float
         Σ log p(x), weighted, nats.
     total_weight : float
+    n_rows, n_pairs : int
+        Rows, and pairs of a row and a component that were scored exactly.
     worst : WorstRows
 
     Examples
@@ -114,6 +116,8 @@ class Statistics:
     sum_xz: Array
     log_likelihood: float = 0.0
     total_weight: float = 0.0
+    n_rows: int = 0
+    n_pairs: int = 0
     worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
 
     @classmethod
@@ -128,6 +132,11 @@ class Statistics:
     def mean_log_likelihood(self) -> float:
         """Per unit of weight, nats."""
         return self.log_likelihood / self.total_weight
+
+    @property
+    def candidates(self) -> float:
+        """Components per row that could not be left out by what is known of them without their residual."""
+        return self.n_pairs / max(self.n_rows, 1)
 
     def add(self, X: Any, sample_weight: Any = None, options: Options | None = None) -> Statistics:
         """Add the samples X [n, d] with weights [n]; returns self.
@@ -162,6 +171,8 @@ class Statistics:
         if len(chosen) < len(kept):
             pairs = WeightedPairs._make(part[chosen] for part in pairs)
         self._add_pairs(scores.X, pairs, evaluator)
+        self.n_rows += len(scores.X)
+        self.n_pairs += len(scores.rows)
         log_total = arrays.to_host(log_total)
         self.worst.add(scores, log_total, sample_weight, arrays)
         if sample_weight is None:
@@ -195,6 +206,8 @@ class Statistics:
             getattr(self, name).__iadd__(getattr(other, name))
         self.log_likelihood += other.log_likelihood
         self.total_weight += other.total_weight
+        self.n_rows += other.n_rows
+        self.n_pairs += other.n_pairs
         self.worst.merge(other.worst)
         return self
 

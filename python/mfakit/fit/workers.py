@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,7 +16,9 @@ from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
-from .source import Source
+from ..mixture.pruning import Pruner
+from .bounds import Bounds
+from .source import Part, Source
 from .statistics import Statistics
 
 __all__ = ["expectation"]
@@ -27,28 +31,54 @@ WORKER_BYTES = 2**28
 WORKER_STEPS = 2**23
 
 
-def expectation(mfa: MFA, source: Source) -> Statistics:
+def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Statistics:
     """The statistics of all rows of the source under `mfa`: one pass, one block in memory.
 
-    Which thread takes which rows is fixed, so the result is the same bytes at each call; another number of threads
-    changes rounding only.
+    `bounds` says which components can be left out, as in the steps before; None scores all by the dense product. Which
+    thread takes which rows is fixed, so the result is the same bytes at each call; another number of threads changes
+    rounding only.
     """
     count, options = _plan(mfa, source)
+    parts = _numbered(source.parts())
+    first = next(parts)
+    pruner = None if bounds is None else bounds.pruner(mfa, first[1])
+    parts = chain([first], parts)
     if count == 1:
-        alone = _Worker(mfa, options, None)
+        alone = _Worker(mfa, options, None, pruner, bounds)
         with careful_products():
-            for rows, weights in source.parts():
-                alone.add(rows, weights, 0, len(rows))
-        return alone.stats
+            for number, rows, weights in parts:
+                alone.add(rows, weights, number, 0, len(rows))
+        total = alone.stats
+    else:
+        total = _shared(mfa, parts, source, pruner, bounds, count, options)
+    if bounds is not None:
+        bounds.finish(total.candidates)
+    return total
+
+
+def _numbered(parts: Iterator[Part]) -> Iterator[tuple[int, RowBlocks, Array | None]]:
+    """With the number of their first row."""
+    number = 0
+    for rows, weights in parts:
+        yield number, rows, weights
+        number += len(rows)
+
+
+def _shared(
+    mfa: MFA, parts: Iterator[tuple[int, RowBlocks, Array | None]], source: Source, pruner: Pruner | None,
+    bounds: Bounds | None, count: int, options: Options,
+) -> Statistics:  # fmt: skip
+    """The same by several threads."""
     with open_crew(count) as crew:
-        workers = [_Worker(mfa, options, crew) for _ in range(count)]
-        mfa.factors.prepare(source.survey.dtype)  # made once, here, and not by each thread
+        workers = [_Worker(mfa, options, crew, pruner, bounds) for _ in range(count)]
+        if pruner is None:
+            mfa.factors.prepare(source.survey.dtype)  # made once, here, and not by each thread
 
-        def add(i: int, start: int, end: int, rows: RowBlocks, weights: Array | None) -> None:
-            workers[i].add(rows, weights, start, end)
+        def add(i: int, start: int, end: int, number: int, rows: RowBlocks, weights: Array | None) -> None:
+            workers[i].add(rows, weights, number, start, end)
 
-        for rows, weights in source.parts():
-            crew.share(len(rows), add, rows, weights)
+        for number, rows, weights in parts:
+            crew.share(len(rows), add, number, rows, weights)
     total = workers[0].stats
     for worker in workers[1:]:
         total += worker.stats
@@ -70,26 +100,34 @@ def _plan(mfa: MFA, source: Source) -> tuple[int, Options]:
 class _Worker:
     """Statistics of some rows, and the buffers of the block at hand, of which all workers together have one."""
 
-    def __init__(self, mfa: MFA, options: Options, crew: Crew | None) -> None:
+    def __init__(
+        self, mfa: MFA, options: Options, crew: Crew | None, pruner: Pruner | None, bounds: Bounds | None
+    ) -> None:
         self.stats, self.options, self.crew = Statistics.zeros(mfa), options, crew
+        self.pruner, self.bounds = pruner, bounds
         self.evaluator: Evaluator | None = None
 
-    def add(self, rows: RowBlocks, weights: Array | None, start: int, end: int) -> None:
-        """Add rows start:end, block by block."""
-        factors, options = self.stats.mfa.factors, self.options
+    def add(self, rows: RowBlocks, weights: Array | None, number: int, start: int, end: int) -> None:
+        """Add rows start:end, block by block; `number` is that of row 0 in the source."""
+        factors, options, bounds = self.stats.mfa.factors, self.options, self.bounds
         ops = get_backend(options.backend, rows.device)
         arrays = get_arrays(ops, rows.device)
         with arrays.active():
-            step = arrays.plan_block(options, rows, factors.n_columns, rows.dtype.itemsize)
+            columns = factors.n_columns if self.pruner is None else self.pruner.columns(factors)
+            step = arrays.plan_block(options, rows, columns, rows.dtype.itemsize)
             step = max(1, min(step // (self.crew.count if self.crew else 1), end - start))
             if self.evaluator is None or self.evaluator.dtype != rows.dtype or self.evaluator.ops is not ops:
-                self.evaluator = Evaluator(factors, ops, rows.dtype, step, options)
+                self.evaluator = Evaluator(factors, ops, rows.dtype, step, options, self.pruner)
             evaluator = self.evaluator
 
             def work(block: Any, first: int) -> None:
                 if self.crew:
                     self.crew.raise_if_cancelled()
-                scores, part = evaluator(block, first, rows.name), slice(first, first + len(block))
+                known, part = number + first, slice(first, first + len(block))
+                reference = None if bounds is None else bounds.reference(known, known + len(block))
+                scores = evaluator(block, first, rows.name, reference)
                 self.stats.add_block(scores, evaluator, None if weights is None else weights[part])
+                if bounds is not None and self.pruner is not None:
+                    bounds.remember(known, scores.best())
 
             arrays.each_block(rows, step, work, evaluator.resize, start, end)

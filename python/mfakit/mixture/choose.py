@@ -28,14 +28,18 @@ LEAST_STEPS = 2**32
 # Rows of the pilot block.
 PILOT_ROWS = 32
 # Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components,
-# and of one at a time; per value of a refined pair; per pair that is listed; and of the product with few columns.
-BOUND, TIGHTEN, REFINE, LISTED, PROJECT = 2.0, 4.0, 6.0, 200.0, 2.0
+# and of one at a time; per value of a refined pair; per pair that is listed; of the product with few columns; and of
+# the one that tables are made by.
+BOUND, TIGHTEN, REFINE, LISTED, PROJECT, TABLE = 2.0, 4.0, 6.0, 200.0, 2.0, 8.0
 # Bounds must promise at most this share of the dense product's time to be taken: at .74 they were no faster.
 WORTH = 0.5
 
 
-def choose_pruner(X: RowBlocks, mixtures: Sequence[Factors], options: Options) -> Pruner | None:
-    """What bounds the components of the mixtures for the rows of X; None for the dense product.
+def choose_pruner(
+    X: RowBlocks, mixtures: Sequence[Factors], options: Options, once: int | None = None
+) -> Pruner | None:
+    """What bounds the components of the mixtures for the rows of X; None for the dense product. `once` says for how many
+    rows in all the tables are made, where they are made for a single pass; None: they are kept with the mixtures.
 
     Raises
     ------
@@ -56,11 +60,11 @@ def choose_pruner(X: RowBlocks, mixtures: Sequence[Factors], options: Options) -
         pruner.prepare(dtype)
         return pruner
     d, columns = mixtures[0].shape[2], sum(f.n_columns for f in mixtures)
-    if len(X) * d * columns < LEAST_STEPS or 4 * columns < d or not hasattr(ops, "bound_components"):
+    if (once or len(X)) * d * columns < LEAST_STEPS or 4 * columns < d or not hasattr(ops, "bound_components"):
         return None
     rows = np.linspace(0, len(X) - 1, min(PILOT_ROWS, len(X))).astype(np.int64)
     with single_threaded_products():  # the threads of a product would go on spinning beside what follows
-        return _cheapest(X.take(rows), mixtures, options, dtype)
+        return _cheapest(X.take(rows), mixtures, options, dtype, once)
 
 
 def _why_not(mixtures: Sequence[Factors], on_device: bool) -> str | None:
@@ -71,32 +75,41 @@ def _why_not(mixtures: Sequence[Factors], on_device: bool) -> str | None:
     return None
 
 
-def _cheapest(pilot: Any, mixtures: Sequence[Factors], options: Options, dtype: np.dtype[Any]) -> Pruner | None:
+def _cheapest(
+    pilot: Any, mixtures: Sequence[Factors], options: Options, dtype: np.dtype[Any], once: int | None
+) -> Pruner | None:
     """The pruner whose counted cost is the least, if that is clearly less than the dense product's."""
-    d = mixtures[0].shape[2]
     ops, alone = get_backend(options.backend), replace(options, n_threads=1, check_finite=False)
-    pruner = Pruner.of(mixtures, SIZES)
-    sizes = pruner.sizes
-    costs, found = np.array([PROJECT * d * r for r in sizes]), np.zeros(len(sizes))
-    dense = 0.0
-    for factors in mixtures:
-        k, l, _ = factors.shape
-        with single_threaded_products():  # threads of BLAS would spin beside those that then share the rows
-            counts = np.array(Evaluator(factors, ops, dtype, len(pilot), alone, pruner).count(pilot))
-        if not len(counts):
-            return None
-        costs += BOUND * k * (l + 2) * sizes[0] + counts * (REFINE * (l + 1) * d + LISTED)
-        costs[1:] += TIGHTEN * counts[0] * (l + 2) * np.array(sizes[1:])
-        dense += factors.n_columns * d + REFINE * (l + 1) * d
-        found += counts
-    best = int(costs.argmin())
-    chosen = sizes[:1] if best == 0 else (sizes[0], sizes[best])
-    cost = costs[best] / dense
-    text = f"{' and '.join(map(str, chosen))} rows, {found[best]:.1f} candidates per sample"
+    dense = sum(f.n_columns * f.shape[2] + REFINE * (f.shape[1] + 1) * f.shape[2] for f in mixtures)
+    found = []
+    for sizes in (SIZES[:1], *((SIZES[0], r) for r in SIZES[1:])):
+        pruner = Pruner.of(mixtures, sizes)
+        cost, candidates = _cost(pilot, pruner, ops, dtype, alone)
+        if once:
+            cost += TABLE * sum(f.n_columns * f.shape[2] for f in mixtures) * max(pruner.sizes) / once
+        found.append((cost / dense, candidates, pruner))
+    cost, candidates, pruner = min(found, key=lambda each: each[0])
+    text = f"{' and '.join(map(str, pruner.sizes))} rows, {candidates:.1f} candidates per sample"
     if not cost <= WORTH:
         _logger.info("method auto takes the dense product: bounds would cost %.2f of it (%s)", cost, text)
         return None
     _logger.info("method auto bounds components: %.2f of the dense product's cost (%s)", cost, text)
-    pruner = Pruner.of(mixtures, chosen)
     pruner.prepare(dtype)
     return pruner
+
+
+def _cost(pilot: Any, pruner: Pruner, ops: Any, dtype: np.dtype[Any], options: Options) -> tuple[float, float]:
+    """Of a row, in multiplications of a large product, and its candidates; inf where rows leave float64."""
+    coarse, last = pruner.sizes[0], pruner.sizes[-1]
+    d = pruner.mixtures[0].shape[2]
+    cost, candidates = PROJECT * d * last, 0.0
+    for factors in pruner.mixtures:
+        k, l, _ = factors.shape
+        counted = Evaluator(factors, ops, dtype, len(pilot), options, pruner).count(pilot)
+        if counted is None:
+            return np.inf, np.inf
+        finely = counted[0] if len(pruner.sizes) > 1 else 0.0
+        cost += (l + 2) * (BOUND * k * coarse + TIGHTEN * finely * last)
+        cost += counted[1] * (REFINE * (l + 1) * d + LISTED)
+        candidates += counted[1]
+    return cost, candidates

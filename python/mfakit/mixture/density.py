@@ -47,7 +47,8 @@ def in_order(
     ops = get_backend(options.backend, X.device)
     arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
     with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
-        rows = arrays.plan_block(options, X, factors.n_columns, dtype.itemsize)
+        columns = factors.n_columns if pruner is None else pruner.columns(factors)
+        rows = arrays.plan_block(options, X, columns, dtype.itemsize)
         evaluator = Evaluator(factors, ops, dtype, rows, options, pruner)
         arrays.each_block(X, rows, lambda block, first: work(evaluator, block, first), evaluator.resize, start, end)
 
@@ -57,7 +58,8 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     of the mixtures; its siblings are of the others.
     """
     factors, pruner = max(mixtures, key=lambda f: f.n_columns), choose_pruner(X, mixtures, options)
-    count, options = _crew(X, factors, options)
+    columns = factors.n_columns if pruner is None else pruner.columns(factors)
+    count, options = _crew(X, factors, columns, options)
     if count == 1:
         with careful_products(len(X) * X.shape[1] * factors.n_columns):
             in_order(X, factors, options, work, pruner=pruner)
@@ -73,12 +75,12 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
         crew.share(len(X), lambda _, start, end: in_order(X, factors, options, cancellable, start, end, pruner))
 
 
-def _crew(X: RowBlocks, factors: Factors, options: Options) -> tuple[int, Options]:
-    """How many threads share the rows of X, and each one's options."""
+def _crew(X: RowBlocks, factors: Factors, columns: int, options: Options) -> tuple[int, Options]:
+    """How many threads share the rows of X, and each one's options; a block has memory for so many columns."""
     arrays = get_arrays(get_backend(options.backend, X.device), X.device)
     if arrays.is_device or options.method == "residual":
         return 1, options
-    rows = arrays.plan_block(options, X, factors.n_columns, X.dtype.itemsize)
+    rows = arrays.plan_block(options, X, columns, X.dtype.itemsize)
     count, own = plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
     return count, own if count == 1 else replace(own, block_rows=rows // count)
 

@@ -17,10 +17,11 @@ from .._arrays.options import Options
 from .._arrays.rows import check_finite_rows
 from ..backends import get_arrays, numpy_ops
 from ..backends.numpy_ops import CUTOFF_NATS
-from ..backends.operands import Coarse, Pairs, Projection, WeightedPairs
+from ..backends.operands import Coarse, Pairs, WeightedPairs
+from .bounding import Tools, bounded_scores, count_bounded
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
-from .pruning import Pruner, nothing_finer, project
+from .pruning import Pruner
 from .scores import ProjectedBlock, Scores, sorted_pairs
 
 __all__ = ["Evaluator"]
@@ -33,8 +34,6 @@ LEAST_SHARE = math.exp(-CUTOFF_NATS)
 SUM_VALUES = 2**22
 # Squared lengths, in units of the noise, that leave float64 when they are added up.
 LARGEST_SQUARE = 1e300
-# How far the value that bounds are compared with may be rounded, relative to the terms that cancel in it.
-REFERENCE_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 # Features per partial product with the squares.
 SQUARES_COLUMNS = 512
 # What a factor of a term may lose in TF32, relative: a unit in the last of 11 significant bits, because tensor cores
@@ -56,7 +55,7 @@ class Evaluator:
         self.arrays, self.pruner = get_arrays(ops), pruner
         self.xp = self.arrays.xp
         self.factors, self.ops, self.options = self.arrays.factors(factors), ops, options
-        self._host_factors = factors
+        self.host_factors = factors
         self.threads = options.threads
         self.dtype = np.dtype(options.product or dtype)
         if options.precision == "tf32" and not self.arrays.has_tf32:
@@ -67,27 +66,20 @@ class Evaluator:
         # Whether products that only choose candidates run in TF32; a block with too many of them ends that.
         self._tf32 = self.arrays.has_tf32 and options.precision in (None, "tf32")
         self.rows = rows
-        # Rows that were bounded, and pairs of them that were refined.
-        self.scored = self.candidates = 0
         self._buffers: dict[Any, Array] = {}
 
     def sibling(self, factors: Factors) -> Evaluator:
         """An evaluator of another mixture over the same features, with the same buffers: use one at a time."""
         other = copy.copy(self)
-        other.factors, other._host_factors = self.arrays.factors(factors), factors
+        other.factors, other.host_factors = self.arrays.factors(factors), factors
         return other
-
-    @property
-    def _bounding(self) -> Any:
-        """Whose bounds are taken: the backend's, or the readable ones."""
-        return self.ops if hasattr(self.ops, "bound_components") else numpy_ops
 
     def resize(self, rows: int) -> None:
         """Change the maximum block height and free the buffers."""
         self.rows = rows
         self._buffers.clear()
 
-    def _buffer(self, name: str, shape: tuple[int, int], dtype: Any) -> Array:
+    def buffer(self, name: str, shape: tuple[int, int], dtype: Any) -> Array:
         """The first `shape[0]` rows of a buffer that is allocated once; contiguous."""
         key = (name, np.dtype(dtype), shape[1])
         if key not in self._buffers or len(self._buffers[key]) < shape[0]:
@@ -110,8 +102,8 @@ class Evaluator:
 
     def _subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
         """X - c in `dtype`, on a device rounded only then, and squared norms."""
-        centered = self._buffer("centered", X.shape, dtype)
-        norms = self._buffer("norms", (len(X), 1), np.float64)[:, 0]
+        centered = self.buffer("centered", X.shape, dtype)
+        norms = self.buffer("norms", (len(X), 1), np.float64)[:, 0]
         with np.errstate(over="ignore", invalid="ignore"):
             narrowed = self.arrays.is_device and dtype == np.float32
             block = X if narrowed or X.dtype == dtype else X.astype(dtype)
@@ -146,23 +138,26 @@ class Evaluator:
         self._tf32 = False
         return True
 
-    def __call__(self, X: Array, start: int = 0, name: str = "X", *, every: bool = False) -> Scores:
+    def __call__(
+        self, X: Array, start: int = 0, name: str = "X", reference: Array | None = None, *, every: bool = False
+    ) -> Scores:
         """Score the rows of X [n, d]; `start` is the index of its first row in the caller's array, for messages. X may
-        be what :meth:`project` has made of them. `every`: the values of all components are asked for, and not only of
-        those that can matter.
+        be what :meth:`project` has made of them. `reference` [n], which makes no difference to the result, is a
+        component that explains each row well: where components are bounded, fewer are then left. `every`: the values of
+        all components are asked for, and not only of those that can matter.
         """
         if self.pruner is not None:
             X = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
             if isinstance(X, ProjectedBlock):
-                return self._pruned(X)
+                return bounded_scores(X, self._tools(X), reference)
         n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name, every=every)
-        log_prob = self._buffer("log_prob", (n, k), np.float64)
+        log_prob = self.buffer("log_prob", (n, k), np.float64)
         beyond, bad = self._beyond(X, norms)
         if self.options.method == "residual":
             pairs = sorted_pairs(self.xp.ones((n, k), np.uint8), self.xp)
         else:
-            keep = self._buffer("keep", (n, k), np.uint8)
+            keep = self.buffer("keep", (n, k), np.uint8)
             coarse = self.coarse(centered, norms, every=every)
             with np.errstate(over="ignore", invalid="ignore"):
                 self.ops.mixture_epilogue(coarse, self.factors.mixture, log_prob, keep, self.threads)
@@ -191,74 +186,22 @@ class Evaluator:
         if not self._all_finite or not self._largest * largest < LARGEST_SQUARE:
             return X
         matrix = pruner.matrix(centered.dtype)
-        coordinates = self._buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
+        coordinates = self.buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
         narrowed = centered.dtype.itemsize < X.dtype.itemsize
         rounded = float(np.linalg.norm(pruner.center)) if narrowed else 0.0
         return ProjectedBlock(X, norms, coordinates, rounded)
 
-    def _reference(self, block: ProjectedBlock) -> tuple[Array, Pairs, Array, Array, Array]:
-        """Coarse bounds [n, k], the pairs of each row and its most promising component, their values and whitened
-        latents, and the threshold [n] below which a component is left out: CUTOFF_NATS + log k below the value.
-        """
+    def _tools(self, block: ProjectedBlock) -> Tools:
         assert self.pruner is not None
-        n, (k, _, d) = len(block.X), self.factors.shape
-        real = block.coordinates.dtype
-        coarse = self.pruner.tables(self._host_factors, real)[0]
-        above, best = self._buffer("above", (n, k), real), np.empty(n, np.int64)
-        projected = project(block.coordinates, block.sq_norms, coarse.means.shape[1], d, block.rounded)
-        self._bounding.bound_components(projected, coarse, above, best, self.threads)
-        order = np.argsort(best, kind="stable")
-        first = Pairs(order, best[order])
-        values, latent = self.refine(block.X, first)
-        maha = 2.0 * np.abs(values - self._host_factors.log_norm[first.components])
-        threshold = np.empty(n)
-        threshold[order] = values - REFERENCE_ROUNDING * (maha + (latent**2).sum(axis=1)) - CUTOFF_NATS - math.log(k)
-        return above, first, values, latent, threshold
+        ops = self.ops if hasattr(self.ops, "bound_components") else numpy_ops
+        tables = self.pruner.tables(self.host_factors, block.coordinates.dtype)
+        return Tools(self.host_factors, tables, ops, self.threads, self.refine, self.buffer)
 
-    def _survivors(self, block: ProjectedBlock, table: Projection, threshold: Array, above: Array) -> Pairs:
-        projected = project(
-            block.coordinates, block.sq_norms, table.means.shape[1], self.factors.shape[2], block.rounded
-        )
-        return Pairs._make(self._bounding.survivors(projected, table, threshold, above, self.threads))
-
-    def count(self, X: Array) -> list[float]:
-        """Candidates per row that the coarse bounds leave, and these with each of the finer ones; nothing where rows
-        leave float64.
-        """
+    def count(self, X: Array) -> tuple[float, float] | None:
+        """Components per row that are bounded finely and that are scored; None where rows leave float64."""
         block = self.project(X)
-        if self.pruner is None or not isinstance(block, ProjectedBlock):
-            return []
-        with np.errstate(over="ignore", invalid="ignore"):
-            above, _, _, _, threshold = self._reference(block)
-            coarse, *finer = self.pruner.tables(self._host_factors, block.coordinates.dtype)
-            tables = (nothing_finer(coarse), *finer)
-            return [len(self._survivors(block, t, threshold, above.copy()).rows) / len(X) for t in tables]
-
-    def _pruned(self, block: ProjectedBlock) -> Scores:
-        """Bound all components coarsely, score the most promising one of each row, bound again those that could come
-        within CUTOFF_NATS + log k of it, score the rest.
-        """
-        assert self.pruner is not None
-        n, k = len(block.X), self.factors.shape[0]
-        with np.errstate(over="ignore", invalid="ignore"):
-            above, first, values, latent, threshold = self._reference(block)
-            coarse, *finer = self.pruner.tables(self._host_factors, block.coordinates.dtype)
-            for table in finer or [nothing_finer(coarse)]:
-                rows, components = self._survivors(block, table, threshold, above)
-        best = np.empty(n, np.int64)
-        best[first.rows] = first.components
-        others = components != best[rows]
-        rest = Pairs(rows[others], components[others])
-        self.candidates += n + len(rest.rows)
-        self.scored += n
-        if not len(rest.rows):
-            return Scores(block.X, first.rows, first.components, values, latent, k)
-        more, its_latent = self.refine(block.X, rest)
-        merged = np.argsort(np.concatenate([first.components, rest.components]), kind="stable")
-        parts = ((first.rows, rest.rows), (first.components, rest.components), (values, more), (latent, its_latent))
-        rows, components, values, latent = (np.concatenate(both)[merged] for both in parts)
-        return Scores(block.X, rows, components, values, latent, k)
+        return count_bounded(block, self._tools(block)) if isinstance(block, ProjectedBlock) else None
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """log p(x) [n]; without an [n, k] array on a device, or where components are bounded: only the candidates are
@@ -314,7 +257,7 @@ class Evaluator:
     @property
     def _some_beyond(self) -> bool:
         """Whether a row of the block that was centred last has no squared length; the device is not asked again."""
-        return not self._all_finite or not self._largest * float(self._host_factors.inv_noise.max()) < LARGEST_SQUARE
+        return not self._all_finite or not self._largest * float(self.host_factors.inv_noise.max()) < LARGEST_SQUARE
 
     def _beyond(self, X: Array, norms: Array) -> tuple[Array, Array]:
         """Rows whose squared length, in units of the noise, leaves float64, and rows with NaN or inf in x itself."""
@@ -334,12 +277,12 @@ class Evaluator:
         factors, n, (_, l, d) = self.factors, len(centered), self.factors.shape
         dtype = centered.dtype
         panel = factors.panel(dtype)
-        products = self._buffer("products", (n, panel.shape[1]), dtype)
+        products = self.buffer("products", (n, panel.shape[1]), dtype)
         # A NaN row (check_finite=False) or an overflow affects its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
             tf32 = self._tf32 and not every and dtype == np.float32
             self.arrays.matmul(centered, panel, products, tf32=tf32)
-            quad = self._buffer("quad", (n, 0), dtype) if factors.is_isotropic else self._squares_product(centered)
+            quad = self.buffer("quad", (n, 0), dtype) if factors.is_isotropic else self._squares_product(centered)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
         if tf32:  # both factors of every term lose bits, by Cauchy and Schwarz
             slack += 4.0 * TF32_ROUNDING * np.sqrt(l + 1)
@@ -351,7 +294,7 @@ class Evaluator:
         """
         n, d = centered.shape
         thin = self.factors.thin_panel(centered.dtype)
-        quad = self._buffer("quad", (n, thin.shape[1]), centered.dtype)
+        quad = self.buffer("quad", (n, thin.shape[1]), centered.dtype)
         part = self.xp.empty_like(quad)
         quad[:] = 0
         for j in range(0, d, SQUARES_COLUMNS):
@@ -361,13 +304,20 @@ class Evaluator:
         return quad
 
     def certain(self, scores: Scores) -> bool:
-        """Whether no row is so far away that the rounding of a log-density hides what components differ by."""
-        factors, largest = self._host_factors, self._largest
+        """Whether no row is so far away that the rounding of a log-density hides what components differ by: by the
+        largest length and the least noise of all or, on the host, pair by pair.
+        """
+        if self._some_beyond:
+            return False
+        factors, largest = self.host_factors, self._largest
         if self.pruner is not None and self.pruner.center is not factors.center:
             largest += float(((self.pruner.center - factors.center) ** 2).sum())
         most = 2.0 * (largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
         rounding_nats = float(np.finfo(np.float64).eps) * most
-        return rounding_nats < UNCERTAIN_NATS[scores.X.dtype.name] and not self._some_beyond
+        tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
+        if rounding_nats < tolerance or self.arrays.is_device:
+            return bool(rounding_nats < tolerance)
+        return not len(self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance).rows)
 
     def relative(self, scores: Scores) -> Array:
         """log_prob [n, k] of the scores, less a number for each row: what shares are made of.
@@ -375,7 +325,7 @@ class Evaluator:
         Of samples so far away that the rounding of a log-density hides what components differ by, those that may have a
         share are compared by their differences (see :mod:`mfakit.mixture.far`).
         """
-        factors, arrays, tolerance = self._host_factors, self.arrays, UNCERTAIN_NATS[scores.X.dtype.name]
+        factors, arrays, tolerance = self.host_factors, self.arrays, UNCERTAIN_NATS[scores.X.dtype.name]
         if self.certain(scores):
             return scores.log_prob
         undecided = self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance)
@@ -393,7 +343,7 @@ class Evaluator:
 
     def pairs(self, scores: Scores) -> RoundedPairs:
         """The refined pairs with their rounding, on the host."""
-        to_host, log_norm = self.arrays.to_host, self._host_factors.log_norm
+        to_host, log_norm = self.arrays.to_host, self.host_factors.log_norm
         rows, components, log_prob = (to_host(a) for a in (scores.rows, scores.components, scores.values))
         with np.errstate(over="ignore", invalid="ignore"):
             explained = to_host((scores.whitened_latent**2).sum(axis=1))
@@ -401,7 +351,7 @@ class Evaluator:
 
     def responsibilities(self, scores: Scores) -> Array:
         """p(component | x) [n, k] of the block."""
-        resp = self._buffer("responsibilities", (len(scores.X), scores.n_components), np.float64)
+        resp = self.buffer("responsibilities", (len(scores.X), scores.n_components), np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             self.ops.softmax(self.relative(scores), resp, self.threads)
         return resp

@@ -70,6 +70,10 @@ class Pruner:
             self._kept[key] = np.ascontiguousarray(self.rows[: key[1]].T, dtype=key[0])
         return np.asarray(self._kept[key])
 
+    def columns(self, factors: Factors) -> int:
+        """How many columns of a dense product take as much of a block's memory as the bounds do."""
+        return max(self.sizes) // 4 + factors.shape[0] // 5
+
     def tables(self, factors: Factors, dtype: Any) -> list[Projection]:
         """Of one of the mixtures, one for each size."""
         real = np.dtype(dtype)

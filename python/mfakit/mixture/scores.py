@@ -56,6 +56,14 @@ class Scores:
         log_prob[place[self.rows[at]], self.components[at]] = self.values[at]
         return log_prob.argmax(axis=1)
 
+    def best(self) -> Array:
+        """The most likely component [n] of each row among the pairs, on the host."""
+        top, found = np.full(len(self.X), -np.inf), np.zeros(len(self.X), np.int64)
+        np.fmax.at(top, self.rows, self.values)
+        at = np.flatnonzero(self.values == top[self.rows])
+        found[self.rows[at]] = self.components[at]
+        return found
+
     def totals(self) -> tuple[Array, Array]:
         """log p(x) [n] and the pairs' shares in it [m], on the host, from the pairs alone."""
         n = len(self.X)
