@@ -25,47 +25,53 @@ struct Component {
 // rows of W to shared memory, where each value is read for all pairs, the next ones while these are summed; a warp adds
 // to slot_group sums of tile_rows pairs: in slot 0 |r|^2_{D^-1} (isotropic: |r|^2), r = x - mean, in slot a + 1 row a
 // of W times r.
-constexpr int refine_rows = 16;
-constexpr int row_groups = refine_rows / tile_rows;
-constexpr int slot_group = 6;
-constexpr int slots_at_once = 2 * slot_group;  // more than 11 factors take several passes over the samples
-constexpr int refine_warps = row_groups * slots_at_once / slot_group;
+constexpr int refine_warps = 8;
 constexpr int refine_threads = refine_warps * warp_size;
 constexpr int refine_columns = 128;
 
+// How the warps of a block share its pairs and slots: row_groups times slot_groups of them. Where all slots fit one
+// group, every warp has pairs of its own.
+template <int row_groups_, int slot_group_>
+struct Shape {
+  static constexpr int row_groups = row_groups_, slot_groups = refine_warps / row_groups, slot_group = slot_group_;
+  static constexpr int rows = row_groups * tile_rows;
+  static constexpr int slots = slot_groups * slot_group;  // more slots take several passes over the samples
+  static constexpr int rows_of_warp = rows / refine_warps;
+};
+using Narrow = Shape<8, 8>;  // up to 7 factors
+using Wide = Shape<4, 6>;    // up to 11 at once
+
 // What is brought at a time.
+template <class S>
 struct Stage {
   double mean[refine_columns];
-  double factor[slots_at_once][refine_columns];  // slot 0: 1/D
-  Real x[refine_rows][refine_columns];
+  double factor[S::slots][refine_columns];  // slot 0: 1/D
+  Real x[S::rows][refine_columns];
 };
 
-// In shared memory: two stages, and what is found, y [refine_rows, l] and size [refine_rows].
+// Shared memory.
+template <class S>
 struct RefineMemory {
-  Stage* stages;
-  double *y, *size;
-
-  __device__ __forceinline__ RefineMemory(double* memory, index_t l) : stages(reinterpret_cast<Stage*>(memory)) {
-    y = reinterpret_cast<double*>(stages + 2);
-    size = y + refine_rows * l;
-  }
+  Stage<S> stages[2];
+  double size[S::rows];
 };
 
 // Begin to bring the features from `begin` on, for the slots from `first` on; zeros beyond the last feature. Of the
 // samples, x points at those that this warp brings, every refine_warps-th.
-__device__ __forceinline__ void bring(const Component& q, const Real* const* x /*[rows / warps]*/, index_t begin,
-                                      index_t first, Stage& stage) {
+template <class S>
+__device__ __forceinline__ void bring(const Component& q, const Real* const* x /*[S::rows_of_warp]*/, index_t begin,
+                                      index_t first, Stage<S>& stage) {
 #pragma unroll 1  // nothing waits for a copy here
   for (int u = 0; u < refine_columns / warp_size; ++u) {
     const int c = u * warp_size + lane_number();
     const index_t at = begin + c < q.d ? begin + c : 0;
     const bool inside = begin + c < q.d;
 #pragma unroll
-    for (int i = 0; i < refine_rows / refine_warps; ++i) {
+    for (int i = 0; i < S::rows_of_warp; ++i) {
       copy_async(&stage.x[warp_number() + i * refine_warps][c], x[i] + at, inside);
     }
 #pragma unroll 1
-    for (int i = warp_number(); i < slots_at_once; i += refine_warps) {
+    for (int i = warp_number(); i < S::slots; i += refine_warps) {
       const index_t slot = first + i;
       if (slot > 0 && slot <= q.l) {
         copy_async(&stage.factor[i][c], q.whitened + (slot - 1) * q.d + at, inside);
@@ -77,34 +83,36 @@ __device__ __forceinline__ void bring(const Component& q, const Real* const* x /
   }
 }
 
-// s [slot_group][T] of this warp's pairs and slots, over the features of this lane that were brought.
-__device__ __forceinline__ void add_stage(const Stage& stage, int rows, int slots, bool with_norm, bool diagonal,
+// s [S::slot_group][T] of this warp's pairs and slots, over the features of this lane that were brought.
+template <class S>
+__device__ __forceinline__ void add_stage(const Stage<S>& stage, int rows, int slots, bool with_norm, bool diagonal,
                                           int width, double (*s)[tile_rows]) {
-#pragma unroll 1  // the sums alone take 48 registers
+#pragma unroll 1  // the sums alone take 48 or 64 registers
   for (int c = lane_number(); c < width; c += warp_size) {
     const double mean = stage.mean[c];
-    double r[tile_rows], f[slot_group];
+    double r[tile_rows], f[S::slot_group];
 #pragma unroll
     for (int t = 0; t < tile_rows; ++t) r[t] = double(stage.x[rows + t][c]) - mean;
 #pragma unroll
-    for (int i = 0; i < slot_group; ++i) f[i] = stage.factor[slots + i][c];
+    for (int i = 0; i < S::slot_group; ++i) f[i] = stage.factor[slots + i][c];
     const double first = diagonal ? f[0] : 1.0;
 #pragma unroll
     for (int t = 0; t < tile_rows; ++t) {
       s[0][t] += r[t] * (with_norm ? r[t] * first : f[0]);
 #pragma unroll
-      for (int i = 1; i < slot_group; ++i) s[i][t] += r[t] * f[i];
+      for (int i = 1; i < S::slot_group; ++i) s[i][t] += r[t] * f[i];
     }
   }
 }
 
-// y [rows, l] = W r and size [rows] = |r|^2_{D^-1} of a tile, by a block.
-__device__ __forceinline__ void project_tile(const Component& q, const Real* const* x, int n_rows,
-                                             const RefineMemory& m) {
-  const int rows = warp_number() % row_groups * tile_rows, slots = warp_number() / row_groups * slot_group;
-  for (index_t first = 0; first <= q.l; first += slots_at_once) {
+// y [n_rows, l] = W r, in global memory, and size [n_rows] = |r|^2_{D^-1} of a tile, by a block.
+template <class S>
+__device__ __forceinline__ void project_tile(const Component& q, const Real* const* x, int n_rows, RefineMemory<S>& m,
+                                             double* y) {
+  const int rows = warp_number() % S::row_groups * tile_rows, slots = warp_number() / S::row_groups * S::slot_group;
+  for (index_t first = 0; first <= q.l; first += S::slots) {
     const index_t slot = first + slots;
-    double s[slot_group][tile_rows] = {};
+    double s[S::slot_group][tile_rows] = {};
     bring(q, x, 0, first, m.stages[0]);
     end_batch();
     int now = 0;
@@ -126,16 +134,16 @@ __device__ __forceinline__ void project_tile(const Component& q, const Real* con
       now = 1 - now;
     }
 #pragma unroll
-    for (int i = 0; i < slot_group; ++i) {
+    for (int i = 0; i < S::slot_group; ++i) {
       if (slot + i > q.l) break;
 #pragma unroll
       for (int t = 0; t < tile_rows; ++t) {
         const double total = warp_sum(s[i][t]);
-        if (lane_number() != 0) continue;
+        if (lane_number() != 0 || rows + t >= n_rows) continue;
         if (slot + i == 0) {
           m.size[rows + t] = q.diagonal ? total : total * q.precision[0];
         } else {
-          m.y[(rows + t) * q.l + slot + i - 1] = total;
+          y[(rows + t) * q.l + slot + i - 1] = total;
         }
       }
     }
@@ -143,8 +151,8 @@ __device__ __forceinline__ void project_tile(const Component& q, const Real* con
   __syncthreads();
 }
 
-// norm [T] += |r - A z|^2_{D^-1} over this lane's features, of tile_rows pairs with y [T, l].
-__device__ __forceinline__ void residual_norms(const Component& q, const Real* const* x, const double* y,
+// norm [T] += |r - A z|^2_{D^-1} over this lane's features, of tile_rows pairs with y [T][l].
+__device__ __forceinline__ void residual_norms(const Component& q, const Real* const* x, const double* const* y,
                                                double* norm) {
 #pragma unroll 1
   for (index_t c = lane_number(); c < q.d; c += warp_size) {
@@ -157,7 +165,7 @@ __device__ __forceinline__ void residual_norms(const Component& q, const Real* c
     for (index_t a = 0; a < q.l; ++a) {
       const double w = q.whitened[a * q.d + c];
 #pragma unroll
-      for (int t = 0; t < tile_rows; ++t) g[t] += y[t * q.l + a] * w;
+      for (int t = 0; t < tile_rows; ++t) g[t] += y[t][a] * w;
     }
 #pragma unroll
     for (int t = 0; t < tile_rows; ++t) norm[t] += residual_term(double(value[t]) - mean, g[t], variance, precision);
@@ -165,32 +173,32 @@ __device__ __forceinline__ void residual_norms(const Component& q, const Real* c
 }
 
 // log_prob [m] and whitened_latent [m, l] of pairs; a block per tile. Shared: RefineMemory.
-extern "C" __global__ void refine(const Real* __restrict__ X, const Pairs pairs,
-                                  const index_t* __restrict__ tile_offsets, const index_t* __restrict__ pair_offsets,
-                                  const Mixture mixture, double* __restrict__ log_prob,
-                                  double* __restrict__ whitened_latent) {
+template <class S>
+__device__ __forceinline__ void refine_tile(const Real* X, const Pairs& pairs, const index_t* tile_offsets,
+                                            const index_t* pair_offsets, const Mixture& mixture, double* log_prob,
+                                            double* whitened_latent, double* shared) {
   const index_t l = mixture.l;
-  MFA_DYNAMIC_SHARED(double, shared);
   PairTile tile;
-  if (!find_tile(blockIdx.x, refine_rows, tile_offsets, pair_offsets, mixture.k, &tile)) return;
+  if (!find_tile(blockIdx.x, S::rows, tile_offsets, pair_offsets, mixture.k, &tile)) return;
   const Component q(mixture, tile.component);
-  const RefineMemory memory(shared, l);
-  const Real* staged[refine_rows / refine_warps];
+  RefineMemory<S>& memory = *reinterpret_cast<RefineMemory<S>*>(shared);
+  const Real* staged[S::rows_of_warp];
 #pragma unroll
-  for (int i = 0; i < refine_rows / refine_warps; ++i) {
+  for (int i = 0; i < S::rows_of_warp; ++i) {
     staged[i] = X + pairs.rows[tile.lane(warp_number() + i * refine_warps)] * mixture.d;
   }
-  project_tile(q, staged, tile.rows, memory);
+  project_tile(q, staged, tile.rows, memory, whitened_latent + tile.first * l);
 
   const int first = warp_number() * tile_rows;
   if (first >= tile.rows) return;  // from here on warps do not meet
-  const int rows = tile.rows - first < tile_rows ? tile.rows - first : tile_rows;
-  const double* const y = memory.y + first * l;
+  const double* y[tile_rows];
   double maha[tile_rows];
   bool exact[tile_rows], all_exact = true;
 #pragma unroll
   for (int t = 0; t < tile_rows; ++t) {
-    exact[t] = mahalanobis<Real>(memory.size[first + t], y + t * l, l, &maha[t]);
+    const int row = first + t < tile.rows ? first + t : tile.rows - 1;
+    y[t] = whitened_latent + (tile.first + row) * l;
+    exact[t] = mahalanobis<Real>(memory.size[row], y[t], l, &maha[t]);
     all_exact = all_exact && exact[t];
   }
   if (!all_exact) {  // the same for all lanes
@@ -202,22 +210,37 @@ extern "C" __global__ void refine(const Real* __restrict__ X, const Pairs pairs,
 #pragma unroll
     for (int t = 0; t < tile_rows; ++t) {
       const double total = warp_sum(norm[t]);
-      if (!exact[t]) maha[t] = total + latent_norm(mixture.z(tile.component), y + t * l, l);
+      if (!exact[t]) maha[t] = total + latent_norm(mixture.z(tile.component), y[t], l);
     }
   }
-  const index_t pair = tile.first + first;
-  for (index_t i = lane_number(); i < rows * l; i += warp_size) whitened_latent[pair * l + i] = y[i];
 #pragma unroll
   for (int t = 0; t < tile_rows; ++t) {
-    if (t < rows && lane_number() == 0) {
-      log_prob[pair + t] = mixture.log_norm[tile.component] - 0.5 * not_negative(maha[t]);
+    if (first + t < tile.rows && lane_number() == 0) {
+      log_prob[tile.first + first + t] = mixture.log_norm[tile.component] - 0.5 * not_negative(maha[t]);
     }
   }
 }
 
-// Declared once more with its bounds, because the host finds a kernel by the name that follows `void` where it is
+extern "C" __global__ void refine_narrow(const Real* __restrict__ X, const Pairs pairs,
+                                         const index_t* __restrict__ tile_offsets,
+                                         const index_t* __restrict__ pair_offsets, const Mixture mixture,
+                                         double* __restrict__ log_prob, double* whitened_latent) {
+  MFA_DYNAMIC_SHARED(double, shared);
+  refine_tile<Narrow>(X, pairs, tile_offsets, pair_offsets, mixture, log_prob, whitened_latent, shared);
+}
+
+extern "C" __global__ void refine_wide(const Real* __restrict__ X, const Pairs pairs,
+                                       const index_t* __restrict__ tile_offsets,
+                                       const index_t* __restrict__ pair_offsets, const Mixture mixture,
+                                       double* __restrict__ log_prob, double* whitened_latent) {
+  MFA_DYNAMIC_SHARED(double, shared);
+  refine_tile<Wide>(X, pairs, tile_offsets, pair_offsets, mixture, log_prob, whitened_latent, shared);
+}
+
+// Declared once more with their bounds, because the host finds a kernel by the name that follows `void` where it is
 // defined.
-extern "C" __global__ __launch_bounds__(refine_threads, 2) decltype(refine) refine;
+extern "C" __global__ __launch_bounds__(refine_threads, 2) decltype(refine_narrow) refine_narrow;
+extern "C" __global__ __launch_bounds__(refine_threads, 2) decltype(refine_wide) refine_wide;
 
 constexpr int gradient_rows = 8;  // pairs of a block
 

@@ -178,6 +178,6 @@ def test_the_benchmark_of_a_device_measures_what_it_says(emulated: Any) -> None:
         machine.seconds(found[name].run.run) > 0 for name in ("product float32 TN", "copy to the host", "launch")
     )
     assert found["product tf32 NN"].facts["rounding"] == "nearest"
-    assert {"refine", "mark_candidates"} <= set(found["kernels of log_prob"].facts["kernels"])
+    assert {"refine_narrow", "mark_candidates"} <= set(found["kernels of log_prob"].facts["kernels"])
     assert found["kernels of EM statistics"].facts["kernels"]["accumulate_statistics"]["launches"] == 2
     assert "launch" not in vars(emulated)

@@ -167,8 +167,8 @@ def test_no_launch_exceeds_the_bounds_of_its_kernel(family: str, real: str, l: i
     ptx = _for_all_architectures(family, real, l)[90].ptx
     bounds = dict(re.findall(r"\.entry (\w+)\([^)]*\)\s*(?:\.maxntid (\d+))?", ptx))
     assert set(bounds) == set(_cuda_source.kernel_names(family))
-    assert ("refine" in bounds) == (family == "pairs")
-    assert bounds.get("refine", "256") == str(cuda_ops.THREADS)
+    assert ("refine_wide" in bounds) == (family == "pairs")
+    assert {bounds.get(f"refine_{shape}", "256") for shape in cuda_ops.REFINE_SHAPES} == {str(cuda_ops.REFINE_THREADS)}
     for name, most in bounds.items():
         assert _most_threads(name) <= int(most or cuda_ops.THREADS), name
 
@@ -180,7 +180,7 @@ def test_a_block_too_large_would_be_seen() -> None:
     assert not _fits(129, 512)
     log = "Compiling entry function 'a' for 'sm_90'\n0 bytes spill\nUsed 9 registers, used 1 barriers\n"
     assert _registers(log + log.replace("'a'", "'b'").replace("9 r", "10 r")) == {"a": 9, "b": 10}
-    assert _launched()["refine"] == cuda_ops.THREADS  # with 40 factors a block is as large as it gets
+    assert _launched()["refine_wide"] == cuda_ops.REFINE_THREADS
 
 
 def _local_memory_of_pairs(log: str) -> int:

@@ -33,8 +33,9 @@ Array = Any  # CuPy's
 
 WARP = 32
 THREADS = 256  # the most that a block has, but for walks: 65,536 registers, 255 at most per thread
-# Of csrc/cuda/pairs.cu: refine_rows, refine_threads, slots_at_once, refine_columns; gradient_rows.
-REFINE_ROWS, REFINE_THREADS, SLOTS_AT_ONCE, REFINE_COLUMNS = 16, 256, 12, 128
+# Of csrc/cuda/pairs.cu: refine_threads and refine_columns, rows and slots of the two shapes; gradient_rows.
+REFINE_THREADS, REFINE_COLUMNS = 256, 128
+REFINE_SHAPES = {"narrow": (32, 8), "wide": (16, 12)}
 GRADIENT_ROWS = 8
 # Threads of a walk in factor coordinates with more than this many columns; with fewer, 128.
 WALK_COLUMNS, WALK_THREADS = 1000, 512
@@ -132,11 +133,23 @@ def _tiles(components: Array, k: int, height: int) -> tuple[Array, Array, int]:
 @_operation
 def refine(X: Array, pairs: Pairs, mixture: Mixture, log_prob: Array, whitened_latent: Array) -> None:
     k, l, _ = mixture.whitened.shape
-    tile_offsets, pair_offsets, tiles = _tiles(pairs.components, k, REFINE_ROWS)
+    shape, rows, shared = _refine_shape(l, X.dtype.itemsize)
+    tile_offsets, pair_offsets, tiles = _tiles(pairs.components, k, rows)
     args = (X, pairs, tile_offsets, pair_offsets, mixture, log_prob, whitened_latent)
-    stage = REFINE_COLUMNS * (8 * (SLOTS_AT_ONCE + 1) + X.dtype.itemsize * REFINE_ROWS)
-    shared = 2 * stage + 8 * REFINE_ROWS * (l + 1)
-    _launch("pairs", "refine", (tiles,), REFINE_THREADS, args, real=_real(X), shared=shared)
+    _launch("pairs", f"refine_{shape}", (tiles,), REFINE_THREADS, args, real=_real(X), shared=shared)
+
+
+def _refine_shape(l: int, itemsize: int) -> tuple[str, int, int]:
+    """The first shape that takes l factors in one pass, or the last: its name, pairs of a block and bytes of shared
+    memory.
+    """
+    shapes = [
+        (name, rows, slots, 2 * REFINE_COLUMNS * (8 * (slots + 1) + itemsize * rows) + 8 * rows)
+        for name, (rows, slots) in REFINE_SHAPES.items()
+    ]
+    fitting = (shape for shape in shapes if l < shape[2] and shape[3] <= engine().shared_bytes)
+    name, rows, _, shared = next(fitting, shapes[-1])
+    return name, rows, shared
 
 
 @_operation
