@@ -37,10 +37,11 @@ def check_numbers(parameters: dict[str, Any], *, positive: bool, below: float = 
             raise ValueError(f"{name} must be a {kind} number, {limit}{other}, got {value!r}")
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raise for a value that is none of the words `choices`."""
+def check_choice(name: str, value: Any, choices: Sequence[str], also: str = "") -> None:
+    """Raise for a value that is none of the words `choices`; `also` says what else is allowed."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        other = f", {also}" if also else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}{other}, got {value!r}")
 
 
 def check_switches(parameters: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ def test_counts_are_counts() -> None:
     X = samples(clf)
     for name in ("block_rows", "n_threads"):
         for value in (0, -1, 1.0, True, 2**31, "2"):
-            with pytest.raises(ValueError, match=f"{name} must be a positive integer below 2\\^31 or None"):
+            with pytest.raises(ValueError, match=f"{name} must be an integer of at (least 1|most 2147483647), or None"):
                 clf.predict(X, **{name: value})
         clf.predict(X, **{name: np.int64(2)})
     clf.predict(X, n_threads=2**31 - 1)  # as many as the machine can use
@@ -133,14 +133,14 @@ def test_samples_and_noise_within_what_can_be() -> None:
     clf = classifier()
     for draw in (clf.sample, clf.mixtures[0].sample):
         for n in (-1, 1.0, True, 10**30, "5", None):
-            with pytest.raises(ValueError, match="n must be a whole number of samples, got"):
+            with pytest.raises(ValueError, match="n must be an integer of at"):
                 draw(n)
         assert len(draw(np.int64(3), rng=0)[0]) == 3
     for sigma in (0.0, -1.0, 1e-200, 1e200, np.inf, np.nan):
         with pytest.raises(ValueError, match="sigma must be positive, a number from 1e-150 to 1e150, got"):
             clf.symmetric(sigma)
     for rounds in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="rounds must be a positive integer, got"):
+        with pytest.raises(ValueError, match="rounds must be an integer of at least 1, got"):
             bench.run("numpy", "tiny", rounds)
 
 

@@ -71,7 +71,7 @@ def test_registry_and_bad_arguments() -> None:
         assert callable(load_experiment(name).run_command)
     with pytest.raises(ValueError, match="no experiment 'table9'; there are bayes"):
         load_experiment("table9")
-    with pytest.raises(ValueError, match="n must be at least 1"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1"):
         bayes.run(n=0)
     with pytest.raises(ValueError, match="no shipped pair"):
         bayes.run(["nope"])

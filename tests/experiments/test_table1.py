@@ -245,7 +245,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
         ({"n": 1}, "n must be at least 2 test samples"),
         ({"n_train": 5}, "n_train must be at least 10 samples"),
         ({"n_train": {"svm": 100}}, "got 'svm'"),
-        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"sigma": 0.0}, "sigma must be positive"),
         ({"device": "tpu"}, "device"),
     ):

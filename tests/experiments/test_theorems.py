@@ -95,14 +95,14 @@ def test_quantization_draws(tmp_path: Path) -> None:
 
 def test_bad_arguments() -> None:
     assert load_experiment("theorems") is theorems
-    with pytest.raises(ValueError, match="n must be at least 1"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1"):
         theorems.run(n=0)
     with pytest.raises(ValueError, match="no shipped pair"):
         theorems.run(["nope"])
     for experiment in (theorems, quantization):
-        with pytest.raises(ValueError, match="seed must be a whole number from 0"):
+        with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
             experiment.run(seed=-1)
-    with pytest.raises(ValueError, match="levels must be whole numbers"):
+    with pytest.raises(ValueError, match="levels"):
         quantization.run(levels=0)
 
 

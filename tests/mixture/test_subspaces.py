@@ -232,7 +232,7 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match='reduce must be None, "min", "smallest" or "histogram", got \'max\''):
         mfakit.subspace_distances(mfa, mfa, reduce="max")
     for count in (0, -3, 2.0, True):
-        with pytest.raises(ValueError, match="n_smallest must be a positive integer, got"):
+        with pytest.raises(ValueError, match="n_smallest must be an integer of at least 1, got"):
             mfakit.subspace_distances(mfa, mfa, reduce="smallest", n_smallest=count)
     for bins in (0, -1, 2.5, True, "many", [1.0], [[0.0, 1.0]], [1.0, 1.0], [2.0, 1.0]):
         with pytest.raises(ValueError, match="bins must be a positive integer or ascending edges"):

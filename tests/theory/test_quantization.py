@@ -134,14 +134,14 @@ def test_a_floor_in_the_other_class_is_needed() -> None:
         (lambda: theory.levels_to_boundary(1.0, 1.0), "at least one feature"),
         (lambda: theory.levels_to_boundary([0.5, 0.5], [0.5, 0.5], metric="l2"), "one of l1, linf, single, got 'l2'"),
         (lambda: theory.levels_to_boundary([0.5, 0.5], [0.5, 0.5], priors=[1.0]), "two probabilities"),
-        (lambda: theory.random_discrete_classes(0), "levels must be whole numbers from 1"),
+        (lambda: theory.random_discrete_classes(0), r"levels\[0\] must be an integer of at least 1"),
         (lambda: theory.random_discrete_classes(5, floor=0.0), "floor must be a probability above 0"),
-        (lambda: theory.random_discrete_classes(5, bumps=0), "bumps must be at least 1"),
+        (lambda: theory.random_discrete_classes(5, bumps=0), "bumps must be an integer of at least 1"),
         (lambda: theory.random_discrete_classes(5, concentration=1.5), "concentration must be a probability"),
         (lambda: theory.concentrate_feature(np.eye(2) / 2, 0.5, feature=2), "an axis of the table, 0 to 1, got 2"),
         (lambda: theory.concentrate_feature([0.5, 0.5], 0.5, level=2), "level must be 0 to 1, got 2"),
         (lambda: theory.concentrate_feature([1.0], 0.5), "none elsewhere"),
-        (lambda: theory.validate_lemma_a2(n=0), "pairs of tables from 1, got 0"),
+        (lambda: theory.validate_lemma_a2(n=0), "n must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_input_says_what_is_wrong(call: Any, match: str) -> None:

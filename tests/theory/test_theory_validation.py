@@ -165,7 +165,7 @@ def test_tables_have_a_row_per_sigma_and_fit_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"n": 0}, "n must be a whole number of samples per class from 1, got 0"),
+        ({"n": 0}, "n must be an integer of at least 1, got 0"),
         ({"n": 2.5}, "got 2.5"),
         ({"sigmas": (0.01, 0.1)}, "sort them from large to small"),
         ({"sigmas": ()}, "at least one"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import MOST_INT32, check_choice, check_integers, check_switches
 from .._lazy import lazy
 from .._threads.limits import default_threads
 from .rows import _device_view, is_cupy, is_torch
@@ -17,7 +18,7 @@ from .rows import _device_view, is_cupy, is_torch
 __all__ = ["Options", "no_out", "refuse_unknown"]
 
 METHODS = ("auto", "dense", "pruned", "residual")
-PRECISIONS = (None, "float32", "float64", "tf32")
+PRECISIONS = ("float32", "float64", "tf32")
 
 
 # Blocks below a thousand rows of 12,288 features run the product visibly below its rate; above, nothing more is gained.
@@ -76,17 +77,14 @@ class Options:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.check_finite, bool | np.bool_):
-            raise ValueError(f"check_finite must be True or False, got {self.check_finite!r}")
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
+        check_switches({"check_finite": self.check_finite})
+        check_choice("method", self.method, METHODS)
+        if self.precision is not None:
+            check_choice("precision", self.precision, PRECISIONS, also="or None")
         for name in ("block_rows", "n_threads"):
             value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (whole and 1 <= value < 2**31):
-                raise ValueError(f"{name} must be a positive integer below 2^31 or None, got {value!r}")
+            if value is not None:
+                check_integers({name: value}, 1, MOST_INT32, also="or None")
 
     @lazy
     def threads(self) -> int:

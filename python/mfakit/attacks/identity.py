@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from .._arrays.rows import is_torch, to_numpy
 from ..bayes.classifier import BayesClassifier
-from ..mixture.mfa import MFA
+from ..mixture.mfa import MFA, PARAMETERS
 
 __all__ = ["identity"]
 
 Array = NDArray[Any]
 
-PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 # Numbers digested at a time, so that Ctrl-C is answered in between.
 PART = 2**21
 # Mixtures are immutable, so a digest stays valid.

@@ -15,6 +15,9 @@ __all__ = ["AttackResult", "Grade", "MinimalResult", "grade"]
 
 Array = NDArray[Any]
 
+# Section 2.4: changes of at most this per pixel are hardly seen.
+PIXEL_THRESHOLD = 5 / 255
+
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .._arrays.gram import add_gram, mirror
 from .._arrays.rows import RowBlocks, check_finite_rows, to_numpy
+from .._checks import check_integers
 from .._threads.process import interruptible
 from ..backends import get_arrays, get_backend
 from ..mixture.factors import symmetric_eigh
@@ -34,10 +35,7 @@ DENSE = 1024
 def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Array, Array]:
     """The data's mean [d] and √λ · v [d] of its `direction`-th principal direction, from the best source there is."""
     d = clf.n_features
-    if not isinstance(direction, int | np.integer) or not 1 <= direction <= d:
-        raise ValueError(
-            f"direction must be a whole number from 1 to d={d}, got {direction!r}; pass a smaller direction="
-        )
+    check_integers({"direction": direction}, 1, d)
     if X_train is not None:
         return principal_step(X_train, direction, d)
     stored = clf.extras

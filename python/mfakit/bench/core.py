@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import check_integers
 from .._lazy import lazy
 from ..bayes.classifier import BayesClassifier
 from ..mixture.mfa import MFA
@@ -175,8 +176,7 @@ def run(backend: str = "auto", size: str | Size = "digits", rounds: int = 5, pro
         if size not in SIZES:
             raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
         size = SIZES[size]
-    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
-        raise ValueError(f"rounds must be a positive integer, got {rounds!r}")
+    check_integers({"rounds": rounds}, 1)
     machine = Machine(backend)
     with machine.arrays.active():
         limits = measure_limits(machine, rounds, small=size.n <= 1000)

@@ -24,6 +24,7 @@ from .._io.arguments import seed_type, sigma_type, whole
 from .._io.outputs import recorded_outputs
 from .._io.progress import open_bar
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
+from ..attacks.result import PIXEL_THRESHOLD
 from ..backends import why_missing
 from ..bayes.classifier import BayesClassifier
 from .shipped import have_matplotlib, prepare, written_to
@@ -32,7 +33,6 @@ __all__ = ["BayesReport", "PairResult", "run"]
 
 Array = NDArray[Any]
 
-PIXEL_THRESHOLD = 5 / 255
 SHOWN_PER_CLASS = 4
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import theory
+from .._checks import check_integers
 from .._io import report
 from .._io.arguments import seed_type, whole
 from .._io.outputs import output_folder, recorded_outputs
@@ -88,8 +89,7 @@ def run(
     ValueError
         For n < 1, or levels and metrics that there are not.
     """
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed}")
+    check_integers({"seed": seed}, 0)
     folder = None if out is None else output_folder(out)
     sweep = theory.validate_lemma_a2(levels, n=n, metric=metric, rng=seed)
     cases = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .._checks import check_integers
 from .._io.outputs import output_folder
 from ..bayes.classifier import BayesClassifier
 from ..datasets import available_bayes_pairs, load_bayes_pair
@@ -16,10 +17,8 @@ def prepare(
     pairs: Sequence[str] | None, n: int, seed: int, out: str | Path | None
 ) -> tuple[list[str], dict[str, BayesClassifier], Path | None]:
     """The pairs' names (None: all that are shipped), the pairs, and the folder to write to, made if need be."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1 sample per class, got {n}")
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed}")
+    check_integers({"n": n}, 1)
+    check_integers({"seed": seed}, 0)
     names = list(pairs) if pairs else available_bayes_pairs()
     bases = {name: load_bayes_pair(name) for name in names}
     return names, bases, None if out is None else output_folder(out)

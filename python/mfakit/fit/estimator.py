@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays.options import Options
 from .._arrays.rows import to_numpy, wrap_like
 from .._arrays.sharing import careful_products
+from .._checks import check_choice, check_integers, check_numbers
 from .._sklearn import become, check_input, names_of
 from .._threads.process import keeps_errstate
 from ..mixture.mfa import MFA
@@ -366,23 +367,14 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             ) from None
 
     def _check_parameters(self) -> None:
-        for name, least in (("n_components", 1), ("n_factors", 0), ("max_iter", 0), ("n_init", 1), ("batch_size", 1)):
-            value: Any = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name in ("tol", "noise_floor", "learning_rate"):
-            value = getattr(self, name)
-            if name == "noise_floor" and value is None:
-                continue
-            positive = name != "tol"
-            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-            number = number and np.isfinite(value)
-            if not number or value < 0 or (positive and value == 0):
-                raise ValueError(f"{name} must be a {'positive' if positive else 'non-negative'} number, got {value!r}")
+        for least, names in ((0, ("n_factors", "max_iter")), (1, ("n_components", "n_init", "batch_size"))):
+            check_integers({name: getattr(self, name) for name in names}, least)
+        check_numbers({"tol": self.tol}, positive=False)
+        check_numbers({"learning_rate": self.learning_rate}, positive=True)
+        if self.noise_floor is not None:
+            check_numbers({"noise_floor": self.noise_floor}, positive=True, also="or None")
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+            check_choice(name, getattr(self, name), choices)
         for name, known in (("warm_start", False), ("progress", self.progress is None)):
             value = getattr(self, name)
             if not (known or isinstance(value, bool | np.bool_)):

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends import numpy_ops
 from ..backends.numpy_ops import CUTOFF_NATS
 from ..backends.operands import Pairs, Projected, Projection
 from .factors import Factors

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import check_integers
 from .._threads.process import interruptible, single_threaded_products
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def as_count(n: Any) -> int:
     ValueError
         For anything but a whole number, negative or beyond any array.
     """
-    if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 0 <= n < 2**63:
-        raise ValueError(f"n must be a whole number of samples, got {n!r}")
+    check_integers({"n": n}, 0, 2**63 - 1)
     return int(n)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from .._arrays.options import Options
 from .._arrays.rows import array_module, to_numpy, wrap_like
 from .._arrays.sharing import useful_threads
+from .._checks import check_integers
 from .._io.progress import open_bar
 from .._threads.process import interruptible, keeps_errstate, single_threaded_products
 from ..backends import get_arrays, get_backend
@@ -152,8 +153,7 @@ def subspace_distances(
         raise TypeError(f"mfa0 and mfa1 must be MFA objects, got {type(mfa0).__name__} and {type(mfa1).__name__}")
     if mfa0.n_features != mfa1.n_features:
         raise ValueError(f"the mixtures must have the same d, got {mfa0.n_features} and {mfa1.n_features}")
-    if not isinstance(n_smallest, int | np.integer) or isinstance(n_smallest, bool) or n_smallest < 1:
-        raise ValueError(f"n_smallest must be a positive integer, got {n_smallest!r}")
+    check_integers({"n_smallest": n_smallest}, 1)
     device = common_device({"mfa0": mfa0, "mfa1": mfa1})
     opts = Options(backend=backend, n_threads=n_threads)
     ops = get_backend(opts.backend, device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .certificates import bracket_plot, uncertified_plot
 from .common import BLACK, BLUE, COLORS, DPI, GREEN, PURPLE, STYLE, VERMILION
 from .comparison import comparison_panel
-from .histograms import PIXEL_THRESHOLD, distance_histogram, pixel_histogram
+from .histograms import distance_histogram, pixel_histogram
 from .images import image_shape, magnification, show_images
 from .panels import Perturbations, perturbation_panel
 from .quantization import lemma_a2_plot, quantization_plot
@@ -21,7 +21,6 @@ __all__ = [
     "COLORS",
     "DPI",
     "GREEN",
-    "PIXEL_THRESHOLD",
     "PURPLE",
     "STYLE",
     "VERMILION",

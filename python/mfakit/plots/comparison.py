@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attacks.result import PIXEL_THRESHOLD
 from .common import COLORS, new_figure, styled
-from .histograms import PIXEL_THRESHOLD, pixel_histogram
+from .histograms import pixel_histogram
 from .images import as_images, draw_image, magnification
 from .panels import Perturbations, draw_scale, name_row
 

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..attacks.result import PIXEL_THRESHOLD
 from .common import BLACK, COLORS, axes_on, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PIXEL_THRESHOLD", "distance_histogram", "pixel_histogram"]
-
-# Section 2.4: changes of at most this per pixel are hardly seen.
-PIXEL_THRESHOLD = 5 / 255
+__all__ = ["distance_histogram", "pixel_histogram"]
 
 
 def pixel_histogram(

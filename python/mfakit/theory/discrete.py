@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import check_integers
+
 __all__ = ["as_table", "concentrate_feature", "random_discrete_classes"]
 
 Array = NDArray[Any]
@@ -55,10 +57,9 @@ def random_discrete_classes(
     ((100, 100), 0.999)
     """
     shape = (levels, levels) if isinstance(levels, int | np.integer) else tuple(levels)
-    if not shape or any(not isinstance(m, int | np.integer) or m < 1 for m in shape):
-        raise ValueError(f"levels must be whole numbers from 1, one per feature, got {levels!r}")
-    if bumps < 1:
-        raise ValueError(f"bumps must be at least 1, got {bumps}")
+    if not shape:
+        raise ValueError(f"levels must be integers of at least 1, one per feature, got {levels!r}")
+    check_integers({f"levels[{i}]": m for i, m in enumerate(shape)} | {"bumps": bumps}, 1)
     if not 0 < floor <= 1:
         raise ValueError(f"floor must be a probability above 0, which Lemma A.2 needs of class 1, got {floor}")
     generator = np.random.default_rng(rng)

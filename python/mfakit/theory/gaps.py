@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import check_integers
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import MinimalResult, minimal_perturbation
 from ..bayes.classifier import BayesClassifier
-from .sweeps import as_sigmas, check_samples, draw, short
+from .sweeps import as_sigmas, draw, short
 
 __all__ = ["GapCauses", "GapSweep", "explain_gaps", "sweep_gaps"]
 
@@ -175,7 +176,7 @@ def sweep_gaps(
     """
     clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
-    check_samples(n)
+    check_integers({"n": n}, 1)
     generator = np.random.default_rng(rng)
     found = []
     for sigma in values:

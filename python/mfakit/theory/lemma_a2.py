@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import check_integers
 from .._io.report import Table, number, percent
 from .discrete import as_table, concentrate_feature, random_discrete_classes
 
@@ -260,8 +261,7 @@ def validate_lemma_a2(
     >>> bool((found.one_level[0, :, 0] < 0.5).all() and (found.one_level[-1, :, 0] > 0.99).all())
     True
     """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be a whole number of pairs of tables from 1, got {n!r}")
+    check_integers({"n": n}, 1)
     feature = settings.pop("feature", 0)
     generator = np.random.default_rng(rng)
     drawn = [random_discrete_classes(levels, rng=generator, **settings) for _ in range(n)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._io.progress import open_bar
 from ..bayes.classifier import BayesClassifier
 
-__all__ = ["as_sigmas", "check_samples", "draw", "per_sigma", "quantiles", "short"]
+__all__ = ["as_sigmas", "draw", "per_sigma", "quantiles", "short"]
 
 Array = NDArray[Any]
 
@@ -24,12 +24,6 @@ def as_sigmas(sigmas: Sequence[float]) -> Array:
     if (np.diff(values) >= 0).any():
         raise ValueError(f"sigmas must fall towards the limit σ → 0, got {sigmas!r}; sort them from large to small")
     return values
-
-
-def check_samples(n: int) -> None:
-    """Raise unless `n` is a positive number of samples."""
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be a whole number of samples per class from 1, got {n!r}")
 
 
 def draw(clf: BayesClassifier, n: int, rng: np.random.Generator) -> tuple[Array, Array]:

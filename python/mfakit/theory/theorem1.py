@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import check_integers
 from .._io.report import Table, number, percent
 from ..attacks import minimal_perturbation
 from ..bayes.classifier import BayesClassifier
@@ -17,7 +18,6 @@ from ..mixture.mfa import MFA
 from . import theorem1_radius
 from .sweeps import (
     as_sigmas,
-    check_samples,
     draw,
     per_sigma,
     quantiles,
@@ -141,7 +141,7 @@ def validate_theorem1(
     (1.0, 1.0)
     """
     values = as_sigmas(sigmas)
-    check_samples(n)
+    check_integers({"n": n}, 1)
     means = np.stack([np.asarray(m, np.float64) for m in (mean0, mean1)]) if _alike(mean0, mean1) else None
     radius = theorem1_radius(mean0, mean1)
     if means is None or not radius > 0:

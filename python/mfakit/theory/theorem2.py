@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import check_integers
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import minimal_perturbation
@@ -18,7 +19,6 @@ from ..bayes.classifier import BayesClassifier
 from . import own_and_other_distances, theorem2_radius
 from .sweeps import (
     as_sigmas,
-    check_samples,
     draw,
     per_sigma,
     quantiles,
@@ -157,7 +157,7 @@ def validate_theorem2(
     """
     clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
-    check_samples(n)
+    check_integers({"n": n}, 1)
     generator = np.random.default_rng(rng)
 
     def measure(sigma: float) -> tuple[Array, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import check_integers
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import minimal_perturbation
@@ -18,7 +19,6 @@ from ..bayes.classifier import BayesClassifier
 from . import asymmetric_radius, theorem2_radius
 from .sweeps import (
     as_sigmas,
-    check_samples,
     draw,
     per_sigma,
     quantiles,
@@ -181,7 +181,7 @@ def validate_theorem3(
     """
     clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
-    check_samples(n)
+    check_integers({"n": n}, 1)
     if values[0] >= outlier_sigma:
         raise ValueError(f"sigmas must be below the outliers' {outlier_sigma}, got {values[0]:g}")
     if not closeness > 0:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..._checks import check_integers
 from ..._io.arguments import seed_type, sigma_type, whole
 from ..._io.outputs import output_folder, recorded_outputs
 from ..._io.progress import open_bar
@@ -156,8 +157,7 @@ def _plan(
         raise ValueError(f"classifiers must name at least one of {', '.join(CLASSIFIERS)}, got none")
     if n < 2:
         raise ValueError(f"n must be at least 2 test samples, one of each class, got {n}")
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed}")
+    check_integers({"seed": seed}, 0)
     learning = [c for c in CLASSIFIERS if c in classifiers and c != "bayes"]
     own = n_train if isinstance(n_train, Mapping) else {}
     usual = N_TRAIN if isinstance(n_train, Mapping) else n_train

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..._lazy import lazy
 from ...attacks import AttackResult, carlini_wagner_l2, gradient_attack, minimal_perturbation
+from ...attacks.result import PIXEL_THRESHOLD
 from ...bayes.classifier import BayesClassifier
 from ..resumable import Part, Store, Trained, digest_of_model
 
@@ -44,7 +45,6 @@ STEP_SIZE, MAX_STEPS = 0.05, 400
 PATH_TRAINING, PATH_SAMPLES, PATH_STEP, PATH_STEPS = 2000, 20, 0.1, 100
 # Adam's step in CW-L2, with the paper's preset and with our defaults, in units of a pixel.
 CW_RATE = 0.01
-PIXEL_THRESHOLD = 5 / 255
 BOX = (0.0, 1.0)
 
 
