@@ -66,6 +66,9 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         warning, because SGD is given a number of them.
     batch_size : int
         Rows per step of SGD.
+    method : {"auto", "dense", "pruned", "residual"}
+        How components that cannot matter to a sample are found (docs/pruning.md): by the product with all of them,
+        or by bounds from a few coordinates (isotropic noise, on the host); "auto" counts candidates.
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
@@ -77,6 +80,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         The fitted mixture, float64; of samples on a device, on that device (:meth:`mfakit.MFA.to`).
     history_ : dict
         "log_likelihood": mean log p(x) in nats before each step, and at last of ``mfa_`` (SGD: of every epoch);
+        "candidates", "method": of EM, the components per sample that were scored exactly for it, and what left out the
+        others ("dense", "pruned");
         "events": what was logged on the way, such as re-seeded components.
     converged_ : bool
         Whether `tol` was reached.
@@ -91,10 +96,9 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     Notes
     -----
-    Each thread of EM takes a share of the rows; meanwhile the matrix products of the process run in one thread each.
-    EM never lowers the log-likelihood by more than rounding, except where a component that has lost all its samples is
-    put on a badly explained one; that is logged and noted in ``history_``. Memory beyond the data is one block of rows,
-    some copies of the model, and the sample that fitting starts from.
+    Each thread of EM takes a share of the rows, and the process's matrix products run in one thread each. EM never lowers the log-likelihood by more than rounding, except where a component without samples is put on a badly
+    explained one, as ``history_`` notes. Memory beyond the data is one block of rows, some copies of the model, and the
+    sample that fitting starts from.
 
     Diagonal noise of a feature that hardly varies within a component ends on the floor, and the floor then decides what
     that feature adds to the log-likelihood: with 1e-6, pixels that are black in all training images of a digit cost
@@ -148,6 +152,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         warm_start: bool = False,
         learning_rate: float = 1e-2,
         batch_size: int = 256,
+        method: str = "auto",
         backend: str = "auto",
         block_rows: int | None = None,
         n_threads: int | None = None,
@@ -166,6 +171,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         self.warm_start = warm_start
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.method = method
         self.backend = backend
         self.block_rows = block_rows
         self.n_threads = n_threads
@@ -300,7 +306,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             warnings.warn(best.problem, ConvergenceWarning, stacklevel=3)
         return {
             "mfa_": best.mfa.to(_device_of(source) or "cpu"),
-            "history_": {"log_likelihood": best.log_likelihood, "events": best.events},
+            "history_": best.history,
             "converged_": best.converged,
             "n_iter_": best.n_iter,
             "lower_bound_": best.lower_bound,
@@ -348,7 +354,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         return self.mfa_
 
     def _how(self) -> dict[str, Any]:
-        return {"backend": self.backend, "block_rows": self.block_rows, "n_threads": self.n_threads}
+        return {name: getattr(self, name) for name in ("method", "backend", "block_rows", "n_threads")}
 
     def _options(self) -> Options:
         return Options(**self._how())

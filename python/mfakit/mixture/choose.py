@@ -38,8 +38,9 @@ WORTH = 0.5
 def choose_pruner(
     X: RowBlocks, mixtures: Sequence[Factors], options: Options, once: int | None = None
 ) -> Pruner | None:
-    """What bounds the components of the mixtures for the rows of X; None for the dense product. `once` says for how many
-    rows in all the tables are made, where they are made for a single pass; None: they are kept with the mixtures.
+    """What bounds the components of the mixtures for the rows of X; None for the dense product.
+
+    `once` is how many rows the tables are made for in all, where that is for a single pass; None: they are kept.
 
     Raises
     ------
