@@ -202,7 +202,7 @@ def test_the_estimator_says_what_it_took(monkeypatch: pytest.MonkeyPatch, caplog
     assert auto.history_["method"] == ["pruned"] * 4
     assert dense.history_["method"] == ["dense"] * 4
     assert len(auto.history_["candidates"]) == len(auto.history_["log_likelihood"]) == 4
-    assert all(1 <= c < 5 for c in auto.history_["candidates"])
+    assert all(1 <= c < 20 for c in auto.history_["candidates"])
     for other in (auto, pruned):
         np.testing.assert_allclose(
             other.history_["log_likelihood"], dense.history_["log_likelihood"], rtol=0, atol=1e-6
@@ -236,8 +236,8 @@ def test_an_unconverged_fit_says_the_last_gain_and_what_to_do() -> None:
 
 
 def test_progress_shows_candidates_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    mfakit.MixtureOfFactorAnalyzers(4, 2, max_iter=50, random_state=0, method="pruned", progress=True).fit(data(4))
+    mfakit.MixtureOfFactorAnalyzers(4, 2, max_iter=500, random_state=0, method="pruned", progress=True).fit(data(4))
     shown = capsys.readouterr().err
     assert "nats, " in shown
     assert "candidates (pruned), " in shown
-    assert " s]" in shown or " s" in shown
+    assert " s" in shown.rpartition("candidates (pruned), ")[2]
