@@ -220,7 +220,7 @@ def test_tables_are_as_far_off_as_they_say(name: str, real: Any) -> None:
 
 @pytest.mark.parametrize("ops_name", ["native", "numpy"])
 def test_loadings_are_allowed_their_own_rounding(ops_name: str) -> None:
-    """Samples along the smaller of two loadings, which their singular vectors know to 1e-4 only: without what is allowed
+    """Samples along the smaller of two loadings, known to 1e-4 of itself: without what is allowed
     for that, some hundred of these bounds are wrong.
     """
     ops, rng = _ops(ops_name), np.random.default_rng(0)

@@ -45,8 +45,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     solver : {"em", "sgd"}
         Expectation-maximisation, or Adam on mini-batches (the paper's own training; needs torch).
     init : {"kmeans", "random"}
-        Groups of a random sample of at most 20,000 rows, by k-means or by the nearest of k random samples; each
-        component starts as the truncated PPCA of its group.
+        Groups of a random sample of at most 20,000 rows, by k-means or by the nearest of k random samples along at most
+        64 principal directions; each component starts as the truncated PPCA of its group.
     tol : float
         Stop when the mean log-likelihood rises by less, in nats per sample.
     max_iter : int
@@ -96,7 +96,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     Notes
     -----
-    Each thread of EM takes a share of the rows, and the process's matrix products run in one thread each. EM never lowers the log-likelihood by more than rounding, except where a component without samples is put on a badly
+    Each thread of EM takes a share of the rows, and the process's matrix products run in one thread each. EM never
+    lowers the log-likelihood by more than rounding, except where a component without samples is put on a badly
     explained one, as ``history_`` notes. Memory beyond the data is one block of rows, some copies of the model, and the
     sample that fitting starts from.
 
