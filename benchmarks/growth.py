@@ -109,24 +109,30 @@ def draw(report: Report, folder: Path) -> None:
     """The picture beside the JSON: seconds against each of the four, and what a call's memory rises by (that of
     torch.distributions for the few samples that it is timed on).
     """
-    from mfakit.plots.common import new_figure, styled
+    from mfakit.plots import common
 
-    figure = new_figure(9.6, 4.8)
-    with styled():
+    figure = common.new_figure(9.6, 4.8)
+    with common.styled():
         panels = figure.subplots(2, len(SWEEPS), sharey="row", sharex="col")
         for column, letter in enumerate(SWEEPS):
             found = [m for m in report.cases if m.name == f"bounded, {letter} grows" and m.skipped is None]
             _lines(panels[0, column], letter, found, lambda m, name: m.timings[name].best)
-            _lines(panels[1, column], letter, found, lambda m, name: (m.extra_bytes.get(name) or 0) / 2**20)
+            _lines(panels[1, column], letter, found, _megabytes)
             base = SWEEPS[letter][0]._asdict()
             rest = ", ".join(f"{name} = {base[name]:,}" for name in "kndl" if name != letter)
             panels[0, column].set_title(rest, fontsize=7.5)
             panels[1, column].set_xlabel(letter)
         panels[0, 0].set_ylabel("log_prob, seconds")
         panels[1, 0].set_ylabel("memory of a call, MB")
+        panels[0, 0].plot([], [], ":", color=common.BLACK, label="dotted: a model's first call")
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         figure.savefig(folder / f"{report.benchmark}.png")
+
+
+def _megabytes(measured: Any, name: str) -> float:
+    """0 for the product, whose result is allocated before."""
+    return 0.0 if name == "product" else (measured.extra_bytes.get(name) or 0) / 2**20
 
 
 def _lines(axes: Axes, letter: str, found: list[Any], value: Callable[[Any, str], float]) -> None:
