@@ -67,8 +67,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     batch_size : int
         Rows per step of SGD.
     method : {"auto", "dense", "pruned", "residual"}
-        How components that cannot matter to a sample are found (docs/pruning.md): by the product with all of them,
-        or by bounds from a few coordinates (isotropic noise, on the host); "auto" counts candidates.
+        How components that cannot matter are found: by the product with all of them, or by bounds from a few
+        coordinates (isotropic noise, on the host; docs/pruning.md); "auto" counts candidates.
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
@@ -80,8 +80,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         The fitted mixture, float64; of samples on a device, on that device (:meth:`mfakit.MFA.to`).
     history_ : dict
         "log_likelihood": mean log p(x) in nats before each step, and at last of ``mfa_`` (SGD: of every epoch);
-        "candidates", "method": of EM, the components per sample that were scored exactly for it, and what left out the
-        others ("dense", "pruned");
+        "candidates", "method": of EM, components per sample that were scored exactly, and what left out the others;
         "events": what was logged on the way, such as re-seeded components.
     converged_ : bool
         Whether `tol` was reached.
@@ -108,9 +107,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     variance is below the floor) are counted in a UserWarning; standardise features of different units, because the
     floor is one for all.
 
-    Fitted to CuPy arrays or CUDA tensors, the estimator stays on their device: :meth:`sample` returns CuPy arrays, and
-    to score samples on the host is an error, unless ``backend="cuda"`` streams them there or the mixture is brought
-    back, ``est.mfa_ = est.mfa_.to("cpu")``. Samples on the host leave it there, whatever the backend.
+    Fitted to CuPy arrays or CUDA tensors, the estimator stays there: :meth:`sample` returns CuPy arrays, and to score
+    samples on the host needs ``backend="cuda"`` or ``est.mfa_ = est.mfa_.to("cpu")``.
 
     References
     ----------

@@ -7,7 +7,8 @@ noise. A :class:`Pruner` holds B and, for each mixture, its tables at a coarse a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,8 @@ class Pruner:
     def of(cls, mixtures: Sequence[Factors], sizes: Sequence[int] = (COARSE, FINE)) -> Pruner:
         """The pruner of some mixtures, kept with the first one's factors; the directions are those of all sizes."""
         first, key = mixtures[0], tuple(map(id, mixtures))
-        rows = first.kept(("directions", key), lambda: leading_directions(mixtures, first.center, FINEST))
+        with says_bytes(mixtures, FINEST):
+            rows = first.kept(("directions", key), lambda: leading_directions(mixtures, first.center, FINEST))
         sizes = tuple(min(r, len(rows)) for r in sizes)
         tables = first.kept(("tables", key), dict)
         pruner: Pruner = first.kept(("pruner", key, sizes), lambda: cls(mixtures, rows, sizes, tables))
@@ -79,15 +81,37 @@ class Pruner:
         real = np.dtype(dtype)
         if any((id(factors), real, r) not in self._kept for r in self.sizes):
             sizes = sorted({min(r, len(self.rows)) for r in (*SIZES, *self.sizes)})
-            for r, table in zip(sizes, projections_of(factors, self.rows, self.center, real, sizes), strict=True):
-                self._kept[id(factors), real, r] = table
+            with says_bytes(self.mixtures, len(self.rows)):
+                made = projections_of(factors, self.rows, self.center, real, sizes)
+            self._kept |= {(id(factors), real, r): table for r, table in zip(sizes, made, strict=True)}
         return [self._kept[id(factors), real, r] for r in self.sizes]
 
     def prepare(self, dtype: Any) -> None:
-        """Make what samples in `dtype` read, so that threads which share the pruner find it made."""
+        """Make what samples in `dtype` read, so that threads which share the pruner find it made.
+
+        Raises
+        ------
+        MemoryError
+            With what the tables take, and what to do.
+        """
         self.matrix(dtype)
         for factors in self.mixtures:
             self.tables(factors, dtype)
+
+
+@contextmanager
+def says_bytes(mixtures: Sequence[Factors], r: int) -> Iterator[None]:
+    """Around the making of directions and tables of r rows: a MemoryError says what they take, about."""
+    try:
+        yield
+    except MemoryError as error:
+        shapes = [factors.shape for factors in mixtures]
+        directions = 8 * min(sum(k * (l + 1) * d for k, l, d in shapes), DIRECTION_VALUES)
+        tables = sum(k * (l + 2) * r for k, l, _ in shapes) * 24  # coordinates in float64, and tables of two sizes
+        raise MemoryError(
+            f"bounds of {sum(k for k, _, _ in shapes):,} components take about {(directions + tables) / 2**20:,.0f} "
+            f'MiB beside the model, for which there is no room; use method="dense"'
+        ) from error
 
 
 def nothing_finer(table: Projection) -> Projection:
@@ -229,20 +253,20 @@ def _table(
     a = np.sqrt(np.maximum(np.linalg.eigvalsh(rest_gram)[:, -1], 0.0)) if l else np.zeros(k)
     # What float64 may have done to the norms, far below the rounding of float32 tables.
     a = (a * (1.0 + 1e-10) + 1e-13 * size) * stretched
-    whitened, least = np.zeros((k, l, r)), np.ones(k)
-    if l and r:
-        U, S, _ = np.linalg.svd(np.swapaxes(loadings, 1, 2) / sigma[:, None, None], full_matrices=False)
-        S = S * (stretched * sigma / sigma_up)[:, None]
-        whitened[:, : S.shape[1]] = (S / np.hypot(1.0, S))[:, :, None] * np.swapaxes(U, 1, 2)
+    whitened, least = np.zeros((k, l, r), real), np.ones(k)
+    for part in component_parts(k, l * r) if l and r else ():
+        U, S, _ = np.linalg.svd(np.swapaxes(loadings[part], 1, 2) / sigma[part, None, None], full_matrices=False)
+        S = S * (stretched * sigma / sigma_up)[part, None]
+        whitened[part, : S.shape[1]] = (S / np.hypot(1.0, S))[:, :, None] * np.swapaxes(U, 1, 2)
         if r >= l:
-            least = 1.0 + (S[:, -1] * (1.0 - 1e-10)) ** 2
+            least[part] = 1.0 + (S[:, -1] * (1.0 - 1e-10)) ** 2
     ratio = (a / sigma_up) ** 2
     dead = np.isneginf(factors.log_norm)
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
     return Projection(
         means=means.astype(real),
         scales=np.ascontiguousarray(np.broadcast_to((1.0 / sigma_up)[:, None], (k, r))).astype(real),
-        whitened=whitened.astype(real),
+        whitened=whitened,
         rest_means=rest_mean.astype(real)[:, None],
         rest_loadings=(a * up).astype(real)[:, None],
         rest_scales=((1.0 / sigma_up) * down).astype(real)[:, None],
