@@ -299,6 +299,16 @@ def test_fitting_is_loaded_on_first_use() -> None:
 
 
 @pytest.mark.data
+def test_the_defaults_converge_on_a_shipped_pairs_digits() -> None:
+    """A ConvergenceWarning is an error here."""
+    for digit in (0, 6):
+        X = mfakit.datasets.load_mnist(classes=(digit,))[0]
+        est = mfakit.MixtureOfFactorAnalyzers(25, 6, random_state=0).fit(X)
+        assert est.converged_
+        assert est.n_iter_ < 100
+
+
+@pytest.mark.data
 def test_digits_one_iteration_raises_the_likelihood_in_both_precisions() -> None:
     """On real images float32 products change the path by rounding only, because what counts is refined in float64."""
     digits = mfakit.datasets.load_mnist(classes=(0,))[0][:2000]
