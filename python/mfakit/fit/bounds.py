@@ -49,9 +49,7 @@ class Bounds:
             self._choose(mfa, rows)
         if self._rows is None:
             return None
-        pruner = Pruner([mfa.factors], self._rows, self._sizes, {})
-        pruner.prepare(self.source.survey.dtype)
-        return pruner
+        return Pruner([mfa.factors], self._rows, self._sizes, {})
 
     def _choose(self, mfa: MFA, rows: RowBlocks) -> None:
         chosen = choose_pruner(rows, [mfa.factors], self.source.options, self.source.n_read)
