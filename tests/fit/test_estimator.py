@@ -206,7 +206,7 @@ def test_the_best_of_several_starts_is_kept(X: Array) -> None:
 def test_warm_start_goes_on(X: Array) -> None:
     whole = Estimator(3, 2, random_state=0, tol=0, max_iter=6)
     halves = Estimator(3, 2, random_state=0, tol=0, max_iter=3, warm_start=True)
-    with pytest.warns(ConvergenceWarning, match="after 6 steps; raise max_iter or tol"):
+    with pytest.warns(ConvergenceWarning, match="after 6 steps: .*raise max_iter or tol"):
         whole.fit(X)
     for _ in range(2):
         with pytest.warns(ConvergenceWarning):
@@ -296,6 +296,16 @@ def test_fitting_is_loaded_on_first_use() -> None:
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+@pytest.mark.data
+def test_the_defaults_converge_on_a_shipped_pairs_digits() -> None:
+    """A ConvergenceWarning is an error here."""
+    for digit in (0, 6):
+        X = mfakit.datasets.load_mnist(classes=(digit,))[0]
+        est = mfakit.MixtureOfFactorAnalyzers(25, 6, random_state=0).fit(X)
+        assert est.converged_
+        assert est.n_iter_ < 100
 
 
 @pytest.mark.data

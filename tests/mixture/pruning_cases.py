@@ -49,6 +49,12 @@ def hard_model(name: str, rng: np.random.Generator, dtype: Any) -> mfakit.MFA:
     if name == "dependent loadings":
         A[:, :, 2] = A[:, :, 0] * 1e6 + 1e-6 * A[:, :, 2]
         return mixture(None, means, A, 1e-4, dtype)
+    if name == "graded loadings":  # the least of them is known to 1e-16 times the largest, which is 1e-4 of itself
+        v, w = np.linalg.qr(rng.normal(size=(12, 2)))[0].T
+        big, small = 10.0 ** rng.uniform(10, 12.5, k), rng.uniform(0.5, 3, k)
+        first = big[:, None] * v
+        A = np.stack([first, first * rng.uniform(0.5, 2, (k, 1)) + small[:, None] * w], axis=2)
+        return mixture(None, rng.normal(size=(k, 12)), A, 1.0, dtype)
     if name == "aligned":  # one factor and one mean: every inequality of the proof can be an equation
         return mixture(None, np.zeros((k, d)), A[:, :, :1] * np.geomspace(0.1, 30, k)[:, None, None], 0.09, dtype)
     if name == "no factors":
@@ -59,5 +65,5 @@ def hard_model(name: str, rng: np.random.Generator, dtype: Any) -> mfakit.MFA:
 HARD = [
     "near equal", "one far broader", "sigma 1e-12", "sigma 1e-6", "sigma 1e-2", "sigma 1", "sigma 1e6", "every sigma",
     "means unseen", "offset", "one component", "few features", "more factors than features", "duplicates",
-    "zero weights", "dependent loadings", "aligned", "no factors",
+    "zero weights", "dependent loadings", "graded loadings", "aligned", "no factors",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import mfakit
 from mfakit import _reference
 from mfakit._arrays.options import Options
 from mfakit.backends import get_backend, why_missing
-from mfakit.mixture import choose
+from mfakit.mixture import choose, pruning
 from mfakit.mixture.evaluator import Evaluator
 from mfakit.mixture.pruning import Pruner
 
@@ -168,6 +168,23 @@ def test_refused_where_it_does_not_exist() -> None:
         mfa.log_prob(samples(mfa), method="pruned")
     with pytest.raises(ValueError, match="method must be one of"):
         mfa.log_prob(samples(mfa), method="cut")
+
+
+def test_a_set_up_without_room_says_what_it_wanted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(pruning, "projections_of", no_room)
+    monkeypatch.setattr(choose, "LEAST_STEPS", 1)
+    mfa = random_mfa(40, 12, 3)
+    X = samples(mfa)
+    with pytest.raises(MemoryError, match=r"bounds of 40 components take about \d+ MiB .* use method=\"dense\""):
+        mfa.log_prob(X, method="pruned")
+    caplog.set_level("INFO", "mfakit")
+    np.testing.assert_array_equal(mfa.log_prob(X), mfa.log_prob(X, method="dense"))
+    assert "method auto takes the dense product: bounds of 40 components take about" in caplog.text
 
 
 def test_auto_takes_the_same_way_twice_and_says_which(

@@ -198,3 +198,38 @@ def test_what_is_dropped_is_less_than_it_may_be() -> None:
     value = _values(mfa, X)
     dropped = logsumexp(np.where(kept, -np.inf, value), axis=1) - logsumexp(value, axis=1)
     assert dropped.max() < -CUTOFF_NATS + 1e-6
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("name", HARD)
+def test_tables_are_as_far_off_as_they_say(name: str, real: Any) -> None:
+    """Coordinates of the means, and what the projection leaves of them, against extended precision."""
+    mfa = hard_model(name, np.random.default_rng(5), real)
+    factors, wide = mfa.factors, np.longdouble
+    for r in (2, 5, 16):
+        pruner = Pruner.of([factors], (r,))
+        (table,) = pruner.tables(factors, real)
+        rows = pruner.rows[: table.means.shape[1]].astype(wide)
+        offset = factors.means.astype(wide) - pruner.center
+        exact = offset @ rows.T
+        rest = np.sqrt(((offset - exact @ rows) ** 2).sum(axis=1))
+        assert (np.sqrt(((table.means - exact) ** 2).sum(axis=1)) <= table.offsets).all()
+        rounded = 16 * np.finfo(real).eps / 2 * table.rest_means[:, 0] + table.offsets
+        assert (np.abs(table.rest_means[:, 0] - rest) <= rounded).all()
+
+
+@pytest.mark.parametrize("ops_name", ["native", "numpy"])
+def test_loadings_are_allowed_their_own_rounding(ops_name: str) -> None:
+    """Samples along the smaller of two loadings, known to 1e-4 of itself: without what is allowed
+    for that, some hundred of these bounds are wrong.
+    """
+    ops, rng = _ops(ops_name), np.random.default_rng(0)
+    for _ in range(4):
+        mfa = hard_model("graded loadings", rng, np.float64)
+        first, second = np.moveaxis(mfa.loadings, 2, 0)
+        first = first / np.linalg.norm(first, axis=1, keepdims=True)
+        small = second - first * (first * second).sum(axis=1, keepdims=True)
+        small /= np.linalg.norm(small, axis=1, keepdims=True)
+        X = np.concatenate([mfa.means + length * small for length in (1.0, 10.0, 1e3, 1e5)])
+        bound, (value, error) = _bounds(mfa, X, np.float64, ops, 16), _exact(mfa, X)
+        assert (value - error <= bound).all()

@@ -17,7 +17,8 @@ __all__ = ["Bounds"]
 
 Array = NDArray[Any]
 
-# The projection is made anew when a sample has this many times the candidates, and one half more, than with the new one.
+# The projection is made anew when samples have this many times the candidates that they had with the new one, and half
+# a candidate more.
 GROWN = 1.5
 
 
@@ -48,9 +49,7 @@ class Bounds:
             self._choose(mfa, rows)
         if self._rows is None:
             return None
-        pruner = Pruner([mfa.factors], self._rows, self._sizes, {})
-        pruner.prepare(self.source.survey.dtype)
-        return pruner
+        return Pruner([mfa.factors], self._rows, self._sizes, {})
 
     def _choose(self, mfa: MFA, rows: RowBlocks) -> None:
         chosen = choose_pruner(rows, [mfa.factors], self.source.options, self.source.n_read)
@@ -59,6 +58,13 @@ class Bounds:
             self._sizes, self._rows = chosen.sizes, chosen.rows[: max(chosen.sizes)]
             if self._best is None:
                 self._best = np.full(self.source.n_read, -1, np.int32)
+
+    @property
+    def method(self) -> str:
+        """What the last step was computed by: "pruned", or what the options say."""
+        if self._rows is not None:
+            return "pruned"
+        return "residual" if self.source.options.method == "residual" else "dense"
 
     def reference(self, start: int, end: int) -> Array | None:
         """Of the source's rows start:end, the component that explained each best in the step before; None: unknown."""

@@ -18,6 +18,7 @@ instead of S_xz's intercept, which converges faster.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,17 +54,34 @@ ROUNDING = 1e-9
 class FitResult:
     """A fitted mixture and how it was reached.
 
-    log_likelihood[i] is the weighted mean log p(x) after i steps, nats, and lower_bound that of `mfa`; events are dicts
-    with "iteration", "event" and what belongs to it.
+    log_likelihood[i] is the weighted mean log p(x) after i steps, nats, and lower_bound that of `mfa`. Of EM,
+    candidates[i] are the components per sample that were scored exactly for it, and methods[i] says how the others were
+    left out. events are dicts with "iteration", "event" and what belongs to it.
     """
 
     mfa: MFA
     lower_bound: float
     log_likelihood: list[float]
+    candidates: list[float] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     converged: bool = False
     n_iter: int = 0
     problem: str | None = None
+
+    def add(self, stats: Statistics, bounds: Bounds) -> None:
+        """Note what a step of EM found."""
+        self.log_likelihood.append(stats.mean_log_likelihood)
+        self.candidates.append(stats.candidates)
+        self.methods.append(bounds.method)
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """What the estimator shows."""
+        history: dict[str, Any] = {"log_likelihood": self.log_likelihood, "events": self.events}
+        if self.methods:
+            history |= {"candidates": self.candidates, "method": self.methods}
+        return history
 
 
 def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int, progress: bool | None) -> FitResult:
@@ -74,10 +92,13 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
     """
     bounds = Bounds(source)
     stats = expectation(mfa, source, bounds)
-    result = FitResult(mfa, stats.mean_log_likelihood, [stats.mean_log_likelihood])
+    result = FitResult(mfa, stats.mean_log_likelihood, [])
+    result.add(stats, bounds)
     reseeds = np.zeros(mfa.n_components, np.int64)
+    gain = np.inf
     with progress_bar(max_iter, progress, "EM") as bar:
         for iteration in range(1, max_iter + 1):
+            start = time.perf_counter()
             new = maximization(stats, floor)
             new, events = reseed_lost(new, stats, reseeds, iteration)
             del stats  # its sums are as large as the model; the next ones take their place
@@ -94,14 +115,22 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
                 break
             result.mfa, result.lower_bound, result.n_iter = new, stats.mean_log_likelihood, iteration
             result.events += events
-            result.log_likelihood.append(result.lower_bound)
-            bar(result.lower_bound)
+            result.add(stats, bounds)
+            seconds = time.perf_counter() - start
+            _logger.info(
+                "EM step %d: %.6g nats per sample, %.2f candidates per sample (%s), %.3g s",
+                iteration, result.lower_bound, stats.candidates, bounds.method, seconds,
+            )  # fmt: skip
+            bar(result.lower_bound, f"{stats.candidates:.1f} candidates ({bounds.method}), {seconds:.2g} s")
             if not events and gain < tol:
                 result.converged = True
                 break
         else:
             if max_iter:
-                result.problem = f"EM has not converged after {max_iter} steps; raise max_iter or tol"
+                result.problem = (
+                    f"EM has not converged after {max_iter} steps: the last one raised the log-likelihood by "
+                    f"{gain:.3g} nats per sample, and tol is {tol:g}; raise max_iter or tol"
+                )
     return result
 
 
@@ -171,11 +200,11 @@ def reseed_lost(mfa: MFA, stats: Statistics, reseeds: Array, iteration: int) -> 
 
 @contextmanager
 def progress_bar(total: int, progress: bool | None, name: str) -> Iterator[Any]:
-    """A function that advances a bar by one step and shows a log-likelihood; None: only on a terminal."""
+    """A function that advances a bar by one step and shows a log-likelihood and more; None: only on a terminal."""
     with open_bar(progress, total=total, desc=name, leave=False) as bar:
 
-        def step(log_likelihood: float) -> None:
-            bar.set_postfix_str(f"{log_likelihood:.4f} nats", refresh=False)
+        def step(log_likelihood: float, more: str = "") -> None:
+            bar.set_postfix_str(f"{log_likelihood:.4f} nats{more and ', '}{more}", refresh=False)
             bar.update()
 
         yield step

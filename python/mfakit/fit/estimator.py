@@ -46,8 +46,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     solver : {"em", "sgd"}
         Expectation-maximisation, or Adam on mini-batches (the paper's own training; needs torch).
     init : {"kmeans", "random"}
-        Groups of a random sample of at most 20,000 rows, by k-means or by the nearest of k random samples; each
-        component starts as the truncated PPCA of its group.
+        Groups of a random sample of at most 20,000 rows, by k-means or by the nearest of k random samples along at most
+        64 principal directions; each component starts as the truncated PPCA of its group.
     tol : float
         Stop when the mean log-likelihood rises by less, in nats per sample.
     max_iter : int
@@ -67,6 +67,9 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         warning, because SGD is given a number of them.
     batch_size : int
         Rows per step of SGD.
+    method : {"auto", "dense", "pruned", "residual"}
+        How components that cannot matter are found: by the product with all of them, or by bounds from a few
+        coordinates (isotropic noise, on the host; docs/pruning.md); "auto" counts candidates.
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
@@ -78,6 +81,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         The fitted mixture, float64; of samples on a device, on that device (:meth:`mfakit.MFA.to`).
     history_ : dict
         "log_likelihood": mean log p(x) in nats before each step, and at last of ``mfa_`` (SGD: of every epoch);
+        "candidates", "method": of EM, components per sample that were scored exactly, and what left out the others;
         "events": what was logged on the way, such as re-seeded components.
     converged_ : bool
         Whether `tol` was reached.
@@ -92,10 +96,10 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     Notes
     -----
-    Each thread of EM takes a share of the rows; meanwhile the matrix products of the process run in one thread each.
-    EM never lowers the log-likelihood by more than rounding, except where a component that has lost all its samples is
-    put on a badly explained one; that is logged and noted in ``history_``. Memory beyond the data is one block of rows,
-    some copies of the model, and the sample that fitting starts from.
+    Each thread of EM takes a share of the rows, and the process's matrix products run in one thread each. EM never
+    lowers the log-likelihood by more than rounding, except where a component without samples is put on a badly
+    explained one, as ``history_`` notes. Memory beyond the data is one block of rows, some copies of the model, and the
+    sample that fitting starts from.
 
     Diagonal noise of a feature that hardly varies within a component ends on the floor, and the floor then decides what
     that feature adds to the log-likelihood: with 1e-6, pixels that are black in all training images of a digit cost
@@ -104,9 +108,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     variance is below the floor) are counted in a UserWarning; standardise features of different units, because the
     floor is one for all.
 
-    Fitted to CuPy arrays or CUDA tensors, the estimator stays on their device: :meth:`sample` returns CuPy arrays, and
-    to score samples on the host is an error, unless ``backend="cuda"`` streams them there or the mixture is brought
-    back, ``est.mfa_ = est.mfa_.to("cpu")``. Samples on the host leave it there, whatever the backend.
+    Fitted to CuPy arrays or CUDA tensors, the estimator stays there: :meth:`sample` returns CuPy arrays, and to score
+    samples on the host needs ``backend="cuda"`` or ``est.mfa_ = est.mfa_.to("cpu")``.
 
     References
     ----------
@@ -149,6 +152,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         warm_start: bool = False,
         learning_rate: float = 1e-2,
         batch_size: int = 256,
+        method: str = "auto",
         backend: str = "auto",
         block_rows: int | None = None,
         n_threads: int | None = None,
@@ -167,6 +171,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         self.warm_start = warm_start
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.method = method
         self.backend = backend
         self.block_rows = block_rows
         self.n_threads = n_threads
@@ -301,7 +306,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             warnings.warn(best.problem, ConvergenceWarning, stacklevel=3)
         return {
             "mfa_": best.mfa.to(_device_of(source) or "cpu"),
-            "history_": {"log_likelihood": best.log_likelihood, "events": best.events},
+            "history_": best.history,
             "converged_": best.converged,
             "n_iter_": best.n_iter,
             "lower_bound_": best.lower_bound,
@@ -349,7 +354,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         return self.mfa_
 
     def _how(self) -> dict[str, Any]:
-        return {"backend": self.backend, "block_rows": self.block_rows, "n_threads": self.n_threads}
+        return {name: getattr(self, name) for name in ("method", "backend", "block_rows", "n_threads")}
 
     def _options(self) -> Options:
         return Options(**self._how())

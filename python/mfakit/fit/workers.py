@@ -71,8 +71,10 @@ def _shared(
     """The same by several threads."""
     with open_crew(count) as crew:
         workers = [_Worker(mfa, options, crew, pruner, bounds) for _ in range(count)]
-        if pruner is None:
-            mfa.factors.prepare(source.survey.dtype)  # made once, here, and not by each thread
+        if pruner is None:  # what is read is made once, here, and not by each thread
+            mfa.factors.prepare(source.survey.dtype)
+        else:
+            pruner.prepare(source.survey.dtype, crew.share)
 
         def add(i: int, start: int, end: int, number: int, rows: RowBlocks, weights: Array | None) -> None:
             workers[i].add(rows, weights, number, start, end)

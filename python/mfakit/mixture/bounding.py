@@ -99,7 +99,7 @@ class _Rows:
         self._score(Pairs(order, np.asarray(reference[order], np.int64)))
 
     def _score(self, pairs: Pairs) -> None:
-        """Score pairs, at most one of a row, and raise the rows' thresholds to CUTOFF_NATS + log k below their values."""
+        """Score pairs, at most one of a row, and raise thresholds to CUTOFF_NATS + log k below their values."""
         values, latent = self.tools.refine(self.block.X, pairs)
         self._scored.append((pairs, values, latent))
         maha = 2.0 * np.abs(values - self.factors.log_norm[pairs.components])
@@ -136,11 +136,11 @@ class _Rows:
             self._scored.append((left, *self.tools.refine(self.block.X, left)))
         pairs, values, latent = (list(each) for each in zip(*self._scored, strict=True))
         if len(pairs) == 1:
-            return Scores(self.block.X, *pairs[0], values[0], latent[0], self.k)
-        rows, components = (np.concatenate(each) for each in zip(*pairs, strict=True))
-        order = np.argsort(components, kind="stable")
-        arrays = (rows, components, np.concatenate(values), np.concatenate(latent))
-        return Scores(self.block.X, *(array[order] for array in arrays), self.k)
+            return Scores(self.block.X, pairs[0].rows, pairs[0].components, values[0], latent[0], self.k)
+        order = np.argsort(np.concatenate([p.components for p in pairs]), kind="stable")
+        parts = ([p.rows for p in pairs], [p.components for p in pairs], values, latent)
+        rows, components, value, y = (np.concatenate(each)[order] for each in parts)
+        return Scores(self.block.X, rows, components, value, y, self.k)
 
 
 def _part(pairs: Pairs, chosen: Array) -> Pairs:

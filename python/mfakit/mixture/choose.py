@@ -38,13 +38,16 @@ WORTH = 0.5
 def choose_pruner(
     X: RowBlocks, mixtures: Sequence[Factors], options: Options, once: int | None = None
 ) -> Pruner | None:
-    """What bounds the components of the mixtures for the rows of X; None for the dense product. `once` says for how many
-    rows in all the tables are made, where they are made for a single pass; None: they are kept with the mixtures.
+    """What bounds the components of the mixtures for the rows of X; None for the dense product.
+
+    `once` is how many rows the tables are made for in all, where that is for a single pass; None: they are kept.
 
     Raises
     ------
     ValueError
         If ``method="pruned"`` was asked for where it does not exist.
+    MemoryError
+        If it was asked for, and there is no room for its tables; "auto" takes the dense product then.
     """
     ops, method = get_backend(options.backend, X.device), options.method
     if method in ("dense", "residual"):
@@ -64,7 +67,11 @@ def choose_pruner(
         return None
     rows = np.linspace(0, len(X) - 1, min(PILOT_ROWS, len(X))).astype(np.int64)
     with single_threaded_products():  # the threads of a product would go on spinning beside what follows
-        return _cheapest(X.take(rows), mixtures, options, dtype, once)
+        try:
+            return _cheapest(X.take(rows), mixtures, options, dtype, once)
+        except MemoryError as error:
+            _logger.info("method auto takes the dense product: %s", error)
+            return None
 
 
 def _why_not(mixtures: Sequence[Factors], on_device: bool) -> str | None:

@@ -7,7 +7,8 @@ noise. A :class:`Pruner` holds B and, for each mixture, its tables at a coarse a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from .factors import Factors, component_parts
 __all__ = ["Pruner", "nothing_finer", "project"]
 
 Array = NDArray[Any]
+# Of a thread's number and its range of parts; and who deals so many parts out.
+Work = Callable[[int, int, int], None]
+Share = Callable[[int, Work], None]
 
 # Rows of the coarse and the fine projection, and of the finest that is considered.
 COARSE, FINE, FINEST = SIZES = 16, 64, 128
@@ -33,6 +37,10 @@ DIRECTION_VALUES = 2**25
 LOADING_ROUNDING = 8.0
 # The log-normaliser of a component without weight, which float32 holds.
 NOTHING = -1e30
+
+
+def _alone(count: int, work: Work) -> None:
+    work(0, 0, count)
 
 
 class Pruner:
@@ -57,7 +65,8 @@ class Pruner:
     def of(cls, mixtures: Sequence[Factors], sizes: Sequence[int] = (COARSE, FINE)) -> Pruner:
         """The pruner of some mixtures, kept with the first one's factors; the directions are those of all sizes."""
         first, key = mixtures[0], tuple(map(id, mixtures))
-        rows = first.kept(("directions", key), lambda: leading_directions(mixtures, first.center, FINEST))
+        with says_bytes(mixtures, FINEST):
+            rows = first.kept(("directions", key), lambda: leading_directions(mixtures, first.center, FINEST))
         sizes = tuple(min(r, len(rows)) for r in sizes)
         tables = first.kept(("tables", key), dict)
         pruner: Pruner = first.kept(("pruner", key, sizes), lambda: cls(mixtures, rows, sizes, tables))
@@ -74,20 +83,43 @@ class Pruner:
         """How many columns of a dense product take as much of a block's memory as the bounds do."""
         return max(self.sizes) // 4 + factors.shape[0] // 5
 
-    def tables(self, factors: Factors, dtype: Any) -> list[Projection]:
+    def tables(self, factors: Factors, dtype: Any, share: Share = _alone) -> list[Projection]:
         """Of one of the mixtures, one for each size."""
         real = np.dtype(dtype)
         if any((id(factors), real, r) not in self._kept for r in self.sizes):
             sizes = sorted({min(r, len(self.rows)) for r in (*SIZES, *self.sizes)})
-            for r, table in zip(sizes, projections_of(factors, self.rows, self.center, real, sizes), strict=True):
-                self._kept[id(factors), real, r] = table
+            with says_bytes(self.mixtures, len(self.rows)):
+                made = projections_of(factors, self.rows, self.center, real, sizes, share)
+            self._kept |= {(id(factors), real, r): table for r, table in zip(sizes, made, strict=True)}
         return [self._kept[id(factors), real, r] for r in self.sizes]
 
-    def prepare(self, dtype: Any) -> None:
-        """Make what samples in `dtype` read, so that threads which share the pruner find it made."""
+    def prepare(self, dtype: Any, share: Share = _alone) -> None:
+        """Make what samples in `dtype` read, so that threads which share the pruner find it made; `share` is what
+        :meth:`mfakit._threads.rows.Crew.share` is.
+
+        Raises
+        ------
+        MemoryError
+            With what the tables take, and what to do.
+        """
         self.matrix(dtype)
         for factors in self.mixtures:
-            self.tables(factors, dtype)
+            self.tables(factors, dtype, share)
+
+
+@contextmanager
+def says_bytes(mixtures: Sequence[Factors], r: int) -> Iterator[None]:
+    """Around the making of directions and tables of r rows: a MemoryError says what they take, about."""
+    try:
+        yield
+    except MemoryError as error:
+        shapes = [factors.shape for factors in mixtures]
+        directions = 8 * min(sum(k * (l + 1) * d for k, l, d in shapes), DIRECTION_VALUES)
+        tables = sum(k * (l + 2) * r for k, l, _ in shapes) * 24  # coordinates in float64, and tables of two sizes
+        raise MemoryError(
+            f"bounds of {sum(k for k, _, _ in shapes):,} components take about {(directions + tables) / 2**20:,.0f} "
+            f'MiB beside the model, for which there is no room; use method="dense"'
+        ) from error
 
 
 def nothing_finer(table: Projection) -> Projection:
@@ -182,28 +214,45 @@ def _orthonormal(A: Array) -> tuple[Array, Array]:
 
 
 @keeps_errstate
-def projections_of(factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int]) -> list[Projection]:
+def projections_of(
+    factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int], share: Share = _alone
+) -> list[Projection]:
     """The tables of a mixture for the first r rows of B [r_max, d], for each r of `sizes`; in float64, then rounded so
-    that the bound stays one.
+    that the bound stays one. `share` deals the parts out to threads.
     """
     k, l, d = factors.shape
-    r_max = len(rows)
-    means, loadings = np.empty((k, r_max)), np.empty((k, l, r_max))
-    rest_mean, rest_gram = np.empty(k), np.empty((k, l, l))
+    parts = component_parts(k, (l + 1) * d)
+    made: list[list[Projection]] = [[] for _ in parts]
     columns = np.ascontiguousarray(rows.T)
+
+    def work(_: int, first: int, last: int) -> None:
+        for i in range(first, last):
+            made[i] = _tables_of(factors, parts[i], rows, columns, center, np.dtype(dtype), sizes)
+
     with single_threaded_products():  # many small ones
-        for part in component_parts(k, (l + 1) * d):
-            offset, A = factors.means[part] - center, loadings_of(factors, part)
-            means[part] = offset @ columns
-            rest_mean[part] = ((offset - means[part] @ rows) ** 2).sum(axis=1)
-            flat = A.reshape(len(A) * l, d)  # as one matrix: products of stacks go one by one
-            coordinates = flat @ columns
-            loadings[part] = coordinates.reshape(len(A), l, r_max)
-            rest = (flat - coordinates @ rows).reshape(A.shape)
-            rest_gram[part] = rest @ np.swapaxes(rest, 1, 2)
-    lengths = np.linalg.norm(factors.means - center, axis=1)
+        share(len(parts), work)
     return [
-        _table(factors, means[:, :r], loadings[:, :, :r], np.dtype(dtype), lengths,
+        Projection._make(np.concatenate(found) for found in zip(*(tables[i] for tables in made), strict=True))
+        for i in range(len(sizes))
+    ]
+
+
+def _tables_of(
+    factors: Factors, part: slice, rows: Array, columns: Array, center: Array, dtype: Any, sizes: Sequence[int]
+) -> list[Projection]:
+    """Those of some components, Bᵀ [d, r_max] being `columns`."""
+    offset, A = factors.means[part] - center, loadings_of(factors, part)
+    c, l, d = A.shape
+    means = offset @ columns
+    rest_mean = ((offset - means @ rows) ** 2).sum(axis=1)
+    flat = A.reshape(c * l, d)  # as one matrix: products of stacks go one by one
+    coordinates = flat @ columns
+    rest = (flat - coordinates @ rows).reshape(A.shape)
+    rest_gram = rest @ np.swapaxes(rest, 1, 2)
+    loadings, lengths = coordinates.reshape(c, l, len(rows)), np.linalg.norm(offset, axis=1)
+    sigma, log_norm = np.sqrt(factors.noise[part, 0]), factors.log_norm[part]
+    return [
+        _table(sigma, log_norm, means[:, :r], loadings[:, :, :r], dtype, lengths, d,
                rest_mean + (means[:, r:] ** 2).sum(axis=1),
                rest_gram + loadings[:, :, r:] @ np.swapaxes(loadings[:, :, r:], 1, 2))
         for r in sizes
@@ -211,16 +260,17 @@ def projections_of(factors: Factors, rows: Array, center: Array, dtype: Any, siz
 
 
 def _table(
-    factors: Factors, means: Array, loadings: Array, real: Any, lengths: Array, rest_sq: Array, rest_gram: Array
-) -> Projection:
-    """From B (μ - c) [k, r], B A as rows [k, l, r], ‖μ - c‖ [k], ‖Π (μ - c)‖² [k] and (Π A)ᵀ Π A [k, l, l].
+    sigma: Array, log_norm: Array, means: Array, loadings: Array, real: Any, lengths: Array, d: int, rest_sq: Array,
+    rest_gram: Array,
+) -> Projection:  # fmt: skip
+    """From σ [k], log-normalisers [k], B (μ - c) [k, r], B A as rows [k, l, r], ‖μ - c‖ [k], ‖Π (μ - c)‖² [k] and
+    (Π A)ᵀ Π A [k, l, l], of d features.
 
     The table is that of a component with a slightly larger covariance: loadings that are known to e σ only are
     stretched by (1 + t)^½, and σ by (1 + (1 + 1/t) e²)^½; see docs/pruning.md.
     """
-    (k, l), r, d = loadings.shape[:2], loadings.shape[2], factors.means.shape[1]
+    k, l, r = loadings.shape
     unit, eps = float(np.finfo(real).eps) / 2, float(np.finfo(np.float64).eps)
-    sigma = np.sqrt(factors.noise[:, 0])
     rest_mean = np.sqrt(rest_sq)
     size = np.sqrt((loadings**2).sum(axis=(1, 2)) + np.trace(rest_gram, axis1=1, axis2=2)) if l else np.zeros(k)
     e = LOADING_ROUNDING * (np.sqrt(d) + l) * eps * size / sigma
@@ -229,7 +279,7 @@ def _table(
     a = np.sqrt(np.maximum(np.linalg.eigvalsh(rest_gram)[:, -1], 0.0)) if l else np.zeros(k)
     # What float64 may have done to the norms, far below the rounding of float32 tables.
     a = (a * (1.0 + 1e-10) + 1e-13 * size) * stretched
-    whitened, least = np.zeros((k, l, r)), np.ones(k)
+    whitened, least = np.zeros((k, l, r), real), np.ones(k)
     if l and r:
         U, S, _ = np.linalg.svd(np.swapaxes(loadings, 1, 2) / sigma[:, None, None], full_matrices=False)
         S = S * (stretched * sigma / sigma_up)[:, None]
@@ -237,12 +287,12 @@ def _table(
         if r >= l:
             least = 1.0 + (S[:, -1] * (1.0 - 1e-10)) ** 2
     ratio = (a / sigma_up) ** 2
-    dead = np.isneginf(factors.log_norm)
+    dead = np.isneginf(log_norm)
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit
     return Projection(
         means=means.astype(real),
         scales=np.ascontiguousarray(np.broadcast_to((1.0 / sigma_up)[:, None], (k, r))).astype(real),
-        whitened=whitened.astype(real),
+        whitened=whitened,
         rest_means=rest_mean.astype(real)[:, None],
         rest_loadings=(a * up).astype(real)[:, None],
         rest_scales=((1.0 / sigma_up) * down).astype(real)[:, None],
@@ -250,5 +300,5 @@ def _table(
         stretch=(down / (1.0 + ratio / least)).astype(real),
         steepness=(up / sigma_up).astype(real),
         offsets=((4.0 * unit + 16.0 * np.sqrt(d) * eps) * lengths * up).astype(real),
-        log_norm=np.where(dead, NOTHING, factors.log_norm).astype(real),
+        log_norm=np.where(dead, NOTHING, log_norm).astype(real),
     )
