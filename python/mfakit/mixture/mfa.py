@@ -13,7 +13,7 @@ from .._arrays.containers import sum_tolerance, to_numpy
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
-from . import density, latent, sampling
+from . import density, latent, sampling, subsets
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -237,6 +237,14 @@ class MFA:
     def impute(self, X: Any, mask: Any, **options: Any) -> Any:
         """X with the masked features replaced by their conditional mean; see :func:`mfakit.mixture.latent.impute`."""
         return latent.impute(self, X, mask, **options)
+
+    def marginal(self, features: Any) -> MFA:
+        """The density of some features, again a mixture; see :func:`mfakit.mixture.subsets.marginal`."""
+        return subsets.marginal(self, features)
+
+    def conditional(self, features: Any, values: ArrayLike) -> MFA:
+        """The density of the other features given these values; see :func:`mfakit.mixture.subsets.conditional`."""
+        return subsets.conditional(self, features, values)
 
     def dense(self) -> tuple[Array, Array, Array]:
         """Weights [k], means [k, d] and covariances A Aᵀ + D [k, d, d], float64: for tests and small models."""
