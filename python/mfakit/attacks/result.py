@@ -42,7 +42,8 @@ class AttackResult:
         The class that `target` belongs to.
     reason : str [n]
         How each sample ended: "flipped", "already wrong", "max_steps", "no gradient", "NaN logits", "NaN gradient" or
-        "not verified"; of :func:`minimal_perturbation` also "no crossing" and "not certified".
+        "not verified"; of :func:`minimal_perturbation` also "no crossing" and "not certified"; of points that
+        :func:`evaluate` was given also "not fooled".
     settings : dict
         The attack and its settings, and properties of the data (dtype, bounds).
     classifier : str
