@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.containers import sum_tolerance, to_numpy
+from .._io.html import bars, card, number_range
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
@@ -187,6 +188,18 @@ class MFA:
     def __repr__(self) -> str:
         noise = "isotropic" if self.is_isotropic else "diagonal"
         return f"MFA(k={self.n_components}, d={self.n_features}, l={self.n_factors}, {noise} noise)"
+
+    def _repr_html_(self) -> str:
+        noise = "one variance per " + ("component" if self.is_isotropic else "component and feature")
+        rows = {
+            "components k": str(self.n_components),
+            "features d": str(self.n_features),
+            "factors l": str(self.n_factors),
+            "noise": f"{noise}; σ {number_range(np.sqrt(self.noise_variance))}",
+            "weights": number_range(self.weights),
+            "device": self.device or "where its arguments are",
+        }
+        return card("MFA", rows.items(), bars(self.weights, "weights of the components"))
 
     def _parameters(self) -> dict[str, Array]:
         return {name: getattr(self, name) for name in PARAMETERS}
