@@ -15,22 +15,26 @@ from .mixture.mfa import MFA
 from .mixture.subspaces import point_subspace_distances, subspace_distances
 
 if TYPE_CHECKING:
-    from . import attacks, classifiers, datasets, theory, torch
-    from .fit import MixtureOfFactorAnalyzers
+    from . import attacks, classifiers, datasets, experiments, fit, plots, theory, torch
+    from .fit import MFAClassifier, MixtureOfFactorAnalyzers
 
 # Loaded on first use, so that `import mfakit` stays below 0.3 s: these import scikit-learn, torch or matplotlib.
 _LAZY_MODULES = ("attacks", "classifiers", "datasets", "experiments", "fit", "plots", "theory", "torch")
-_LAZY_NAMES = {"MixtureOfFactorAnalyzers": "fit"}
+_LAZY_NAMES = {"MFAClassifier": "fit", "MixtureOfFactorAnalyzers": "fit"}
 
 __all__ = [
     "MFA",
     "BackendUnavailable",
     "BayesClassifier",
+    "MFAClassifier",
     "MixtureOfFactorAnalyzers",
     "__version__",
     "attacks",
     "classifiers",
     "datasets",
+    "experiments",
+    "fit",
+    "plots",
     "point_subspace_distances",
     "subspace_distances",
     "theory",
@@ -47,4 +51,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
+    return sorted(__all__)

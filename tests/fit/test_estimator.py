@@ -105,9 +105,42 @@ def test_criteria_prefer_the_right_number_of_components(X: Array) -> None:
 def test_samples_are_the_mixtures(fitted: Any) -> None:
     X, component = fitted.sample(1000)
     np.testing.assert_array_equal(fitted.sample(1000)[0], X)
-    assert (fitted.sample(1000, rng=5)[0] != X).any()
+    assert (fitted.sample(1000, random_state=5)[0] != X).any()
     assert component.max() < 3
-    assert fitted.score(X) == pytest.approx(fitted.score(fitted.sample(20_000, rng=1)[0]), abs=0.3)
+    assert fitted.score(X) == pytest.approx(fitted.score(fitted.sample(20_000, random_state=1)[0]), abs=0.3)
+
+
+def test_parameters_are_the_mixtures(fitted: Any) -> None:
+    for name in ("weights", "means", "loadings", "noise_variance"):
+        np.testing.assert_array_equal(getattr(fitted, f"{name}_"), getattr(fitted.mfa_, name))
+        assert not hasattr(Estimator(), f"{name}_")
+
+
+def test_transform_is_the_latent_or_the_responsibilities(fitted: Any, X: Array) -> None:
+    np.testing.assert_array_equal(fitted.transform(X), fitted.mfa_.latent(X)[0])
+    assert fitted.get_feature_names_out().tolist() == ["latent0", "latent1"]
+    shares = clone(fitted).set_params(transform_to="responsibilities").fit(X)
+    np.testing.assert_array_equal(shares.transform(X), shares.predict_proba(X))
+    assert shares.get_feature_names_out().tolist() == ["component0", "component1", "component2"]
+    with pytest.raises(ValueError, match="transform_to must be one of 'latent', 'responsibilities'"):
+        Estimator(transform_to="means").fit(X)
+
+
+def test_transform_gives_data_frames_on_request(fitted: Any, X: Array) -> None:
+    pytest.importorskip("pandas")
+    frame = copy.copy(fitted).set_output(transform="pandas").transform(X)
+    assert list(frame.columns) == ["latent0", "latent1"]
+    np.testing.assert_array_equal(frame.to_numpy(), fitted.transform(X))
+
+
+def test_score_is_weighted(fitted: Any, X: Array) -> None:
+    weights = np.arange(300) % 3
+    expected = (weights * fitted.score_samples(X)).sum() / weights.sum()
+    assert fitted.score(X, sample_weight=weights) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="sample_weight is zero for every row"):
+        fitted.score(X, sample_weight=np.zeros(300))
+    with pytest.raises(ValueError, match="one weight per row"):
+        fitted.score(X, sample_weight=np.ones(3))
 
 
 def test_before_fit() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .carlini_wagner.attack import carlini_wagner_l2
+from .evaluate import evaluate
+from .external import run_external
 from .gradient.attack import gradient_attack
 from .minimal.attack import minimal_perturbation
 from .result import AttackResult, MinimalResult
@@ -11,6 +13,8 @@ __all__ = [
     "AttackResult",
     "MinimalResult",
     "carlini_wagner_l2",
+    "evaluate",
     "gradient_attack",
     "minimal_perturbation",
+    "run_external",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.rows import to_numpy
+from .._arrays.rows import array_module, is_torch, on_device_of, to_numpy
+from .._io.html import card
 from .._threads.process import errstate
 
 __all__ = ["AttackResult", "Grade", "MinimalResult", "grade"]
@@ -45,7 +46,8 @@ class AttackResult:
         The class that `target` belongs to.
     reason : str [n]
         How each sample ended: "flipped", "already wrong", "max_steps", "no gradient", "NaN logits", "NaN gradient" or
-        "not verified"; of :func:`minimal_perturbation` also "no crossing" and "not certified".
+        "not verified"; of :func:`minimal_perturbation` also "no crossing" and "not certified"; of points that
+        :func:`evaluate` was given also "not fooled".
     settings : dict
         The attack and its settings, and properties of the data (dtype, bounds).
     classifier : str
@@ -132,8 +134,46 @@ class AttackResult:
         """
         return grade(self, minimal)
 
+    def to_dict(self) -> dict[str, Array]:
+        """What is known of each sample, arrays [n] by name: all fields but the points, the settings and the classifier.
+
+        Notes
+        -----
+        ``np.savez(path, x_adv=result.x_adv, **result.to_dict())`` keeps a result.
+        """
+        others = ("x_adv", "settings", "classifier")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in others}
+
+    def to_frame(self) -> Any:
+        """:meth:`to_dict` as a pandas DataFrame, a row for each sample; pandas must be installed."""
+        return _as_frame(self.to_dict())
+
+    def __getitem__(self, rows: Any) -> AttackResult:
+        """The result of some samples: an index, a slice, integers, or a bool mask [n]."""
+        index = np.atleast_1d(np.arange(len(self))[to_numpy(rows) if hasattr(rows, "__array__") else rows])
+        if index.ndim != 1:
+            raise IndexError(f"a result is indexed by samples, got indices of shape {index.shape}")
+        return replace(
+            self, x_adv=_rows_of(self.x_adv, index), **{name: value[index] for name, value in self.to_dict().items()}
+        )
+
     def __len__(self) -> int:
         return len(self.success)
+
+    def _summary(self) -> dict[str, str]:
+        """What a notebook shows."""
+        reasons, counts = np.unique(self.reason, return_counts=True)
+        return {
+            "attack": str(self.settings.get("attack", "")),
+            "samples": str(len(self)),
+            "accuracy before": f"{self.accuracy:.4g}",
+            "success rate": f"{self.success_rate:.4g}",
+            "mean ℓ2": f"{self.mean_l2:.4g}",
+            "how samples ended": ", ".join(f"{reason}: {n}" for reason, n in zip(reasons, counts, strict=True)),
+        }
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self._summary().items())
 
     def __repr__(self) -> str:
         return (
@@ -171,6 +211,10 @@ class MinimalResult(AttackResult):
         with errstate(invalid="ignore"):
             return np.where(closed, 0.0, 1.0 - self.lower / np.where(closed, 1.0, self.upper))
 
+    def _summary(self) -> dict[str, str]:
+        gap = self.gap[~self.already_wrong]
+        return {**super()._summary(), "largest gap": f"{gap.max():.2g}" if gap.size else "none"}
+
     def __repr__(self) -> str:
         attacked = ~self.already_wrong
         gap = self.gap[attacked]
@@ -206,9 +250,47 @@ class Grade:
         graded = np.isfinite(self.over_upper)
         return float(self.over_upper[graded].mean()) if graded.any() else float("nan")
 
+    def to_dict(self) -> dict[str, Array]:
+        """The ratios [n] by name, and which samples contradict the bound, bool [n]."""
+        contradicts = np.zeros(len(self.over_lower), bool)
+        contradicts[self.contradictions] = True
+        return {"over_lower": self.over_lower, "over_upper": self.over_upper, "contradicts": contradicts}
+
+    def to_frame(self) -> Any:
+        """:meth:`to_dict` as a pandas DataFrame, a row for each sample; pandas must be installed."""
+        return _as_frame(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        graded = self.over_upper[np.isfinite(self.over_upper)]
+        rows = {
+            "samples graded": f"{len(graded)} of {len(self.over_upper)}",
+            "mean ratio": f"{self.mean:.5g}",
+            "median ratio": f"{np.median(graded):.5g}" if len(graded) else "none",
+            "contradictions": str(len(self.contradictions)) if self.same_classifier else "minima of another classifier",
+        }
+        return card("Grade", rows.items())
+
     def __repr__(self) -> str:
         found = f"contradictions={len(self.contradictions)}" if self.same_classifier else "of another classifier"
         return f"Grade(mean={self.mean:.5g}, {found})"
+
+
+def _as_frame(columns: dict[str, Array]) -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(f"to_frame needs pandas: pip install pandas ({error}); to_dict needs nothing") from None
+    return pandas.DataFrame(columns)
+
+
+def _rows_of(array: Any, index: Array) -> Any:
+    """Some rows of an array of any library."""
+    if is_torch(array):
+        import torch
+
+        return array[torch.tensor(index.copy(), device=array.device)]
+    with on_device_of(array):
+        return array[array_module(array).asarray(index)]
 
 
 def grade(attack: AttackResult, minimal: MinimalResult) -> Grade:

@@ -28,7 +28,7 @@ from .verify import as_result, inside_bounds, push_until_flipped
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Task", "Walked", "columns_of", "open_task"]
+__all__ = ["Task", "Walked", "columns_of", "open_task", "probe_rows"]
 
 Array = NDArray[Any]
 
@@ -151,7 +151,7 @@ def open_task(
         size = arrays.plan_block(opts, rows, columns_of(clf), 8, device_copies or 0)
         for mixture in getattr(clf, "mixtures", ()):
             mixture.check_device(rows.device, opts.backend)
-        victim = as_victim(clf, size, opts, _probe(rows), direction == "log-ratio", rows.device)
+        victim = as_victim(clf, size, opts, probe_rows(rows), direction == "log-ratio", rows.device)
         labels = None if y is None else victim.labels(y, len(rows))
         yield Task(clf, victim, X, rows, labels, arrays, opts, size)
 
@@ -163,7 +163,7 @@ def columns_of(clf: Any) -> int:
     return max(mixtures, support, int(np.size(getattr(clf, "coef_", 1))))
 
 
-def _probe(rows: RowBlocks) -> Array:
+def probe_rows(rows: RowBlocks) -> Array:
     """Some samples to probe a classifier with; those with NaN are reported where all samples are checked."""
     block = to_numpy(rows.block(0, min(PROBES, len(rows))))
     return np.asarray(block[np.isfinite(block).all(axis=1)])

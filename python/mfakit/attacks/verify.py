@@ -20,7 +20,7 @@ from .result import AttackResult
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["as_result", "inside_bounds", "least_length", "push_until_flipped"]
+__all__ = ["as_result", "inside_bounds", "least_length", "push_until_flipped", "surely_flipped"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
@@ -38,8 +38,8 @@ def least_length(X: Array) -> Array:
     return PUSHED_UNITS * max(float(np.finfo(X.dtype).eps), SURE) * norm
 
 
-def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> None:
-    """Raise for inputs outside `bounds`, with the first such row."""
+def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int, name: str = "X") -> None:
+    """Raise for samples outside `bounds`, with the first such row."""
     if bounds is None:
         return
     low, high = bounds
@@ -48,8 +48,8 @@ def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int) -> N
         row = int(outside.argmax())
         found = to_numpy(X[row])
         raise ValueError(
-            f"X must lie within bounds [{low:g}, {high:g}], got values from {found.min():g} to {found.max():g} "
-            f"in row {start + row}; clip X or widen bounds"
+            f"{name} must lie within bounds [{low:g}, {high:g}], got values from {found.min():g} to {found.max():g} "
+            f"in row {start + row}; clip {name} or widen bounds"
         )
 
 
@@ -69,7 +69,7 @@ def push_until_flipped(victim: Any, walk: Any, X: Array, bounds: tuple[float, fl
         rounded = there.astype(X.dtype)
         y = state.y[rows]
         joint, choice = victim.scores(rounded.astype(np.float64), y)
-        decision, flips = _surely_flipped(joint, y)
+        decision, flips = surely_flipped(joint, y)
         scatter(points, rows[flips], gather(rounded, flips))
         state.y_adv[rows[flips]] = decision[flips]
         rows = rows[~flips]
@@ -95,7 +95,7 @@ def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
     return xp.where(sound, unit * length, way)
 
 
-def _surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
+def surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
     """The decisions [n] by scores [n, C], and which are wrong by more than rounding: scores of the same point in
     another batch may differ in their last bits, which must not make the decision right again.
     """

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from .._arrays.containers import sum_tolerance
 from .._arrays.options import Options, no_out
 from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
+from .._io.html import card
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._threads.process import errstate
@@ -123,6 +124,10 @@ class BayesClassifier:
 
     def __repr__(self) -> str:
         return f"BayesClassifier({', '.join(map(repr, self._mixtures))})"
+
+    def _repr_html_(self) -> str:
+        rows = ((f"class {c}, prior {self._priors[c]:.4g}", repr(m)) for c, m in enumerate(self._mixtures))
+        return card("BayesClassifier", rows)
 
     def class_log_prob(self, X: Any, **options: Any) -> Array:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .classifier import MFAClassifier
 from .em import fit_em, maximization
 from .estimator import MixtureOfFactorAnalyzers
 from .initialize import initial_mfa
@@ -10,6 +11,7 @@ from .statistics import Statistics
 from .workers import expectation
 
 __all__ = [
+    "MFAClassifier",
     "MixtureOfFactorAnalyzers",
     "Source",
     "Statistics",

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays.options import Options
 from .._arrays.rows import to_numpy, wrap_like
 from .._arrays.sharing import careful_products
-from .._checks import check_choice, check_integers, check_numbers
 from .._sklearn import become, check_input, names_of
 from .._threads.process import keeps_errstate
 from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
-from .initialize import initial_mfa
 from .noise_floor import lowest_noise
-from .source import Source
+from .parameters import as_generator, check_parameters, free_parameters
+from .source import Source, as_weights
+from .starts import new_start, own_start
 
 __all__ = ["MixtureOfFactorAnalyzers"]
 
 Array = NDArray[Any]
-_logger = logging.getLogger("mfakit")
-
-CHOICES = {"noise": ("isotropic", "diagonal"), "solver": ("em", "sgd"), "init": ("kmeans", "random")}
 
 
-class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class MixtureOfFactorAnalyzers(TransformerMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A mixture of factor analyzers fitted to data: p(x) = Σ_k weight_k N(x; μ_k, A_k A_kᵀ + D_k).
 
     Parameters
@@ -45,15 +41,21 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         One variance per component, or one per component and feature.
     solver : {"em", "sgd"}
         Expectation-maximisation, or Adam on mini-batches (the paper's own training; needs torch).
-    init : {"kmeans", "random"}
+    init : {"kmeans", "random"} or MFA
         Groups of a random sample of at most 20,000 rows, by k-means or by the nearest of k random samples along at most
-        64 principal directions; each component starts as the truncated PPCA of its group.
+        64 principal directions; each component starts as the truncated PPCA of its group. A mixture of the same shape
+        is the start itself.
+    means_init : array-like [k, d], optional
+        Start with these means instead, and with the groups of rows that are nearest to each.
+    weights_init : array-like [k], optional
+        Start with these weights; positive, sum 1.
     tol : float
         Stop when the mean log-likelihood rises by less, in nats per sample.
     max_iter : int
         EM steps, or epochs of SGD; 0 keeps the start.
     n_init : int
-        Independent starts, of which the one with the highest log-likelihood is kept; a warm start is a single one.
+        Independent starts, of which the one with the highest log-likelihood is kept; a warm start and a mixture as
+        `init` are a single one.
     noise_floor : float or None
         No noise variance falls below this share of the data's variance (its mean over features), so that data in other
         units give the same mixture in those units. None: 1e-6 for isotropic and 2e-4 for diagonal noise, see Notes.
@@ -61,6 +63,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         The same seed gives the same bytes of model on the same machine; the global random state is never touched.
     warm_start : bool
         Go on from the last fit's ``mfa_`` instead of a new start.
+    transform_to : {"latent", "responsibilities"}
+        What :meth:`transform` returns.
     learning_rate : float
         Of Adam, for data of unit scale (the data is standardised inside). Where training diverges or does not improve
         on its start, a ConvergenceWarning says so and the best epoch's mixture is kept; epochs that run out are no
@@ -79,6 +83,8 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     ----------
     mfa_ : MFA
         The fitted mixture, float64; of samples on a device, on that device (:meth:`mfakit.MFA.to`).
+    weights_, means_, loadings_, noise_variance_ : [k], [k, d], [k, d, l], [k] or [k, d]
+        Its parameters.
     history_ : dict
         "log_likelihood": mean log p(x) in nats before each step, and at last of ``mfa_`` (SGD: of every epoch);
         "candidates", "method": of EM, components per sample that were scored exactly, and what left out the others;
@@ -143,13 +149,16 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         *,
         noise: str = "isotropic",
         solver: str = "em",
-        init: str = "kmeans",
+        init: str | MFA = "kmeans",
+        means_init: Any = None,
+        weights_init: Any = None,
         tol: float = 1e-3,
         max_iter: int = 100,
         n_init: int = 1,
         noise_floor: float | None = None,
         random_state: Any = None,
         warm_start: bool = False,
+        transform_to: str = "latent",
         learning_rate: float = 1e-2,
         batch_size: int = 256,
         method: str = "auto",
@@ -163,12 +172,15 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         self.noise = noise
         self.solver = solver
         self.init = init
+        self.means_init = means_init
+        self.weights_init = weights_init
         self.tol = tol
         self.max_iter = max_iter
         self.n_init = n_init
         self.noise_floor = noise_floor
         self.random_state = random_state
         self.warm_start = warm_start
+        self.transform_to = transform_to
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.method = method
@@ -199,7 +211,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         TypeError
             X that is not real numbers, or sparse; a DataFrame whose columns have names of several types.
         """
-        self._check_parameters()
+        check_parameters(self)
         source = Source.from_array(X, sample_weight, self._options())
         names = names_of(self, X)  # before the fit: names of mixed types are refused at once
         become(self, **self._fit(source), **names)
@@ -228,7 +240,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
             As :meth:`fit`; also when a later pass yields another number of rows, `blocks` can be read only once, or
             it yields pairs that `weighted` does not announce.
         """
-        self._check_parameters()
+        check_parameters(self)
         source = Source.from_blocks(blocks, self._options(), weighted=weighted)
         become(self, **self._fit(source), n_features_in_=source.survey.n_features)
         return self
@@ -241,9 +253,19 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         """log p(x) of each row, [n], nats."""
         return self._checked(X).log_prob(X, **self._how())
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log p(x) of the rows, nats; no rows are a ValueError."""
-        return float(np.mean(self._log_prob_of_some(X, "score")))
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log p(x) of the rows, nats, weighted by `sample_weight` [n] if given.
+
+        Raises
+        ------
+        ValueError
+            For no rows, and for weights that are negative or all zero.
+        """
+        values = self._log_prob_of_some(X, "score")
+        weights = as_weights(sample_weight, len(values))
+        if weights is not None and not weights.any():
+            raise ValueError("sample_weight is zero for every row; score needs one row with a positive weight")
+        return float(np.average(values, weights=weights))
 
     def predict(self, X: Any) -> Any:
         """The most likely component of each row, int64 [n]."""
@@ -254,19 +276,59 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         """p(component | x), [n, k]; rows sum to 1."""
         return self._checked(X).responsibilities(X, **self._how())
 
-    def sample(self, n: int = 1, *, rng: Any = None, dtype: Any = np.float32) -> tuple[Array, Array]:
-        """n samples [n, d] and their components [n], where ``mfa_`` is; `rng` None derives one from `random_state`."""
+    def transform(self, X: Any) -> Any:
+        """A description of each row, in X's dtype: by `transform_to`, E[z | x] under its most likely component, [n, l],
+        or p(component | x), [n, k].
+        """
+        mfa = self._checked(X)
+        if self.transform_to == "latent":
+            return mfa.latent(X, **self._how())[0]
+        return mfa.responsibilities(X, **self._how())
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Names of the columns of :meth:`transform`, str [l] or [k]: "latent0", … or "component0" and so on."""
         check_is_fitted(self)
-        return self.mfa_.sample(n, rng=self._generator().spawn(1)[0] if rng is None else rng, dtype=dtype)
+        latent = self.transform_to == "latent"
+        name, count = ("latent", self.mfa_.n_factors) if latent else ("component", self.mfa_.n_components)
+        return np.array([f"{name}{i}" for i in range(count)], dtype=object)
+
+    def sample(self, n_samples: int = 1, *, random_state: Any = None, dtype: Any = np.float32) -> tuple[Array, Array]:
+        """Samples [n_samples, d] and their components [n_samples], where ``mfa_`` is; a `random_state` of None derives
+        one from the estimator's own.
+        """
+        check_is_fitted(self)
+        own = random_state is None
+        rng = as_generator(self.random_state).spawn(1)[0] if own else as_generator(random_state)
+        return self.mfa_.sample(n_samples, rng=rng, dtype=dtype)
+
+    @property
+    def weights_(self) -> Array:
+        """Mixing proportions, float64 [k]."""
+        return self.mfa_.weights
+
+    @property
+    def means_(self) -> Array:
+        """Means, float64 [k, d]."""
+        return self.mfa_.means
+
+    @property
+    def loadings_(self) -> Array:
+        """Loadings, float64 [k, d, l]."""
+        return self.mfa_.loadings
+
+    @property
+    def noise_variance_(self) -> Array:
+        """Noise variances, float64 [k] or [k, d]."""
+        return self.mfa_.noise_variance
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion on X; lower is better. No rows are a ValueError."""
         rows = self._log_prob_of_some(X, "bic")
-        return float(-2.0 * rows.sum() + self._n_parameters() * np.log(len(rows)))
+        return float(-2.0 * rows.sum() + free_parameters(self.mfa_) * np.log(len(rows)))
 
     def aic(self, X: Any) -> float:
         """Akaike information criterion on X; lower is better. No rows are a ValueError."""
-        return float(-2.0 * self._log_prob_of_some(X, "aic").sum() + 2.0 * self._n_parameters())
+        return float(-2.0 * self._log_prob_of_some(X, "aic").sum() + 2.0 * free_parameters(self.mfa_))
 
     def _log_prob_of_some(self, X: Any, name: str) -> Array:
         """score_samples, float64 [n], on the host, of at least one row."""
@@ -274,14 +336,6 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         if not len(rows):
             raise ValueError(f"{name} needs at least one sample, got X with 0 rows; pass the samples to be scored")
         return rows
-
-    def _n_parameters(self) -> int:
-        """Free parameters of the components that have weight; a rotation of the factors changes nothing, which takes
-        off l (l - 1) / 2 per component.
-        """
-        (_, d, l), k = self.mfa_.loadings.shape, len(self.mfa_.live)
-        noise = 1 if self.mfa_.is_isotropic else d
-        return int(k - 1 + k * (d + d * l - l * (l - 1) // 2 + noise))
 
     def _fit(self, source: Source) -> dict[str, Any]:
         """The fitted attributes; the estimator stays as it is until all is done."""
@@ -296,9 +350,10 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
                 f"positive weight; lower n_components or add data"
             )
         floor = lowest_noise(source, self.noise, self.noise_floor)
-        rng = self._generator()
-        if self.warm_start and hasattr(self, "mfa_"):
-            best = self._solve(self._continued(survey.n_features, floor), source, floor, rng)
+        rng = as_generator(self.random_state)
+        own = own_start(self, survey.n_features, floor)
+        if own is not None:
+            best = self._solve(own, source, floor, rng)
         else:
             starts = (self._start(source, floor, rng) for _ in range(self.n_init))
             best = max(starts, key=lambda result: result.lower_bound)
@@ -315,15 +370,7 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     @keeps_errstate
     def _start(self, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
         with careful_products():
-            start = initial_mfa(
-                source,
-                self.n_components,
-                self.n_factors,
-                isotropic=self.noise == "isotropic",
-                method=self.init,
-                floor=floor,
-                rng=rng,
-            )
+            start = new_start(self, source, floor, rng)
         return self._solve(start, source, floor, rng)
 
     def _solve(self, start: MFA, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
@@ -337,18 +384,6 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
         seed = int(rng.integers(2**63 - 1))
         return fit_sgd(start, source, learning_rate=self.learning_rate, batch_size=self.batch_size, seed=seed, **common)
 
-    def _continued(self, d: int, floor: float) -> MFA:
-        """The last fit's mixture, if it is of the shape that is asked for, with its noise at the floor or above."""
-        wanted = (self.n_components, d, self.n_factors, self.noise == "isotropic")
-        found = (*self.mfa_.loadings.shape, self.mfa_.is_isotropic)
-        if wanted != found:
-            raise ValueError(
-                f"warm_start goes on from {self.mfa_}, but k={wanted[0]}, d={d}, l={wanted[2]}, {self.noise} noise is "
-                f"asked for; set warm_start=False"
-            )
-        last = self.mfa_.to("cpu")  # the samples decide where it computes
-        return last.replace(noise_variance=np.maximum(last.noise_variance, floor))
-
     def _checked(self, X: Any) -> MFA:
         check_input(self, X)
         return self.mfa_
@@ -359,32 +394,10 @@ class MixtureOfFactorAnalyzers(DensityMixin, BaseEstimator):  # type: ignore[mis
     def _options(self) -> Options:
         return Options(**self._how())
 
-    def _generator(self) -> np.random.Generator:
-        state = self.random_state
-        if isinstance(state, np.random.RandomState):
-            return np.random.default_rng(state.randint(0, 2**32, size=4, dtype=np.uint32))
-        try:
-            return np.random.default_rng(state)
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"random_state must be a non-negative integer, a numpy.random.Generator, RandomState or SeedSequence, "
-                f"or None, got {state!r}"
-            ) from None
-
-    def _check_parameters(self) -> None:
-        for least, names in ((0, ("n_factors", "max_iter")), (1, ("n_components", "n_init", "batch_size"))):
-            check_integers({name: getattr(self, name) for name in names}, least)
-        check_numbers({"tol": self.tol}, positive=False)
-        check_numbers({"learning_rate": self.learning_rate}, positive=True)
-        if self.noise_floor is not None:
-            check_numbers({"noise_floor": self.noise_floor}, positive=True, also="or None")
-        for name, choices in CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
-        for name, known in (("warm_start", False), ("progress", self.progress is None)):
-            value = getattr(self, name)
-            if not (known or isinstance(value, bool | np.bool_)):
-                also = ", or None" if name == "progress" else ""
-                raise ValueError(f"{name} must be True or False{also}, got {value!r}")
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
 
 def _device_of(source: Source) -> str | None:

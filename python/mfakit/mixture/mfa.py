@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.containers import sum_tolerance, to_numpy
+from .._io.html import bars, card, number_range
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
-from . import density, latent, sampling
+from . import density, latent, sampling, subsets
 from .factors import Factors, factorize, subspace_factors
 
 if TYPE_CHECKING:
@@ -188,6 +189,18 @@ class MFA:
         noise = "isotropic" if self.is_isotropic else "diagonal"
         return f"MFA(k={self.n_components}, d={self.n_features}, l={self.n_factors}, {noise} noise)"
 
+    def _repr_html_(self) -> str:
+        noise = "one variance per " + ("component" if self.is_isotropic else "component and feature")
+        rows = {
+            "components k": str(self.n_components),
+            "features d": str(self.n_features),
+            "factors l": str(self.n_factors),
+            "noise": f"{noise}; σ {number_range(np.sqrt(self.noise_variance))}",
+            "weights": number_range(self.weights),
+            "device": self.device or "where its arguments are",
+        }
+        return card("MFA", rows.items(), bars(self.weights, "weights of the components"))
+
     def _parameters(self) -> dict[str, Array]:
         return {name: getattr(self, name) for name in PARAMETERS}
 
@@ -237,6 +250,14 @@ class MFA:
     def impute(self, X: Any, mask: Any, **options: Any) -> Any:
         """X with the masked features replaced by their conditional mean; see :func:`mfakit.mixture.latent.impute`."""
         return latent.impute(self, X, mask, **options)
+
+    def marginal(self, features: Any) -> MFA:
+        """The density of some features, again a mixture; see :func:`mfakit.mixture.subsets.marginal`."""
+        return subsets.marginal(self, features)
+
+    def conditional(self, features: Any, values: ArrayLike) -> MFA:
+        """The density of the other features given these values; see :func:`mfakit.mixture.subsets.conditional`."""
+        return subsets.conditional(self, features, values)
 
     def dense(self) -> tuple[Array, Array, Array]:
         """Weights [k], means [k, d] and covariances A Aᵀ + D [k, d, d], float64: for tests and small models."""

@@ -7,19 +7,19 @@ array that is returned.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices, is_torch
+from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices
 from ..._checks import MOST_INT32, check_integers, check_switches
 from ..._io.progress import open_bar
 from ..._threads.process import errstate
 from ..identity import identity
 from ..result import AttackResult
+from ..samples import as_given, class_names, on_host
 from ..state import State
 from ..verify import as_result, inside_bounds
 from .settings import Settings
@@ -166,7 +166,7 @@ def carlini_wagner_l2(
     ).with_preset()  # fmt: skip
     check_integers({"batch_size": batch_size}, 1, MOST_INT32)
     check_switches({"check_finite": check_finite})
-    host, shape = _on_host(X)
+    host, shape = on_host(X)
     try:
         import torch
     except ImportError as error:
@@ -194,8 +194,8 @@ def carlini_wagner_l2(
         "runs_in": network.type, "device": str(network.device),
     }  # fmt: skip
     with settled(network.device):
-        states, points = _attack(network, rows, _Labels(y, targets, _classes(model)), settings, batch_size, progress)
-    return _as_given(as_result(points, host, rows, states, evidence, identity(model)), X)
+        states, points = _attack(network, rows, _Labels(y, targets, class_names(model)), settings, batch_size, progress)
+    return as_given(as_result(points, host, rows, states, evidence, identity(model)), X)
 
 
 class _Labels(NamedTuple):
@@ -214,14 +214,6 @@ class _Labels(NamedTuple):
             None if value is None else class_indices(value, self.classes, n, n_classes, name) for value, name in pairs
         )
         return y, targets
-
-
-def _classes(model: Any) -> Array | None:
-    """The labels of a classifier's columns; None for a module, whose columns have no names."""
-    if callable(getattr(model, "forward", None)):
-        return None
-    classes = getattr(model, "classes_", None)
-    return None if classes is None else np.asarray(classes)
 
 
 def _attack(
@@ -286,32 +278,3 @@ def _box(
             f"{network.type} model, got {box}; scale the data, or pass None for no bounds"
         )
     return box
-
-
-def _on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
-    """X as rows on the host, and the shape of a sample."""
-    if is_torch(X) and X.device.type not in ("cpu", "meta"):  # what has no values RowBlocks refuses
-        X = X.cpu()
-    elif type(X).__module__.split(".")[0] == "cupy":
-        X = X.get()
-    if isinstance(X, list | tuple):
-        X = np.asarray(X)
-    ndim = getattr(X, "ndim", None)
-    if ndim is None or ndim <= 2:  # RowBlocks refuses what is not an array
-        return X, () if ndim is None else tuple(X.shape[1:])
-    shape = tuple(X.shape[1:])
-    return X.reshape(len(X), math.prod(shape)), shape
-
-
-def _as_given(result: AttackResult, X: Any) -> AttackResult:
-    """The result with x_adv in X's shape and place."""
-    x_adv = result.x_adv
-    if getattr(X, "ndim", 2) > 2:
-        x_adv = x_adv.reshape(X.shape)
-    if is_torch(X):
-        x_adv = x_adv.to(X.device)
-    elif type(X).__module__.split(".")[0] == "cupy":
-        import cupy
-
-        x_adv = cupy.asarray(x_adv)
-    return result if x_adv is result.x_adv else replace(result, x_adv=x_adv)

@@ -47,6 +47,7 @@ from ..._threads.process import keeps_errstate
 from ...backends import why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
+from ...classifiers.recognise.recognise import bayes_inside
 from ..blocks import attack_blocks, plan_walks, victims_of
 from ..coordinates import FactorCoordinates, why_not
 from ..identity import identity
@@ -84,6 +85,7 @@ def minimal_perturbation(
     Parameters
     ----------
     clf : BayesClassifier
+        Or an :class:`mfakit.MFAClassifier` of the labels 0 .. C - 1.
         Isotropic or diagonal noise, or both.
     X : array-like, [n, d]
     y : array-like [n], optional
@@ -125,6 +127,7 @@ def minimal_perturbation(
     (array([1.]), array([1.]))
     """
     settings = Settings(path)
+    clf = bayes_inside(clf)
     path = _path(clf, settings.path)
     refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
@@ -196,8 +199,9 @@ def _path(clf: Any, path: str) -> str:
     """Which of the two paths to take; one that was asked for is never swapped."""
     if not isinstance(clf, BayesClassifier):
         raise ValueError(
-            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; for "
-            "other classifiers take gradient_attack, or carlini_wagner_l2 for networks"
+            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; of an "
+            "MFAClassifier with other labels than 0, 1, … take its bayes_, for other classifiers take gradient_attack, "
+            "or carlini_wagner_l2 for networks"
         )
     if path == "features":
         return path

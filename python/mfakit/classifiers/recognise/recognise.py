@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bayes.classifier import BayesClassifier
 from ..svm.kernel_machine import RBFMachine
 from .agreement import dense, disagreement
 from .forms import KernelForm, LinearForm, MachineForm
 from .pipeline_steps import AFFINE_STEPS, before, is_identity, scikit_learn_names
 
-__all__ = ["TAKEN", "Unrecognised", "as_classifier", "is_module", "machine_form"]
+__all__ = ["TAKEN", "Unrecognised", "as_classifier", "bayes_inside", "is_module", "machine_form"]
 
 Array = NDArray[Any]
 
@@ -44,7 +45,7 @@ def is_module(model: Any) -> bool:
 
 
 def as_classifier(model: Any) -> Any:
-    """The fitted classifier that a model is, or that a fitted search or a frozen estimator holds.
+    """The fitted classifier that a model is, or that a fitted search, a frozen estimator or an MFAClassifier holds.
 
     Raises
     ------
@@ -317,10 +318,20 @@ _READERS: dict[str, Callable[[Any], MachineForm]] = {
 }  # fmt: skip
 
 
+def bayes_inside(model: Any) -> Any:
+    """The Bayes classifier that mixtures fitted to the classes 0 .. C - 1 hold; for anything else the model itself."""
+    bayes = getattr(model, "bayes_", None)
+    same = isinstance(bayes, BayesClassifier) and np.array_equal(model.classes_, bayes.classes_)
+    return bayes if same else model
+
+
 def _inner(model: Any, names: list[str]) -> Any:
-    """What a fitted search or a frozen estimator decides by; None for anything else."""
+    """What a fitted search, a frozen estimator or mixtures of the classes decide by; None for anything else."""
     if "BaseSearchCV" in names:
         return model.best_estimator_
+    bayes = bayes_inside(model)
+    if bayes is not model:
+        return bayes
     return model.estimator if "FrozenEstimator" in names else None
 
 

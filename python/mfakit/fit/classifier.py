@@ -1,0 +1,261 @@
+"""MFAClassifier: a mixture fitted to each class, and the Bayes classifier of them, with scikit-learn's interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+
+from .._arrays.options import Options
+from .._arrays.rows import RowBlocks, to_numpy, wrap_like
+from .._checks import check_integers
+from .._sklearn import accuracy, become, check_input, names_of
+from ..bayes.classifier import BayesClassifier
+from ..classifiers._checks import as_labels
+from .estimator import MixtureOfFactorAnalyzers
+from .parameters import as_generator, check_parameters
+from .source import Source, as_weights
+
+__all__ = ["MFAClassifier"]
+
+Array = NDArray[Any]
+
+# Of the constructor's arguments, those that each class's mixture is fitted with as they are.
+SHARED = (
+    "n_factors", "noise", "init", "tol", "max_iter", "n_init", "noise_floor", "backend", "block_rows", "n_threads",
+    "progress",
+)  # fmt: skip
+
+
+class MFAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A mixture of factor analyzers fitted to each class: argmax_c log prior_c + log p_c(x).
+
+    Parameters
+    ----------
+    n_components : int, sequence of int [C] or mapping of labels to int
+        Components of a class: the same for all, one number for each in the order of ``classes_``, or by label.
+    n_factors : int
+        l, at most d.
+    noise : {"isotropic", "diagonal"}
+        One variance per component, or one per component and feature.
+    priors : array-like [C] or None
+        Class probabilities in the order of ``classes_``; None takes the frequencies in the training data.
+    init, tol, max_iter, n_init, noise_floor
+        Of each class's fit by EM; see :class:`mfakit.MixtureOfFactorAnalyzers`.
+    random_state : int, numpy.random.RandomState, numpy.random.Generator or None
+        Each class has a stream of its own, so that a class's mixture depends on its own samples only.
+    backend, block_rows, n_threads
+        How to compute; see :class:`mfakit._arrays.options.Options`.
+    progress : bool or None
+        A progress bar for each class; None shows it on a terminal only.
+
+    Attributes
+    ----------
+    bayes_ : BayesClassifier
+        The classifier of the fitted densities, which attacks and certificates take. Its labels are 0 .. C - 1, indices
+        into ``classes_``.
+    classes_ : [C]
+        The labels, sorted.
+    class_prior_ : float64 [C]
+    n_iter_ : int64 [C]
+        EM steps of each class.
+    converged_ : bool [C]
+        Whether each class's fit reached `tol`.
+    n_features_in_ : int
+        d.
+    feature_names_in_ : [d]
+        Names of the columns, for a DataFrame with string names.
+
+    References
+    ----------
+    Richardson & Weiss, A Bayes-Optimal View on Adversarial Examples, JMLR 2021, section 2.1.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = mfakit.MFAClassifier(n_components=1, n_factors=2, noise="diagonal").fit(X, y)
+    >>> clf.score(X, y)
+    0.98
+    >>> clf.bayes_.n_classes
+    3
+    """
+
+    bayes_: BayesClassifier
+    classes_: Array
+    class_prior_: Array
+    n_iter_: Array
+    converged_: Array
+    n_features_in_: int
+    feature_names_in_: Array
+
+    def __init__(
+        self,
+        n_components: Any = 1,
+        n_factors: int = 1,
+        *,
+        noise: str = "isotropic",
+        priors: Any = None,
+        init: str = "kmeans",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        noise_floor: float | None = None,
+        random_state: Any = None,
+        backend: str = "auto",
+        block_rows: int | None = None,
+        n_threads: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.n_factors = n_factors
+        self.noise = noise
+        self.priors = priors
+        self.init = init
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.noise_floor = noise_floor
+        self.random_state = random_state
+        self.backend = backend
+        self.block_rows = block_rows
+        self.n_threads = n_threads
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MFAClassifier:
+        """Fit a mixture to the rows of each class.
+
+        Parameters
+        ----------
+        X : array-like, [n, d]
+        y : array-like, [n]
+            Labels of two or more classes: integers, strings or booleans.
+        sample_weight : array-like, [n]
+            2 counts a row twice, 0 leaves it out, also for the class frequencies.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            One class only, labels that are none, more components than samples in a class, and what
+            :meth:`mfakit.MixtureOfFactorAnalyzers.fit` refuses.
+        TypeError
+            X that is not real numbers, or sparse.
+        """
+        models = {name: getattr(self, name) for name in SHARED}
+        check_parameters(MixtureOfFactorAnalyzers(**models))
+        options = Options(backend=self.backend, block_rows=self.block_rows, n_threads=self.n_threads)
+        Source.from_array(X, sample_weight, options)  # refuses bad rows by their number in X
+        rows = RowBlocks(X)
+        labels = as_labels(y, len(rows), type(self).__name__)
+        weights = as_weights(sample_weight, len(rows))
+        names = names_of(self, X)
+        classes, codes = _classes(labels, weights)
+        counts = _components(self.n_components, classes, codes)
+        mass = np.bincount(codes[codes >= 0], None if weights is None else weights[codes >= 0])
+        streams = as_generator(self.random_state).spawn(len(classes))
+        fits = []
+        for c, (k, stream) in enumerate(zip(counts, streams, strict=True)):
+            members = np.flatnonzero(codes == c)
+            est = MixtureOfFactorAnalyzers(k, random_state=stream, **models)
+            fits.append(est.fit(rows.take(members), sample_weight=None if weights is None else weights[members]))
+        bayes = BayesClassifier([est.mfa_ for est in fits], mass / mass.sum() if self.priors is None else self.priors)
+        fitted = {
+            "bayes_": bayes,
+            "classes_": classes,
+            "class_prior_": bayes.priors,
+            "n_iter_": np.array([est.n_iter_ for est in fits]),
+            "converged_": np.array([est.converged_ for est in fits]),
+        }
+        become(self, **fitted, **names)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """The most probable class of each row, labels [n]; a tie goes to the lower label."""
+        codes = to_numpy(self._checked(X).predict(X, **self._how()))
+        labels = self.classes_[codes]
+        return wrap_like(labels, X) if labels.dtype.kind in "iufb" else labels
+
+    def predict_proba(self, X: Any) -> Any:
+        """p(class | x), [n, C], columns in the order of ``classes_``."""
+        return self._checked(X).predict_proba(X, **self._how())
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """log p(class | x), [n, C], nats."""
+        return self._checked(X).predict_log_proba(X, **self._how())
+
+    def decision_function(self, X: Any) -> Any:
+        """Log-odds in nats: two classes [n], positive for ``classes_[1]``; more [n, C], log prior_c p_c(x)."""
+        return self._checked(X).decision_function(X, **self._how())
+
+    def decision_gradient(self, X: Any) -> Any:
+        """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more."""
+        return self._checked(X).decision_gradient(X, **self._how())
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of rows whose predicted class is `y` [n]."""
+        predicted = to_numpy(self.predict(X))
+        return accuracy(predicted, as_labels(y, len(predicted), f"{type(self).__name__}.score"), sample_weight)
+
+    def _checked(self, X: Any) -> BayesClassifier:
+        check_input(self, X)
+        return self.bayes_
+
+    def _how(self) -> dict[str, Any]:
+        return {"backend": self.backend, "block_rows": self.block_rows, "n_threads": self.n_threads}
+
+
+def _classes(labels: Array, weights: Array | None) -> tuple[Array, Array]:
+    """The distinct labels [C] of rows that have weight, and each row's index into them, int64 [n]; -1 without weight.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes, and labels that are real numbers or cannot be sorted.
+    """
+    check_classification_targets(labels)
+    present = np.ones(len(labels), bool) if weights is None else weights > 0
+    try:
+        classes, found = np.unique(labels[present], return_inverse=True)
+    except TypeError as error:
+        raise ValueError(f"y must hold labels of one kind that can be sorted, integers or strings: {error}") from None
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has one class only, {classes.tolist()[0]!r}; a classifier needs rows with a positive weight in two "
+            "or more"
+        )
+    codes = np.full(len(labels), -1)
+    codes[present] = found.ravel()
+    return classes, codes
+
+
+def _components(n_components: Any, classes: Array, codes: Array) -> list[int]:
+    """How many components each class has, checked against its rows."""
+    names = classes.tolist()
+    if isinstance(n_components, Mapping):
+        if set(n_components) != set(names):
+            raise ValueError(f"n_components must name the classes {names}, got {list(n_components)}")
+        counts = [n_components[name] for name in names]
+    elif isinstance(n_components, Iterable) and not isinstance(n_components, str):
+        counts = list(n_components)
+        if len(counts) != len(names):
+            raise ValueError(f"n_components must have one number for each of {len(names)} classes, got {len(counts)}")
+    else:
+        counts = [n_components] * len(names)
+    for c, (name, k) in enumerate(zip(names, counts, strict=True)):
+        check_integers({"n_components": k}, 1)
+        rows = int((codes == c).sum())
+        if k > rows:
+            raise ValueError(
+                f"n_components={k} needs at least as many samples in each class, and class {name!r} has {rows} with a "
+                "positive weight; lower n_components, or give each class its own"
+            )
+    return [int(k) for k in counts]

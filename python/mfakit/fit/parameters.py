@@ -1,0 +1,61 @@
+"""The constructor's arguments of the estimator, checked; its random generator; its free parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._checks import check_choice, check_integers, check_numbers, check_switches
+from ..mixture.mfa import MFA
+
+__all__ = ["as_generator", "check_parameters", "free_parameters"]
+
+CHOICES = {
+    "noise": ("isotropic", "diagonal"),
+    "solver": ("em", "sgd"),
+    "init": ("kmeans", "random"),
+    "transform_to": ("latent", "responsibilities"),
+}
+COUNTS = {"n_components": 1, "n_factors": 0, "max_iter": 0, "n_init": 1, "batch_size": 1}
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise ValueError for an argument of the estimator's constructor that is out of range."""
+    for name, least in COUNTS.items():
+        check_integers({name: getattr(estimator, name)}, least)
+    check_numbers({"tol": estimator.tol}, positive=False)
+    check_numbers({"learning_rate": estimator.learning_rate}, positive=True)
+    if estimator.noise_floor is not None:
+        check_numbers({"noise_floor": estimator.noise_floor}, positive=True, also="or None")
+    own = isinstance(estimator.init, MFA)
+    for name, choices in CHOICES.items():
+        if not (own and name == "init"):
+            check_choice(name, getattr(estimator, name), choices)
+    if own and not (estimator.means_init is None and estimator.weights_init is None):
+        raise ValueError("init is a mixture with means and weights of its own; leave means_init and weights_init None")
+    check_switches({"warm_start": estimator.warm_start})
+    if estimator.progress is not None:
+        check_switches({"progress": estimator.progress})
+
+
+def as_generator(state: Any) -> np.random.Generator:
+    """A generator from a `random_state` of scikit-learn's or NumPy's kinds."""
+    if isinstance(state, np.random.RandomState):
+        return np.random.default_rng(state.randint(0, 2**32, size=4, dtype=np.uint32))
+    try:
+        return np.random.default_rng(state)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"random_state must be a non-negative integer, a numpy.random.Generator, RandomState or SeedSequence, "
+            f"or None, got {state!r}"
+        ) from None
+
+
+def free_parameters(mfa: MFA) -> int:
+    """Free parameters of the components that have weight; a rotation of the factors changes nothing, which takes off
+    l (l - 1) / 2 per component.
+    """
+    (_, d, l), k = mfa.loadings.shape, len(mfa.live)
+    noise = 1 if mfa.is_isotropic else d
+    return int(k - 1 + k * (d + d * l - l * (l - 1) // 2 + noise))
