@@ -164,6 +164,16 @@ def test_refused_where_it_does_not_exist() -> None:
         mfa.log_prob(samples(mfa), method="cut")
 
 
+def test_auto_says_that_a_projection_does_not_pay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(choose, "LEAST_STEPS", 1)
+    mfa = random_mfa(4, 100, 3)
+    caplog.set_level("INFO", "mfakit")
+    mfa.log_prob(samples(mfa))
+    assert "takes the dense product: its 16 columns are below a quarter of 100 features" in caplog.text
+
+
 def test_a_set_up_without_room_says_what_it_wanted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,7 +63,12 @@ def choose_pruner(
         pruner.prepare(dtype)
         return pruner
     d, columns = mixtures[0].shape[2], sum(f.n_columns for f in mixtures)
-    if (once or len(X)) * d * columns < LEAST_STEPS or 4 * columns < d or not hasattr(ops, "bound_components"):
+    if (once or len(X)) * d * columns < LEAST_STEPS or not hasattr(ops, "bound_components"):
+        return None
+    if 4 * columns < d:
+        _logger.info(
+            "method auto takes the dense product: its %d columns are below a quarter of %d features", columns, d
+        )
         return None
     rows = np.linspace(0, len(X) - 1, min(PILOT_ROWS, len(X))).astype(np.int64)
     with single_threaded_products():  # the threads of a product would go on spinning beside what follows
