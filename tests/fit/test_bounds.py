@@ -189,6 +189,7 @@ def test_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_estimator_says_what_it_took(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(choose, "LEAST_STEPS", 2**18)
+    monkeypatch.setattr(choose, "FEW_COLUMNS", 1)
     monkeypatch.setattr(choose, "WORTH", np.inf)
     X = random_mfa(60, 80, 3, seed=1, spread=1.0, sigma=0.02).sample(1500, rng=1)[0]
     caplog.set_level("INFO", "mfakit")

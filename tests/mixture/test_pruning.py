@@ -170,6 +170,16 @@ def test_refused_where_it_does_not_exist() -> None:
         mfa.log_prob(samples(mfa), method="cut")
 
 
+def test_auto_says_that_a_projection_does_not_pay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(choose, "LEAST_STEPS", 1)
+    mfa = random_mfa(4, 100, 3)
+    caplog.set_level("INFO", "mfakit")
+    mfa.log_prob(samples(mfa))
+    assert "takes the dense product: its 16 columns are too few for a projection to pay" in caplog.text
+
+
 def test_a_set_up_without_room_says_what_it_wanted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -178,6 +188,7 @@ def test_a_set_up_without_room_says_what_it_wanted(
 
     monkeypatch.setattr(pruning, "projections_of", no_room)
     monkeypatch.setattr(choose, "LEAST_STEPS", 1)
+    monkeypatch.setattr(choose, "FEW_COLUMNS", 1)
     mfa = random_mfa(40, 12, 3)
     X = samples(mfa)
     with pytest.raises(MemoryError, match=r"bounds of 40 components take about \d+ MiB .* use method=\"dense\""):

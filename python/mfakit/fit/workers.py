@@ -44,6 +44,9 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
     pruner = None if bounds is None else bounds.pruner(mfa, first[1])
     parts = chain([first], parts)
     if count == 1:
+        if pruner is not None and (helpers := useful_threads(options)) > 1:
+            with open_crew(helpers) as crew:
+                pruner.prepare(source.survey.dtype, crew.share)
         alone = _Worker(mfa, options, None, pruner, bounds)
         with careful_products():
             for number, rows, weights in parts:

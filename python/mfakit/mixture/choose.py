@@ -25,6 +25,8 @@ _logger = logging.getLogger("mfakit")
 
 # Multiplications of a dense product, some 50 ms on two cores, below which it is taken at once: a pilot takes 1 to 2 ms.
 LEAST_STEPS = 2**32
+# Columns of a dense product below which a projection to 64 of them, and what follows it, cannot cost less.
+FEW_COLUMNS = 256
 # Rows of the pilot block.
 PILOT_ROWS = 32
 # Costs in multiplications of a large float32 product, measured on two cores: per value of a bound of all components,
@@ -63,7 +65,10 @@ def choose_pruner(
         pruner.prepare(dtype)
         return pruner
     d, columns = mixtures[0].shape[2], sum(f.n_columns for f in mixtures)
-    if (once or len(X)) * d * columns < LEAST_STEPS or 4 * columns < d or not hasattr(ops, "bound_components"):
+    if (once or len(X)) * d * columns < LEAST_STEPS or not hasattr(ops, "bound_components"):
+        return None
+    if columns < FEW_COLUMNS:
+        _logger.info("method auto takes the dense product: its %d columns are too few for a projection to pay", columns)
         return None
     rows = np.linspace(0, len(X) - 1, min(PILOT_ROWS, len(X))).astype(np.int64)
     with single_threaded_products():  # the threads of a product would go on spinning beside what follows
