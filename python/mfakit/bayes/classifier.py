@@ -133,7 +133,7 @@ class BayesClassifier:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
         array, or a CuPy array for samples on a device.
         """
-        from ..mixture.density import over_blocks
+        from ..mixture.density import Filling, each_block
 
         rows = RowBlocks(X, self.n_features)
         opts = Options(**options)
@@ -149,7 +149,7 @@ class BayesClassifier:
             for c, mixture in enumerate(self._mixtures):
                 part[:, c] = evaluator.sibling(mixture.factors).log_prob(shared, first, rows.name) + log_priors[c]
 
-        over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, joint)
+        each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, joint))
         return joint
 
     def _relative_joint(self, X: Any, **options: Any) -> Array:
@@ -205,7 +205,7 @@ class BayesClassifier:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
         to the rounding of a class's own gradient.
         """
-        from ..mixture.density import over_blocks
+        from ..mixture.density import Filling, each_block
 
         rows, opts, two = RowBlocks(X, self.n_features), Options(**options), self.n_classes == 2
         for mixture in self._mixtures:
@@ -224,7 +224,7 @@ class BayesClassifier:
             if other is not None:
                 part -= other
 
-        over_blocks(rows, [m.factors for m in self._mixtures], opts, fill, out)
+        each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, out))
         result = wrap_like(out, X)
         return result if opts.out is None else opts.out
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mixture.density import over_blocks
+from ..mixture.density import Filling, each_block
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
 from .em import FitResult, maximization, progress_bar
@@ -243,6 +243,6 @@ def _mean_log_likelihood(mfa: MFA, source: Source) -> float:
     total = 0.0
     for rows, weights in source.parts():
         log_p = np.empty(len(rows))
-        over_blocks(rows, [mfa.factors], source.options, fill, log_p)
+        each_block(rows, [mfa.factors], source.options, Filling(fill, log_p))
         total += float(log_p.sum()) if weights is None else float(weights @ log_p)
     return total / source.survey.total_weight

@@ -7,7 +7,7 @@ done with a block is the :mod:`evaluator <mfakit.mixture.evaluator>`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .mfa import MFA
 
 __all__ = [
-    "component_log_prob", "each_block", "grad_log_prob", "in_order", "log_prob", "of_all_components", "open_rows",
-    "over_blocks", "per_sample", "responsibilities",
+    "Filling", "component_log_prob", "each_block", "grad_log_prob", "in_order", "log_prob", "of_all_components",
+    "open_rows", "per_sample", "responsibilities",
 ]  # fmt: skip
 
 Array = Any  # NumPy's or, on a device, CuPy's
@@ -37,12 +37,27 @@ Work = Callable[[Evaluator, Array, int], None]
 Fill = Callable[[Evaluator, Array, int, Array], None]
 
 
+@dataclass(frozen=True)
+class Filling:
+    """Work that fills out [n, ...] block by block; of host arrays on a device it comes back the same way."""
+
+    fill: Fill
+    out: Array
+
+    def __call__(self, evaluator: Evaluator, block: Array, first: int) -> None:
+        """Fill the block's part."""
+        part = slice(first, first + len(block))
+        target = evaluator.arrays.target(self.out, part)
+        self.fill(evaluator, block, first, target)
+        evaluator.arrays.store(self.out, part, target)
+
+
 def in_order(
     X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None,
-    pruner: Pruner | None = None,
+    pruner: Pruner | None = None, raise_if_cancelled: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
     """Do `work` on every block of X's rows start:end, one after the other, where X is or, for host arrays on a
-    device, streamed there; see Host.each_block.
+    device, streamed there; see Host.each_block. Other threads may cancel what is left.
     """
     ops = get_backend(options.backend, X.device)
     arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
@@ -50,7 +65,13 @@ def in_order(
         columns = factors.n_columns if pruner is None else pruner.columns(factors)
         rows = arrays.plan_block(options, X, columns, dtype.itemsize)
         evaluator = Evaluator(factors, ops, dtype, rows, options, pruner)
-        arrays.each_block(X, rows, lambda block, first: work(evaluator, block, first), evaluator.resize, start, end)
+
+        def step(block: Array, first: int) -> None:
+            if raise_if_cancelled is not None:
+                raise_if_cancelled()
+            work(evaluator, block, first)
+
+        arrays.each_block(X, rows, step, evaluator.resize, start, end)
 
 
 def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work: Work) -> None:
@@ -67,12 +88,10 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     for one in mixtures if pruner is None else ():
         one.prepare(options.product or X.dtype)  # here, and not in each of the threads
     with open_crew(count) as crew:
-
-        def cancellable(evaluator: Evaluator, block: Array, first: int) -> None:
-            crew.raise_if_cancelled()
-            work(evaluator, block, first)
-
-        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, cancellable, start, end, pruner))
+        crew.share(
+            len(X),
+            lambda _, start, end: in_order(X, factors, options, work, start, end, pruner, crew.raise_if_cancelled),
+        )
 
 
 def _crew(X: RowBlocks, factors: Factors, columns: int, options: Options) -> tuple[int, Options]:
@@ -83,18 +102,6 @@ def _crew(X: RowBlocks, factors: Factors, columns: int, options: Options) -> tup
     rows = arrays.plan_block(options, X, columns, X.dtype.itemsize)
     count, own = plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
     return count, own if count == 1 else replace(own, block_rows=rows // count)
-
-
-def over_blocks(X: RowBlocks, mixtures: Sequence[Factors], options: Options, fill: Fill, out: Array) -> None:
-    """Fill out [n, ...] by :func:`each_block`; of host arrays on a device it comes back the same way."""
-
-    def work(evaluator: Evaluator, block: Array, first: int) -> None:
-        part = slice(first, first + len(block))
-        target = evaluator.arrays.target(out, part)
-        fill(evaluator, block, first, target)
-        evaluator.arrays.store(out, part, target)
-
-    each_block(X, mixtures, options, work)
 
 
 def open_rows(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
@@ -110,7 +117,7 @@ def per_sample(mfa: MFA, X: Any, options: dict[str, Any], tail: tuple[int, ...],
     """What `fill` makes of each sample of X: [n, *tail], in X's dtype and container, or in ``out``."""
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), *tail), rows.dtype, rows)
-    over_blocks(rows, [mfa.factors], opts, fill, out)
+    each_block(rows, [mfa.factors], opts, Filling(fill, out))
     result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
     return result if opts.out is None else opts.out
 

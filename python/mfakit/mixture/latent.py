@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, on_device_of, to_numpy, wrap_like
 from ..backends import get_arrays, get_backend
-from .density import each_block, open_rows, over_blocks, per_sample
+from .density import Filling, each_block, open_rows, per_sample
 from .evaluator import Evaluator
 from .factors import Factors, factorize
 from .scores import Scores
@@ -186,5 +186,5 @@ def _conditional_mean(mfa: MFA, X: Array, missing: Array, opts: Options) -> Arra
             guess = mfa.means[j, missing] + z @ mfa.loadings[j][missing].T.astype(np.float64)
             part[scores.rows[pair]] += resp[scores.rows[pair], j][:, None] * guess
 
-    over_blocks(rows, [observed], options, fill, result)
+    each_block(rows, [observed], options, Filling(fill, result))
     return result

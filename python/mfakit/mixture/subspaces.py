@@ -18,7 +18,7 @@ from .._threads.process import interruptible, keeps_errstate, single_threaded_pr
 from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import Host
 from ..backends.operands import Subspaces
-from .density import of_all_components, open_rows, over_blocks
+from .density import Filling, each_block, of_all_components, open_rows
 from .evaluator import Evaluator
 from .factors import Factors
 from .mfa import MFA, common_device, on_device
@@ -75,7 +75,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
         if gone.any():
             part[:, evaluator.arrays.asarray(np.flatnonzero(gone))] = np.inf
 
-    over_blocks(rows, [mfa.subspaces], opts, fill, out)
+    each_block(rows, [mfa.subspaces], opts, Filling(fill, out))
     result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
     return result if opts.out is None else opts.out
 
