@@ -98,7 +98,7 @@ def install(wheel: Path, folder: Path) -> Installed:
 
 @pytest.fixture(scope="session")
 def checkout(request: pytest.FixtureRequest) -> Path:
-    """Return the checkout these tests lie in."""
+    """Return the checkout that contains these tests."""
     root = request.config.rootpath
     if not (root / "pyproject.toml").is_file() or not (root / "python" / "mfakit").is_dir():
         pytest.skip("needs the checkout: there is no pyproject.toml with python/mfakit beside the tests")

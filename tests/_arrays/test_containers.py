@@ -17,7 +17,7 @@ from mfakit._arrays.options import Options
 from mfakit.fit import MixtureOfFactorAnalyzers, Source
 
 Array = NDArray[Any]
-Door = Callable[[Any], Any]
+Use = Callable[[Any], Any]
 
 
 def classifier(priors: Any = None) -> mfakit.BayesClassifier:
@@ -33,7 +33,7 @@ def model(**changes: Any) -> mfakit.MFA:
     return mfakit.MFA(**{**good, **changes})
 
 
-SAMPLES: dict[str, Door] = {
+SAMPLES: dict[str, Use] = {
     "estimator": lambda X: MixtureOfFactorAnalyzers(max_iter=0).fit(samples()).predict(X),
     "log_prob": lambda X: random_mfa(d=4).log_prob(X),
     "predict": lambda X: classifier().predict(X),
@@ -42,7 +42,7 @@ SAMPLES: dict[str, Door] = {
 }
 
 
-@pytest.mark.parametrize("door", SAMPLES)
+@pytest.mark.parametrize("use", SAMPLES)
 @pytest.mark.parametrize(
     ("make", "remedy"),
     [
@@ -61,21 +61,21 @@ SAMPLES: dict[str, Door] = {
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_would_be_read_wrongly_is_refused_with_the_remedy(door: str, make: Door, remedy: str) -> None:
+def test_what_would_be_read_wrongly_is_refused_with_the_remedy(use: str, make: Use, remedy: str) -> None:
     with pytest.raises(TypeError, match=remedy):
-        SAMPLES[door](make(samples()))
+        SAMPLES[use](make(samples()))
 
 
-@pytest.mark.parametrize("door", ["log_prob", "predict", "fit"])
-def test_images_are_told_how_to_become_rows(door: str) -> None:
+@pytest.mark.parametrize("use", ["log_prob", "predict", "fit"])
+def test_images_are_told_how_to_become_rows(use: str) -> None:
     with pytest.raises(ValueError, match=r"got shape \(6, 2, 2\).*X\.reshape\(len\(X\), -1\)"):
-        SAMPLES[door](samples().reshape(6, 2, 2))
+        SAMPLES[use](samples().reshape(6, 2, 2))
     with pytest.raises(ValueError, match="rectangular, but its rows have different lengths"):
-        SAMPLES[door]([[1.0, 2.0, 3.0, 4.0], [1.0]])
+        SAMPLES[use]([[1.0, 2.0, 3.0, 4.0], [1.0]])
 
 
-@pytest.mark.parametrize("door", SAMPLES)
-def test_torchs_objects_that_are_no_samples(door: str) -> None:
+@pytest.mark.parametrize("use", SAMPLES)
+def test_torchs_objects_that_are_no_samples(use: str) -> None:
     torch = pytest.importorskip("torch")
     X = torch.from_numpy(samples())
     data = torch.utils.data.TensorDataset(X, torch.zeros(6))
@@ -87,12 +87,12 @@ def test_torchs_objects_that_are_no_samples(door: str) -> None:
         (torch.nn.Parameter(X), r"mfakit\.torch\.MFAModule"),
     ):
         with pytest.raises(TypeError, match=remedy):
-            SAMPLES[door](thing)
+            SAMPLES[use](thing)
     with pytest.raises(TypeError, match=r"list of tensors; pass torch\.stack"):
-        SAMPLES[door]([row.bfloat16().requires_grad_() for row in X])
+        SAMPLES[use]([row.bfloat16().requires_grad_() for row in X])
 
 
-PARAMETERS: dict[str, Door] = {
+PARAMETERS: dict[str, Use] = {
     "weights": lambda v: model(weights=v),
     "noise_variance": lambda v: model(noise_variance=v),
     "priors": lambda v: classifier(v),
@@ -202,11 +202,11 @@ def test_tensors_that_numpy_cannot_hold() -> None:
     torch = pytest.importorskip("torch")
     small = torch.ones(2, 4).to(torch.float8_e4m3fn)
     nested = torch.nested.nested_tensor([torch.ones(4), torch.ones(3)])
-    for door in SAMPLES.values():
+    for use in SAMPLES.values():
         with pytest.raises(TypeError, match=r"has dtype torch\.float8_e4m3fn, which NumPy lacks; pass .*\.float\(\)"):
-            door(small)
+            use(small)
         with pytest.raises(TypeError, match="is a nested tensor, whose rows differ in length"):
-            door(nested)
+            use(nested)
     with pytest.raises(TypeError, match=r"weights has dtype .* pass weights\.float\(\)"):
         model(weights=small[0, :2])
     with pytest.raises(TypeError, match="weights must be dense"):
@@ -255,6 +255,6 @@ def test_lazy_arrays_are_not_loaded_silently() -> None:
     xarray, _ = pytest.importorskip("xarray"), pytest.importorskip("dask")
     X, mfa = xarray.DataArray(samples(), dims=("n", "d")), random_mfa(d=4)
     np.testing.assert_array_equal(mfa.log_prob(X), mfa.log_prob(samples()))
-    for door in SAMPLES.values():
+    for use in SAMPLES.values():
         with pytest.raises(TypeError, match=r"an xarray DataArray over dask; pass .*\.compute\(\)"):
-            door(X.chunk({"n": 2}))
+            use(X.chunk({"n": 2}))

@@ -1,4 +1,4 @@
-"""Where results go: links are written through, what is no regular file is refused, nothing is left half done."""
+"""Where results go: links are written through, anything but a regular file is refused, nothing is left half done."""
 
 from __future__ import annotations
 

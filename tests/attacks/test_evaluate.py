@@ -39,9 +39,9 @@ def test_points_are_judged_and_measured() -> None:
 
 
 def test_a_flip_within_rounding_is_none() -> None:
-    """On the boundary, x = 0.5, a hair may be either class."""
-    hair = np.nextafter(0.5, 1.0)
-    r = evaluate(classifier(), X[:1], [[hair, 0.5]], [0])
+    """On the boundary, x = 0.5, one unit of rounding may be either class."""
+    above = np.nextafter(0.5, 1.0)
+    r = evaluate(classifier(), X[:1], [[above, 0.5]], [0])
     assert not r.success[0]
     assert r.reason[0] in ("not verified", "not fooled")
     assert evaluate(classifier(), X[:1], [[0.5 + 1e-9, 0.5]], [0]).success[0]
@@ -155,7 +155,7 @@ def test_an_attack_that_is_a_function_runs_on_any_model() -> None:
     torch = pytest.importorskip("torch")
 
     def walk(model: Any, inputs: Any, labels: Any) -> Any:
-        """To the mirrored image, in float32; gives up on the first."""
+        """To the mirrored image, in float32; leaves the first as it is."""
         assert isinstance(model, torch.nn.Module)
         assert labels.dtype == torch.int64
         found = 1 - inputs

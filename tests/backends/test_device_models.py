@@ -1,4 +1,4 @@
-"""Models on a CUDA device: they compute there, return its arrays, stay there when copied, and name what lies apart."""
+"""Models on a CUDA device: they compute there, return its arrays, stay there when copied, and name the devices when these differ."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_download_is_passed_on(quiet, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def npz(path: Path, header: bytes, n_bytes: int, kind: int) -> None:
-    """An archive of X with this header and so many zeros."""
+    """An archive of X with this header and a number of zeros."""
     with zipfile.ZipFile(path, "w", kind, compresslevel=1) as archive, archive.open("X.npy", "w") as file:
         file.write(header)
         for _ in range(n_bytes >> 20):

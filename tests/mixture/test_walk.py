@@ -1,4 +1,4 @@
-"""The way of X through a density: down the layers and never up, few drivers, few closures."""
+"""The path of X through a density: down the layers and never up, few drivers, few closures."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Table:
     rows : tuple of tuple of str
         As many cells as columns each; a row of empty cells parts groups on the terminal.
     labels : int
-        So many leading columns hold words and are set flush left; the others hold numbers and are set flush right.
+        This number of leading columns holds words and is set flush left; the others hold numbers and are set flush right.
     """
 
     columns: tuple[str, ...]

@@ -72,7 +72,7 @@ def _write(path: Path, metadata: dict[str, str], tensors: dict[str, Array]) -> d
     """A safetensors file of contiguous arrays; where the bytes of each begin. By parts, so that Ctrl-C is answered."""
     header: dict[str, Any] = {"__metadata__": metadata}
     end, starts = 0, {}
-    # The widest first, so that each lies at a multiple of its own size.
+    # The widest first, so that each begins at a multiple of its own size.
     for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):
         value = tensors[name]
         start, end = end, end + value.nbytes

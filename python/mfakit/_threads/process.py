@@ -1,4 +1,4 @@
-"""Threads of this process: Ctrl-C during calls that hear nothing of it, and products that must not take all cores."""
+"""Threads of this process: Ctrl-C during calls that do not react to it, and products that must not take all cores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ R = TypeVar("R")
 # Linux's flag of a process that was forked and has started no other program since (include/linux/sched.h).
 FORKED_ONLY = 0x40
 NUMPY_MAJOR = int(np.__version__.partition(".")[0])
-# A wait without end would not hear every interrupt.
+# A wait without a time limit would miss some interrupts.
 WAIT_SECONDS = 0.1
 
 

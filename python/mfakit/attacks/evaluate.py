@@ -75,7 +75,7 @@ def evaluate(
         For points of another shape, NaN or inf in X or x_adv (with the first row), points outside the bounds, and
         labels that are not classes.
     TypeError
-        For what is no fitted classifier.
+        For something other than a fitted classifier.
 
     See Also
     --------

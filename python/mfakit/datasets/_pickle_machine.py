@@ -145,7 +145,7 @@ class Interpreter:
 
     def _extend(self, values: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
-            raise Refused("it appends to what is no list")
+            raise Refused("it appends to something other than a list")
         self._stack[-1].extend(values)
 
     def _set_item(self) -> None:
@@ -156,7 +156,7 @@ class Interpreter:
 
     def _set(self, values: list[Any]) -> None:
         if not isinstance(self._stack[-1], StatedDict):
-            raise Refused("it sets items of what is no dict")
+            raise Refused("it sets items of something other than a dict")
         self._stack[-1].pairs.extend(_pairs(values))
 
     def _stack_global(self) -> None:
@@ -168,7 +168,7 @@ class Interpreter:
     def _reduce(self) -> None:
         function, arguments = self._take(2)
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-            raise Refused("it calls what is no function")
+            raise Refused("it calls something other than a function")
         self._stack.append(self._call(function.name, arguments))
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -184,7 +184,7 @@ class Interpreter:
             raise Refused(f"it calls {name}")
         text, encoding = arguments
         if not isinstance(text, str) or encoding != "latin1":
-            raise Refused("it encodes what is no text")
+            raise Refused("it encodes something other than text")
         # A batch encodes each text once; again and again, a short file would fill the memory.
         self._text_left -= len(text)
         if self._text_left < 0:

@@ -1,6 +1,6 @@
 """Scores of a block of rows whose components are bounded before they are scored.
 
-The way of a block: all components coarsely, one of each row exactly, those that could come near it by finer bounds, of
+Steps of a block: all components coarsely, one of each row exactly, those that could come near it by finer bounds, of
 these the one that promises to be better exactly, and then what is left. Why nothing that matters is left out, and why
 any component may be the first one, is in docs/pruning.md.
 """

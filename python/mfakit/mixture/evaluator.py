@@ -1,6 +1,6 @@
 """Scores of a block of rows under a mixture: a cheap product that says what can matter, and that again, exactly.
 
-The way of a block: centre it, one matrix product with the panel of all components (coarse), log-probabilities and the
+Steps of a block: centre it, one matrix product with the panel of all components (coarse), log-probabilities and the
 candidates that can matter (epilogue), those again from their residuals in float64 (refine), then whatever was asked.
 """
 

@@ -22,7 +22,7 @@ from .factors import Factors, component_parts
 __all__ = ["Pruner", "nothing_finer", "project"]
 
 Array = NDArray[Any]
-# Of a thread's number and its range of parts; and who deals so many parts out.
+# Work on a range of parts by the thread of this number; and what deals a number of parts out to threads.
 Work = Callable[[int, int, int], None]
 Share = Callable[[int, Work], None]
 

@@ -50,7 +50,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
     Returns
     -------
     array, [n, k]
-        ℓ2 in data units, in X's dtype and container; inf to a component without weight, which is nobody's nearest.
+        ℓ2 in data units, in X's dtype and container; inf to a component without weight, which is never the nearest.
         Noise plays no part.
 
     Raises

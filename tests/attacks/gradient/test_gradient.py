@@ -133,8 +133,8 @@ def test_the_papers_count_is_of_all_samples_and_of_an_attack_without_labels() ->
         with_labels.adversarial_accuracy_paper([0, 0, 0])
     with pytest.raises(ValueError, match="true classes of the 3 samples as integers"):
         without.adversarial_accuracy_paper([0, 0])
-    stuck = gradient_attack(spheres(), X, step_size=0.01, max_steps=1)
-    assert stuck.adversarial_accuracy_paper([0, 0, 0]) == pytest.approx(2 / 3)  # nothing has changed
+    unfinished = gradient_attack(spheres(), X, step_size=0.01, max_steps=1)
+    assert unfinished.adversarial_accuracy_paper([0, 0, 0]) == pytest.approx(2 / 3)  # nothing has changed
 
 
 def test_without_labels_the_predicted_classes_are_attacked() -> None:
@@ -190,8 +190,8 @@ def test_bounds_keep_the_walk_inside() -> None:
     inside = gradient_attack(clf, X, [0], polish=True, bounds=(0.0, 1.0))
     assert inside.success.all()
     assert inside.x_adv.min() >= 0.0
-    stuck = gradient_attack(clf, X, [0], bounds=(-1.0, 0.2), max_steps=50)
-    assert not stuck.success.any()
+    unfinished = gradient_attack(clf, X, [0], bounds=(-1.0, 0.2), max_steps=50)
+    assert not unfinished.success.any()
     with pytest.raises(ValueError, match=r"within bounds \[0, 1\], got values from -0.5 .* in row 1"):
         gradient_attack(clf, np.array([[0.0] * 5, [-0.5, 0, 0, 0, 0]]), [0, 0], bounds=(0.0, 1.0))
 

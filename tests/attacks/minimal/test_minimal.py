@@ -91,7 +91,7 @@ def test_no_attack_is_below_a_lower_bound(variant: str) -> None:
         U = rng.normal(size=X.shape)
         U *= (0.999999 * r.lower / np.linalg.norm(U, axis=1))[:, None]
         np.testing.assert_array_equal(clf.predict(X + U)[right], y[right])
-    # Nor towards the best point known, a hair short of it.
+    # Nor towards the best point known, just short of it.
     towards = X + (r.x_adv - X) * (r.lower / np.where(r.upper > 0, r.upper, 1) * (1 - 1e-9))[:, None]
     np.testing.assert_array_equal(clf.predict(towards)[right], y[right])
 

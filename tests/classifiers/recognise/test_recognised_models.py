@@ -242,12 +242,12 @@ def test_what_is_no_such_classifier_is_refused_alike_with_the_reason(name: str) 
     make, reason = REFUSED[name]
     X = np.eye(4) if name == "precomputed" else samples(2)[0]
     model = make()
-    doors = [lambda: gradient_attack(model, X)]
+    uses = [lambda: gradient_attack(model, X)]
     if pytest.importorskip("torch"):
-        doors += [lambda: carlini_wagner_l2(model, X), lambda: mfakit.torch.SVMModule(model)]
-    for door in doors:
+        uses += [lambda: carlini_wagner_l2(model, X), lambda: mfakit.torch.SVMModule(model)]
+    for use in uses:
         with pytest.raises(TypeError, match=reason):
-            door()
+            use()
 
 
 def test_a_torch_module_is_named_the_attack_that_takes_it() -> None:

@@ -38,10 +38,10 @@ LABELS = {"bayes": "Bayes", "cnn": "CNN", "linear-svm": "linear SVM", "rbf-svm":
 CW, CW_AUTO, GRADIENT, LOG_RATIO = "CW-L2", "CW-L2 auto", "gradient", "log-ratio"
 # Appendix C: the first attack of each is the paper's. Others stand beside where that one may fail by itself.
 ATTACKS = {"bayes": (GRADIENT,), "cnn": (CW, CW_AUTO), "linear-svm": (GRADIENT,), "rbf-svm": (GRADIENT, LOG_RATIO)}
-# 20 in ℓ2, twice the typical distance between two samples: who has not crossed by then never will.
+# 20 in ℓ2, twice the typical distance between two samples: an attack that has not succeeded by then never will.
 STEP_SIZE, MAX_STEPS = 0.05, 400
-# How robust each γ of a search is: machines of so many samples, and so many samples to attack, in steps of a hundredth
-# of the typical distance between two.
+# The robustness of each γ of a search: training samples of the machines, attacked samples, and the attack's steps, a
+# hundredth of the typical distance between two samples.
 PATH_TRAINING, PATH_SAMPLES, PATH_STEP, PATH_STEPS = 2000, 20, 0.1, 100
 # Adam's step in CW-L2, with the paper's preset and with our defaults, in units of a pixel.
 CW_RATE = 0.01
