@@ -104,7 +104,7 @@ def test_a_classifier_follows_noise_and_priors() -> None:
         (lambda m: m.noise_variance.zero_(), "noise_variance must be positive"),
         (lambda m: m.means.fill_(torch.nan), "means has NaN or inf"),
         (lambda m: setattr(m, "means", m.means[:2]), r"loadings must be \[k, d, l\] = \[2, 6, l\]"),
-        (lambda m: setattr(m, "means", None), "the buffer means has been removed"),
+        (lambda m: setattr(m, "means", None), "the parameter means has been removed"),
         (lambda m: m.means.requires_grad_(), "means requires grad, and gradients are in X only"),
     ],
 )
@@ -130,7 +130,7 @@ def test_parameters_and_gradients_in_them_are_refused_and_nothing_is_lost() -> N
     bayes = BayesClassifierModule(mfakit.BayesClassifier([A, B]))
     before = bayes(X)
     for module, name in ((bayes.mixtures[0], "means"), (bayes, "log_priors")):
-        value = torch.nn.Parameter(module.get_buffer(name))
+        value = torch.nn.Parameter(module.get_parameter(name).clone())
         for assign in (lambda m=module, n=name, v=value: setattr(m, n, v),
                        lambda m=module, n=name, v=value: m.register_parameter(n, v)):  # fmt: skip
             with pytest.raises(TypeError, match=f"has gradients in X only, so {name} cannot be a Parameter"):

@@ -122,7 +122,9 @@ def test_state_dict_and_to(tmp_path: Any) -> None:
     twin.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
     np.testing.assert_array_equal(twin(X), net(X))
     assert "mixtures.1.means" in net.state_dict()
-    assert not list(net.parameters())
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert next(net.parameters()).device.type == "cpu"
+    assert not list(net.buffers())
     np.testing.assert_array_equal(copy.deepcopy(net)(X), net(X))
     # The parameters' digits survive a change of dtype; the result follows X.
     np.testing.assert_array_equal(copy.deepcopy(net).half().double()(X), net(X))
@@ -153,7 +155,7 @@ def test_small_batches_leave_the_cores_to_torch(small: bool, monkeypatch: pytest
 
     original = mfakit.MFA.log_prob
     monkeypatch.setattr(mfakit.MFA, "log_prob", lambda *a, **k: seen.append(blas_threads()) or original(*a, **k))
-    monkeypatch.setattr("mfakit.torch.density.SMALL_PRODUCT", 2**27 if small else 0)
+    monkeypatch.setattr("mfakit.torch.operations.SMALL_PRODUCT", 2**27 if small else 0)
     clf = classifier()
     with threadpool_limits(2, "blas"):
         BayesClassifierModule(clf)(torch.zeros(4, clf.n_features))

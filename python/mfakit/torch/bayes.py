@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from .._threads.process import errstate
 from ..bayes.classifier import BayesClassifier
-from .buffers import make_buffer
+from .buffers import keep_digits
 from .density import MFAModule
-from .rows import RowsModule
+from .rows import RowsModule, as_n_logits, pad_logits
 
 __all__ = ["BayesClassifierModule"]
 
@@ -33,6 +33,9 @@ class BayesClassifierModule(RowsModule):
         distances, in squared data units. Either has the same decisions.
     image_shape : (height, width, channels) or (height, width), optional
         Accept images [n, C, H, W] as well.
+    n_logits : int, optional
+        Return this many logits, for losses that need three classes or more: the others are 100 below the least of a
+        sample's own, and take no gradients, so that they change a softmax by e⁻¹⁰⁰ and never win.
 
     Attributes
     ----------
@@ -61,7 +64,12 @@ class BayesClassifierModule(RowsModule):
     log_priors: Tensor
 
     def __init__(
-        self, clf: BayesClassifier, logits: str = "log_likelihood", *, image_shape: Sequence[int] | None = None
+        self,
+        clf: BayesClassifier,
+        logits: str = "log_likelihood",
+        *,
+        image_shape: Sequence[int] | None = None,
+        n_logits: int | None = None,
     ) -> None:
         if not isinstance(clf, BayesClassifier):
             raise TypeError(
@@ -73,29 +81,41 @@ class BayesClassifierModule(RowsModule):
         super().__init__(clf.n_features, image_shape)
         self.n_classes = clf.n_classes
         self.logits = logits
+        self.n_logits = as_n_logits(n_logits, clf.n_classes)
         self.mixtures = nn.ModuleList(MFAModule(m) for m in clf.mixtures)
         with errstate(divide="ignore"):
-            self.register_buffer("log_priors", make_buffer(np.log(clf.priors)))
+            self.freeze("log_priors", np.log(clf.priors))
         self.eval()
 
     @property
     def scale(self) -> float:
         """1, or 2σ² with the harmonic mean σ² of all noise variances: the tightest noise sets a logit's size."""
+        return float(self._scale())
+
+    def _scale(self) -> Tensor:
         if self.logits == "log_likelihood":
-            return 1.0
-        models = [cast(MFAModule, m).mfa for m in self.mixtures]
-        noise = np.concatenate([m.noise_variance[m.live].ravel() for m in models])
-        return float(2.0 / np.mean(1.0 / noise))
+            return torch.ones(())
+        parts = [cast(MFAModule, m) for m in self.mixtures]
+        live = [m.weights > 0 for m in parts]
+        precision = [1.0 / m.noise_variance.double().reshape(len(m.weights), -1) for m in parts]
+        total = sum((p * alive[:, None]).sum() for p, alive in zip(precision, live, strict=True))
+        count = sum(alive.sum() * p.shape[1] for p, alive in zip(precision, live, strict=True))
+        return 2.0 * count / cast(Tensor, total)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits [n, C]."""
+        """Logits [n, C] or, with ``n_logits``, [n, n_logits]."""
         X = self.rows(X)
         log_likelihood = torch.stack([mixture(X) for mixture in self.mixtures], dim=1)
         joint = log_likelihood + self.log_priors.to(log_likelihood)
-        return joint if self.logits == "log_likelihood" else self.scale * joint
+        return pad_logits(joint if self.logits == "log_likelihood" else self._scale().to(joint) * joint, self.n_logits)
+
+    def extra_repr(self) -> str:
+        """The number of classes and features, and the kind of the logits."""
+        padded = "" if self.n_logits is None else f", n_logits={self.n_logits}"
+        return f"C={self.n_classes}, d={self.n_features}, logits={self.logits!r}" + padded + self.images_repr()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        before = self.log_priors
+        kept = {"log_priors": self.log_priors.data}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.log_priors = before.to(self.log_priors.device)
+        keep_digits(self, kept)
         return self

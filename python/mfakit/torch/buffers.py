@@ -8,11 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..mixture.mfa import MFA
 
-__all__ = ["as_image_shape", "as_mfa", "equal", "make_buffer", "numbers", "unchanged", "versions"]
+__all__ = [
+    "as_image_shape",
+    "as_mfa",
+    "equal",
+    "frozen",
+    "keep_digits",
+    "make_buffer",
+    "numbers",
+    "unchanged",
+    "versions",
+]
 
 # Up to this many numbers of each buffer, spread over it, are compared with what was seen before at every call.
 LOOKED_AT = 2**12
@@ -22,6 +32,19 @@ def make_buffer(values: Any) -> Tensor:
     """A tensor of its own on the host that gradients can be taken through, whatever mode the caller is in."""
     with torch.inference_mode(False):
         return torch.tensor(np.asarray(values), device="cpu")
+
+
+def frozen(value: Tensor) -> nn.Parameter:
+    """A tensor as a parameter that is not trained, unless the tensor itself takes gradients."""
+    return nn.Parameter(value.detach(), requires_grad=value.requires_grad)
+
+
+def keep_digits(module: nn.Module, before: dict[str, Tensor]) -> None:
+    """Give parameters that were moved and rounded the numbers that they had, where they are now."""
+    for name, value in before.items():
+        parameter = module.get_parameter(name)
+        if parameter.dtype != value.dtype:
+            parameter.data = value.to(parameter.device)
 
 
 def versions(buffers: dict[str, Tensor]) -> list[tuple[int, int, bytes]]:

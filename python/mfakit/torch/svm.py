@@ -12,8 +12,7 @@ from torch import Tensor
 from ..bayes.classifier import BayesClassifier
 from ..classifiers.recognise.forms import LinearForm
 from ..classifiers.recognise.recognise import is_module, machine_form
-from .buffers import make_buffer
-from .rows import RowsModule
+from .rows import RowsModule, as_n_logits, pad_logits
 
 __all__ = ["SVMModule"]
 
@@ -35,6 +34,8 @@ class SVMModule(RowsModule):
         is read off is compared with its own decisions first.
     image_shape : (height, width, channels) or (height, width), optional
         Accept images [n, C, H, W] as well.
+    n_logits : int, optional
+        Return this many logits; see :class:`BayesClassifierModule`.
 
     Raises
     ------
@@ -46,7 +47,7 @@ class SVMModule(RowsModule):
 
     Notes
     -----
-    Computed in the buffers' dtype, float64 unless ``.float()`` was called; the result has X's dtype.
+    Computed in the parameters' dtype, float64 unless ``.float()`` was called; the result has X's dtype.
 
     Examples
     --------
@@ -66,13 +67,14 @@ class SVMModule(RowsModule):
     center: Tensor
     gamma: Tensor
 
-    def __init__(self, svm: Any, *, image_shape: Sequence[int] | None = None) -> None:
+    def __init__(self, svm: Any, *, image_shape: Sequence[int] | None = None, n_logits: int | None = None) -> None:
         if is_module(svm) or isinstance(svm, BayesClassifier):
             what = "a torch module already" if is_module(svm) else "no machine; take BayesClassifierModule"
             raise TypeError(f"{type(svm).__name__} is {what}")
         form = machine_form(svm)
         super().__init__(form.n_features, image_shape)
         self.n_classes = max(2, form.n_rows)
+        self.n_logits = as_n_logits(n_logits, self.n_classes)
         if isinstance(form, LinearForm):
             self.kernel = "linear"
             values = {"coef": form.weights, "intercept": form.offset, "center": form.center, "gamma": 0.0}
@@ -82,10 +84,10 @@ class SVMModule(RowsModule):
             values = {"coef": m.coefficients, "intercept": m.intercept, "center": m.center, "gamma": m.gamma}
             values["support_vectors"] = m.support - m.center  # centred, ‖x‖² + ‖s‖² - 2 x·s loses fewer digits
         for name in ("coef", "intercept", "support_vectors", "center", "gamma"):
-            self.register_buffer(name, make_buffer(np.asarray(values[name], np.float64)))
+            self.freeze(name, np.asarray(values[name], np.float64))
 
     def decision(self, X: Tensor) -> Tensor:
-        """Decision values, [n, 1] for two classes, [n, C] for more, in the buffers' dtype."""
+        """Decision values, [n, 1] for two classes, [n, C] for more, in the parameters' dtype."""
         X = self.rows(X).to(self.coef.dtype) - self.center
         if self.kernel == "linear":
             return X @ self.coef.T + self.intercept
@@ -94,7 +96,14 @@ class SVMModule(RowsModule):
         return torch.exp(-self.gamma * squares.clamp_min(0.0)) @ self.coef.T + self.intercept
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits [n, C] in X's dtype, float32 for integers."""
+        """Logits [n, C], or with ``n_logits`` [n, n_logits], in X's dtype, float32 for integers."""
         f = self.decision(X)
         logits = f if self.n_classes > 2 else torch.cat([-0.5 * f, 0.5 * f], dim=1)
+        logits = pad_logits(logits, self.n_logits)
         return logits.to(X.dtype if X.is_floating_point() else torch.float32)
+
+    def extra_repr(self) -> str:
+        """The kernel, the number of classes and features, and of support vectors."""
+        support = f", support={len(self.support_vectors)}" if self.kernel == "rbf" else ""
+        padded = "" if self.n_logits is None else f", n_logits={self.n_logits}"
+        return f"{self.kernel}, C={self.n_classes}, d={self.n_features}" + support + padded + self.images_repr()
