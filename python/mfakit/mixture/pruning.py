@@ -237,6 +237,7 @@ def projections_of(
     ]
 
 
+@keeps_errstate
 def _tables_of(
     factors: Factors, part: slice, rows: Array, columns: Array, center: Array, dtype: Any, sizes: Sequence[int]
 ) -> list[Projection]:
