@@ -87,7 +87,7 @@ def torch_mixture(mfa: Any, X: np.ndarray) -> Timed | None:
     k, d, _ = mfa.loadings.shape
     count = int(min(len(X), max(1, TORCH_VALUES // (k * d))))
     noise = torch.full((k, d), float(mfa.noise_variance[0]))
-    components = LowRankMultivariateNormal(torch.from_numpy(mfa.means), torch.from_numpy(mfa.loadings), noise)
+    components = LowRankMultivariateNormal(torch.tensor(mfa.means), torch.tensor(mfa.loadings), noise)
     mixture = MixtureSameFamily(Categorical(torch.from_numpy(mfa.weights.astype(np.float32))), components)
     some = torch.from_numpy(X[:count])
     return Timed(lambda: mixture.log_prob(some), work=count / len(X))

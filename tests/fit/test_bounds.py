@@ -13,10 +13,11 @@ from support import EMULATE, close, random_mfa
 
 import mfakit
 from mfakit._arrays.options import Options
+from mfakit._threads.rows import open_crew
 from mfakit.fit import Source, em, expectation, fit_em, workers
 from mfakit.fit import bounds as bounds_module
 from mfakit.fit.bounds import Bounds
-from mfakit.mixture import choose, pruning
+from mfakit.mixture import choose, factors, pruning
 
 pytestmark = pytest.mark.skipif(EMULATE, reason="components are bounded on the host only")
 
@@ -74,7 +75,7 @@ def test_near_duplicate_components(dtype: str) -> None:
 
 @pytest.mark.parametrize("reseeds", [0, 3])
 def test_a_component_that_empties(reseeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left empty it gets weight zero, whose table is a constant; put on a bad sample, no sample has it as its component yet."""
+    """Left empty it gets weight zero, whose table is a constant; put on a bad sample, it is no sample's component yet."""
     monkeypatch.setattr(em, "MOST_RESEEDS", reseeds)
     start, X = random_mfa(5, 30, 2, seed=4, sigma=0.5), data(4)
     means = start.means.copy()
@@ -182,6 +183,34 @@ def test_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fits[0].log_likelihood == fits[1].log_likelihood
         for name in SHARED:
             np.testing.assert_array_equal(getattr(fits[0].mfa, name), getattr(fits[1].mfa, name))
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_threads_that_share_components_change_no_bit(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factors, "PART_VALUES", 200)
+    alone, shared = random_mfa(40, 30, 2, seed=1), random_mfa(40, 30, 2, seed=1)
+    tables = []
+    with open_crew(n_threads) as crew:
+        shared.factorize(crew.share)
+        for mfa, share in ((alone, factors.alone), (shared, crew.share)):
+            pruner = pruning.Pruner([mfa.factors], np.eye(30)[:20], (16, 20), {})
+            pruner.prepare(np.float32, share)
+            tables.append(pruner.tables(mfa.factors, np.float32))
+    for name in ("whitened", "latent_map", "log_norm", "center"):
+        np.testing.assert_array_equal(getattr(shared.factors, name), getattr(alone.factors, name))
+    for one, other in zip(*tables, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_bad_component_is_named_whoever_meets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factors, "PART_VALUES", 200)
+    mfa = random_mfa(40, 30, 2, seed=1)
+    loadings = mfa.loadings.copy()
+    loadings[23] *= 1e300
+    bad = mfa.replace(loadings=loadings, noise_variance=np.full(40, 1e-30))
+    with pytest.raises(ValueError, match="component 23: "), open_crew(3) as crew:
+        bad.factorize(crew.share)
 
 
 # --- the estimator

@@ -72,7 +72,7 @@ def test_own_and_other_distances_of_points_between_lines() -> None:
 
 
 def test_asymmetric_radius_is_what_an_attack_finds() -> None:
-    """Image-like spread, outliers (σ = 0.5) very close together: the boundary is where the closed form says, to a few per
+    """Image-like spread, outliers (σ = 0.5) close together: the boundary is where the closed form says, to a few per
     cent."""
     mixtures = [random_mfa(d=300, k=3, l=4, seed=s, spread=0.2) for s in range(2)]
     sym = mfakit.BayesClassifier([m.replace(loadings=0.1 * m.loadings) for m in mixtures]).symmetric(0.01)

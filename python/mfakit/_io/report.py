@@ -58,7 +58,7 @@ class Table:
     rows : tuple of tuple of str
         As many cells as columns each; a row of empty cells parts groups on the terminal.
     labels : int
-        This number of leading columns holds words and is set flush left; the others hold numbers and are set flush right.
+        The number of leading columns that hold words and are set flush left; the others are numbers, flush right.
     """
 
     columns: tuple[str, ...]

@@ -29,6 +29,8 @@ Array = NDArray[Any]
 WORKER_BYTES = 2**28
 # and where each has this many multiplications to do, which is some milliseconds.
 WORKER_STEPS = 2**23
+# Loadings of fewer values are factorized in less time than it takes to share them out.
+SHARED_VALUES = 2**20
 
 
 def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Statistics:
@@ -39,12 +41,16 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
     rounding only.
     """
     count, options = _plan(mfa, source)
+    helpers = 1 if source.on_device or mfa.loadings.size < SHARED_VALUES else useful_threads(source.options)
+    if helpers > 1:
+        with open_crew(helpers) as crew:
+            mfa.factorize(crew.share)
     parts = _numbered(source.parts())
     first = next(parts)
     pruner = None if bounds is None else bounds.pruner(mfa, first[1])
     parts = chain([first], parts)
     if count == 1:
-        if pruner is not None and (helpers := useful_threads(options)) > 1:
+        if pruner is not None and helpers > 1:
             with open_crew(helpers) as crew:
                 pruner.prepare(source.survey.dtype, crew.share)
         alone = _Worker(mfa, options, None, pruner, bounds)

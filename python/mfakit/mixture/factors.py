@@ -29,6 +29,9 @@ from .far import Gaussian
 
 __all__ = [
     "Factors",
+    "Share",
+    "Work",
+    "alone",
     "component_parts",
     "factorize",
     "orthonormal_bases",
@@ -38,6 +41,9 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+# Of a thread's number and its range of parts; and what deals parts out, as mfakit._threads.rows.Crew.share does.
+Work = Callable[[int, int, int], None]
+Share = Callable[[int, Work], None]
 
 # Float64 values of the loadings of the components that are factorized together.
 PART_VALUES = 2**19
@@ -181,10 +187,15 @@ class Factors:
         return np.asarray(self.kept((kind, np.dtype(dtype)), panel))
 
 
+def alone(count: int, work: Work) -> None:
+    """All parts, in this thread."""
+    work(0, 0, count)
+
+
 @keeps_errstate
-def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Array) -> Factors:
+def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Array, share: Share = alone) -> Factors:
     """Factors of a mixture from its parameters ``weights`` [k], ``means`` [k, d], ``loadings`` [k, d, l],
-    ``noise_variance`` [k] or [k, d].
+    ``noise_variance`` [k] or [k, d]; ``share`` may deal parts of the components out to threads.
 
     A component without weight is a point at the centre with the noise of a live one: whatever its parameters are, no
     number that is computed for it can leave float64, or widen a bound.
@@ -200,8 +211,13 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     means = np.ascontiguousarray(means, np.float64)
     live = weights > 0
     whitened, latent_map, log_det = np.empty((k, l, d)), np.empty((k, l, l)), np.empty(k)
-    for part in component_parts(k, d * l):  # the SVD of all at once would hold another copy of the loadings
-        whitened[part], latent_map[part], log_det[part] = _whiten(loadings[part], noise[part], live[part], part.start)
+    parts = component_parts(k, d * l)  # the SVD of all at once would hold another copy of the loadings
+
+    def work(_: int, first: int, last: int) -> None:
+        for p in parts[first:last]:
+            whitened[p], latent_map[p], log_det[p] = _whiten(loadings[p], noise[p], live[p], p.start)
+
+    share(len(parts), work)
     with errstate(divide="ignore"):
         log_norm = np.log(weights) - 0.5 * (d * np.log(2 * np.pi) + log_det)
     center = weights[live] @ means[live]
@@ -216,6 +232,7 @@ def component_parts(k: int, values: int) -> list[slice]:
     return [slice(start, min(start + step, k)) for start in range(0, k, step)]
 
 
+@keeps_errstate
 def _whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Array, Array, Array]:
     """W [c, l, d], Z [c, l, l] and log det(A Aᵀ + D) [c] of some components, the first of which has the number `first`:
     loadings [c, d, l], noise [c, 1] or [c, d], live [c].

@@ -15,7 +15,7 @@ from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
 from . import density, latent, sampling, subsets
-from .factors import Factors, factorize, subspace_factors
+from .factors import Factors, Share, factorize, subspace_factors
 
 if TYPE_CHECKING:
     import os
@@ -171,6 +171,12 @@ class MFA:
     def factors(self) -> Factors:
         """What the kernels read, computed on first use and kept."""
         return factorize(self.weights, self.means, self.loadings, self.noise_variance)
+
+    def factorize(self, share: Share) -> None:
+        """Compute `factors` now, by parts of the components that `share` deals out to threads; the same bits."""
+        if "factors" not in self.__dict__:
+            parameters = (self.weights, self.means, self.loadings, self.noise_variance)
+            self.__dict__.setdefault("factors", factorize(*parameters, share))
 
     @lazy
     def subspaces(self) -> Factors:

@@ -7,7 +7,7 @@ noise. A :class:`Pruner` holds B and, for each mixture, its tables at a coarse a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,14 +17,11 @@ from numpy.typing import NDArray
 from .._arrays.sharing import careful_products
 from .._threads.process import keeps_errstate, single_threaded_products
 from ..backends.operands import Projected, Projection
-from .factors import Factors, component_parts
+from .factors import Factors, Share, alone, component_parts
 
 __all__ = ["Pruner", "nothing_finer", "project"]
 
 Array = NDArray[Any]
-# Work on a range of parts by the thread of this number; and what deals a number of parts out to threads.
-Work = Callable[[int, int, int], None]
-Share = Callable[[int, Work], None]
 
 # Rows of the coarse and the fine projection, and of the finest that is considered.
 COARSE, FINE, FINEST = SIZES = 16, 64, 128
@@ -37,10 +34,6 @@ DIRECTION_VALUES = 2**25
 LOADING_ROUNDING = 8.0
 # The log-normaliser of a component without weight, which float32 holds.
 NOTHING = -1e30
-
-
-def _alone(count: int, work: Work) -> None:
-    work(0, 0, count)
 
 
 class Pruner:
@@ -83,7 +76,7 @@ class Pruner:
         """How many columns of a dense product take as much of a block's memory as the bounds do."""
         return max(self.sizes) // 4 + factors.shape[0] // 5
 
-    def tables(self, factors: Factors, dtype: Any, share: Share = _alone) -> list[Projection]:
+    def tables(self, factors: Factors, dtype: Any, share: Share = alone) -> list[Projection]:
         """Of one of the mixtures, one for each size."""
         real = np.dtype(dtype)
         if any((id(factors), real, r) not in self._kept for r in self.sizes):
@@ -93,7 +86,7 @@ class Pruner:
             self._kept |= {(id(factors), real, r): table for r, table in zip(sizes, made, strict=True)}
         return [self._kept[id(factors), real, r] for r in self.sizes]
 
-    def prepare(self, dtype: Any, share: Share = _alone) -> None:
+    def prepare(self, dtype: Any, share: Share = alone) -> None:
         """Make what samples in `dtype` read, so that threads which share the pruner find it made; `share` is what
         :meth:`mfakit._threads.rows.Crew.share` is.
 
@@ -215,7 +208,7 @@ def _orthonormal(A: Array) -> tuple[Array, Array]:
 
 @keeps_errstate
 def projections_of(
-    factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int], share: Share = _alone
+    factors: Factors, rows: Array, center: Array, dtype: Any, sizes: Sequence[int], share: Share = alone
 ) -> list[Projection]:
     """The tables of a mixture for the first r rows of B [r_max, d], for each r of `sizes`; in float64, then rounded so
     that the bound stays one. `share` deals the parts out to threads.
@@ -237,6 +230,7 @@ def projections_of(
     ]
 
 
+@keeps_errstate
 def _tables_of(
     factors: Factors, part: slice, rows: Array, columns: Array, center: Array, dtype: Any, sizes: Sequence[int]
 ) -> list[Projection]:
