@@ -214,18 +214,24 @@ def test_auto_takes_the_same_way_twice_and_says_which(
     assert "candidates per sample" in said[0]
 
 
-def test_functions_that_return_every_component_leave_none_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_that_return_every_component_leave_none_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Where "auto" takes bounds for a density, it takes the dense product for these."""
-    monkeypatch.setattr(choose, "LEAST_STEPS", 1)
-    monkeypatch.setattr(choose, "WORTH", 1e9)
+    for name, value in {"LEAST_STEPS": 1, "FEW_COLUMNS": 1, "WORTH": 1e9}.items():
+        monkeypatch.setattr(choose, name, value)
     mfa, X = random_mfa(9, 100, 3, spread=2.0), np.zeros((40, 100))
-    assert np.isneginf(mfa.responsibilities(X, method="pruned")).sum() == 0
+    caplog.set_level("INFO", "mfakit")
+    mfa.log_prob(X)
+    assert "method auto bounds components" in caplog.text
+    caplog.clear()
     scores = mfa.component_log_prob(X)
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(scores, mfa.component_log_prob(X, method="dense"))
     np.testing.assert_array_equal(
         mfakit.point_subspace_distances(X, mfa), mfakit.point_subspace_distances(X, mfa, method="dense")
     )
+    assert "method auto" not in caplog.text  # nor is a pilot block looked at
     for call in (mfa.component_log_prob, lambda X, **options: mfakit.point_subspace_distances(X, mfa, **options)):
         with pytest.raises(ValueError, match="returns a value of every component"):
             call(X, method="pruned")
