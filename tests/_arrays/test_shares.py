@@ -36,7 +36,7 @@ def product_threads() -> list[int]:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Few rows are shared, too, by as many threads as products could have; the sizes of the crews are noted."""
+    """Few rows are shared, too, by as many threads as products could have; the sizes of crews of several are noted."""
     for name, value in {"SERIAL_STEPS": 1, "SHARE_STEPS": 1, "ROWS_PER_THREAD": 1, "SPIN_STEPS": 2**60}.items():
         monkeypatch.setattr(_shares, name, value)
     monkeypatch.setattr(
@@ -47,7 +47,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     start = Crew.__init__
 
     def noted(self: Crew, count: int) -> None:
-        crews.append(count)
+        crews.extend([count] if count > 1 else [])
         start(self, count)
 
     monkeypatch.setattr(Crew, "__init__", noted)
@@ -137,6 +137,11 @@ def test_rows_go_to_their_thread_and_errors_stop_the_others() -> None:
         crew.share(8, lambda i, start, end, tag: done.append((i, start, end)), "tag")
         assert {library.get_num_threads() for library in _threads._blas_libraries()} == {1}
     assert sorted(done) == [(0, 0, 2), (1, 2, 5), (2, 5, 8)]
+    before = product_threads()
+    with open_crew(1) as crew:  # this thread, and BLAS's own
+        crew.share(8, lambda i, start, end: done.append((i, start, threading.get_ident())))
+        assert product_threads() == before
+    assert done[-1] == (0, 0, threading.get_ident())
 
     not_stopped: list[int] = []
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from .process import run_together, single_threaded_products
+from .room import is_scarce
 
 __all__ = ["Crew", "open_crew"]
 
@@ -27,8 +28,11 @@ class Crew:
         self.count = count
         self._cancelled = threading.Event()
 
-    def share(self, n_rows: int, work: Callable[..., None], *args: Any) -> None:
+    def share(self, n_rows: int, work: Callable[..., Any], *args: Any) -> None:
         """``work(thread, start, end, *args)`` for as many rows in each; the error raised is that of the first rows."""
+        if self.count == 1:
+            work(0, 0, n_rows, *args)
+            return
         edges = [n_rows * i // self.count for i in range(self.count + 1)]
         run_together([partial(work, i, *part, *args) for i, part in enumerate(pairwise(edges))], self._cancelled)
 
@@ -39,6 +43,10 @@ class Crew:
 
 
 def open_crew(count: int) -> AbstractContextManager[Crew]:
-    """A crew of `count` threads; while it is open, every matrix product of this process runs in one thread."""
+    """A crew of `count` threads; while it is open, every matrix product of this process runs in one thread. A crew of
+    one is the thread that calls, and products keep their threads unless memory is scarce.
+    """
+    if count == 1 and not is_scarce():
+        return nullcontext(Crew(1))
     crew: AbstractContextManager[Crew] = single_threaded_products(gives=Crew(count))
     return crew

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
-from .._arrays.sharing import careful_products, useful_threads
+from .._arrays.sharing import useful_threads
 from .._threads.rows import open_crew
 from ..backends.host_arrays import Host
 from ..bayes.classifier import BayesClassifier
@@ -54,22 +54,18 @@ def attack_blocks(
     size = -(-size // len(victims))
     together = threading.Lock()
 
-    def go(victim: Any, start: int, end: int) -> None:
+    def go(i: int, start: int, end: int) -> None:
         def work(block: Any, first: int) -> None:
-            state = attack(victim, block, first)
+            state = attack(victims[i], block, first)
             with together:
                 states[first] = state
                 bar.update(len(block))
 
         with arrays.active():
-            arrays.each_block(rows, size, work, victim.resize, start, end)
+            arrays.each_block(rows, size, work, victims[i].resize, start, end)
 
-    if len(victims) == 1:
-        with careful_products():
-            go(victims[0], 0, len(rows))
-    else:
-        with open_crew(len(victims)) as crew:
-            for victim in victims:
-                victim.raise_if_cancelled = crew.raise_if_cancelled
-            crew.share(len(rows), lambda i, start, end: go(victims[i], start, end))
+    with open_crew(len(victims)) as crew:
+        for victim in victims if crew.count > 1 else ():
+            victim.raise_if_cancelled = crew.raise_if_cancelled
+        crew.share(len(rows), go)
     return [states[first] for first in sorted(states)]

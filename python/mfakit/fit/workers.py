@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
-from .._arrays.sharing import careful_products, useful_threads
+from .._arrays.sharing import useful_threads
 from .._threads.rows import Crew, open_crew
-from ..backends import get_arrays, get_backend
+from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
 from ..mixture.pruning import Pruner
@@ -48,18 +48,22 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
     parts = _numbered(source.parts())
     first = next(parts)
     pruner = None if bounds is None else bounds.pruner(mfa, first[1])
-    parts = chain([first], parts)
-    if count == 1:
-        if pruner is not None and helpers > 1:
-            with open_crew(helpers) as crew:
-                pruner.prepare(source.survey.dtype, crew.share)
-        alone = _Worker(mfa, options, None, pruner, bounds)
-        with careful_products():
-            for number, rows, weights in parts:
-                alone.add(rows, weights, number, 0, len(rows))
-        total = alone.stats
-    else:
-        total = _shared(mfa, parts, source, pruner, bounds, count, options)
+    with open_crew(max(count, helpers)) as crew:  # what threads read is made once, by all of them
+        if pruner is not None:
+            pruner.prepare(source.survey.dtype, crew.share)
+        elif count > 1:
+            mfa.factors.prepare(source.survey.dtype)
+    with open_crew(count) as crew:
+        workers = [_Worker(mfa, options, crew, pruner, bounds) for _ in range(count)]
+
+        def add(i: int, start: int, end: int, number: int, rows: RowBlocks, weights: Array | None) -> None:
+            workers[i].add(rows, weights, number, start, end)
+
+        for number, rows, weights in chain([first], parts):
+            crew.share(len(rows), add, number, rows, weights)
+    total, *others = (worker.stats for worker in workers)
+    for each in others:
+        total += each
     if bounds is not None:
         bounds.finish(total.candidates)
     return total
@@ -71,29 +75,6 @@ def _numbered(parts: Iterator[Part]) -> Iterator[tuple[int, RowBlocks, Array | N
     for rows, weights in parts:
         yield number, rows, weights
         number += len(rows)
-
-
-def _shared(
-    mfa: MFA, parts: Iterator[tuple[int, RowBlocks, Array | None]], source: Source, pruner: Pruner | None,
-    bounds: Bounds | None, count: int, options: Options,
-) -> Statistics:  # fmt: skip
-    """The same by several threads."""
-    with open_crew(count) as crew:
-        workers = [_Worker(mfa, options, crew, pruner, bounds) for _ in range(count)]
-        if pruner is None:  # what is read is made once, here, and not by each thread
-            mfa.factors.prepare(source.survey.dtype)
-        else:
-            pruner.prepare(source.survey.dtype, crew.share)
-
-        def add(i: int, start: int, end: int, number: int, rows: RowBlocks, weights: Array | None) -> None:
-            workers[i].add(rows, weights, number, start, end)
-
-        for number, rows, weights in parts:
-            crew.share(len(rows), add, number, rows, weights)
-    total = workers[0].stats
-    for worker in workers[1:]:
-        total += worker.stats
-    return total
 
 
 def _plan(mfa: MFA, source: Source) -> tuple[int, Options]:
@@ -111,34 +92,23 @@ def _plan(mfa: MFA, source: Source) -> tuple[int, Options]:
 class _Worker:
     """Statistics of some rows, and the buffers of the block at hand, of which all workers together have one."""
 
-    def __init__(
-        self, mfa: MFA, options: Options, crew: Crew | None, pruner: Pruner | None, bounds: Bounds | None
-    ) -> None:
+    def __init__(self, mfa: MFA, options: Options, crew: Crew, pruner: Pruner | None, bounds: Bounds | None) -> None:
         self.stats, self.options, self.crew = Statistics.zeros(mfa), options, crew
         self.pruner, self.bounds = pruner, bounds
         self.evaluator: Evaluator | None = None
 
     def add(self, rows: RowBlocks, weights: Array | None, number: int, start: int, end: int) -> None:
         """Add rows start:end, block by block; `number` is that of row 0 in the source."""
-        factors, options, bounds = self.stats.mfa.factors, self.options, self.bounds
-        ops = get_backend(options.backend, rows.device)
-        arrays = get_arrays(ops, rows.device)
-        with arrays.active():
-            columns = factors.n_columns if self.pruner is None else self.pruner.columns(factors)
-            step = arrays.plan_block(options, rows, columns, rows.dtype.itemsize)
-            step = max(1, min(step // (self.crew.count if self.crew else 1), end - start))
-            if self.evaluator is None or self.evaluator.dtype != rows.dtype or self.evaluator.ops is not ops:
-                self.evaluator = Evaluator(factors, ops, rows.dtype, step, options, self.pruner)
-            evaluator = self.evaluator
+        bounds = self.bounds
 
-            def work(block: Any, first: int) -> None:
-                if self.crew:
-                    self.crew.raise_if_cancelled()
-                known, part = number + first, slice(first, first + len(block))
-                reference = None if bounds is None else bounds.reference(known, known + len(block))
-                scores = evaluator(block, first, rows.name, reference)
-                self.stats.add_block(scores, evaluator, None if weights is None else weights[part])
-                if bounds is not None and self.pruner is not None:
-                    bounds.remember(known, scores.best())
+        def work(evaluator: Evaluator, block: Any, first: int) -> None:
+            known, part = number + first, slice(first, first + len(block))
+            reference = None if bounds is None else bounds.reference(known, known + len(block))
+            scores = evaluator(block, first, rows.name, reference)
+            self.stats.add_block(scores, evaluator, None if weights is None else weights[part])
+            if bounds is not None and self.pruner is not None:
+                bounds.remember(known, scores.best())
 
-            arrays.each_block(rows, step, work, evaluator.resize, start, end)
+        self.evaluator = in_order(
+            rows, self.stats.mfa.factors, self.options, work, start, end, self.pruner, self.crew, self.evaluator
+        )

@@ -7,7 +7,7 @@ done with a block is the :mod:`evaluator <mfakit.mixture.evaluator>`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, wrap_like
 from .._arrays.sharing import careful_products, plan_crew
-from .._threads.rows import open_crew
+from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
 from .choose import choose_pruner
 from .evaluator import Evaluator
@@ -54,24 +54,28 @@ class Filling:
 
 def in_order(
     X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None,
-    pruner: Pruner | None = None, raise_if_cancelled: Callable[[], None] | None = None,
-) -> None:  # fmt: skip
+    pruner: Pruner | None = None, crew: Crew | None = None, evaluator: Evaluator | None = None,
+) -> Evaluator:  # fmt: skip
     """Do `work` on every block of X's rows start:end, one after the other, where X is or, for host arrays on a
-    device, streamed there; see Host.each_block. Other threads may cancel what is left.
+    device, streamed there; see Host.each_block. A thread of a crew has its share of a block's memory, and stops where
+    the crew is cancelled. Returns the evaluator, which the next rows of the same mixture can have again.
     """
     ops = get_backend(options.backend, X.device)
     arrays, dtype = get_arrays(ops, X.device), np.dtype(options.product or X.dtype)
     with arrays.active(), np.errstate(over="ignore"):  # beyond float32's range a log-density is -inf
         columns = factors.n_columns if pruner is None else pruner.columns(factors)
         rows = arrays.plan_block(options, X, columns, dtype.itemsize)
-        evaluator = Evaluator(factors, ops, dtype, rows, options, pruner)
+        rows = rows if crew is None else max(1, rows // crew.count)
+        if evaluator is None or evaluator.dtype != dtype or evaluator.ops is not ops:
+            evaluator = Evaluator(factors, ops, dtype, rows, options, pruner)
 
         def step(block: Array, first: int) -> None:
-            if raise_if_cancelled is not None:
-                raise_if_cancelled()
+            if crew is not None:
+                crew.raise_if_cancelled()
             work(evaluator, block, first)
 
         arrays.each_block(X, rows, step, evaluator.resize, start, end)
+    return evaluator
 
 
 def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work: Work) -> None:
@@ -88,20 +92,16 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
     for one in mixtures if pruner is None else ():
         one.prepare(options.product or X.dtype)  # here, and not in each of the threads
     with open_crew(count) as crew:
-        crew.share(
-            len(X),
-            lambda _, start, end: in_order(X, factors, options, work, start, end, pruner, crew.raise_if_cancelled),
-        )
+        crew.share(len(X), lambda _, start, end: in_order(X, factors, options, work, start, end, pruner, crew))
 
 
 def _crew(X: RowBlocks, factors: Factors, columns: int, options: Options) -> tuple[int, Options]:
-    """How many threads share the rows of X, and each one's options; a block has memory for `columns` columns."""
+    """How many threads share the rows of X, and each one's options; a block has memory for so many columns."""
     arrays = get_arrays(get_backend(options.backend, X.device), X.device)
     if arrays.is_device or options.method == "residual":
         return 1, options
     rows = arrays.plan_block(options, X, columns, X.dtype.itemsize)
-    count, own = plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
-    return count, own if count == 1 else replace(own, block_rows=rows // count)
+    return plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
 
 
 def open_rows(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
