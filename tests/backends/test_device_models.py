@@ -1,4 +1,4 @@
-"""Models on a CUDA device: they compute there, return its arrays, stay there when copied; devices that differ are named."""
+"""Models on a CUDA device: they compute there, return its arrays and stay there when copied."""
 
 from __future__ import annotations
 
