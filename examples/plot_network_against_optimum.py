@@ -27,7 +27,7 @@ net = nn.Sequential(
     nn.Flatten(), nn.Linear(256, 2),
 )  # fmt: skip
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-for epoch in range(3):
+for _ in range(3):
     for rows in torch.randperm(len(X)).split(50):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(torch.from_numpy(X)[rows]), torch.from_numpy(y)[rows]).backward()
