@@ -61,6 +61,7 @@ html_title = "mfakit"
 html_static_path = ["_static"]
 html_css_files = ["mfakit.css"]
 html_show_sourcelink = False
+html_sidebars = {page: [] for page in ("index", "install", "tutorial", "which", "changelog", "search", "genindex")}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
