@@ -103,7 +103,7 @@ class AttackResult:
         Parameters
         ----------
         y : array-like, int [n]
-            The true classes, in the terms of :attr:`y` (indices into ``classes_``).
+            The true classes, in the terms of ``y`` (indices into ``classes_``).
 
         Raises
         ------

@@ -110,7 +110,7 @@ class GapSweep:
     unbounded : float64 [s]
         Share of them with lower = 0.
     mean_predicted : float64 [s]
-        Mean of :attr:`GapCauses.predicted`.
+        Mean of ``predicted`` of :class:`GapCauses`.
     own_active, other_active : float64 [s]
         Means over samples.
     """
