@@ -17,7 +17,7 @@ WHEEL_INPUTS := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find pyt
 CXX_FILES := $(shell find csrc tests/emulator -name "*.hpp" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench lint sanitize clean
+.PHONY: help demo test test-all bench lint sanitize docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -56,8 +56,13 @@ sanitize: $(VENV)/.test ## the tests with the address and undefined-behaviour sa
 		$(BIN)/python -m pytest -m "not slow" --ignore=tests/test_packaging.py \
 		--ignore=tests/backends/test_nvrtc.py $(PYTEST_ARGS)
 
+# Built offline from what is installed; warnings are errors, examples run, and links are checked.
+docs: $(VENV)/.docs ## the site, into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis python/mfakit/_native*.so
+	rm -rf docs/_build docs/generated docs/gallery $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis python/mfakit/_native*.so
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -85,6 +90,10 @@ $(VENV)/.demo: $(VENV)/.wheel constraints.txt
 
 $(VENV)/.test: EXTRAS := test,plots,torch
 $(VENV)/.test: $(VENV)/.wheel constraints.txt
+	$(install)
+
+$(VENV)/.docs: EXTRAS := docs
+$(VENV)/.docs: $(VENV)/.wheel constraints.txt
 	$(install)
 
 $(VENV)/.lint: $(VENV)/.test

@@ -37,15 +37,30 @@ def test_the_front_page_has_examples() -> None:
     public = [
         mfakit.MFA,
         mfakit.BayesClassifier,
+        mfakit.MFAClassifier,
         mfakit.MixtureOfFactorAnalyzers,
         mfakit.point_subspace_distances,
         mfakit.attacks.gradient_attack,
         mfakit.attacks.minimal_perturbation,
         mfakit.attacks.carlini_wagner_l2,
+        mfakit.attacks.evaluate,
+        mfakit.attacks.run_external,
         mfakit.classifiers.CNN,
         mfakit.classifiers.RBFSVM,
         mfakit.torch.BayesClassifierModule,
+        mfakit.torch.TrainableMFA,
         mfakit.datasets.load_bayes_pair,
     ]
     for thing in public:
         assert any(test.examples for test in finder.find(thing)), f"{thing.__name__} has no example"
+
+
+@pytest.mark.parametrize("room", ["", "attacks", "classifiers", "datasets", "experiments", "fit", "theory", "torch"])
+def test_dir_is_the_public_list(room: str) -> None:
+    """What completion offers is what may be used, and all of it is there."""
+    if room == "torch":
+        pytest.importorskip("torch")
+    module = importlib.import_module(f"mfakit.{room}".rstrip("."))
+    assert dir(module) == sorted(module.__all__)
+    for name in set(dir(module)) - {"plots", "torch"}:  # which need their extras
+        assert getattr(module, name) is not None

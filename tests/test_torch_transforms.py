@@ -69,15 +69,18 @@ def test_second_derivatives_are_refused_everywhere() -> None:
         gradient.sum().backward()
 
 
-def networks() -> dict[str, Any]:
+def machine_of() -> Any:
     from sklearn.svm import SVC
 
-    y = np.arange(5) % 2
+    return SVC(gamma=0.1).fit(X.numpy(), np.arange(5) % 2)
+
+
+def networks() -> dict[str, Any]:
     return {
         "density": MFAModule(A),
         "log_likelihood": BayesClassifierModule(CLF),
         "scaled": BayesClassifierModule(CLF, "scaled", image_shape=(2, 3), n_logits=4),
-        "svm": SVMModule(SVC(gamma=0.1).fit(X.numpy(), y)),
+        "svm": SVMModule(machine_of()),
     }
 
 
@@ -171,6 +174,10 @@ def test_padded_logits_change_neither_decisions_nor_losses(logits: str) -> None:
 def test_a_class_without_prior_does_not_decide_the_padding() -> None:
     z = BayesClassifierModule(mfakit.BayesClassifier([A, B], [1.0, 0.0]), n_logits=3)(X)
     np.testing.assert_array_equal(z[:, 2], z[:, 0] - 100)
+    machine = networks()["svm"]
+    padded = SVMModule(machine_of(), n_logits=5)
+    np.testing.assert_array_equal(padded(X)[:, :2], machine(X))
+    assert padded(X).shape == (5, 5)
     for wrong in (1, 2.5, True):
         with pytest.raises(ValueError, match="n_logits must be an integer of at least 2, the number of classes"):
             BayesClassifierModule(CLF, n_logits=wrong)

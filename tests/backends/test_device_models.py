@@ -1,4 +1,4 @@
-"""Models on a CUDA device: they compute there, return its arrays, stay there when copied, and name devices that differ."""
+"""Models on a CUDA device: they compute there, return its arrays and stay there when copied."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_near_duplicate_components(dtype: str) -> None:
 
 @pytest.mark.parametrize("reseeds", [0, 3])
 def test_a_component_that_empties(reseeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left empty it gets weight zero, whose table is a constant; put on a bad sample, it is no sample's component yet."""
+    """Left empty it gets weight zero, with a constant table; put on a bad sample, it is that of no sample yet."""
     monkeypatch.setattr(em, "MOST_RESEEDS", reseeds)
     start, X = random_mfa(5, 30, 2, seed=4, sigma=0.5), data(4)
     means = start.means.copy()

@@ -18,3 +18,7 @@ __all__ = [
     "minimal_perturbation",
     "run_external",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

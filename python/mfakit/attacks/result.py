@@ -53,6 +53,17 @@ class AttackResult:
     classifier : str
         A digest of the attacked classifier's parameters, equal for copies, after saving and loading and on any device;
         "" if the parameters are not known.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> r = mfakit.attacks.gradient_attack(clf, np.array([[-1.0, 0.5], [1.0, 0.0]]), [0, 0], polish=True)
+    >>> r.success, r.already_wrong, round(r.mean_l2, 3)
+    (array([ True, False]), array([False,  True]), 1.0)
+    >>> r[:1]
+    AttackResult(n=1, accuracy=1, success_rate=1, mean_l2=1)
     """
 
     x_adv: Any
@@ -103,7 +114,7 @@ class AttackResult:
         Parameters
         ----------
         y : array-like, int [n]
-            The true classes, in the terms of :attr:`y` (indices into ``classes_``).
+            The true classes, in the terms of ``y`` (indices into ``classes_``).
 
         Raises
         ------
@@ -198,6 +209,15 @@ class MinimalResult(AttackResult):
         ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
     n_pairs_examined : int64 [n]
         Secular equations solved.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> r = mfakit.attacks.minimal_perturbation(clf, np.array([[-1.0, 0.5]]))
+    >>> r.lower.round(3), r.upper.round(3)
+    (array([1.]), array([1.]))
     """
 
     lower: Array = field(default_factory=lambda: np.zeros(0))

@@ -15,7 +15,14 @@ def _folder() -> Path:
 
 
 def available_bayes_pairs() -> list[str]:
-    """Names of the shipped pairs, for :func:`load_bayes_pair`."""
+    """Names of the shipped pairs, for :func:`load_bayes_pair`.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> mfakit.datasets.available_bayes_pairs()
+    ['mnist-06', 'mnist-27', 'mnist-45']
+    """
     files = (entry.name for entry in _folder().iterdir())
     return sorted(name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors"))
 

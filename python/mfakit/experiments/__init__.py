@@ -31,3 +31,7 @@ def load_experiment(name: str) -> ModuleType:
             f"no experiment {excerpt(name)}; there are {', '.join(EXPERIMENTS)}{meant(str(name), EXPERIMENTS)}"
         )
     return import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,3 +20,7 @@ __all__ = [
     "initial_mfa",
     "maximization",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

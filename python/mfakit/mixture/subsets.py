@@ -68,7 +68,7 @@ def marginal(mfa: MFA, features: Any) -> MFA:
     Raises
     ------
     ValueError
-        For no features, and for what are none; see :func:`as_features`.
+        For no features, indices out of range or given twice, a mask of another length, or anything else.
 
     Examples
     --------

@@ -148,6 +148,15 @@ def subspace_distances(
     -----
     Rank revealing: zero or dependent loadings span nothing. Pairs that share a direction or nearly touch are recomputed
     by a QR of [A_i A_j].
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> lines = mfakit.MFA([0.5, 0.5], [[0.0, 0.0], [0.0, 3.0]], [[[1.0], [0.0]]] * 2, 0.1)
+    >>> point = mfakit.MFA([1.0], [[5.0, 1.0]], np.zeros((1, 2, 1)), 0.1)
+    >>> mfakit.subspace_distances(lines, point)
+    array([[1.],
+           [2.]])
     """
     if not (isinstance(mfa0, MFA) and isinstance(mfa1, MFA)):
         raise TypeError(f"mfa0 and mfa1 must be MFA objects, got {type(mfa0).__name__} and {type(mfa1).__name__}")

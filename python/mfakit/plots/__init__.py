@@ -40,3 +40,7 @@ __all__ = [
     "theorem3_plot",
     "uncertified_plot",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -101,6 +101,13 @@ def concentrate_feature(table: ArrayLike, concentration: float, *, feature: int 
     ------
     ValueError
         For a table that is no distribution, an axis or level it does not have, or one without probability to scale.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfakit.theory.concentrate_feature(np.full((2, 2), 0.25), 0.9, level=0)
+    array([[0.45, 0.45],
+           [0.05, 0.05]])
     """
     table = as_table(table, "table")
     if not 0 <= concentration <= 1:

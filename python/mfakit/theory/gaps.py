@@ -67,6 +67,17 @@ def explain_gaps(clf: BayesClassifier, result: MinimalResult) -> GapCauses:
     ------
     ValueError
         If no sample was fooled.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> X, y = clf.sample(20, rng=0, dtype=np.float64)
+    >>> r = mfakit.attacks.minimal_perturbation(clf, X, y)
+    >>> causes = mfakit.theory.explain_gaps(clf, r)
+    >>> bool((causes.gap < 1e-9).all()), causes.predicted.max().item()
+    (True, 0.0)
     """
     rows = np.flatnonzero(result.success & (result.upper > 0))
     if not rows.size:
@@ -110,7 +121,7 @@ class GapSweep:
     unbounded : float64 [s]
         Share of them with lower = 0.
     mean_predicted : float64 [s]
-        Mean of :attr:`GapCauses.predicted`.
+        Mean of ``predicted`` of :class:`GapCauses`.
     own_active, other_active : float64 [s]
         Means over samples.
     """

@@ -39,6 +39,12 @@ def theorem1_radius(mean0: ArrayLike, mean1: ArrayLike) -> float:
     -------
     float
         ℓ2 in data units.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> mfakit.theory.theorem1_radius([0.0, 0.0], [3.0, 4.0])
+    2.5
     """
     mean0, mean1 = to_numpy(mean0).astype(np.float64), to_numpy(mean1).astype(np.float64)
     if mean0.ndim != 1 or mean0.shape != mean1.shape:
@@ -79,6 +85,15 @@ def theorem2_radius(clf: BayesClassifier, **options: Any) -> Theorem2Radius:
     clf : BayesClassifier
     **options
         ``backend``, ``n_threads``; see :func:`mfakit.subspace_distances`.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> found = mfakit.theory.theorem2_radius(clf)
+    >>> found.radius, found.components
+    (1.0, (0, 0))
     """
     best: tuple[float, int, int, Array] | None = None
     for a in range(clf.n_classes):
@@ -141,6 +156,15 @@ def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: 
     rng : numpy.random.Generator, int or None
     **options
         ``backend``, ``n_threads``; see :class:`mfakit._arrays.options.Options`.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> check = mfakit.theory.check_theorem2(clf, n=50)
+    >>> check.separation, check.sigma_over_radius, check.radius
+    (1.0, 0.1, 1.0)
     """
     if n < 1:
         raise ValueError(f"n must be positive, got {n}")
@@ -222,6 +246,15 @@ def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Any
     -------
     own, other : float64 [n]
         ℓ2 in data units; NumPy arrays wherever X is.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> own, other = mfakit.theory.own_and_other_distances(clf, np.array([[-0.9, 7.0]]), [0])
+    >>> own.round(3), other.round(3)
+    (array([0.1]), array([1.9]))
     """
     rows = RowBlocks(X, clf.n_features)
     labels = as_labels(y, len(rows), clf.n_classes)
@@ -256,6 +289,15 @@ def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> A
     -------
     float64 [n]
         ℓ2 in data units; 0 where the outlier is already the likelier one. A NumPy array wherever X is.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+    >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+    >>> wide = clf.asymmetric(direction=1)  # with a broad outlier in each class
+    >>> mfakit.theory.asymmetric_radius(wide, np.array([[-1.0, 0.0]]), [0]).round(3)
+    array([0.314])
     """
     if clf.n_classes != 2:
         raise ValueError(f"the closed form is for two classes, got {clf.n_classes}")

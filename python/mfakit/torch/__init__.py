@@ -21,3 +21,7 @@ from .svm import SVMModule
 from .trainable import TrainableMFA
 
 __all__ = ["BayesClassifierModule", "MFAModule", "SVMModule", "TrainableMFA", "one_thread_after_fork"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
