@@ -96,7 +96,7 @@ def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work
 
 
 def _crew(X: RowBlocks, factors: Factors, columns: int, options: Options) -> tuple[int, Options]:
-    """How many threads share the rows of X, and each one's options; a block has memory for so many columns."""
+    """How many threads share the rows of X, and each one's options; a block has memory for `columns` columns."""
     arrays = get_arrays(get_backend(options.backend, X.device), X.device)
     if arrays.is_device or options.method == "residual":
         return 1, options
