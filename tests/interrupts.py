@@ -158,7 +158,7 @@ class Watch:
         return {key: id(value) for key, value in vars(self.cases.estimators[name]).items() if key.endswith("_")}
 
     def damage(self, name: str) -> list[str]:
-        """What is no longer as it was, after an interrupt of the call `name`."""
+        """What an interrupt of the call `name` has changed."""
         deadline = time.monotonic() + PATIENCE
         while threading.active_count() > self.n_threads and time.monotonic() < deadline:
             time.sleep(0.002)

@@ -203,7 +203,7 @@ def test_threads_that_share_components_change_no_bit(n_threads: int, monkeypatch
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_bad_component_is_named_whoever_meets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_component_is_named_by_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factors, "PART_VALUES", 200)
     mfa = random_mfa(40, 30, 2, seed=1)
     loadings = mfa.loadings.copy()

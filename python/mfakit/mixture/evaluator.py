@@ -22,7 +22,7 @@ from .bounding import Tools, bounded_scores, count_bounded
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
 from .pruning import Pruner
-from .scores import ProjectedBlock, Scores, sorted_pairs
+from .scores import ProjectedBlock, Scores, part_of, repeated, sorted_pairs
 
 __all__ = ["Evaluator"]
 
@@ -372,10 +372,10 @@ class Evaluator:
         result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
         result[:] = xp.where(lost, np.nan, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            several = _repeated(pairs.rows, len(scores.X), xp)
+            several = repeated(pairs.rows, len(scores.X), xp)
             wide = xp.nonzero(several)[0] if dtype == np.float32 else ()
             if len(wide):  # in float32 what their components add up to would be rounded at every one of them
-                self._add_gradients(scores.X, _part(pairs, ~several[pairs.rows], xp), result)
+                self._add_gradients(scores.X, part_of(pairs, ~several[pairs.rows], xp), result)
                 step = max(1, SUM_VALUES // result.shape[1])
                 for first in range(0, len(wide), step):
                     self._sum_gradients(scores.X, pairs, wide[first : first + step], result)
@@ -389,7 +389,7 @@ class Evaluator:
         xp = self.xp
         place = xp.full(len(X), -1, np.int64)
         place[rows] = xp.arange(len(rows))
-        chosen = _part(pairs, place[pairs.rows] >= 0, xp)
+        chosen = part_of(pairs, place[pairs.rows] >= 0, xp)
         total = xp.zeros((len(rows), X.shape[1]))
         self._add_gradients(X[rows].astype(np.float64), chosen._replace(rows=place[chosen.rows]), total)
         out[rows] = total
@@ -397,18 +397,3 @@ class Evaluator:
     def _add_gradients(self, X: Array, pairs: WeightedPairs, out: Array) -> None:
         """out [n, d] += weight · ∇ log N(x) of pairs with their whitened latents."""
         self.ops.accumulate_gradient(X, pairs, self.factors.mixture, out, self.threads)
-
-
-def _repeated(rows: Array, n: int, xp: Any) -> Array:
-    """Which of n rows occur more than once, bool [n]; a device is not waited for, as it would be to count them."""
-    number = xp.arange(len(rows))
-    last = xp.empty(n, np.int64)
-    last[rows] = number  # of equal rows one stays, and the others see it
-    repeated = xp.zeros(n + 1, bool)
-    repeated[xp.where(last[rows] == number, n, rows)] = True
-    return repeated[:n]
-
-
-def _part(pairs: WeightedPairs, mask: Array, xp: Any) -> WeightedPairs:
-    chosen = xp.nonzero(mask)[0]
-    return WeightedPairs._make(array[chosen] for array in pairs)

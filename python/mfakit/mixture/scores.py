@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.operands import Pairs
+from ..backends.operands import Pairs, WeightedPairs
 
-__all__ = ["ProjectedBlock", "Scores", "sorted_pairs"]
+__all__ = ["ProjectedBlock", "Scores", "part_of", "repeated", "sorted_pairs"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
@@ -85,3 +85,19 @@ class ProjectedBlock:
     sq_norms: Array
     coordinates: Array
     rounded: float  # ‖c‖ where X was rounded to the product's dtype before c was subtracted, else 0
+
+
+def repeated(rows: Array, n: int, xp: Any) -> Array:
+    """Which of n rows occur more than once, bool [n]; a device is not waited for, as it would be to count them."""
+    number = xp.arange(len(rows))
+    last = xp.empty(n, np.int64)
+    last[rows] = number  # of equal rows one stays, and the others see it
+    found = xp.zeros(n + 1, bool)
+    found[xp.where(last[rows] == number, n, rows)] = True
+    return found[:n]
+
+
+def part_of(pairs: WeightedPairs, mask: Array, xp: Any) -> WeightedPairs:
+    """The pairs that `mask` [m] marks."""
+    chosen = xp.nonzero(mask)[0]
+    return WeightedPairs._make(array[chosen] for array in pairs)
