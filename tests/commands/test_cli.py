@@ -390,5 +390,5 @@ def test_bench_on_the_emulator(device: Any, quiet: Any, monkeypatch: pytest.Monk
     monkeypatch.setitem(SIZES, "tiny", Size(8, 40, 4, 2))
     status, out, _ = quiet("bench", "--backend", "cuda", "--size", "tiny", "--rounds", "1", "--no-progress")
     assert status == 0
-    assert "log_prob, fast" in out
+    assert "log_prob, float32" in out
     assert "log_prob, streamed" in out
