@@ -5,10 +5,10 @@ The letters are the same everywhere: ``n`` samples, ``k`` components, ``d`` feat
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._errors import BackendUnavailable
+from ._lazy import lazy_names
 from ._version import __version__
 from .bayes.classifier import BayesClassifier
 from .mixture.mfa import MFA
@@ -42,12 +42,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY_MODULES:
-        return import_module(f".{name}", __name__)
-    if name in _LAZY_NAMES:
-        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
-    raise AttributeError(f"module 'mfakit' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY_NAMES, _LAZY_MODULES)
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,12 @@
-"""Attributes that are computed on first use and kept."""
+"""Attributes that are computed on first use and kept, and names that are imported on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
 from typing import Any, Generic, TypeVar, overload
 
-__all__ = ["lazy"]
+__all__ = ["lazy", "lazy_names"]
 
 T = TypeVar("T")
 
@@ -33,3 +34,18 @@ class lazy(Generic[T]):
             return self
         # One step of the interpreter: nothing can come between the question and the answer.
         return instance.__dict__.setdefault(self.name, self.compute(instance))
+
+
+def lazy_names(package: str, names: Mapping[str, str], modules: Collection[str] = ()) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package: `names` and the module of the package that each comes from, and `modules` that
+    are names themselves.
+    """
+
+    def find(name: str) -> Any:
+        if name in modules:
+            return import_module(f".{name}", package)
+        if name in names:
+            return getattr(import_module(f".{names[name]}", package), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find

@@ -17,7 +17,7 @@ from mfakit import _reference
 torch = pytest.importorskip("torch")
 
 from mfakit.fit import sgd as sgd_module  # noqa: E402
-from mfakit.fit.sgd import log_density  # noqa: E402
+from mfakit.torch.trainable import log_density  # noqa: E402
 
 Array = NDArray[Any]
 Estimator = mfakit.MixtureOfFactorAnalyzers

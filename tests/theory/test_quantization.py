@@ -132,7 +132,7 @@ def test_a_floor_in_the_other_class_is_needed() -> None:
         (lambda: theory.levels_to_boundary([0.5, 0.5], [1.5, -0.5]), "table1 must hold probabilities"),
         (lambda: theory.levels_to_boundary([np.nan, 0.5], [0.5, 0.5]), "table0 must hold probabilities"),
         (lambda: theory.levels_to_boundary(1.0, 1.0), "at least one feature"),
-        (lambda: theory.levels_to_boundary([0.5, 0.5], [0.5, 0.5], metric="l2"), "one of l1, linf, single, got 'l2'"),
+        (lambda: theory.levels_to_boundary([0.5, 0.5], [0.5, 0.5], metric="l2"), "'linf', 'single', got 'l2'"),
         (lambda: theory.levels_to_boundary([0.5, 0.5], [0.5, 0.5], priors=[1.0]), "two probabilities"),
         (lambda: theory.random_discrete_classes(0), r"levels\[0\] must be an integer of at least 1"),
         (lambda: theory.random_discrete_classes(5, floor=0.0), "floor must be a probability above 0"),

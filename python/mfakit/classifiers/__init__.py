@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .networks.cnn import CNN
@@ -65,10 +66,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     return __getattr__(KINDS[kind]).load(path)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    raise AttributeError(f"module 'mfakit.classifiers' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

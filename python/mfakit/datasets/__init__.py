@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .celeba import load_celeba
@@ -23,10 +24,7 @@ _LAZY_NAMES = {
 __all__ = ["available_bayes_pairs", "load_bayes_pair", "load_celeba", "load_cifar10", "load_mnist"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY_NAMES:
-        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
-    raise AttributeError(f"module 'mfakit.datasets' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY_NAMES)
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
 """``solver="sgd"``: Adam on the log-density, the paper's own way of training (appendix B.1), in torch.
 
-The same low-rank algebra as everywhere: a batch costs one product with k (l + 1) columns, and nothing is [n, k, d].
-Parameters live in the units of the standardised data, so that one learning rate suits all data, and in float64, so that
-torch's global precision settings change nothing.
+The log-density is :class:`mfakit.torch.TrainableMFA`'s: a batch costs one product with k (l + 1) columns, and nothing
+is [n, k, d]. Parameters live in the units of the standardised data, so that one learning rate suits all data, and in
+float64, so that torch's global precision settings change nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .workers import expectation
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fit_sgd", "log_density"]
+__all__ = ["fit_sgd"]
 
 Array = NDArray[Any]
 
@@ -34,29 +34,6 @@ PATIENCE = 3
 # Training has diverged where it ends this far below its start, in nats per sample and feature. Near an optimum Adam's
 # noise is a tenth of that or less; with too high a learning rate the fall is several times as much, or without limit.
 DIVERGED = 0.05
-
-
-def log_density(
-    X: torch.Tensor, logits: torch.Tensor, means: torch.Tensor, loadings: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
-    """log p(x) [n] of X [n, d], nats, differentiable in all parameters.
-
-    They are softmax `logits` [k], `means` [k, d], `loadings` [k, d, l] and variances `noise` [k, 1] or [k, d]. With
-    C Cᵀ = I + Aᵀ D⁻¹ A and W = C⁻¹ Aᵀ D⁻¹ the Mahalanobis distance is ‖x - μ‖²_{D⁻¹} - ‖W (x - μ)‖².
-    """
-    import torch
-
-    k, d, l = loadings.shape
-    scaled = loadings / noise[:, :, None]
-    capacitance = torch.eye(l, dtype=X.dtype, device=X.device) + loadings.mT @ scaled
-    C = torch.linalg.cholesky(capacitance)
-    W = torch.linalg.solve_triangular(C, scaled.mT, upper=False)
-    y = (X @ W.reshape(k * l, d).T).reshape(len(X), k, l) - (W @ means[:, :, None])[:, :, 0]
-    precision = (1.0 / noise).expand(k, d)
-    maha = (X * X) @ precision.T - 2.0 * (X @ (means * precision).T) + (means**2 * precision).sum(dim=1)
-    log_det = 2.0 * C.diagonal(dim1=1, dim2=2).log().sum(dim=1) + noise.log().expand(k, d).sum(dim=1)
-    log_norm = torch.log_softmax(logits, dim=0) - 0.5 * (d * math.log(2 * math.pi) + log_det)
-    return torch.logsumexp(log_norm - 0.5 * (maha - (y**2).sum(dim=2)), dim=1)
 
 
 @dataclass
@@ -93,6 +70,8 @@ class _Model:
 
     def log_density(self, X: Array) -> torch.Tensor:
         import torch
+
+        from ..torch.trainable import log_density
 
         batch = torch.from_numpy((X - self.center) / self.scale)
         return log_density(batch, self.logits, self.means, self.loadings, self.floor + self.log_excess.exp())

@@ -18,7 +18,7 @@ from ..backends.host_arrays import Host
 from ..backends.operands import Sums, WeightedPairs
 from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
-from ..mixture.mfa import MFA
+from ..mixture.mfa import MFA, PARAMETERS
 from ..mixture.scores import Scores
 from .source import as_weights
 
@@ -250,5 +250,4 @@ def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array,
 
 
 def _same(a: MFA, b: MFA) -> bool:
-    names = ("weights", "means", "loadings", "noise_variance")
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in PARAMETERS)

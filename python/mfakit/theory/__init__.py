@@ -9,8 +9,9 @@ the optimal boundary (appendix A.4).
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .discrete import concentrate_feature, random_discrete_classes
@@ -85,10 +86,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY_NAMES:
-        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
-    raise AttributeError(f"module 'mfakit.theory' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY_NAMES)
 
 
 def __dir__() -> list[str]:

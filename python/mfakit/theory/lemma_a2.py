@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import check_integers
+from .._checks import check_choice, check_integers
 from .._io.report import Table, number, percent
 from .discrete import as_table, concentrate_feature, random_discrete_classes
 
@@ -75,8 +75,7 @@ def levels_to_boundary(
 
 
 def _levels(decision: Array, metric: str) -> Array:
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    check_choice("metric", metric, METRICS)
     if metric == "single":
         return np.asarray(np.min([_along(decision, axis) for axis in range(decision.ndim)], axis=0))
     if decision.all() or not decision.any():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_choice
 from .._threads.process import errstate
 from ..bayes.classifier import BayesClassifier
 from .buffers import keep_digits
@@ -76,8 +77,7 @@ class BayesClassifierModule(RowsModule):
                 f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take "
                 "SVMModule"
             )
-        if logits not in LOGITS:
-            raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
+        check_choice("logits", logits, LOGITS)
         super().__init__(clf.n_features, image_shape)
         self.n_classes = clf.n_classes
         self.logits = logits

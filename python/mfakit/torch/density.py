@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..mixture.mfa import MFA
+from ..mixture.mfa import MFA, PARAMETERS
 from .buffers import as_mfa, equal, keep_digits, numbers, unchanged, versions
 from .operations import log_prob, number_of
 from .rows import RowsModule
 
 __all__ = ["MFAModule"]
-
-PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 
 
 class MFAModule(RowsModule):

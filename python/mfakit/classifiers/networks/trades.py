@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._checks import as_bounds, check_integers, check_numbers
+from ..._checks import as_bounds, check_choice, check_integers, check_numbers
 from .base import NetworkClassifier
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class TRADES(NetworkClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {NORMS}, got {self.norm!r}")
+        check_choice("norm", self.norm, NORMS)
         check_integers({"n_attack_steps": self.n_attack_steps}, 1)
         check_numbers({"epsilon": self.epsilon}, positive=True)
         check_numbers({"beta": self.beta}, positive=False)
