@@ -12,15 +12,20 @@ from ._lazy import lazy_names
 from ._version import __version__
 from .bayes.classifier import BayesClassifier
 from .mixture.mfa import MFA
-from .mixture.subspaces import point_subspace_distances, subspace_distances
 
 if TYPE_CHECKING:
     from . import attacks, classifiers, datasets, experiments, fit, plots, theory, torch
     from .fit import MFAClassifier, MixtureOfFactorAnalyzers
+    from .mixture.subspaces import point_subspace_distances, subspace_distances
 
-# Loaded on first use, so that `import mfakit` stays below 0.3 s: these import scikit-learn, torch or matplotlib.
+# Loaded on first use, so that `import mfakit` stays below 0.15 s.
 _LAZY_MODULES = ("attacks", "classifiers", "datasets", "experiments", "fit", "plots", "theory", "torch")
-_LAZY_NAMES = {"MFAClassifier": "fit", "MixtureOfFactorAnalyzers": "fit"}
+_LAZY_NAMES = {
+    "MFAClassifier": "fit",
+    "MixtureOfFactorAnalyzers": "fit",
+    "point_subspace_distances": "mixture.subspaces",
+    "subspace_distances": "mixture.subspaces",
+}
 
 __all__ = [
     "MFA",

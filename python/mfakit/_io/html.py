@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ MOST_BARS = 120
 
 def card(title: str, rows: Iterable[tuple[str, str]], picture: str = "") -> str:
     """HTML of a title and of (name, value) rows, all escaped; `picture` is HTML that goes below as it is."""
+    from html import escape
+
     cells = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
         f'<td style="text-align:left">{escape(value)}</td></tr>'
@@ -33,6 +34,8 @@ def number_range(values: NDArray[Any]) -> str:
 
 def bars(values: NDArray[Any], label: str) -> str:
     """An SVG of one bar for each non-negative value [k], in their order; empty for more than can be told apart."""
+    from html import escape
+
     top = float(values.max(initial=0.0))
     if not 1 < len(values) <= MOST_BARS or top <= 0:
         return ""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .outliers import outlier_step, with_outlier
-
 if TYPE_CHECKING:
     from ..mixture.mfa import MFA
     from .classifier import BayesClassifier
@@ -33,6 +31,8 @@ def symmetric_mixtures(clf: BayesClassifier, sigma: float, uniform_weights: bool
 
 def asymmetric_mixtures(clf: BayesClassifier, X_train: Any, scale: float, sigma: float, direction: int) -> list[MFA]:
     """The classes' mixtures with an outlier component each; see :meth:`BayesClassifier.asymmetric`."""
+    from .outliers import outlier_step, with_outlier  # on first use: few need it
+
     if clf.n_classes != 2:
         raise ValueError(f"the asymmetric variant is defined for two classes, got {clf.n_classes}")
     sigma = _as_sigma(sigma)

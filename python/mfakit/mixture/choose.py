@@ -51,9 +51,11 @@ def choose_pruner(
     MemoryError
         If it was asked for, and there is no room for its tables; "auto" takes the dense product then.
     """
-    ops, method = get_backend(options.backend, X.device), options.method
-    if method in ("dense", "residual"):
+    method, columns = options.method, sum([f.n_columns for f in mixtures])
+    steps = (once or len(X)) * X.shape[1] * columns
+    if method in ("dense", "residual") or (method == "auto" and steps < LEAST_STEPS):
         return None
+    ops = get_backend(options.backend, X.device)
     why_not = _why_not(mixtures, bool(get_arrays(ops, X.device).is_device))
     if why_not is not None:
         if method == "pruned":
@@ -64,8 +66,7 @@ def choose_pruner(
         pruner = Pruner.of(mixtures)
         pruner.prepare(dtype)
         return pruner
-    d, columns = mixtures[0].shape[2], sum(f.n_columns for f in mixtures)
-    if (once or len(X)) * d * columns < LEAST_STEPS or not hasattr(ops, "bound_components"):
+    if not hasattr(ops, "bound_components"):
         return None
     if columns < FEW_COLUMNS:
         _logger.info("method auto takes the dense product: its %d columns are too few for a projection to pay", columns)
