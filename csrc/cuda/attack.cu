@@ -45,7 +45,7 @@ __device__ __forceinline__ void walk_samples(const BlockTeam& team, const Coordi
   }
 }
 
-// In shared memory, of 2 C values and WalkScratch. Two kernels, so that each knows where its state lies: an access that
+// In shared memory, of 2 C values and WalkScratch. Two kernels, so that each knows where its state is: an access that
 // could be to either is slower than both.
 extern "C" __global__ void factor_walk(const Coordinates q, const index_t* __restrict__ y, const WalkSettings settings,
                                        const Points points, index_t* __restrict__ reports) {

@@ -9,7 +9,7 @@
 #define MFA_L1 1
 #endif
 
-// Values of work of one pair, 2 l1^2 + 2 l1 or more: said at compilation, because a local array of a thread lies
+// Values of work of one pair, 2 l1^2 + 2 l1 or more: said at compilation, because a local array of a thread is
 // interleaved with its neighbours', so that a warp's accesses to it are whole cache lines.
 #ifndef MFA_PAIR_WORK
 #define MFA_PAIR_WORK 256

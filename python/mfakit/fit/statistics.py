@@ -234,7 +234,7 @@ def _latents(latent: Array, components: Array, latent_map: Array, evaluator: Eva
 def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array, Array]:
     """p(component | x) [m] of the pairs that were refined, and log p(x) [n].
 
-    What was not refined lies 40 nats below a row's best: summing over pairs instead of all n k entries is exact to
+    What was not refined is 40 nats below a row's best: summing over pairs instead of all n k entries is exact to
     rounding, and cheap where each row has few candidates. A device sums all: it has the time, and no ordered sum by
     index.
     """

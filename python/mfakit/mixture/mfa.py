@@ -160,7 +160,7 @@ class MFA:
         return moved
 
     def check_device(self, device: str | None, backend: str, name: str = "X") -> None:
-        """Raise ValueError where the model was put on one device and an argument lies on another (None: the host)."""
+        """Raise ValueError where the model was put on one device and an argument is on another (None: the host)."""
         if self.device is not None and device != self.device and not (device is None and backend == "cuda"):
             raise ValueError(
                 f"{name} is on {device or 'the host'} and the model on {self.device}: move one of them, "
@@ -275,8 +275,8 @@ class MFA:
         return self.weights, self.means.astype(np.float64), covariances
 
     def replace(self, **parameters: Any) -> MFA:
-        """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced, where it
-        lies.
+        """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced, on
+        the same device.
         """
         return MFA(**{**self._parameters(), **parameters})._placed(self.device)
 
