@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from density_cases import FUNCTIONS, REAL_DTYPES, samples
 from pruning_cases import HARD, hard_model, mixture
-from support import EMULATE, parameters, random_mfa, rtol
+from support import EMULATE, close, parameters, random_mfa, rtol
 
 import mfakit
 from mfakit import _reference
@@ -154,12 +154,16 @@ def test_bits_depend_on_neither_threads_nor_blocks(dtype: str) -> None:
             np.testing.assert_array_equal(call(X, method="pruned", **options), expected)
 
 
-def test_float64_samples_in_a_float32_product() -> None:
-    """The samples are rounded before the centre is subtracted, which at this offset is most of what they differ by."""
-    mfa = hard_model("offset", np.random.default_rng(5), np.float64)
-    X = samples(mfa, 60)
-    got = mfa.log_prob(X, method="pruned", precision="float32")
-    np.testing.assert_allclose(got, mfa.log_prob(X, method="residual"), rtol=1e-10)
+@pytest.mark.parametrize("method", ["dense", "pruned"])
+@pytest.mark.parametrize("offset", [1e4, 1e7])
+def test_float64_samples_in_a_float32_product(host_backend: str, offset: float, method: str) -> None:
+    """Rounded before the centre is subtracted, nothing would be left of them at the larger offset."""
+    rng = np.random.default_rng(0)
+    mfa = mixture(None, offset + 0.3 * rng.normal(size=(30, 60)), 0.05 * rng.normal(size=(30, 60, 2)), 1e-4)
+    X = mfa.sample(60, rng=1, dtype=np.float64)[0]
+    options: dict[str, Any] = {"method": method, "precision": "float32", "backend": host_backend}
+    np.testing.assert_allclose(mfa.log_prob(X, **options), mfa.log_prob(X, method="residual"), rtol=1e-10)
+    close(mfa.responsibilities(X, **options), mfa.responsibilities(X), atol=1e-12, rtol=0)
 
 
 def test_refused_where_it_does_not_exist() -> None:

@@ -101,13 +101,15 @@ class Evaluator:
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
     def _subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        """X - c in `dtype`, on a device rounded only then, and squared norms."""
+        """X - c in `dtype`, rounded once c is subtracted (far from the origin, little is left if before), and its norms."""
         centered = self.buffer("centered", X.shape, dtype)
         norms = self.buffer("norms", (len(X), 1), np.float64)[:, 0]
+        wider = X.dtype.itemsize > dtype.itemsize
+        # Compiled loops of the host read and write one type.
+        center_rows = numpy_ops.center_rows if wider and not self.arrays.is_device else self.ops.center_rows
         with np.errstate(over="ignore", invalid="ignore"):
-            narrowed = self.arrays.is_device and dtype == np.float32
-            block = X if narrowed or X.dtype == dtype else X.astype(dtype)
-            self.ops.center_rows(block, center, centered, norms, self.threads)
+            block = X if wider or X.dtype == dtype else X.astype(dtype)
+            center_rows(block, center, centered, norms, self.threads)
         return centered, norms
 
     def _look(self, X: Array, start: int, name: str, norms: Array, count: Array | None = None) -> int:
@@ -188,9 +190,7 @@ class Evaluator:
         matrix = pruner.matrix(centered.dtype)
         coordinates = self.buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
-        narrowed = centered.dtype.itemsize < X.dtype.itemsize
-        rounded = float(np.linalg.norm(pruner.center)) if narrowed else 0.0
-        return ProjectedBlock(X, norms, coordinates, rounded)
+        return ProjectedBlock(X, norms, coordinates)
 
     def _tools(self, block: ProjectedBlock) -> Tools:
         assert self.pruner is not None

@@ -120,16 +120,13 @@ def nothing_finer(table: Projection) -> Projection:
     return table._replace(means=table.means[:, :0], scales=table.scales[:, :0], whitened=table.whitened[:, :, :0])
 
 
-def project(coordinates: Array, sq_norms: Array, r: int, d: int, rounded: float = 0.0) -> Projected:
+def project(coordinates: Array, sq_norms: Array, r: int, d: int) -> Projected:
     """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² [n] in the first r coordinates, with what rounding may have done: a
-    coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is. `rounded` is ‖c‖
-    where x itself was rounded before c was subtracted, else 0.
+    coordinate is a sum of d terms, off by at most 8 √d u times their sizes, as a coarse product is.
     """
     real, unit = coordinates.dtype, float(np.finfo(coordinates.dtype).eps) / 2
     length = np.sqrt(sq_norms)
     error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
-    if rounded:
-        error += 2.0 * unit * (length + rounded)
     rest = sq_norms - np.square(coordinates[:, :r], dtype=np.float64).sum(axis=1)
     off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
     nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))

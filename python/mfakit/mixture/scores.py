@@ -84,7 +84,6 @@ class ProjectedBlock:
     X: Array
     sq_norms: Array
     coordinates: Array
-    rounded: float  # ‖c‖ where X was rounded to the product's dtype before c was subtracted, else 0
 
 
 def repeated(rows: Array, n: int, xp: Any) -> Array:
