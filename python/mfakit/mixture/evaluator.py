@@ -101,7 +101,7 @@ class Evaluator:
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
     def _subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        """X - c in `dtype`, rounded once c is subtracted (far from the origin, little is left if before), and its norms."""
+        """X - c in `dtype`, rounded once c is subtracted (far from the origin, little is left if before), and norms."""
         centered = self.buffer("centered", X.shape, dtype)
         norms = self.buffer("norms", (len(X), 1), np.float64)[:, 0]
         wider = X.dtype.itemsize > dtype.itemsize
