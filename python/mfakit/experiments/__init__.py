@@ -1,36 +1,178 @@
-"""The paper's experiments, one file each; ``mfakit reproduce NAME`` runs them."""
+"""The paper's experiments, a file or folder each; ``mfakit reproduce NAME`` runs them."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+from .._checks import check_choice
 from .._io.messages import excerpt, meant
 
-__all__ = ["EXPERIMENTS", "load_experiment"]
+if TYPE_CHECKING:
+    from .outcome import Outcome
 
-# Name -> what it shows. The module of the same name has add_arguments(parser) and run_command(args).
+__all__ = ["EXPERIMENTS", "SCALES", "Experiment", "load_experiment", "load_result", "reproduce"]
+
+# How much is run: what --quick and --full change of an experiment's configuration.
+SCALES = ("quick", "usual", "full")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the list of experiments says of one.
+
+    Attributes
+    ----------
+    about : str
+        What it shows.
+    shows : tuple of str
+        The paper's figures and tables that it draws, which name it as well.
+    needs : tuple of str
+        Packages beside those that mfakit always has.
+    data : str
+        What it runs on.
+    quick : str
+        How long ``--quick`` took, on two cores of an AMD EPYC.
+    """
+
+    about: str
+    shows: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    data: str = "shipped pairs"
+    quick: str = "not measured"
+
+
+# The module of the same name has Config, Result, run(config, context) and add_arguments(parser).
 EXPERIMENTS = {
-    "bayes": "the optimal classifier is robust on symmetric pairs and brittle on asymmetric ones (Figures 5, 14, 15)",
-    "table1": "which classifiers that learn from symmetric pairs are robust (Table 1, Figures 7, 8, 18)",
-    "theorems": "what certified radii do as σ → 0: Theorems 1 to 3 validated",
-    "quantization": "discrete classes whose points are all one level from the boundary (Figure 3, Lemma A.2)",
-}
+    "bayes": Experiment(
+        "the optimal classifier is robust on symmetric pairs and brittle on asymmetric ones",
+        shows=("fig5", "fig14", "fig15"), quick="9 s",
+    ),
+    "table1": Experiment(
+        "which classifiers that learn from symmetric pairs are robust",
+        shows=("fig7", "fig8", "figs16_19"), needs=("torch",),
+    ),
+    "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated"),
+    "fig3": Experiment("discrete classes whose points are all one level from the boundary (Lemma A.2)", data="none"),
+}  # fmt: skip
+
+
+def _named() -> dict[str, str]:
+    """Experiments by their own names, and by the figures and tables that they show."""
+    own = {name: name for name in EXPERIMENTS}
+    return own | {item: name for name, experiment in EXPERIMENTS.items() for item in experiment.shows}
 
 
 def load_experiment(name: str) -> ModuleType:
-    """The module of an experiment.
+    """The module of an experiment, by its name or that of a figure or table that it shows.
 
     Raises
     ------
     ValueError
         For another name; the message lists those there are.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(
-            f"no experiment {excerpt(name)}; there are {', '.join(EXPERIMENTS)}{meant(str(name), EXPERIMENTS)}"
-        )
-    return import_module(f".{name}", __name__)
+    named = _named()
+    if name not in named:
+        raise ValueError(f"no experiment {excerpt(name)}; there are {', '.join(named)}{meant(str(name), named)}")
+    return import_module(f".{named[name]}", __name__)
+
+
+def configuration(name: str, scale: str = "usual", **changes: Any) -> Any:
+    """The configuration of an experiment at a scale, with some of its fields changed.
+
+    Raises
+    ------
+    ValueError
+        For an unknown experiment, scale or field, or values that the configuration refuses.
+    """
+    check_choice("scale", scale, SCALES)
+    module = load_experiment(name)
+    known = [f.name for f in fields(module.Config)]
+    for field in changes:
+        if field not in known:
+            raise ValueError(f"{name} has no setting {field}; it has {', '.join(known)}{meant(field, known)}")
+    return module.Config(**{**getattr(module, scale.upper(), {}), **changes})
+
+
+def reproduce(
+    name: str, *, scale: str = "usual", out: str | Path | None = None, data: str | Path | None = None,
+    device: str = "auto", progress: bool | None = None, **changes: Any,
+) -> Outcome:  # fmt: skip
+    """Run one of the paper's experiments.
+
+    Parameters
+    ----------
+    name : str
+        Of the experiment, or of a figure or table that it shows, such as "table1" or "fig9".
+    scale : {"usual", "quick", "full"}
+        How much is run.
+    out : path, optional
+        The result goes to the folder ``out/NAME``, finished parts to ``out/parts``, from where an interrupted run goes
+        on; None writes nothing.
+    data : path, optional
+        Folder of the real data sets; None: ``MFAKIT_DATA``, or the user's cache.
+    device : {"auto", "cpu", "cuda"}
+        Of networks.
+    progress : bool or None
+        Progress bars; None shows them on a terminal.
+    **changes
+        Fields of the experiment's configuration.
+
+    Returns
+    -------
+    Outcome
+        Of the experiment's own class; ``tables()``, ``notes`` and ``pictures()`` say what was found.
+
+    Raises
+    ------
+    ValueError
+        For an unknown experiment or setting, or a value out of range.
+    FileNotFoundError
+        Real data that is not there; the message says how to get it.
+    ImportError
+        Without a package that the experiment needs.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> found = mfakit.experiments.reproduce("bayes", pairs=("mnist-06",), n=4)
+    >>> [row.variant for row in found.results]
+    ['symmetric', 'asymmetric']
+    """
+    from .outcome import Context
+
+    module, config = load_experiment(name), configuration(name, scale, **changes)
+    folder = None if out is None else Path(out) / module.__name__.rpartition(".")[2]
+    if folder is not None:
+        from .._io.outputs import output_folder
+
+        output_folder(folder)  # an error before the work, not after it
+    context = Context(None if out is None else Path(out), None if data is None else Path(data), device, progress)
+    start = time.perf_counter()
+    found: Outcome = module.run(config, context)
+    found = replace(found, seconds=time.perf_counter() - start)
+    if folder is not None:
+        found.write(folder)
+    return found
+
+
+def load_result(name: str, out: str | Path) -> Outcome:
+    """The result of an experiment that :func:`reproduce` has written below `out`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown experiment, or a file that is damaged or of another version.
+    FileNotFoundError
+        If it was not run.
+    """
+    module = load_experiment(name)
+    found: Outcome = module.Result.load(Path(out) / module.__name__.rpartition(".")[2])
+    return found
 
 
 def __dir__() -> list[str]:

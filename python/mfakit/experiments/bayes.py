@@ -1,39 +1,73 @@
 """The main job: the same optimal classifier is robust when its classes are symmetric and brittle when they are not.
 
-For each shipped pair and both variants: accuracy, the polished gradient attack, the certified minimum, and what the
-theory predicts from distances alone (Theorem 2: half the distance to the other class's subspaces; Theorem 3: the closed
-form of :func:`mfakit.theory.asymmetric_radius`).
+For each pair and both variants: accuracy, the polished gradient attack, the certified minimum, and what the theory
+predicts from distances alone (Theorem 2: half the distance to the other class's subspaces; Theorem 3: the closed form of
+:func:`mfakit.theory.asymmetric_radius`). Figures 5, 14 and 15.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import theory
+from .._checks import check_integers, check_numbers
 from .._io import report
-from .._io.arguments import seed_type, sigma_type, whole
-from .._io.outputs import recorded_outputs
+from .._io.arguments import sigma_type, whole
 from .._io.progress import open_bar
 from ..attacks import AttackResult, gradient_attack, minimal_perturbation
 from ..attacks.result import PIXEL_THRESHOLD
 from ..backends import why_missing
 from ..bayes.classifier import BayesClassifier
-from .shipped import have_matplotlib, prepare, written_to
+from ..plots.histograms import PixelChanges
+from .outcome import Context, Outcome, Picture
+from .pairs import captions_of, open_pairs
 
-__all__ = ["BayesReport", "PairResult", "run"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Config", "PairResult", "Result", "run"]
 
 Array = NDArray[Any]
 
+EXAMPLE = "--pair mnist-06 --samples 100"
+QUICK, FULL = {"n": 100}, {"n": 1000}
 SHOWN_PER_CLASS = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Attributes
+    ----------
+    pairs : tuple of str
+        Shipped pairs by name, others by file; none: all that are shipped.
+    n : int
+        Samples per class.
+    sigma : float
+        Noise of the symmetric variant.
+    step_size : float
+        Of the gradient attack.
+    seed : int
+    """
+
+    pairs: tuple[str, ...] = ()
+    n: int = 500
+    sigma: float = 0.01
+    step_size: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integers({"n": self.n}, 1)
+        check_integers({"seed": self.seed}, 0)
+        check_numbers({"sigma": self.sigma, "step_size": self.step_size}, positive=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +97,14 @@ class PairResult:
         Share of pixels that changed by at most 5/255.
     per_class : list of dict
         Mean ℓ2 of the attack and mean D, by true class.
+    D, l2 : array, [n]
+        By sample, the distance to the nearest subspace of the other class, and the attack's ℓ2 (NaN where it failed).
+    shown : array, [2, m, d]
+        Some samples that both variants' attacks move, and where this one moved them.
+    captions : list of str
+        What is shown, as "0 → 6".
+    changes : PixelChanges
+        Of all pixels of the samples that were fooled.
     """
 
     pair: str
@@ -81,17 +123,23 @@ class PairResult:
     within: float
     per_class: list[dict[str, float]]
     seconds: float
+    D: Array
+    l2: Array
+    shown: Array
+    captions: list[str]
+    changes: PixelChanges
 
 
-@dataclass(frozen=True, eq=False)
-class BayesReport:
-    """All results, their settings, and where they were computed."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Outcome):
+    """All pairs in both variants."""
 
+    title: ClassVar[str] = "The optimal classifier, symmetric and asymmetric"
+
+    config: Config
     results: list[PairResult]
-    settings: dict[str, Any]
-    environment: dict[str, Any] = field(default_factory=report.environment)
 
-    def table(self) -> report.Table:
+    def tables(self) -> dict[str, report.Table]:
         """The results beside what the paper reports."""
         columns = (
             "pair", "variant", "accuracy\n(%)", "fooled\n(%)", "attack\nℓ2", "certified\nmin. ℓ2", "theory\nℓ2",
@@ -111,7 +159,7 @@ class BayesReport:
         dash = report.NOT_KNOWN
         rows.append(("paper: digits", "symmetric", "100", "100", *[dash] * 6))
         rows.append(("paper: faces", "symmetric", "100", "100", "3", dash, "3.1", "3.1", dash, dash))
-        return report.Table(columns, tuple(rows), labels=2)
+        return {"": report.Table(columns, tuple(rows), labels=2)}
 
     @property
     def notes(self) -> str:
@@ -126,100 +174,66 @@ class BayesReport:
             "The paper's faces are Male/Female; for digits it prints accuracies only (Table 1)."
         )
 
-    def markdown(self) -> str:
-        """Table, notes and settings."""
-        s = self.settings
-        where = ", ".join(f"{k} {v}" for k, v in self.environment.items())
-        return (
-            f"# The optimal classifier, symmetric and asymmetric\n\n{self.table().markdown()}\n\n{self.notes}\n\n"
-            f"{s['n']} samples per class, σ = {s['sigma']}, attack step {s['step_size']}, seed {s['seed']}; {where}.\n"
-        )
+    def pictures(self) -> dict[str, Picture]:
+        """Perturbations of each pair (Figures 5 and 15), and distances to subspaces (Figure 14)."""
+        pairs: dict[str, list[PairResult]] = {}
+        for r in self.results:
+            pairs.setdefault(r.pair, []).append(r)
+        drawn: dict[str, Picture] = {
+            f"{name}-perturbations": partial(_panel, variants)
+            for name, variants in pairs.items()
+            if variants[0].shown.size
+        }
+        return {**drawn, "distances": partial(_distances, [variants[0] for variants in pairs.values()])}
+
+    def alt_texts(self) -> dict[str, str]:
+        """What the pictures show."""
+        found = {
+            f"{name}-perturbations": f"{name}: samples, what fools the optimal classifier, and the difference magnified, for "
+            "the symmetric and the asymmetric variant, with histograms of pixel changes"
+            for name in {r.pair for r in self.results}
+        }
+        return {**found, "distances": "Histograms of samples' distances to the nearest subspace of the other class, and "
+                "of twice the attack's ℓ2"}  # fmt: skip
 
 
-def run(
-    pairs: Sequence[str] | None = None,
-    *,
-    n: int = 500,
-    sigma: float = 0.01,
-    step_size: float = 0.05,
-    seed: int = 0,
-    out: str | Path | None = None,
-    progress: bool | None = None,
-) -> BayesReport:
-    """Attack the optimal classifier of each pair, symmetric and asymmetric.
-
-    Parameters
-    ----------
-    pairs : sequence of str, optional
-        Names of shipped pairs; None takes all.
-    n : int
-        Samples per class.
-    sigma : float
-        Noise of the symmetric variant.
-    step_size : float
-        Of the gradient attack.
-    seed : int
-        The same seed gives the same numbers.
-    out : path, optional
-        Folder for bayes.json, bayes.md and, with matplotlib, pictures; None writes nothing.
-    progress : bool or None
-        A progress bar; None shows it on a terminal.
-
-    Returns
-    -------
-    BayesReport
-
-    Raises
-    ------
-    ValueError
-        For a pair that is not shipped, n < 1 or σ ≤ 0.
-    """
-    names, bases, folder = prepare(pairs, n, seed, out)
+def run(config: Config, context: Context) -> Result:
+    """Attack the optimal classifier of each pair, symmetric and asymmetric."""
+    bases = open_pairs(config.pairs)
     results: list[PairResult] = []
-    distances: dict[str, dict[str, Array]] = {}
-    with open_bar(progress, total=2 * len(names), unit="variant") as bar:
+    with open_bar(context.progress, total=2 * len(bases), unit="variant") as bar:
         for name, base in bases.items():
-            sym = base.symmetric(sigma)
-            shown = []
+            sym = base.symmetric(config.sigma)
+            units = []
             for variant, clf in (("symmetric", sym), ("asymmetric", sym.asymmetric())):
                 bar.set_description(f"{name} {variant}")
                 # Both variants attack the same samples, and a pair's do not depend on which others are run.
-                rng = np.random.default_rng([seed, *name.encode()])
-                unit = _Unit(name, variant, sym, clf, n, step_size, rng)
-                results.append(unit.result)
-                shown.append(unit)
+                rng = np.random.default_rng([config.seed, *name.encode()])
+                units.append(_Unit(name, variant, sym, clf, config, rng))
                 bar.update()
-            distances[name] = {"D": shown[0].other, "2 × attack ℓ2": 2 * shown[0].attack.l2}
-            if folder is not None:
-                _draw_panel(shown, folder / f"{name}-perturbations.png")
-    settings = {"pairs": names, "n": n, "sigma": sigma, "step_size": step_size, "seed": seed}
-    found = BayesReport(results, settings)
-    if folder is not None:
-        _draw_distances(distances, {r.pair: r.half_min_distance for r in results}, folder / "distances.png")
-        report.write_text(folder / "bayes.md", found.markdown())
-        report.write_json(folder / "bayes.json", found)
-    return found
+            counts = [min(len(u.fooled(c)) for u in units) for c in (0, 1)]
+            results += [u.result(counts) for u in units]
+    return Result(config=config, results=results)
 
 
 class _Unit:
     """One pair in one variant: what was sampled, attacked and measured."""
 
     def __init__(
-        self, pair: str, variant: str, sym: BayesClassifier, clf: BayesClassifier, n: int, step_size: float,
+        self, pair: str, variant: str, sym: BayesClassifier, clf: BayesClassifier, config: Config,
         rng: np.random.Generator,
     ) -> None:  # fmt: skip
-        start = time.perf_counter()
+        start, n = time.perf_counter(), config.n
         asymmetric = variant == "asymmetric"
         # The symmetric model is the asymmetric one without its outliers: the main components of both.
         self.X, self.y = sym.sample(2 * n, rng=rng, balanced=True)
-        self.clf, self.variant = clf, variant
-        self.attack: AttackResult = gradient_attack(clf, self.X, self.y, step_size=step_size, polish=True)
+        self.attack: AttackResult = gradient_attack(clf, self.X, self.y, step_size=config.step_size, polish=True)
         self.own, self.other = theory.own_and_other_distances(sym, self.X, self.y)
         minimal = None if why_missing("native") else minimal_perturbation(clf, self.X, self.y)
         bound = (self.other - self.own) / 2
         ok = self.attack.success
         self.changes = (self.attack.x_adv - self.X)[ok]
-        self.result = PairResult(
+        self.numbers: dict[str, Any] = dict(
             pair=pair,
             variant=variant,
             n=2 * n,
@@ -248,6 +262,20 @@ class _Unit:
         """The first rows of class c that were fooled, for the picture."""
         return np.flatnonzero(self.attack.success & (self.y == c))[:SHOWN_PER_CLASS]
 
+    def result(self, counts: list[int]) -> PairResult:
+        """With so many samples of each class to show; none where one class has none."""
+        shown = counts if all(counts) else [0, 0]
+        rows = np.concatenate([self.fooled(c)[:count] for c, count in enumerate(shown)]).astype(np.int64)
+        first, second = captions_of(self.numbers["pair"])
+        return PairResult(
+            **self.numbers,
+            D=self.other,
+            l2=self.attack.l2,
+            shown=np.stack([self.X[rows], self.attack.x_adv[rows]]),
+            captions=[f"{first} → {second}"] * shown[0] + [f"{second} → {first}"] * shown[1],
+            changes=PixelChanges.of(self.changes),
+        )
+
 
 def _mean(values: Array) -> float:
     """The mean, NaN of none."""
@@ -263,67 +291,29 @@ def _outlier_accuracy(clf: BayesClassifier, n: int, rng: np.random.Generator) ->
     return float(np.concatenate(right).mean())
 
 
-def _draw_panel(units: list[_Unit], path: Path) -> None:
-    if not have_matplotlib():
-        return
+def _panel(variants: list[PairResult]) -> Figure:
     from ..plots import Perturbations, perturbation_panel
 
-    counts = [min(len(u.fooled(c)) for u in units) for c in (0, 1)]
-    if not all(counts):
-        return
-    attacks = []
-    for u in units:
-        rows = np.concatenate([u.fooled(c)[:count] for c, count in enumerate(counts)])
-        attacks.append(Perturbations(u.variant, u.X[rows], u.attack.x_adv[rows], u.changes))
-    name = units[0].result.pair
-    first, second = list(name[-2:] if re.fullmatch(r"mnist-\d\d", name) else "01")
-    labels = [f"{first} → {second}"] * counts[0] + [f"{second} → {first}"] * counts[1]
-    with report.replacing(path) as temporary:
-        title = f"{name}: fooling the optimal classifier"
-        perturbation_panel(attacks, captions=labels, title=title).savefig(temporary, dpi=160)
+    attacks = [Perturbations(r.variant, *r.shown, r.changes) for r in variants]
+    title = f"{variants[0].pair}: fooling the optimal classifier"
+    return perturbation_panel(attacks, captions=variants[0].captions, title=title)
 
 
-def _draw_distances(distances: dict[str, dict[str, Array]], smallest: dict[str, float], path: Path) -> None:
-    if not have_matplotlib():
-        return
-    from matplotlib.figure import Figure
-
+def _distances(results: list[PairResult]) -> Figure:
     from ..plots import distance_histogram
+    from ..plots.common import new_figure
 
-    figure = Figure(figsize=(4.2 * len(distances), 3.4), layout="constrained")
-    for ax, (name, values) in zip(np.atleast_1d(figure.subplots(1, len(distances))), distances.items(), strict=True):
-        distance_histogram(values, marks={"min d": 2 * smallest[name]}, title=f"{name}, symmetric", ax=ax)
-    with report.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=160)
+    figure = new_figure(4.2 * len(results), 3.4)
+    for ax, r in zip(np.atleast_1d(figure.subplots(1, len(results))), results, strict=True):
+        values = {"D": r.D, "2 × attack ℓ2": 2 * r.l2}
+        distance_histogram(values, marks={"min d": 2 * r.half_min_distance}, title=f"{r.pair}, symmetric", ax=ax)
+    return figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``mfakit reproduce bayes``."""
-    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="shipped pairs (default: all)")
+    """Options of this experiment alone."""
     parser.add_argument(
-        "--samples", type=whole(), default=500, metavar="N", help="samples per class (default: %(default)s)"
+        "--samples", dest="n", type=whole(), metavar="N", help=f"samples per class (default: {Config.n})"
     )
-    parser.add_argument(
-        "--sigma", type=sigma_type, default=0.01, help="noise of the symmetric pairs (default: %(default)s)"
-    )
-    parser.add_argument("--step-size", type=float, default=0.05, help="of the gradient attack (default: %(default)s)")
-    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("results/bayes"), help="folder (default: %(default)s)")
-
-
-def run_command(args: argparse.Namespace) -> int:
-    """Run and print; returns the exit status."""
-    with recorded_outputs() as written:
-        found = run(
-            args.pairs, n=args.samples, sigma=args.sigma, step_size=args.step_size, seed=args.seed, out=args.out,
-            progress=args.progress,
-        )  # fmt: skip
-    print(found.table().terminal())
-    print()
-    import textwrap
-
-    print(textwrap.fill(found.notes, 100))
-    print(f"\n{written_to(args.out, written)}")
-    if not have_matplotlib():
-        print("pictures need matplotlib: pip install mfakit[plots]")
-    return 0
+    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the symmetric pairs (default: {Config.sigma})")
+    parser.add_argument("--step-size", type=float, help=f"of the gradient attack (default: {Config.step_size})")

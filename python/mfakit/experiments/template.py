@@ -1,34 +1,35 @@
-"""A small experiment to copy: the mean smallest perturbation of a shipped pair at several noise levels σ.
+"""A small experiment to copy: the mean smallest perturbation of a pair at several noise levels σ.
 
-An experiment is a frozen configuration, a typed result that its JSON file gives back, and two functions for the command
-line. Its name and one sentence about it in ``EXPERIMENTS`` (``__init__.py``) register it.
+An experiment is a frozen configuration, which checks itself, a typed result, and ``run``, which makes one of the other. Its
+name and an entry in ``EXPERIMENTS`` (``__init__.py``) register it; the command line offers the fields of its
+configuration that ``add_arguments`` names, beside the options that all experiments share.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from .._checks import check_integers, check_numbers
-from .._io.arguments import seed_type, sigma_type, whole
-from .._io.outputs import output_folder
-from .._io.report import Table, number, write_json
+from .._io.arguments import sigma_type, whole
+from .._io.report import Table, number
 from ..attacks import minimal_perturbation
-from ..datasets import load_bayes_pair
+from .outcome import Context, Outcome
+from .pairs import open_pairs
 
 __all__ = ["Config", "Result", "run"]
 
-EXAMPLE = "mnist-06 --samples 20 --sigmas 0.1 0.01"
+EXAMPLE = "--pair mnist-06 --samples 20 --sigmas 0.1 0.01"
+# What --quick and --full change of the configuration.
+QUICK, FULL = {"n": 10}, {"n": 200}
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is run: a pair, samples per noise level, and the noise levels."""
+    """What is run: pairs, samples per pair and noise level, and the noise levels."""
 
-    pair: str = "mnist-06"
+    pairs: tuple[str, ...] = ("mnist-06",)
     n: int = 20
     sigmas: tuple[float, ...] = (0.1, 0.01)
     seed: int = 0
@@ -40,53 +41,49 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Result:
-    """Means of the certified bounds `lower` and `upper` at each of the configuration's σ, ℓ2 in data units."""
+class Row:
+    """Means of the certified bounds of one pair at one σ, ℓ2 in data units."""
+
+    pair: str
+    sigma: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Outcome):
+    """One row for every pair and σ."""
+
+    title: ClassVar[str] = "Smallest perturbations at several noise levels"
 
     config: Config
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
+    rows: tuple[Row, ...]
 
-    def table(self) -> Table:
-        """One row a σ."""
-        values = zip(self.config.sigmas, self.lower, self.upper, strict=True)
-        return Table(
-            ("σ", "lower\nℓ2", "upper\nℓ2"), tuple((f"{s:g}", number(a, 4), number(b, 4)) for s, a, b in values)
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> Result:
-        """The result in a file that :func:`run` has written."""
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        config = found["config"] | {"sigmas": tuple(found["config"]["sigmas"])}
-        return cls(Config(**config), tuple(found["lower"]), tuple(found["upper"]))
+    def tables(self) -> dict[str, Table]:
+        """One row for every pair and σ."""
+        cells = tuple((r.pair, f"{r.sigma:g}", number(r.lower, 4), number(r.upper, 4)) for r in self.rows)
+        return {"": Table(("pair", "σ", "lower\nℓ2", "upper\nℓ2"), cells)}
 
 
-def run(config: Config, out: Path | None = None) -> Result:
-    """Run the experiment, and write its result to ``result.json`` in the folder `out`, if that is given."""
-    folder = None if out is None else output_folder(out)  # an error before the work, not after it
-    base, lower, upper = load_bayes_pair(config.pair), [], []
-    for sigma in config.sigmas:
-        clf = base.symmetric(sigma)
-        r = minimal_perturbation(clf, *clf.sample(config.n, rng=config.seed, balanced=True))
-        lower.append(float(r.lower[~r.already_wrong].mean()))
-        upper.append(float(r.upper[~r.already_wrong].mean()))
-    result = Result(config, tuple(lower), tuple(upper))
-    if folder is not None:
-        write_json(folder / "result.json", result)
-    return result
+def run(config: Config, context: Context) -> Result:
+    """Run the experiment."""
+    rows = []
+    for name, base in open_pairs(config.pairs).items():
+        for sigma in config.sigmas:
+            clf = base.symmetric(sigma)
+            r = minimal_perturbation(
+                clf, *clf.sample(config.n, rng=config.seed, balanced=True), progress=context.progress
+            )
+            right = ~r.already_wrong
+            rows.append(Row(name, sigma, float(r.lower[right].mean()), float(r.upper[right].mean())))
+    return Result(config=config, rows=tuple(rows))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``mfakit reproduce``; their defaults are the configuration's."""
-    parser.add_argument("pair", nargs="?", default=Config.pair, help="a shipped pair (default: %(default)s)")
-    parser.add_argument("--samples", type=whole(), default=Config.n, metavar="N", help="default: %(default)s")
-    parser.add_argument("--sigmas", type=sigma_type, nargs="+", default=Config.sigmas, help="default: 0.1 0.01")
-    parser.add_argument("--seed", type=seed_type, default=Config.seed, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, help="folder of result.json; by default nothing is written")
-
-
-def run_command(args: argparse.Namespace) -> int:
-    """Run and print; returns the exit status."""
-    print(run(Config(args.pair, args.samples, tuple(args.sigmas), args.seed), args.out).table().terminal())
-    return 0
+    """Options of this experiment alone, named as the fields of its configuration, whose defaults they leave."""
+    parser.add_argument(
+        "--samples", dest="n", type=whole(), metavar="N", help=f"samples per pair and σ (default: {Config.n})"
+    )
+    parser.add_argument(
+        "--sigmas", type=sigma_type, nargs="+", metavar="SIGMA", help="noise levels (default: 0.1 0.01)"
+    )

@@ -1,39 +1,64 @@
-"""The theorems validated on the shipped pairs: what certified radii do as σ → 0.
+"""The theorems validated on pairs: what certified radii do as σ → 0.
 
 Theorem 1 on the two classes' mean images, Theorem 2 on the symmetric pairs, Theorem 3 with outliers in the other class
-alone and in both; then where the certificate itself is loose. Lemma A.2 is in ``mfakit reproduce quantization``.
+alone and in both; then where the certificate itself is loose. Lemma A.2 is in ``mfakit reproduce fig3``.
 """
 
 from __future__ import annotations
 
 import argparse
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import theory
+from .._checks import check_integers
 from .._io import report
-from .._io.arguments import seed_type, sigma_type, whole
-from .._io.outputs import recorded_outputs
-from ..attacks import minimal_perturbation
+from .._io.arguments import sigma_type, whole
 from ..bayes.classifier import BayesClassifier
-from .shipped import have_matplotlib, prepare, written_to
+from ..theory.gaps import GapSweep
+from ..theory.sweeps import as_sigmas
+from ..theory.theorem1 import Theorem1Validation
+from ..theory.theorem2 import Theorem2Validation
+from ..theory.theorem3 import Theorem3Validation
+from .outcome import Context, Outcome, Picture
+from .pairs import open_pairs
 
-if TYPE_CHECKING:  # theory loads them when a theorem is validated: `mfakit --help` need not
-    from ..theory.gaps import GapSweep
-    from ..theory.theorem1 import Theorem1Validation
-    from ..theory.theorem2 import Theorem2Validation
-    from ..theory.theorem3 import Theorem3Validation
+__all__ = ["Config", "PairTheorems", "Result", "run"]
 
-__all__ = ["PairTheorems", "TheoremsReport", "run"]
-
-# σ at which classes overlap so much that brackets are wide; and how many samples per class are looked at there.
-LOOSE_SIGMA = 1.0
+EXAMPLE = "--pair mnist-06 --samples 20"
+QUICK, FULL = {"n": 20}, {"n": 500}
+# How many samples per class are looked at where brackets are wide.
 LOOSE_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Attributes
+    ----------
+    pairs : tuple of str
+        Shipped pairs by name, others by file; none: all that are shipped.
+    n : int
+        Samples per class and σ.
+    sigmas : tuple of float or None
+        Falling, below the outliers' 0.5, for all theorems and gaps alike; None takes the defaults of each.
+    seed : int
+    """
+
+    pairs: tuple[str, ...] = ()
+    n: int = 100
+    sigmas: tuple[float, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integers({"n": self.n}, 1)
+        check_integers({"seed": self.seed}, 0)
+        if self.sigmas is not None:
+            as_sigmas(self.sigmas)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,41 +82,19 @@ class PairTheorems:
         }
         return tables if self.gaps is None else {**tables, "Gaps of the certificate": self.gaps.table()}
 
-    def numbers(self) -> dict[str, Any]:
-        """What the tables show, unrounded: arrays over σ."""
-        one, two = self.theorem1, self.theorem2
-        return {
-            "pair": self.pair,
-            "theorem1": {
-                "sigmas": one.sigmas, "radius": one.radius, "tolerance": one.tolerance, "share": one.share,
-                "expected_share": one.expected_share, "largest_error": one.largest_error,
-            },
-            "theorem2": {
-                "sigmas": two.sigmas, "accuracy": two.accuracy, "half_min_distance": two.half_min_distance,
-                "share_half_distance": two.share_half_distance, "share_provable": two.share_provable,
-                "share_half_min": two.share_half_min, "ratio_levels": (0, 0.05, 0.5, 0.95, 1),
-                "ratio_quantiles": two.ratio_quantiles((0, 0.05, 0.5, 0.95, 1)), "largest_gap": two.largest_gap,
-            },
-            "theorem3": {
-                found.outliers: {
-                    "sigmas": found.sigmas, "outlier_sigma": found.outlier_sigma, "accuracy": found.accuracy,
-                    "mean_upper": found.mean_upper, "mean_closed_form": np.nanmean(found.closed_form, axis=1),
-                    "mean_limit": np.nanmean(found.limit, axis=1), "share_close": found.share_close,
-                    "largest_gap": found.largest_gap,
-                }
-                for found in (self.theorem3, self.theorem3_both)
-            },
-            "gaps": self.gaps,
-        }  # fmt: skip
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Outcome):
+    """All pairs."""
 
-@dataclass(frozen=True, eq=False)
-class TheoremsReport:
-    """All pairs, their settings, and where they were computed."""
+    title: ClassVar[str] = "The theorems as σ → 0"
 
+    config: Config
     results: list[PairTheorems]
-    settings: dict[str, Any]
-    environment: dict[str, Any] = field(default_factory=report.environment)
+
+    def tables(self) -> dict[str, report.Table]:
+        """Each validation of each pair."""
+        return {f"{r.pair}: {name}": table for r in self.results for name, table in r.tables().items()}
 
     @property
     def notes(self) -> str:
@@ -109,69 +112,33 @@ class TheoremsReport:
             "active: components that shape the boundary there."
         )
 
-    def markdown(self) -> str:
-        """Tables, notes and settings."""
-        parts = ["# The theorems as σ → 0"]
+    def pictures(self) -> dict[str, Picture]:
+        """One for each theorem and pair."""
+        from .. import plots
+
+        found: dict[str, Picture] = {}
         for r in self.results:
-            parts += [f"## {r.pair}", *(f"### {name}\n\n{table.markdown()}" for name, table in r.tables().items())]
-        where = ", ".join(f"{k} {v}" for k, v in self.environment.items())
-        parts += [self.notes, f"{self.settings['n']} samples per class, seed {self.settings['seed']}; {where}."]
-        return "\n\n".join(parts) + "\n"
+            both = {"outlier: other class": r.theorem3, "outliers: both": r.theorem3_both}
+            found |= {
+                f"{r.pair}-theorem1": partial(
+                    plots.theorem1_plot, r.theorem1, title=f"{r.pair}: Theorem 1 on the mean images"
+                ),
+                f"{r.pair}-theorem2": partial(plots.theorem2_plot, r.theorem2, title=f"{r.pair}: Theorem 2"),
+                f"{r.pair}-theorem3": partial(plots.theorem3_plot, both, title=f"{r.pair}: Theorem 3"),
+            }
+        return found
 
 
-def run(
-    pairs: Sequence[str] | None = None,
-    *,
-    n: int = 100,
-    sigmas: Sequence[float] | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    progress: bool | None = None,
-) -> TheoremsReport:
-    """Validate Theorems 1 to 3 on each pair.
-
-    Parameters
-    ----------
-    pairs : sequence of str, optional
-        Names of shipped pairs; None takes all.
-    n : int
-        Samples per class and σ.
-    sigmas : sequence of float, optional
-        Falling, below the outliers' 0.5, for all theorems and gaps alike; None takes the defaults of each.
-    seed : int
-        The same seed gives the same numbers.
-    out : path, optional
-        Folder for theorems.json, theorems.md and, with matplotlib, pictures; None writes nothing.
-    progress : bool or None
-        A progress bar; None shows it on a terminal.
-
-    Returns
-    -------
-    TheoremsReport
-
-    Raises
-    ------
-    ValueError
-        For a pair that is not shipped, n < 1, or sigmas that do not fall.
-    """
-    names, bases, folder = prepare(pairs, n, seed, out)
+def run(config: Config, context: Context) -> Result:
+    """Validate Theorems 1 to 3 on each pair."""
+    bases = open_pairs(config.pairs)
     results = []
     for name, base in bases.items():
-        settings: dict[str, Any] = {"n": n, "rng": [seed, *name.encode()]}
-        if sigmas is not None:
-            settings["sigmas"] = sigmas
-        results.append(_validate(name, base, settings, progress, with_gaps=name == names[0]))
-        if folder is not None:
-            _draw(results[-1], base, n, seed, folder)
-    found = TheoremsReport(results, {"pairs": names, "n": n, "sigmas": sigmas, "seed": seed})
-    if folder is not None:
-        report.write_text(folder / "theorems.md", found.markdown())
-        numbers = [r.numbers() for r in results]
-        report.write_json(
-            folder / "theorems.json",
-            {"results": numbers, "settings": found.settings, "environment": found.environment},
-        )
-    return found
+        settings: dict[str, Any] = {"n": config.n, "rng": [config.seed, *name.encode()]}
+        if config.sigmas is not None:
+            settings["sigmas"] = config.sigmas
+        results.append(_validate(name, base, settings, context.progress, with_gaps=not results))
+    return Result(config=config, results=results)
 
 
 def _validate(
@@ -188,51 +155,12 @@ def _validate(
     )
 
 
-def _draw(result: PairTheorems, base: BayesClassifier, n: int, seed: int, folder: Path) -> None:
-    if not have_matplotlib():
-        return
-    from .. import plots
-
-    name = result.pair
-    both = {"outlier: other class": result.theorem3, "outliers: both": result.theorem3_both}
-    pictures = {
-        "theorem1": plots.theorem1_plot(result.theorem1, title=f"{name}: Theorem 1 on the mean images"),
-        "theorem2": plots.theorem2_plot(result.theorem2, title=f"{name}: Theorem 2"),
-        "theorem3": plots.theorem3_plot(both, title=f"{name}: Theorem 3"),
-    }
-    if result.gaps is not None:
-        clf = base.symmetric(sigma=LOOSE_SIGMA)
-        X, y = clf.sample(2 * min(n, LOOSE_SAMPLES), rng=seed, balanced=True, dtype=np.float64)
-        title = f"{name}, σ = {LOOSE_SIGMA:g}: the widest brackets"
-        pictures["uncertified"] = plots.uncertified_plot(clf, X, minimal_perturbation(clf, X, y), title=title)
-    for what, figure in pictures.items():
-        with report.replacing(folder / f"{name}-{what}.png") as temporary:
-            figure.savefig(temporary, dpi=plots.DPI)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``mfakit reproduce theorems``."""
-    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="shipped pairs (default: all)")
+    """Options of this experiment alone."""
     parser.add_argument(
-        "--samples", type=whole(), default=100, metavar="N", help="samples per class and σ (default: %(default)s)"
+        "--samples", dest="n", type=whole(), metavar="N", help=f"samples per class and σ (default: {Config.n})"
     )
     parser.add_argument(
         "--sigmas", type=sigma_type, nargs="+", metavar="SIGMA",
         help="falling, below 0.5 (default: six for each theorem)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("results/theorems"), help="folder (default: %(default)s)")
-
-
-def run_command(args: argparse.Namespace) -> int:
-    """Run and print; returns the exit status."""
-    with recorded_outputs() as written:
-        found = run(
-            args.pairs, n=args.samples, sigmas=args.sigmas, seed=args.seed, out=args.out, progress=args.progress
-        )
-    for r in found.results:
-        for name, table in r.tables().items():
-            print(f"{r.pair}: {name}\n\n{table.terminal()}\n")
-    print(textwrap.fill(found.notes, 100))
-    print(f"\n{written_to(args.out, written)}")
-    return 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 from .certificates import bracket_plot, uncertified_plot
 from .common import BLACK, BLUE, COLORS, DPI, GREEN, PURPLE, STYLE, VERMILION
 from .comparison import comparison_panel
-from .histograms import distance_histogram, pixel_histogram
+from .histograms import PixelChanges, distance_histogram, pixel_histogram
 from .images import image_shape, magnification, show_images
 from .panels import Perturbations, perturbation_panel
 from .quantization import lemma_a2_plot, quantization_plot
+from .robustness import norm_bars, robustness_curves
 from .theorems import theorem1_plot, theorem2_plot, theorem3_plot
 
 __all__ = [
@@ -25,15 +26,18 @@ __all__ = [
     "STYLE",
     "VERMILION",
     "Perturbations",
+    "PixelChanges",
     "bracket_plot",
     "comparison_panel",
     "distance_histogram",
     "image_shape",
     "lemma_a2_plot",
     "magnification",
+    "norm_bars",
     "perturbation_panel",
     "pixel_histogram",
     "quantization_plot",
+    "robustness_curves",
     "show_images",
     "theorem1_plot",
     "theorem2_plot",

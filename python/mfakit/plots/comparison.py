@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attacks.result import PIXEL_THRESHOLD
 from .common import COLORS, new_figure, styled
 from .histograms import pixel_histogram
 from .images import as_images, draw_image, magnification
@@ -142,19 +141,19 @@ def _draw_rows(
 
 def _draw_histograms(sheet: _Sheet, attacks: Sequence[Perturbations]) -> None:
     """All pixel changes of each classifier, with the mean ℓ2 of its samples, on common axes."""
-    changes = [np.atleast_2d(_changes(attack)) for attack in attacks]
-    limit = max((float(np.abs(values).max()) for values in changes if values.size), default=0.0)
+    changes = [attack.counted() for attack in attacks]
+    limit = max(values.limit for values in changes)
     axes = []
     for i, (attack, values) in enumerate(zip(attacks, changes, strict=True)):
-        if not values.size:
+        if not values.counts.sum():
             continue
         height = 2 * sheet.height + GAP - 0.12
         ax = sheet.place(sheet.left + BAR, sheet.block_top(i) + 0.12, HISTOGRAM, height)
         color = COLORS[i % len(COLORS)]
         pixel_histogram({attack.label: values}, ax=ax, limit=limit, colors=(color,))
-        mean = float(np.linalg.norm(values, axis=1).mean())
-        within = 100 * float((np.abs(values) <= PIXEL_THRESHOLD).mean())
-        ax.set_title(f"mean ℓ2 {mean:.2f}; {within:.0f}% of the pixels within ±5/255", fontsize=8.5)
+        ax.set_title(
+            f"mean ℓ2 {values.mean_l2:.2f}; {100 * values.within:.0f}% of the pixels within ±5/255", fontsize=8.5
+        )
         axes.append(ax)
         if i < len(attacks) - 1:
             ax.set_xlabel("")
@@ -162,11 +161,3 @@ def _draw_histograms(sheet: _Sheet, attacks: Sequence[Perturbations]) -> None:
         low, high = (f(ax.get_ylim()[k] for ax in axes) for k, f in ((0, min), (1, max)))
         for ax in axes:
             ax.set_ylim(low, high)
-
-
-def _changes(attack: Perturbations) -> Array:
-    """Changes [m, d]; of the samples that are shown, those that moved."""
-    if attack.changes is not None:
-        return np.asarray(attack.changes, np.float64)
-    change = np.asarray(attack.x_adv, np.float64) - np.asarray(attack.X)
-    return np.asarray(change[np.any(change != 0, axis=1)])

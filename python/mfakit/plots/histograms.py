@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..attacks.result import PIXEL_THRESHOLD
 from .common import BLACK, COLORS, axes_on, styled
@@ -15,28 +16,70 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["distance_histogram", "pixel_histogram"]
+__all__ = ["PixelChanges", "distance_histogram", "pixel_histogram"]
+
+Array = NDArray[Any]
+
+# Fine enough that the bins of a picture can be made of them.
+FINE_BINS = 4001
+
+
+@dataclass(frozen=True, eq=False)
+class PixelChanges:
+    """What is shown of the changes of all pixels, in 32 kB whatever their number.
+
+    Attributes
+    ----------
+    counts : array, [4001] int64
+        Pixels by their change, in equal bins from -limit to limit.
+    limit : float
+        The largest absolute change.
+    within : float
+        Share of pixels that changed by at most 5/255.
+    mean_l2 : float
+        Mean ℓ2 norm of a sample's change.
+    """
+
+    counts: Array
+    limit: float
+    within: float
+    mean_l2: float
+
+    @classmethod
+    def of(cls, changes: ArrayLike) -> PixelChanges:
+        """Of changes x_adv - x [n, d] in data units; limit 0 and NaN if there are none."""
+        values = np.atleast_2d(np.asarray(changes, np.float64))
+        limit = float(np.abs(values).max()) if values.size else 0.0
+        counts = np.histogram(values, FINE_BINS, (-limit, limit) if limit else (-1.0, 1.0))[0]
+        within = float((np.abs(values) <= PIXEL_THRESHOLD).mean()) if values.size else float("nan")
+        mean_l2 = float(np.linalg.norm(values, axis=1).mean()) if values.size else float("nan")
+        return cls(counts, limit, within, mean_l2)
+
+    def share(self, edges: Array) -> Array:
+        """Share of pixels in the bins between `edges`, in per cent; what lies beyond is in the outermost bins."""
+        reach = self.limit or 1.0
+        below = np.interp(
+            edges, np.linspace(-reach, reach, FINE_BINS + 1), np.concatenate([[0], np.cumsum(self.counts)])
+        )
+        below[0], below[-1] = 0, self.counts.sum()
+        return np.asarray(100 * np.diff(below) / self.counts.sum())
 
 
 def pixel_histogram(
-    changes: Mapping[str, ArrayLike],
+    changes: Mapping[str, ArrayLike | PixelChanges],
     *,
-    threshold: float = PIXEL_THRESHOLD,
     bins: int = 81,
     limit: float | None = None,
     colors: Sequence[str] = COLORS,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """How much single pixels were changed, with lines at ± `threshold` and the share of pixels between them (section
-    2.4).
+    """How much single pixels were changed, with lines at ± 5/255 and the share of pixels between them (section 2.4).
 
     Parameters
     ----------
-    changes : mapping of label to array
-        x_adv - x, any shape, in data units.
-    threshold : float
-        5/255 by default, for images in [0, 1].
+    changes : mapping of label to array or PixelChanges
+        x_adv - x [n, d], in data units.
     bins : int
     limit : float, optional
         The axis goes from -limit to limit, and what is beyond is in the outermost bins; None covers all changes.
@@ -46,50 +89,41 @@ def pixel_histogram(
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
     """
-    arrays = {label: np.asarray(values, np.float64).ravel() for label, values in changes.items()}
-    if not arrays or not all(values.size for values in arrays.values()):
+    found = {label: v if isinstance(v, PixelChanges) else PixelChanges.of(v) for label, v in changes.items()}
+    if not found or not all(values.counts.sum() for values in found.values()):
         raise ValueError("changes must hold at least one array that is not empty")
-    limit = max(limit or max(float(np.abs(values).max()) for values in arrays.values()), 1.5 * threshold)
+    limit = max(limit or max(values.limit for values in found.values()), 1.5 * PIXEL_THRESHOLD)
     edges = np.linspace(-limit, limit, bins + 1)
-    within = {label: f"{100 * float((np.abs(v) <= threshold).mean()):.0f}%" for label, v in arrays.items()}
-    name = _fraction(threshold)
+    within = {label: f"{100 * values.within:.0f}%" for label, values in found.items()}
     figure, ax = axes_on(ax)
     with styled():
-        for (label, values), color in zip(arrays.items(), colors, strict=False):
-            share = 100 * np.histogram(np.clip(values, -limit, limit), edges)[0] / values.size
-            ax.stairs(
-                share, edges, fill=True, color=color, alpha=0.45, label=f"{label}: {within[label]} within ±{name}"
-            )
+        for (label, values), color in zip(found.items(), colors, strict=False):
+            share = values.share(edges)
+            ax.stairs(share, edges, fill=True, color=color, alpha=0.45, label=f"{label}: {within[label]} within ±5/255")
             ax.stairs(share, edges, color=color, linewidth=0.9)
         for sign in (-1, 1):
-            ax.axvline(sign * threshold, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.9)
-        _label_pixel_axes(ax, limit, name)
-        if len(arrays) > 1:
+            ax.axvline(sign * PIXEL_THRESHOLD, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.9)
+        _label_pixel_axes(ax, limit)
+        if len(found) > 1:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.2)
         elif title is None:
-            title = f"{next(iter(within.values()))} of the pixels changed by at most {name}"
-        if title and len(arrays) == 1:
+            title = f"{next(iter(within.values()))} of the pixels changed by at most 5/255"
+        if title and len(found) == 1:
             ax.set_title(title, fontsize=9)
         elif title:
             ax.figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _label_pixel_axes(ax: Axes, limit: float, name: str) -> None:
+def _label_pixel_axes(ax: Axes, limit: float) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlim(-limit, limit)
-    ax.set_xlabel(f"change of a pixel, data units (dashed: ±{name})")
+    ax.set_xlabel("change of a pixel, data units (dashed: ±5/255)")
     ax.set_ylabel("pixels per bin (%)", labelpad=2)
-
-
-def _fraction(threshold: float) -> str:
-    """The threshold as it is said: 5/255 rather than 0.0196."""
-    steps = round(255 * threshold)
-    return f"{steps}/255" if abs(255 * threshold - steps) < 1e-9 else f"{threshold:.3g}"
 
 
 def distance_histogram(

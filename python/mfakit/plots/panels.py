@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .common import COLORS, new_figure, styled
-from .histograms import pixel_histogram
+from .histograms import PixelChanges, pixel_histogram
 from .images import as_images, draw_image, magnification
 
 if TYPE_CHECKING:
@@ -32,14 +32,23 @@ class Perturbations:
     label : str
         What was attacked, such as "symmetric".
     X, x_adv : array, [m, d]
-    changes : array, optional
-        The changes of every pixel of every attacked sample, any shape, for the histogram; None: of those shown.
+    changes : array [n, d] or PixelChanges, optional
+        The changes of every pixel of every attacked sample, for the histogram; None: of those shown that moved.
     """
 
     label: str
     X: Array
     x_adv: Array
-    changes: Array | None = None
+    changes: Array | PixelChanges | None = None
+
+    def counted(self) -> PixelChanges:
+        """The changes that the histogram shows."""
+        if isinstance(self.changes, PixelChanges):
+            return self.changes
+        if self.changes is not None:
+            return PixelChanges.of(self.changes)
+        change = np.asarray(self.x_adv, np.float64) - np.asarray(self.X)
+        return PixelChanges.of(change[np.any(change != 0, axis=1)])
 
 
 def perturbation_panel(
@@ -78,19 +87,14 @@ def perturbation_panel(
     if not blocks or any(len(images) != m for block in blocks for images in block):
         raise ValueError("attacks must hold at least one Perturbations, all with equally many samples")
     sheet = _Sheet(m, blocks[0][0].shape[1:3], len(attacks), title, bool(captions))
-    limit = max(float(np.abs(_changes(a)).max()) for a in attacks)
+    counted = [attack.counted() for attack in attacks]
+    limit = max(changes.limit for changes in counted)
     with styled():
         for i, (attack, (originals, adversarials)) in enumerate(zip(attacks, blocks, strict=True)):
             _draw_block(sheet, i, attack.label, originals, adversarials, value_range, captions)
             histogram = sheet.histogram(i)
-            pixel_histogram(
-                {attack.label: _changes(attack)}, ax=histogram, limit=limit, colors=COLORS[i % len(COLORS) :]
-            )
+            pixel_histogram({attack.label: counted[i]}, ax=histogram, limit=limit, colors=COLORS[i % len(COLORS) :])
     return sheet.figure
-
-
-def _changes(attack: Perturbations) -> Array:
-    return np.asarray(attack.x_adv, np.float64) - np.asarray(attack.X) if attack.changes is None else attack.changes
 
 
 class _Sheet:

@@ -1,0 +1,146 @@
+"""Table 1: the optimal classifier of symmetric pairs is robust, and some that learn from its samples are not.
+
+For each pair: a CNN, a linear SVM and an RBF SVM are trained on samples of it, and attacked beside the Bayes classifier
+on fresh ones. Every norm is compared, sample by sample, with the certified Bayes radius. Figures 7, 8 and 16 to 19.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .._checks import check_integers, check_numbers, check_switches
+from .._io.arguments import sigma_type, whole
+from . import paper
+from .outcome import Context
+from .pairs import open_pairs
+from .study.data import SymmetricPair
+from .study.learners import CW, CW_AUTO, LEARNERS, Learner, learners
+from .study.result import StudyOutcome
+from .study.run import run_studies
+
+__all__ = ["Config", "Result", "run"]
+
+EXAMPLE = "--quick --pair mnist-06"
+# In a quick run the kernel matrices of the RBF SVM and the epochs of the CNN would take most of the time.
+QUICK = {"n": 50, "n_train": 2_000, "width": 16, "epochs": 3}
+FULL = {"n": 500, "classifiers": tuple(LEARNERS)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Attributes
+    ----------
+    pairs : tuple of str
+        Shipped pairs by name, others by file; none: all that are shipped.
+    classifiers : tuple of str
+        Some of "bayes", "cnn", "cnn-smoothed" (label smoothing .1), "linear-svm", "rbf-svm" (the largest γ that has as
+        many held-out samples right as any) and "rbf-svm-.04" (γ = .04, with which the paper's numbers come out).
+    n, n_train : int
+        Test and training samples per pair, half of each class.
+    sigma : float
+        Noise of the symmetric pairs.
+    width, depth, epochs : int or None
+        Of the CNN; None: the class's defaults.
+    clip : bool
+        Clip all samples to [0, 1], and attack within it. That moves samples off their own manifolds.
+    cw_all : bool
+        CW-L2 on all classifiers beside the gradient attacks (appendix C.2), with the paper's preset and our defaults.
+    seed : int
+    """
+
+    pairs: tuple[str, ...] = ()
+    classifiers: tuple[str, ...] = ("bayes", "cnn", "linear-svm", "rbf-svm", "rbf-svm-.04")
+    n: int = 200
+    n_train: int = 10_000
+    sigma: float = 0.01
+    width: int | None = None
+    depth: int | None = None
+    epochs: int | None = None
+    clip: bool = False
+    cw_all: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integers({"n": self.n}, 2)
+        check_integers({"n_train": self.n_train}, 10)
+        check_integers({"seed": self.seed}, 0)
+        check_numbers({"sigma": self.sigma}, positive=True)
+        check_switches({"clip": self.clip, "cw_all": self.cw_all})
+        for learner in self.learners():
+            learner.check()
+
+    def learners(self) -> list[Learner]:
+        """The classifiers with their parameters and attacks."""
+        network = {name: getattr(self, name) for name in ("width", "depth", "epochs")}
+        network = {name: value for name, value in network.items() if value is not None}
+        found = []
+        for learner in learners(self.classifiers):
+            own: Mapping[str, Any] = network if learner.kind == "cnn" else {}
+            own = {**own, "random_state": self.seed} if learner.kind in ("cnn", "rbf-svm") else own
+            beside = (CW, CW_AUTO) if self.cw_all else ()
+            found.append(learner.given(self.n_train, **own).attacked_by(*learner.attacks, *beside))
+        return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(StudyOutcome):
+    """Every classifier on every pair."""
+
+    title: ClassVar[str] = "Table 1: what learns a robust classifier from symmetric data"
+    paper: ClassVar[paper.Accuracies] = paper.TABLE1
+
+    config: Config
+
+    @property
+    def notes(self) -> str:
+        """What was trained and attacked, and what the columns mean."""
+        data = (
+            "clipped to [0, 1], and every attack stays there"
+            if self.config.clip
+            else "with their noise and not clipped, and no attack is bounded"
+        )
+        return (
+            f"Trained and attacked are fresh samples of the symmetric pairs (σ = {self.config.sigma:g}) {data}. "
+            f"{super().notes} RBF SVM: the largest γ with as many held-out samples right as any, and γ = .04, with which "
+            "the paper's shares come out. What the gradient attack does not fool of it is led away from all support "
+            "vectors, to where the gradient vanishes: a failure of the attack, which log-ratio does not share. The "
+            "paper prints accuracies only; its ℓ2 are bars in Figure 7."
+        )
+
+
+def run(config: Config, context: Context) -> Result:
+    """Train and attack."""
+    sets = [
+        SymmetricPair(
+            name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed, clip=config.clip
+        )
+        for name, base in open_pairs(config.pairs).items()
+    ]
+    return Result(config=config, sets=run_studies(sets, config.learners(), context, clip=config.clip, desc="table1"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this experiment alone."""
+    parser.add_argument(
+        "--classifiers", nargs="+", choices=tuple(LEARNERS), help=f"default: {' '.join(Config.classifiers)}"
+    )
+    parser.add_argument(
+        "--samples", dest="n", type=whole(2), metavar="N", help=f"test samples per pair (default: {Config.n})"
+    )
+    parser.add_argument(
+        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"per pair (default: {Config.n_train})"
+    )
+    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")
+    for flag, text in (
+        ("width", "channels of the first layers"),
+        ("depth", "convolutions"),
+        ("epochs", "passes over the samples"),
+    ):
+        parser.add_argument(f"--{flag}", type=whole(), help=f"of the CNN: {text} (default: the class's)")
+    parser.add_argument("--cw-all", action="store_true", help="CW-L2 on all classifiers beside (appendix C.2)")
+    parser.add_argument("--clip", action="store_true", help="clip samples to [0, 1] and attack within it")
