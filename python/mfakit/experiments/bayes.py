@@ -1,8 +1,8 @@
 """The main job: the same optimal classifier is robust when its classes are symmetric and brittle when they are not.
 
 For each pair and both variants: accuracy, the polished gradient attack, the certified minimum, and what the theory
-predicts from distances alone (Theorem 2: half the distance to the other class's subspaces; Theorem 3: the closed form of
-:func:`mfakit.theory.asymmetric_radius`). Figures 5, 14 and 15.
+predicts from distances alone (Theorem 2: half the distance to the other class's subspaces; Theorem 3: the closed form
+of :func:`mfakit.theory.asymmetric_radius`). Figures 5, 14 and 15.
 """
 
 from __future__ import annotations
@@ -188,13 +188,13 @@ class Result(Outcome):
 
     def alt_texts(self) -> dict[str, str]:
         """What the pictures show."""
-        found = {
-            f"{name}-perturbations": f"{name}: samples, what fools the optimal classifier, and the difference magnified, for "
-            "the symmetric and the asymmetric variant, with histograms of pixel changes"
-            for name in {r.pair for r in self.results}
-        }
-        return {**found, "distances": "Histograms of samples' distances to the nearest subspace of the other class, and "
-                "of twice the attack's ℓ2"}  # fmt: skip
+        panel = (
+            "samples, what fools the optimal classifier, and the difference magnified, symmetric and asymmetric, with "
+            "histograms of pixel changes"
+        )
+        distances = "distances to the nearest subspace of the other class, and twice the attack's ℓ2, as histograms"
+        found = {f"{r.pair}-perturbations": f"{r.pair}: {panel}" for r in self.results}
+        return {**found, "distances": distances}
 
 
 def run(config: Config, context: Context) -> Result:
@@ -294,7 +294,7 @@ def _outlier_accuracy(clf: BayesClassifier, n: int, rng: np.random.Generator) ->
 def _panel(variants: list[PairResult]) -> Figure:
     from ..plots import Perturbations, perturbation_panel
 
-    attacks = [Perturbations(r.variant, *r.shown, r.changes) for r in variants]
+    attacks = [Perturbations(r.variant, r.shown[0], r.shown[1], r.changes) for r in variants]
     title = f"{variants[0].pair}: fooling the optimal classifier"
     return perturbation_panel(attacks, captions=variants[0].captions, title=title)
 

@@ -111,7 +111,8 @@ class Outcome:
         """Write ``result.md``, ``result.safetensors`` (where there are arrays), the pictures (where there is
         matplotlib) and ``result.json``, which is written last; what was written.
         """
-        folder, arrays = output_folder(folder), {}
+        folder = output_folder(folder)
+        arrays: dict[str, Any] = {}
         found = encode(self, arrays)
         written = [folder / TEXT]
         report.write_text(folder / TEXT, self.markdown())

@@ -16,7 +16,7 @@ from .._io.arguments import sigma_type, whole
 from . import paper
 from .outcome import Context
 from .pairs import open_pairs
-from .study.data import SymmetricPair
+from .study.data import DataSet, SymmetricPair
 from .study.learners import CW, CW_AUTO, LEARNERS, Learner, learners
 from .study.result import StudyOutcome
 from .study.run import run_studies
@@ -106,16 +106,16 @@ class Result(StudyOutcome):
         )
         return (
             f"Trained and attacked are fresh samples of the symmetric pairs (σ = {self.config.sigma:g}) {data}. "
-            f"{super().notes} RBF SVM: the largest γ with as many held-out samples right as any, and γ = .04, with which "
-            "the paper's shares come out. What the gradient attack does not fool of it is led away from all support "
-            "vectors, to where the gradient vanishes: a failure of the attack, which log-ratio does not share. The "
-            "paper prints accuracies only; its ℓ2 are bars in Figure 7."
+            f"{super().notes} RBF SVM: the largest γ with as many held-out samples right as any, and γ = .04, with "
+            "which the paper's shares come out. What the gradient attack does not fool of it is led away from all "
+            "support vectors, to where the gradient vanishes: a failure of the attack, which log-ratio does not share. "
+            "The paper prints accuracies only; its ℓ2 are bars in Figure 7."
         )
 
 
 def run(config: Config, context: Context) -> Result:
     """Train and attack."""
-    sets = [
+    sets: list[DataSet] = [
         SymmetricPair(
             name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed, clip=config.clip
         )

@@ -1,8 +1,8 @@
 """A small experiment to copy: the mean smallest perturbation of a pair at several noise levels σ.
 
-An experiment is a frozen configuration, which checks itself, a typed result, and ``run``, which makes one of the other. Its
-name and an entry in ``EXPERIMENTS`` (``__init__.py``) register it; the command line offers the fields of its
-configuration that ``add_arguments`` names, beside the options that all experiments share.
+An experiment is a frozen configuration, which checks itself, a typed result, and ``run``, which makes one of the
+other. Its name and an entry in ``EXPERIMENTS`` (``__init__.py``) register it; the command line offers the fields of
+its configuration that ``add_arguments`` names, beside the options that all experiments share.
 """
 
 from __future__ import annotations

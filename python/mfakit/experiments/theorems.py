@@ -132,7 +132,7 @@ class Result(Outcome):
 def run(config: Config, context: Context) -> Result:
     """Validate Theorems 1 to 3 on each pair."""
     bases = open_pairs(config.pairs)
-    results = []
+    results: list[PairTheorems] = []
     for name, base in bases.items():
         settings: dict[str, Any] = {"n": config.n, "rng": [config.seed, *name.encode()]}
         if config.sigmas is not None:

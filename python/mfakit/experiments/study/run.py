@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,10 +207,10 @@ class Study:
             direction=LOG_RATIO if kind == LOG_RATIO else "gradient", bounds=bounds, progress=progress,
         )  # fmt: skip
 
-    def _shown(self, attacks: Sequence[tuple[dict[str, Array], Mapping[str, Any]]] | Sequence[Any]) -> Array:
+    def _shown(self, attacks: Sequence[dict[str, Array]]) -> Array:
         """Rows to show: of each class a few that most attacks have moved."""
         y = self.data.test_samples[1]
-        fooled = np.sum([arrays["success"] for arrays in attacks], axis=0)
+        fooled = np.sum([found["success"] for found in attacks], axis=0)
         each = [sorted(np.flatnonzero(y == c), key=lambda i: -fooled[i])[:SHOWN_PER_CLASS] for c in (0, 1)]
         return np.concatenate(each).astype(np.int64)
 
