@@ -24,7 +24,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="mfakit",
         description="Mixtures of factor analyzers, their Bayes-optimal classifiers, and how robust those are.",
-        epilog="example: mfakit reproduce bayes --pairs mnist-06",
+        epilog="example: mfakit reproduce bayes --pair mnist-06",
     )
     parser.add_argument("--version", action="version", version=f"mfakit {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

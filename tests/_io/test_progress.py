@@ -16,7 +16,7 @@ from support import blobs, random_mfa
 
 import mfakit
 from mfakit._io.progress import open_bar
-from mfakit.experiments import bayes
+from mfakit.experiments import reproduce
 
 
 class Terminal(io.StringIO):
@@ -82,7 +82,7 @@ def test_long_functions_need_no_standard_error(monkeypatch: pytest.MonkeyPatch) 
         lambda: mfakit.classifiers.RBFSVM(
             gamma="largest-accurate", gammas=[0.1], accuracy_threshold=0, progress=True
         ).fit(X, y),
-        lambda: bayes.run(["mnist-06"], n=2, progress=True),
+        lambda: reproduce("bayes", pairs=("mnist-06",), n=2, progress=True),
     ]
     monkeypatch.setattr(sys, "stderr", None)
     for call in calls:

@@ -128,3 +128,26 @@ def test_notebooks_show_what_it_is(clf: mfakit.BayesClassifier, results: Any) ->
     assert "20 of 20" in shown(attack.grade(minimal))
     odd = AttackResult(**{**vars(attack), "settings": {"attack": "<script>"}})
     assert "<script>" in shown(odd)
+
+
+def test_curves_count_samples_by_hand(results: Any) -> None:
+    attack, minimal = results
+    eps = np.concatenate([[0.0], np.linspace(0, 2 * np.nanmax(attack.l2[attack.success]), 30), attack.l2[:5]])
+    eps = eps[np.isfinite(eps)]
+    by_hand = [np.mean([not w and not (s and l2 <= e) for w, s, l2 in zip(*_of(attack), strict=True)]) for e in eps]
+    np.testing.assert_array_equal(attack.curve(eps), by_hand)
+    low, high = minimal.certified_curve(eps)
+    assert (low <= high).all()
+    assert (high <= attack.curve(eps) + 1e-12).all()  # no attack fools below the upper end
+    right = ~minimal.already_wrong
+    np.testing.assert_array_equal(low, [(right & (minimal.lower >= e)).mean() for e in eps])
+    np.testing.assert_array_equal(high, [(right & (minimal.upper > e)).mean() for e in eps])
+    assert attack.curve(0.0).shape == (1,)
+    assert np.isnan(attack[[]].curve([1.0])).all()
+    for wrong in ([-1.0], [np.nan], [[1.0]]):
+        with pytest.raises(ValueError, match="eps must be norms of at least 0"):
+            attack.curve(wrong)
+
+
+def _of(result: AttackResult) -> tuple[Any, Any, Any]:
+    return result.already_wrong, result.success, result.l2

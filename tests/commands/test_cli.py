@@ -111,7 +111,7 @@ BAD = {
     "nothing to do": (("sample", "mnist-06:0"), "nothing to write"),
     "class": (("sample", "mnist-06:7", "--out", "x.npy"), "the class of a shipped pair is 0 or 1"),
     "one model": (("distances", "mnist-06:0"), "give either a second mixture or --data"),
-    "experiment pair": (("reproduce", "bayes", "--pairs", "nope"), "no shipped pair 'nope'"),
+    "experiment pair": (("reproduce", "bayes", "--pair", "nope"), "no shipped pair 'nope'"),
     "folder for a file": (("attack", "mnist-06", "--out", "folder"), "folder is a folder; give the name of a file"),
     "pipe for a file": (("certify", "mnist-06", "--json", "pipe"), "pipe is no regular file"),
     "one file for two": (("certify", "mnist-06", "--out", "a", "--json", "folder/../a"), "two results cannot both"),
@@ -127,9 +127,8 @@ BAD = {
     "distances to nowhere": (("distances", "mnist-06", "--json", "no/d.json"), "no folder no"),
     **{
         f"file for a folder, {name}": (("reproduce", name, "--out", "cut.safetensors"), "there is a file in its place")
-        for name in ("bayes", "table1", "theorems", "quantization")
+        for name in ("bayes", "table1", "theorems", "fig3")
     },
-    "file for parts": (("reproduce", "table1", "--work-dir", "cut.safetensors/p"), "there is a file in its place"),
 }
 
 
@@ -242,8 +241,8 @@ OUT_OF_RANGE = [
     ("reproduce", "bayes", "--seed", "-1"),
     ("reproduce", "table1", "--training-samples", "5"),
     ("reproduce", "theorems", "--samples", HUGE),
-    ("reproduce", "quantization", "--levels", HUGE),
-    ("reproduce", "quantization", "--samples", HUGE),
+    ("reproduce", "fig3", "--levels", HUGE),
+    ("reproduce", "fig3", "--samples", HUGE),
 ]
 
 

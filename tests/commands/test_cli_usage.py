@@ -43,7 +43,7 @@ def test_misspelled_pairs_name_the_nearest(quiet, tmp_path: Path) -> None:
     for arguments, message in (
         (("attack", "mnist-60"), r"no shipped pair 'mnist-60'; there are mnist-06, .* \(did you mean mnist-06.*\?\)"),
         (("sample", "mnist06", "--out", "x.npy"), r"no model file at mnist06; did you mean mnist-06:0, a class .*\?"),
-        (("reproduce", "bayes", "--pairs", "MNIST-27"), r"no shipped pair 'MNIST-27'; .* \(did you mean mnist-27.*"),
+        (("reproduce", "bayes", "--pair", "MNIST-27"), r"no shipped pair 'MNIST-27'; .* \(did you mean mnist-27.*"),
         (("attack", "model.pkl"), r"model.pkl is no model file, because those end in \.safetensors, and no shipped.*"),
     ):
         status, _, err = quiet(*arguments)
@@ -174,16 +174,18 @@ def test_errors_about_samples_name_their_file(quiet, tmp_path: Path) -> None:
         assert err.startswith("mfakit: nan.npy: X has NaN")
 
 
-@pytest.mark.parametrize("experiment", ["quantization", "bayes"])
+@pytest.mark.parametrize("experiment", ["fig3", "bayes"])
 def test_experiments_list_what_they_wrote_and_nothing_else(
     quiet, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"mfakit.experiments.{experiment}.have_matplotlib", lambda: False)
-    (tmp_path / "stray.png").write_bytes(b"")
-    (tmp_path / f"{experiment}.json").write_text("of an earlier run")
-    settings = {"quantization": ("--levels", "5", "--samples", "2"), "bayes": ("--samples", "2", "--pairs", "mnist-06")}
+    monkeypatch.setattr("mfakit.experiments.outcome.have_matplotlib", lambda: False)
+    folder = tmp_path / experiment
+    folder.mkdir()
+    (folder / "stray.png").write_bytes(b"")
+    (folder / "result.json").write_text("of an earlier run")
+    settings = {"fig3": ("--levels", "5", "--samples", "2"), "bayes": ("--samples", "2", "--pair", "mnist-06")}
     status, out, _ = quiet("reproduce", experiment, *settings[experiment], "--out", ".", "--no-progress")
     assert status == 0
     (line,) = [line for line in out.splitlines() if line.startswith("written")]
-    names = {path.name for path in tmp_path.iterdir()} - {"stray.png"}
-    assert line == f"written to .: {', '.join(sorted(names))}"
+    names = {path.name for path in folder.iterdir()} - {"stray.png"}
+    assert line == f"written to {experiment}: {', '.join(sorted(names))}"

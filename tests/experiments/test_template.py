@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mfakit import cli
-from mfakit.experiments import EXPERIMENTS, template
+from mfakit.experiments import EXPERIMENTS, Experiment, load_result, reproduce, template
 
 
 @pytest.fixture
@@ -22,27 +22,28 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "mfakit.experiments.mine", module)
-    monkeypatch.setitem(EXPERIMENTS, "mine", "what a copy of the template shows")
+    monkeypatch.setitem(EXPERIMENTS, "mine", Experiment("what a copy of the template shows", shows=("fig99",)))
     spec.loader.exec_module(module)
     return module
 
 
-def test_its_result_comes_back_from_its_file(mine: ModuleType, tmp_path: Path) -> None:
-    config = mine.Config(n=4, sigmas=(0.05, 0.01))
-    result = mine.run(config, tmp_path / "out")
-    assert mine.Result.load(tmp_path / "out" / "result.json") == result
-    assert result.config == config
-    for lower, upper in zip(result.lower, result.upper, strict=True):
-        assert 0.0 < lower <= upper < 1.001 * lower
-    assert mine.run(config) == result
+def test_its_result_comes_back_from_its_folder(mine: ModuleType, tmp_path: Path) -> None:
+    result = reproduce("fig99", n=4, sigmas=(0.05, 0.01), out=tmp_path)
+    assert result.config == mine.Config(n=4, sigmas=(0.05, 0.01))
+    again = load_result("mine", tmp_path)
+    assert isinstance(again, mine.Result)
+    assert (again.config, again.rows, again.seconds) == (result.config, result.rows, result.seconds)
+    for row in again.rows:
+        assert 0.0 < row.lower <= row.upper < 1.001 * row.lower
+    assert reproduce("mine", n=4, sigmas=(0.05, 0.01)).rows == result.rows
 
 
 def test_it_is_a_command(mine: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["reproduce", "mine", "mnist-27", "--samples", "2", "--sigmas", "0.02", "--out", str(tmp_path / "out")]
+    words = ["reproduce", "mine", "--pair", "mnist-27", "--samples", "2", "--sigmas", "0.02", "--out", str(tmp_path)]
     assert cli.main(words) == 0
-    result = mine.Result.load(tmp_path / "out" / "result.json")
-    assert result.config == mine.Config("mnist-27", 2, (0.02,))
-    assert f"{result.lower[0]:.4f}" in capsys.readouterr().out
+    result = load_result("mine", tmp_path)
+    assert result.config == mine.Config(("mnist-27",), 2, (0.02,))
+    assert f"{result.rows[0].lower:.4f}" in capsys.readouterr().out
 
 
 def test_a_wrong_configuration_is_said_before_the_work(mine: ModuleType) -> None:

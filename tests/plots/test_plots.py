@@ -128,10 +128,50 @@ def test_the_pixel_histogram_counts_every_pixel_and_says_how_many_are_within() -
         plots.pixel_histogram({"attack": []})
 
 
-def test_several_histograms_have_a_legend_and_their_own_threshold() -> None:
-    figure = plots.pixel_histogram({"first": [0.3, 0.01], "second": [0.0, 0.0]}, threshold=0.2)
+def test_several_histograms_have_a_legend() -> None:
+    figure = plots.pixel_histogram({"first": [0.3, 0.01], "second": [0.0, 0.0]})
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["first: 50% within ±51/255", "second: 100% within ±51/255"]
+    assert labels == ["first: 50% within ±5/255", "second: 100% within ±5/255"]
+
+
+def test_counted_changes_draw_what_the_changes_draw() -> None:
+    changes = np.random.default_rng(0).normal(scale=0.05, size=(40, 200))
+    counted = plots.PixelChanges.of(changes)
+    assert counted.counts.sum() == changes.size
+    assert counted.limit == np.abs(changes).max()
+    assert counted.within == (np.abs(changes) <= 5 / 255).mean()
+    assert counted.mean_l2 == pytest.approx(np.linalg.norm(changes, axis=1).mean())
+    for limit in (None, 0.1, 0.4):
+        shares = [
+            plots.pixel_histogram({"a": found}, limit=limit).axes[0].patches[0].get_data()[0]
+            for found in (changes, counted)
+        ]
+        np.testing.assert_array_equal(*shares)
+    edges = np.linspace(-0.1, 0.1, 82)
+    exact = 100 * np.histogram(np.clip(changes, -0.1, 0.1), edges)[0] / changes.size
+    # A fine bin that an edge cuts is shared out evenly: off by part of what one of them holds.
+    assert np.abs(counted.share(edges) - exact).max() < 100 * 2 * counted.counts.max() / changes.size
+    assert np.isnan(plots.PixelChanges.of(np.zeros((0, 5))).mean_l2)
+
+
+def test_bars_have_a_group_for_each_set_and_say_what_is_missing() -> None:
+    figure = plots.norm_bars({"Bayes": [2.0, 3.0], "CNN": [1.0, np.nan]}, ["mnist-06", "celeba-Smiling"])
+    (ax,) = figure.axes
+    assert [bar.get_height() for bar in ax.patches] == [2.0, 3.0, 1.0, 0.0]
+    assert [text.get_text() for text in ax.texts] == ["–"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["mnist-06", "celeba-Smiling"]
+    with pytest.raises(ValueError, match="a value for each of the 2 groups"):
+        plots.norm_bars({"Bayes": [2.0]}, ["a", "b"])
+
+
+def test_curves_have_the_certified_band_behind_them() -> None:
+    eps = np.linspace(0, 4, 9)
+    band = ((eps < 2).astype(float), (eps < 3).astype(float))
+    figure = plots.robustness_curves({"CNN": (eps < 1).astype(float)}, eps, band=band, title="t")
+    (ax,) = figure.axes
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), 100.0 * (eps < 1))
+    assert len(ax.collections) == 1
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["optimal, certified", "CNN"]
 
 
 def test_distances_show_their_means_and_marks_and_leave_out_failures() -> None:

@@ -103,6 +103,37 @@ class AttackResult:
         """
         return float((~self.already_wrong & ~self.success).mean()) if len(self.success) else float("nan")
 
+    def curve(self, eps: Any) -> Array:
+        """Robust accuracy: the share of all samples that are right and that the attack does not fool within ℓ2 ≤ eps.
+
+        Parameters
+        ----------
+        eps : array-like, [m]
+            ℓ2 in data units.
+
+        Returns
+        -------
+        shares : float64 [m]
+
+        Raises
+        ------
+        ValueError
+            For eps that are negative or NaN.
+
+        Notes
+        -----
+        An upper bound of the truth, as every attack's is; :meth:`MinimalResult.certified_curve` has both.
+
+        Examples
+        --------
+        >>> import mfakit
+        >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+        >>> r = mfakit.attacks.gradient_attack(clf, *clf.sample(20, rng=0))
+        >>> r.curve([0.0, 1.0, 100.0])
+        array([1., 1., 0.])
+        """
+        return _shares_beyond(np.where(self.success, self.l2, np.inf), ~self.already_wrong, eps)
+
     def adversarial_accuracy_paper(self, y: Any) -> float:
         """Adversarial accuracy as the paper counts it: the share of all samples, those included that were wrong before,
         whose decision at x_adv is the true class.
@@ -224,6 +255,26 @@ class MinimalResult(AttackResult):
     upper: Array = field(default_factory=lambda: np.zeros(0))
     n_pairs_examined: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    def certified_curve(self, eps: Any) -> tuple[Array, Array]:
+        """Between which shares the true robust accuracy lies at each eps: samples whose certified radius is at least
+        eps, and those that no known point within it fools; float64 [m] each.
+
+        A sample counts in the lower share if lower ≥ eps, because no perturbation shorter than that changes the
+        decision, and in the upper one if upper > eps.
+
+        Examples
+        --------
+        >>> import numpy as np, mfakit
+        >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], [[[0.0], [1.0]]], 0.01) for m in (-1.0, 1.0)]
+        >>> clf = mfakit.BayesClassifier(mixtures)  # two lines, at a distance of 2
+        >>> r = mfakit.attacks.minimal_perturbation(clf, np.array([[-1.0, 0.5], [-1.5, 0.0]]))
+        >>> low, high = r.certified_curve([0.5, 1.2, 2.0])
+        >>> low.round(2), high.round(2)
+        (array([1. , 0.5, 0. ]), array([1. , 0.5, 0. ]))
+        """
+        right = ~self.already_wrong
+        return _shares_beyond(np.nextafter(self.lower, np.inf), right, eps), _shares_beyond(self.upper, right, eps)
+
     @property
     def gap(self) -> Array:
         """(upper - lower) / upper, [n]; 0 where both are 0 or infinite."""
@@ -293,6 +344,16 @@ class Grade:
     def __repr__(self) -> str:
         found = f"contradictions={len(self.contradictions)}" if self.same_classifier else "of another classifier"
         return f"Grade(mean={self.mean:.5g}, {found})"
+
+
+def _shares_beyond(length: Array, right: Array, eps: Any) -> Array:
+    """By eps, the share of all samples that are right and whose length is larger."""
+    values = np.atleast_1d(np.asarray(to_numpy(eps), np.float64))
+    if values.ndim != 1 or not (values >= 0).all():
+        raise ValueError(f"eps must be norms of at least 0, [m], got {np.array2string(values, threshold=5)}")
+    if not len(length):
+        return np.full(len(values), np.nan)
+    return np.asarray([float((right & (length > e)).mean()) for e in values])
 
 
 def _as_frame(columns: dict[str, Array]) -> Any:

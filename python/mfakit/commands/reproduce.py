@@ -8,13 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .._io.arguments import seed_type
+from .._io.arguments import seed_type, whole
 from .._io.outputs import recorded_outputs
 from .._io.report import Table
 from ..experiments import EXPERIMENTS, load_experiment, reproduce
 
 # Of an experiment's help, unless its module has its own.
 EXAMPLE = "--quick"
+SHARED = ("scale", "out", "data", "device", "jobs", "progress")
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -70,6 +71,7 @@ def _add_shared(parser: argparse.ArgumentParser, settings: set[str]) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="of networks: auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--jobs", type=whole(), metavar="N", help="processes that share the data sets (default: 1)")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
 
 
@@ -80,12 +82,10 @@ def _listed() -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Run the experiments, print what they found; the exit status."""
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items()}
+    shared = {name: given.pop(name) for name in SHARED if name in given}
     # What is no option of the command line's own is a field of the configuration.
-    ours = ("run", "parser", "experiments", "debug", "scale", "out", "data", "device", "progress")
-    changes = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name not in ours}
-    shared = {
-        name: getattr(args, name) for name in ("scale", "out", "data", "device", "progress") if hasattr(args, name)
-    }
+    changes = {name: value for name, value in given.items() if name not in ("run", "parser", "experiments", "debug")}
     if len(args.experiments) > 1:
         return _run_all(args.experiments, shared, changes)
     _run_one(args.experiments[0], shared, changes)
@@ -101,7 +101,8 @@ def _run_one(name: str, shared: dict[str, Any], changes: dict[str, Any]) -> None
         print(textwrap.fill(found.notes, 100))
     folder = shared["out"] / name
     names = sorted({path.name for path in written if path.parent.resolve() == folder.resolve()})
-    print(f"\nwritten to {folder}: {', '.join(names)}")
+    written_to = f"written to {folder}: {', '.join(names)}"
+    print("\n" + textwrap.fill(written_to, 100, break_long_words=False, break_on_hyphens=False))
 
 
 def _run_all(names: list[str], shared: dict[str, Any], changes: dict[str, Any]) -> int:

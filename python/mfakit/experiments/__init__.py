@@ -7,15 +7,23 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._checks import check_choice
+from .._checks import check_choice, check_integers
 from .._io.messages import excerpt, meant
+from .._io.outputs import output_folder
+from .outcome import Context, Outcome
 
-if TYPE_CHECKING:
-    from .outcome import Outcome
-
-__all__ = ["EXPERIMENTS", "SCALES", "Experiment", "load_experiment", "load_result", "reproduce"]
+__all__ = [
+    "EXPERIMENTS",
+    "SCALES",
+    "Context",
+    "Experiment",
+    "Outcome",
+    "load_experiment",
+    "load_result",
+    "reproduce",
+]
 
 # How much is run: what --quick and --full change of an experiment's configuration.
 SCALES = ("quick", "usual", "full")
@@ -100,7 +108,7 @@ def configuration(name: str, scale: str = "usual", **changes: Any) -> Any:
 
 def reproduce(
     name: str, *, scale: str = "usual", out: str | Path | None = None, data: str | Path | None = None,
-    device: str = "auto", progress: bool | None = None, **changes: Any,
+    device: str = "auto", jobs: int = 1, progress: bool | None = None, **changes: Any,
 ) -> Outcome:  # fmt: skip
     """Run one of the paper's experiments.
 
@@ -117,6 +125,8 @@ def reproduce(
         Folder of the real data sets; None: ``MFAKIT_DATA``, or the user's cache.
     device : {"auto", "cpu", "cuda"}
         Of networks.
+    jobs : int
+        Processes that share an experiment's data sets; needs `out`, where they leave what they have finished.
     progress : bool or None
         Progress bars; None shows them on a terminal.
     **changes
@@ -143,16 +153,19 @@ def reproduce(
     >>> [row.variant for row in found.results]
     ['symmetric', 'asymmetric']
     """
-    from .outcome import Context
-
     module, config = load_experiment(name), configuration(name, scale, **changes)
     folder = None if out is None else Path(out) / module.__name__.rpartition(".")[2]
     if folder is not None:
-        from .._io.outputs import output_folder
-
         output_folder(folder)  # an error before the work, not after it
+    check_integers({"jobs": jobs}, 1)
+    if jobs > 1 and out is None:
+        raise ValueError("jobs needs out, a folder where several processes leave what they have finished")
     context = Context(None if out is None else Path(out), None if data is None else Path(data), device, progress)
     start = time.perf_counter()
+    if jobs > 1 and hasattr(module, "by_data_set"):
+        from .jobs import compute_parts
+
+        compute_parts(module.run, module.by_data_set(config), context, jobs)
     found: Outcome = module.run(config, context)
     found = replace(found, seconds=time.perf_counter() - start)
     if folder is not None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from .._checks import check_integers, check_numbers, check_switches
 from .._io.arguments import sigma_type, whole
+from ..datasets import available_bayes_pairs
 from . import paper
 from .outcome import Context
 from .pairs import open_pairs
@@ -122,6 +123,11 @@ def run(config: Config, context: Context) -> Result:
         for name, base in open_pairs(config.pairs).items()
     ]
     return Result(config=config, sets=run_studies(sets, config.learners(), context, clip=config.clip, desc="table1"))
+
+
+def by_data_set(config: Config) -> list[Config]:
+    """Configurations of single pairs, whose parts are those of all."""
+    return [replace(config, pairs=(name,)) for name in config.pairs or available_bayes_pairs()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

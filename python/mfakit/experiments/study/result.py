@@ -160,7 +160,7 @@ def _curves(s: SetNumbers) -> Figure:
     band = None
     if s.lower is not None and s.upper is not None:
         # A sample is robust to every perturbation shorter than the lower end, and to none of the upper end's length.
-        low = [float((s.lower > e).mean()) for e in eps]
+        low = [float(((s.lower >= e) & (s.upper > 0)).mean()) for e in eps]
         band = (low, [float((s.upper > e).mean()) for e in eps])
     return robustness_curves(
         {label: attack.curve(eps) for label, attack in strongest}, eps, band=band, title=f"{s.name}: robust accuracy"
