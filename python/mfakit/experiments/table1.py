@@ -7,9 +7,8 @@ on fresh ones. Every norm is compared, sample by sample, with the certified Baye
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .._checks import check_integers, check_numbers, check_switches
 from .._io.arguments import sigma_type, whole
@@ -18,7 +17,7 @@ from . import paper
 from .outcome import Context
 from .pairs import open_pairs
 from .study.data import DataSet, SymmetricPair
-from .study.learners import CW, CW_AUTO, LEARNERS, Learner, learners
+from .study.learners import CW, CW_AUTO, LEARNERS, Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
 
@@ -77,15 +76,9 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
-        network = {name: getattr(self, name) for name in ("width", "depth", "epochs")}
-        network = {name: value for name, value in network.items() if value is not None}
-        found = []
-        for learner in learners(self.classifiers):
-            own: Mapping[str, Any] = network if learner.kind == "cnn" else {}
-            own = {**own, "random_state": self.seed} if learner.kind in ("cnn", "rbf-svm") else own
-            beside = (CW, CW_AUTO) if self.cw_all else ()
-            found.append(learner.given(self.n_train, **own).attacked_by(*learner.attacks, *beside))
-        return found
+        beside = (CW, CW_AUTO) if self.cw_all else ()
+        found = network_parameters(learners(self.classifiers), self.n_train, self, self.seed)
+        return [learner.attacked_by(*learner.attacks, *beside) for learner in found]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -123,7 +123,7 @@ class Study:
                 raise ValueError(f"{self.data.name} are real images, whose optimal classifier nobody knows")
             return _Given(self.data.model)
         return Trained(
-            self.store, f"{self.data.name}-{learner.name}", self._training_key(learner),
+            self.store, f"{self.data.name}-{learner.kind}", self._training_key(learner),
             partial(self._train, learner), self._read,
         )  # fmt: skip
 
@@ -173,7 +173,7 @@ class Study:
                 **self.data.test_key, "trained": self._training_key(learner), "attack": kind, "bounds": self.bounds,
                 "steps": (STEP_SIZE, MAX_STEPS, CW_RATE),
             }  # fmt: skip
-            name = f"{self.data.name}-{learner.name}-{kind.replace(' ', '-')}"
+            name = f"{self.data.name}-{learner.kind}-{kind.replace(' ', '-')}"
             attacks.append(self.store.part(name, key, partial(self._attack, kind, victim)))
             tell(f"{self.data.name} {learner.label}: {kind}")
         return victim.seconds, attacks
