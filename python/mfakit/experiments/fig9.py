@@ -26,7 +26,8 @@ __all__ = ["Config", "Result", "run"]
 
 EXAMPLE = "--quick --pair mnist-06"
 QUICK = {
-    "n": 50, "n_train": 2_000, "width": 8, "epochs": 3, "widths": (4, 8), "depths": (2,), "passes": (6,), "fresh": (10_000,),
+    "n": 50, "n_train": 2_000, "width": 8, "epochs": 3, "widths": (4, 8), "depths": (2,), "passes": (6,),
+    "fresh": (10_000,),
 }  # fmt: skip
 FULL = {"n": 300}
 # What is varied: the configuration's field, and what the axis says.
@@ -126,7 +127,8 @@ class Result(StudyOutcome):
         best = max((learner.strongest.median_ratio, learner.label) for s in self.sets for learner in _networks(s))
         return (
             f"Networks differ from one of width {c.width} and depth {c.depth}, {c.epochs} passes over {c.n_train:,} "
-            "samples, in one setting each; fresh: every training sample is met once. CW-L2 with our defaults. Ratio: median of a sample's ℓ2 over its certified Bayes radius. The "
+            "samples, in one setting each; fresh: every training sample is met once. CW-L2 with our defaults. Ratio: "
+            "median of a sample's ℓ2 over its certified Bayes radius. The "
             f"largest ratio of any network is {number(best[0])} ({best[1]})."
         )
 

@@ -212,12 +212,14 @@ def tradeoff_plot(
                 100 * accuracy, l2, s=26, color=BLUE if on_path else VERMILION, marker="o" if on_path else "s", zorder=2
             )
             text = label.removeprefix(path or "").strip() if on_path else label
+            side = -1 if on_path else 1
             ax.annotate(
-                text, (100 * accuracy, l2), xytext=(-5, 4), textcoords="offset points", fontsize=7.5, ha="right"
-            )
+                text, (100 * accuracy, l2), xytext=(6 * side, 4), textcoords="offset points", fontsize=7.5,
+                ha="left" if side > 0 else "right",
+            )  # fmt: skip
         ax.set_xlabel("accuracy (%)")
         ax.set_ylabel("mean ℓ2 that fools (data units)")
-        ax.margins(x=0.15, y=0.15)
+        ax.margins(x=0.3, y=0.15)
         ax.set_ylim(bottom=0)
         if title:
             ax.set_title(title)
