@@ -19,9 +19,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "fig10": {**NETWORK, "n": 4, "n_train": 60, "pairs": ("mnist-06",), "betas": (0.0, 1.0)},
     "cw_vs_gradient": {"n": 4, "n_train": 60},
     "table2": {**NETWORK, "n": 4, "n_train": 80, "attributes": (), "digits": True},
+    "table3": {**NETWORK, "n": 40, "n_train": 80, "attributes": ()},
     "fig12": {**NETWORK, "n": 4, "n_train": 80, "classes": (0, 3)},
 }
-DATA = ("table2", "fig12")
+DATA = ("table2", "fig12", "table3")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.data if name in DATA else ()) for name in SMALL])
@@ -36,6 +37,7 @@ def test_it_runs_comes_back_and_is_drawn(
         assert max(map(len, table.terminal().split("\n"))) <= 100
     pictures = found.pictures()
     assert set(pictures) == set(found.alt_texts())
+    assert pictures or name == "table3"
     for picture in pictures:
         assert (tmp_path / name / f"{picture}.png").stat().st_size > 2000
     # One configuration for each data set leaves the parts of all.
@@ -78,3 +80,23 @@ def test_a_network_that_two_settings_share_is_trained_once(monkeypatch: pytest.M
     assert trained == ["RBF SVM γ .04", "width 2"]
     norms = [learner.strongest.mean_l2 for learner in found.sets[0].learners if learner.kind == "cnn"]
     np.testing.assert_array_equal(norms, norms[0])
+
+
+@pytest.mark.data
+def test_pairs_are_fitted_to_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of each class, once for both experiments; the numbers are beside the paper's."""
+    pytest.importorskip("PIL")
+    monkeypatch.setattr("mfakit.experiments.study.fitted.N_FACTORS", 2)
+    monkeypatch.setattr("mfakit.experiments.table1.MOST_IMAGES", 120)
+    settings: dict[str, Any] = {"classifiers": ("bayes", "linear-svm"), "n": 4, "n_train": 40}
+    found: Any = reproduce("table1", attributes=("Male",), out=tmp_path, progress=False, **settings)
+    (s,) = found.sets
+    assert s.name == "celeba-Male"
+    assert s.shown.shape[1] == 64 * 64 * 3
+    assert "100 (0)" in found.markdown()
+    small = {**NETWORK, "n": 40, "n_train": 120, "digits": False, "attributes": ("Male",)}
+    again: Any = reproduce("table3", out=tmp_path, device="cpu", progress=False, **small)
+    (row,) = again.rows
+    assert row.n_train == 120
+    assert 0.5 <= row.bayes <= 1.0
+    assert len(list((tmp_path / "parts").glob("celeba-Male-pair-model-*"))) == 1

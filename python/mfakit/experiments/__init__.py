@@ -68,6 +68,10 @@ EXPERIMENTS = {
         "what is robust when it learns from real images",
         shows=("fig11",), needs=("torch", "Pillow"), data="CelebA, MNIST",
     ),
+    "table3": Experiment(
+        "real images, and networks that learned from a symmetric model of them",
+        needs=("torch", "Pillow"), data="CelebA, MNIST",
+    ),
     "fig9": Experiment("wider and deeper networks, longer training and more samples", needs=("torch",)),
     "fig10": Experiment("accuracy against robustness of adversarial training (TRADES)", needs=("torch",)),
     "fig12": Experiment("CIFAR-10, class i against class i + 1", needs=("torch",), data="CIFAR-10"),

@@ -11,7 +11,7 @@ from .._io.arguments import whole
 from . import paper
 from .outcome import Context
 from .study.data import DataSet
-from .study.images import celeba_images, mnist_images
+from .study.images import DIGITS, celeba_images, mnist_images
 from .study.learners import Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
@@ -21,7 +21,6 @@ __all__ = ["Config", "Result", "run"]
 EXAMPLE = "--quick --digits --attributes Male --data ROOT"
 QUICK = {"n": 50, "n_train": 1_000, "width": 16, "epochs": 3, "attributes": ("Male",)}
 FULL = {"digits": True}
-DIGITS = ((0, 6), (2, 7), (4, 5))
 NAMES = ("cnn", "linear-svm", "rbf-svm")
 
 

@@ -82,15 +82,17 @@ class SymmetricPair(DataSet):
     seed : int
     clip : bool
         Clip all samples to [0, 1], which moves them off their own manifolds.
+    classes : (str, str), optional
+        None: what the name says.
     """
 
     model: BayesClassifier
 
     def __init__(
         self, name: str, base: BayesClassifier, *, sigma: float, n_train: int, n_test: int, seed: int,
-        clip: bool = False,
+        clip: bool = False, classes: tuple[str, str] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(name, captions_of(name))
+        super().__init__(name, captions_of(name) if classes is None else classes)
         self.model = base.symmetric(sigma)
         self._n, self._seed, self._clip = (n_train, n_test), seed, clip
 

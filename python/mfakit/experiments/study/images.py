@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from ..._lazy import lazy
 from .data import DataSet, Samples
 
-__all__ = ["CIFAR10", "RealImages", "celeba_images", "cifar10_images", "mnist_images"]
+__all__ = ["CIFAR10", "DIGITS", "RealImages", "celeba_images", "cifar10_images", "mnist_images"]
 
 Array = NDArray[Any]
 
+# The paper's pairs of digits.
+DIGITS = ((0, 6), (2, 7), (4, 5))
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
