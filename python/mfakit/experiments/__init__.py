@@ -56,6 +56,11 @@ class Experiment:
 
 # The module of the same name has Config, Result, run(config, context) and add_arguments(parser).
 EXPERIMENTS = {
+    "fig1": Experiment("samples beside what fools the optimal classifiers, a CNN and an RBF SVM", needs=("torch",)),
+    "fig2": Experiment("a mixture that follows a curved surface, and samples of the image models"),
+    "fig4": Experiment("Theorem 1 in 49,152 dimensions, and a CNN", needs=("torch",), data="drawn, or two images"),
+    "fig6": Experiment("two causes of brittleness: asymmetric data, and training", needs=("torch",), data="none"),
+    "fig13": Experiment("the outlier components of asymmetric pairs"),
     "bayes": Experiment(
         "the optimal classifier is robust on symmetric pairs and brittle on asymmetric ones",
         shows=("fig5", "fig14", "fig15"), quick="9 s",
@@ -77,7 +82,7 @@ EXPERIMENTS = {
     "fig12": Experiment("CIFAR-10, class i against class i + 1", needs=("torch",), data="CIFAR-10"),
     "cw_vs_gradient": Experiment("CW-L2 beside the gradient attack (appendix C.2)", needs=("torch",)),
     "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated"),
-    "fig3": Experiment("discrete classes whose points are all one level from the boundary (Lemma A.2)", data="none"),
+    "fig3": Experiment("where optimal boundaries are far from the points, and where near; Lemma A.2", data="none"),
 }  # fmt: skip
 
 

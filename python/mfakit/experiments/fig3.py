@@ -1,5 +1,5 @@
-"""Discrete classes (Figure 3 c and g, Lemma A.2): from smooth tables to one whose points are all a level from the
-boundary.
+"""Figure 3: classes of the plane whose optimal boundary is far from their points, or near; and discrete classes (Lemma
+A.2), from smooth tables to one whose points are all a level from the boundary.
 """
 
 from __future__ import annotations
@@ -7,16 +7,24 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import theory
 from .._checks import check_choice, check_integers
 from .._io import report
 from .._io.arguments import whole
+from ..attacks import minimal_perturbation
+from ..plots.planes import PlaneCase
 from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation
 from .outcome import Context, Outcome, Picture
+from .planes import CASES, Plane, plane_of
 
-__all__ = ["Config", "Result", "run"]
+__all__ = ["Config", "PlaneNumbers", "Result", "run"]
+
+Array = NDArray[Any]
 
 # How concentrated class 0 is in the pictures: not at all, on the way, and as good as in the limit.
 SHOWN = (None, 0.9, 0.99999)
@@ -32,6 +40,8 @@ class Config:
 
     Attributes
     ----------
+    points : int
+        Samples per class of each example in the plane.
     levels : int
         Per feature; two features.
     n : int
@@ -41,30 +51,48 @@ class Config:
     seed : int
     """
 
+    points: int = 200
     levels: int = 100
     n: int = 20
     metric: str = "l1"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"levels": self.levels, "n": self.n}, 1)
+        check_integers({"points": self.points, "levels": self.levels, "n": self.n}, 1)
         check_integers({"seed": self.seed}, 0)
         check_choice("metric", self.metric, METRICS)
 
 
+@dataclass(frozen=True, eq=False)
+class PlaneNumbers:
+    """One example in the plane: accuracy, and the certified radii of class 0's and class 1's samples that are right."""
+
+    case: PlaneCase
+    far: bool
+    accuracy: float
+    radii: tuple[Array, Array]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result(Outcome):
-    """The sweep over concentrations, and the pairs of tables that are drawn, under their headings."""
+    """The examples in the plane; the sweep over concentrations, and the pairs of tables that are drawn, by heading."""
 
-    title: ClassVar[str] = "Discrete classes and Lemma A.2"
+    title: ClassVar[str] = "Figure 3: where the optimal boundary is far from the points, and where it is near"
 
     config: Config
+    planes: list[PlaneNumbers]
     sweep: LemmaA2Validation
     cases: dict[str, LemmaA2Check]
 
     def tables(self) -> dict[str, report.Table]:
         """Each table under its heading."""
+        columns = ("example", "boundary", "accuracy\n(%)", "class 0\nmedian ℓ2", "class 1\nmedian ℓ2")
+        rows = tuple(
+            (p.case.title, "far" if p.far else "near", report.percent(p.accuracy), *(_median(r) for r in p.radii))
+            for p in self.planes
+        )
         return {
+            "Certified radii in the plane": report.Table(columns, rows, labels=2),
             f"Means over {self.config.n} random pairs of tables": self.sweep.table(),
             **{f"One pair, {label}": case.table() for label, case in self.cases.items()},
         }
@@ -73,8 +101,9 @@ class Result(Outcome):
     def notes(self) -> str:
         """What the columns mean."""
         return (
-            f"Two classes over {' × '.join(map(str, self.sweep.levels))} cells, smooth random tables with the same "
-            "floor; class 0 takes level k of feature 0 with probability p₀(f = k). A point's levels are the fewest to "
+            f"In the plane: {self.config.points} samples a class; certified radius, ℓ2, no smaller change alters the "
+            f"optimal decision. Discrete: two classes over {' × '.join(map(str, self.sweep.levels))} cells, smooth "
+            "random tables with the same floor; class 0 takes level k of feature 0 with probability p₀(f = k). A point's levels are the fewest to "
             f"change ({self.config.metric}) until the optimal decision changes; shares and means are over the "
             "rightly decided points of a class. The paper does not print how its tables were made (Figure 3)."
         )
@@ -83,7 +112,9 @@ class Result(Outcome):
         """The tables, and what the sweep found."""
         from .. import plots
 
+        title = "top: far from the points; bottom: near to points of class 0 (blue) or of both"
         return {
+            "planes": partial(plots.decision_plot, [p.case for p in self.planes], columns=3, title=title),
             "quantization": partial(plots.quantization_plot, self.cases, rng=self.config.seed),
             "lemma-a2": partial(plots.lemma_a2_plot, self.sweep, title="Lemma A.2 on random tables"),
         }
@@ -97,7 +128,19 @@ def run(config: Config, context: Context) -> Result:
         tables = theory.random_discrete_classes(config.levels, concentration=concentration, rng=config.seed)
         label = "as drawn" if concentration is None else f"p₀(f = k) = {concentration}"
         cases[label] = theory.check_lemma_a2(*tables, metric=config.metric)
-    return Result(config=config, sweep=sweep, cases=cases)
+    return Result(config=config, planes=[_plane(case, config) for case in CASES], sweep=sweep, cases=cases)
+
+
+def _plane(case: Plane, config: Config) -> PlaneNumbers:
+    clf = case.classifier()
+    X, y = clf.sample(2 * config.points, rng=config.seed, balanced=True, dtype=np.float64)
+    r = minimal_perturbation(clf, X, y)
+    radii = tuple(r.lower[~r.already_wrong & (y == c)] for c in (0, 1))
+    return PlaneNumbers(plane_of(case, clf, X, y), case.far, r.accuracy, (radii[0], radii[1]))
+
+
+def _median(values: Array) -> str:
+    return report.number(float(np.median(values)) if values.size else None, 3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

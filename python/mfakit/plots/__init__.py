@@ -12,8 +12,10 @@ from .comparison import comparison_panel
 from .histograms import PixelChanges, distance_histogram, pixel_histogram
 from .images import image_shape, magnification, show_images
 from .panels import Perturbations, perturbation_panel
+from .planes import PlaneCase, decision_plot, mixture_in_space
 from .quantization import lemma_a2_plot, quantization_plot
 from .robustness import norm_bars, norm_sweeps, robustness_curves, tradeoff_plot
+from .side_by_side import side_by_side
 from .theorems import theorem1_plot, theorem2_plot, theorem3_plot
 
 __all__ = [
@@ -27,12 +29,15 @@ __all__ = [
     "VERMILION",
     "Perturbations",
     "PixelChanges",
+    "PlaneCase",
     "bracket_plot",
     "comparison_panel",
+    "decision_plot",
     "distance_histogram",
     "image_shape",
     "lemma_a2_plot",
     "magnification",
+    "mixture_in_space",
     "norm_bars",
     "norm_sweeps",
     "perturbation_panel",
@@ -40,6 +45,7 @@ __all__ = [
     "quantization_plot",
     "robustness_curves",
     "show_images",
+    "side_by_side",
     "theorem1_plot",
     "theorem2_plot",
     "theorem3_plot",

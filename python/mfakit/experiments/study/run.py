@@ -37,9 +37,11 @@ SHOWN_PER_CLASS = 4
 
 
 def run_studies(
-    sets: Sequence[DataSet], learners: Sequence[Learner], context: Context, *, clip: bool = False, desc: str
-) -> list[SetNumbers]:
-    """Every data set with every learner; finished parts are kept in the context's store.
+    sets: Sequence[DataSet], learners: Sequence[Learner], context: Context, *, clip: bool = False,
+    step_size: float = STEP_SIZE, desc: str,
+) -> list[SetNumbers]:  # fmt: skip
+    """Every data set with every learner; finished parts are kept in the context's store. `clip` keeps every attack in
+    [0, 1], and `step_size` is that of the gradient attack.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def run_studies(
             bar.update()
 
         for data in sets:
-            found.append(Study(data, context, device, clip=clip).run(learners, tell))
+            found.append(Study(data, context, device, clip=clip, step_size=step_size).run(learners, tell))
     return found
 
 
@@ -78,9 +80,11 @@ def device_for(name: str, learners: Sequence[Learner]) -> str:
 class Study:
     """A data set, and the parts that are computed on it."""
 
-    def __init__(self, data: DataSet, context: Context, device: str, *, clip: bool = False) -> None:
+    def __init__(
+        self, data: DataSet, context: Context, device: str, *, clip: bool = False, step_size: float = STEP_SIZE
+    ) -> None:
         self.data, self.store, self.progress, self.device = data, context.store, context.progress, device
-        self.bounds = BOX if clip else None
+        self.bounds, self.step_size = BOX if clip else None, step_size
 
     def run(self, learners: Sequence[Learner], tell: Callable[[str], None]) -> SetNumbers:
         """All parts; `tell` is called with what was done last."""
@@ -171,7 +175,7 @@ class Study:
         for kind in learner.attacks:
             key = {
                 **self.data.test_key, "trained": self._training_key(learner), "attack": kind, "bounds": self.bounds,
-                "steps": (STEP_SIZE, MAX_STEPS, CW_RATE),
+                "steps": (self.step_size, MAX_STEPS, CW_RATE),
             }  # fmt: skip
             name = f"{self.data.name}-{learner.kind}-{kind.replace(' ', '-')}"
             attacks.append(self.store.part(name, key, partial(self._attack, kind, victim)))
@@ -203,7 +207,7 @@ class Study:
             preset = "paper" if kind == CW else None
             return carlini_wagner_l2(clf, X, y, preset=preset, bounds=bounds, learning_rate=CW_RATE, progress=progress)
         return gradient_attack(
-            clf, X, y, step_size=STEP_SIZE, max_steps=MAX_STEPS, polish=True,
+            clf, X, y, step_size=self.step_size, max_steps=MAX_STEPS, polish=True,
             direction=LOG_RATIO if kind == LOG_RATIO else "gradient", bounds=bounds, progress=progress,
         )  # fmt: skip
 

@@ -1,0 +1,209 @@
+"""Figure 4: Theorem 1 in R^49,152. Two noisy images, whose optimal classifier is robust and whose CNN is not."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import check_integers, check_numbers
+from .._io.arguments import sigma_type, whole
+from .._io.report import Table, number, percent
+from ..bayes.classifier import BayesClassifier
+from ..mixture.mfa import MFA
+from .outcome import Context, Picture
+from .study.data import SymmetricPair
+from .study.learners import CW_AUTO, LEARNERS, Learner
+from .study.result import StudyOutcome
+from .study.run import run_studies
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Config", "Result", "drawn_faces", "run"]
+
+Array = NDArray[Any]
+
+EXAMPLE = "--quick --images A.png B.png"
+QUICK: dict[str, Any] = {"n": 6, "n_train": 200}
+FULL: dict[str, Any] = {"n": 100, "n_train": 2_000}
+SIDE = 128
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Attributes
+    ----------
+    images : tuple of path
+        Two images of one size; none: two faces that are drawn here, 128 × 128 in colour.
+    sigma : float
+        Noise of both classes.
+    n, n_train : int
+        Test and training samples.
+    width, depth, epochs : int
+        Of the CNN.
+    seed : int
+    """
+
+    images: tuple[Path, ...] = ()
+    sigma: float = 0.1
+    n: int = 40
+    n_train: int = 1_000
+    width: int = 8
+    depth: int = 6
+    epochs: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integers({"n": self.n}, 2)
+        check_integers({"n_train": self.n_train}, 10)
+        check_integers({"seed": self.seed}, 0)
+        check_numbers({"sigma": self.sigma}, positive=True)
+        if len(self.images) not in (0, 2):
+            raise ValueError(f"images must be two files or none, got {len(self.images)}")
+        for learner in self.learners():
+            learner.check()
+
+    def learners(self) -> list[Learner]:
+        """Bayes and the CNN."""
+        size = {"width": self.width, "depth": self.depth, "epochs": self.epochs, "random_state": self.seed}
+        return [LEARNERS["bayes"], LEARNERS["cnn"].given(self.n_train, **size).attacked_by(CW_AUTO)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(StudyOutcome):
+    """Both classifiers, and half of the distance of the two images, the radius of Theorem 1."""
+
+    title: ClassVar[str] = "Figure 4: two noisy images, Theorem 1 and a CNN"
+
+    config: Config
+    half_distance: float
+    shape: tuple[int, ...]
+
+    def tables(self) -> dict[str, Table]:
+        """Mean ℓ2 of both against Theorem 1."""
+        (s,) = self.sets
+        rows = [("Theorem 1: ‖d‖/2", "", "", number(self.half_distance, 3), "1.000")]
+        rows.append(("certified", "", "", number(s.mean_lower, 3), number(s.mean_lower / self.half_distance, 3)))
+        for learner in s.learners:
+            a = learner.attacks[0]
+            rows.append(
+                (learner.label, percent(learner.accuracy), percent(a.adversarial_accuracy), number(a.mean_l2, 3),
+                 number(a.mean_l2 / self.half_distance, 3))
+            )  # fmt: skip
+        return {"": Table(("", "acc.\n(%)", "not\nfooled", "mean\nℓ2", "of\n‖d‖/2"), tuple(rows))}
+
+    @property
+    def notes(self) -> str:
+        """What was trained and attacked."""
+        d = int(np.prod(self.shape))
+        return (
+            f"Two images of {d:,} numbers with noise σ = {self.config.sigma:g}; a CNN of width {self.config.width} "
+            f"trained on {self.config.n_train:,} samples and attacked by CW-L2. Theorem 1 says that almost "
+            "every sample is at a distance of ‖d‖/2 from the optimal boundary, in any dimension."
+        )
+
+    def pictures(self) -> dict[str, Picture]:
+        """Samples, and what fools both classifiers."""
+        return {"two-images": partial(_draw, self)}
+
+    def alt_texts(self) -> dict[str, str]:
+        """What the picture shows."""
+        return {"two-images": "Noisy images of two classes: what fools the optimal classifier is plain to see"}
+
+
+def _draw(r: Result) -> Figure:
+    from ..plots import side_by_side
+
+    (s,) = r.sets
+    rows = [0, len(s.shown) // 2] if len(s.shown) > 1 else [0]
+    moved = {learner.label: learner.attacks[0].moved[rows] for learner in s.learners}
+    return side_by_side(s.shown[rows], moved, shape=r.shape)
+
+
+def drawn_faces(side: int = SIDE) -> tuple[Array, Array]:
+    """Two schematic faces [side, side, 3] in [0, 1], of nobody: ellipses that differ in shape, hair and mouth."""
+    v, u = np.mgrid[0:side, 0:side] / (side - 1) * 2 - 1
+
+    def soft(inside: Array) -> Array:
+        return np.asarray(1 / (1 + np.exp(-np.clip(25 * inside, -50, 50))))[:, :, None]
+
+    faces = []
+    for wide, hair, smile, tone, back in (
+        (0.55, 0.25, 0.25, (0.87, 0.68, 0.55), (0.35, 0.45, 0.6)),
+        (0.66, 0.6, -0.18, (0.72, 0.52, 0.4), (0.6, 0.5, 0.35)),
+    ):
+        image = np.ones((side, side, 3)) * back
+        for inside, color in (
+            (1 - (u / (wide + 0.12)) ** 2 - ((v + 0.12) / (0.75 + 0.1 * hair)) ** 2, (0.2 * hair, 0.12, 0.08)),
+            (1 - (u / wide) ** 2 - ((v - 0.08) / 0.72) ** 2, tone),
+            *((1 - ((u - x) / 0.11) ** 2 - ((v + 0.08) / 0.06) ** 2, (0.1, 0.1, 0.12)) for x in (-0.24, 0.24)),
+            (
+                0.05 - np.abs(v - 0.42 + smile * (u / 0.3) ** 2 * 0.3) - 0.2 * np.maximum(np.abs(u) - 0.26, 0),
+                (0.6, 0.2, 0.2),
+            ),
+        ):
+            weight = soft(inside)
+            image = (1 - weight) * image + weight * np.asarray(color)
+        faces.append(image)
+    return faces[0], faces[1]
+
+
+def _images(paths: tuple[Path, ...]) -> tuple[Array, Array]:
+    if not paths:
+        return drawn_faces()
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("reading images needs Pillow: pip install 'mfakit[plots]'") from error
+    found = []
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no image at {path}")
+        try:
+            with Image.open(path) as image:
+                found.append(np.asarray(image.convert("RGB"), np.float64) / 255)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is not a readable image: {error}") from None
+    if found[0].shape != found[1].shape:
+        raise ValueError(f"the two images must have one size, got {found[0].shape[:2]} and {found[1].shape[:2]}")
+    return found[0], found[1]
+
+
+def run(config: Config, context: Context) -> Result:
+    """Train and attack."""
+    first, second = _images(config.images)
+    d = first.size
+    mixtures = [MFA([1.0], image.reshape(1, d), np.zeros((1, d, 0)), config.sigma**2) for image in (first, second)]
+    pair = SymmetricPair(
+        "two-images", BayesClassifier(mixtures), sigma=config.sigma, n_train=config.n_train, n_test=config.n,
+        seed=config.seed, classes=("A", "B"),
+    )  # fmt: skip
+    learners = [
+        learner.given(image_shape=first.shape) if learner.kind == "cnn" else learner for learner in config.learners()
+    ]
+    # Steps are of the images' own scale, whose distance is some forty.
+    sets = run_studies([pair], learners, context, step_size=float(np.linalg.norm(first - second)) / 200, desc="fig4")
+    half = float(np.linalg.norm(first - second)) / 2
+    return Result(config=config, sets=sets, half_distance=half, shape=first.shape)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this experiment alone."""
+    parser.add_argument(
+        "--images", nargs=2, type=Path, metavar="FILE", help="two images of one size (default: drawn faces)"
+    )
+    parser.add_argument("--sigma", type=sigma_type, help=f"noise (default: {Config.sigma})")
+    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test samples (default: {Config.n})")
+    parser.add_argument(
+        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
+    )
+    for name in ("width", "depth", "epochs"):
+        parser.add_argument(f"--{name}", type=whole(), help=f"of the CNN (default: {getattr(Config, name)})")
