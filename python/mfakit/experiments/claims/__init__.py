@@ -10,6 +10,7 @@ import argparse
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..._io.messages import one_line
 from ..._io.report import Table
 from ..collection import Collection, collect
 from ..outcome import Context, Outcome
@@ -93,6 +94,9 @@ def _evaluate(claim: Claim, collection: Collection) -> Finding:
         decision = claim.decide(results)
     except NotMeasuredError as reason:
         numbers = _sentence(str(reason))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A file that decodes may still be edited: classifiers without attacks, arrays of other lengths.
+        numbers = _sentence(f"the numbers of {', '.join(results)} do not fit together: {one_line(error)}")
     else:
         verdict, numbers, scope = "holds" if decision.holds else "fails", decision.numbers, decision.scope
     about = (claim.name, claim.short, claim.says, claim.where, claim.rule)

@@ -71,7 +71,9 @@ def _brittle(kind: str, name: str, accurate: float) -> Callable[[Results], Decis
 def _rbf(results: Results) -> Decision:
     sets = studied(results, "rbf-svm")
     best: dict[str, tuple[float, LearnerNumbers]] = {}
+    by_label: dict[str, list[float]] = {}
     for s, learner, value in ratios(sets, "rbf-svm"):
+        by_label.setdefault(learner.label, []).append(value)
         if learner.accuracy >= ACCURATE_RBF and value > best.get(s.name, (-np.inf,))[0]:
             best[s.name] = (value, learner)
     if not best:
@@ -82,7 +84,8 @@ def _rbf(results: Results) -> Decision:
     return decided(
         len(best) == len({s.name for s in sets}) and min(values) > ROBUST,
         f"The most robust one of each data set is {percents(right)}% right, and fooled at {spread(values)} of the "
-        f"certified Bayes radius (median), mean ℓ2 {spread(norms)}",
+        f"certified Bayes radius (median), mean ℓ2 {spread(norms)}; by rule for γ: "
+        f"{'; '.join(f'{label} {spread(group)}' for label, group in by_label.items())}",
         scope(sets),
     )
 

@@ -171,18 +171,19 @@ CLAIMS = (
         "majority of pixels change by at most 5/255.",
         "section 2.4, Figures 5 and 15",
         ("bayes",),
-        f"on every pair of faces the mean ℓ2 is below {IMPERCEPTIBLE:g}, and at least {100 * MAJORITY:g}% of the pixels change "
-        "by at most 5/255",
+        f"on every pair of faces the mean ℓ2 is below {IMPERCEPTIBLE:g}, and at least {100 * MAJORITY:g}% of the "
+        "pixels change by at most 5/255",
         _imperceptible,
     ),
     Claim(
         "norms-and-pixels",
         "Norms and pixel changes agree",
-        "On faces, below a mean ℓ2 of 1.5 the vast majority of pixels change by at most 5/255; at about 3 many change by more.",
+        "On faces, below a mean ℓ2 of 1.5 the vast majority of pixels change by at most 5/255; at about 3 many change "
+        "by more.",
         "section 2.4",
         ("bayes", "table1"),
-        f"at least {100 * MAJORITY:g}% within 5/255 in every attack on faces with a mean ℓ2 below {IMPERCEPTIBLE:g}, and at "
-        f"least {100 * MANY:g}% beyond in every one of {PERCEPTIBLE:g} or more",
+        f"at least {100 * MAJORITY:g}% within 5/255 in every attack on faces with a mean ℓ2 below {IMPERCEPTIBLE:g}, "
+        f"and at least {100 * MANY:g}% beyond in every one of {PERCEPTIBLE:g} or more",
         _norms_and_pixels,
     ),
 )
