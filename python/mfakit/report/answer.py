@@ -36,7 +36,7 @@ def first_screen(found: Mapping[str, Outcome], findings: Sequence[Finding]) -> s
         for f in sorted(findings, key=lambda f: f.verdict == "not measured")
     )
     counts = {verdict: sum(f.verdict == verdict for f in findings) for verdict in ("holds", "fails", "not measured")}
-    said = f"{counts['holds']} hold, {counts['fails']} fail, {counts['not measured']} are not measured here"
+    said = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items()).capitalize()
     return (
         f'<div class="answer"><section>{element("h2", "Is the optimal classifier robust?")}'
         f"{element('p', _optimal(found))}"

@@ -26,7 +26,7 @@ DIFFERENT = 5.0
 
 def claims(findings: Sequence[Finding]) -> str:
     """Each claim with its verdict, its numbers, and its rule."""
-    return "".join(_claim(f) for f in findings)
+    return f'<div class="claims">{"".join(_claim(f) for f in findings)}</div>'
 
 
 def _claim(f: Finding) -> str:

@@ -28,7 +28,7 @@ ul { margin: .4em 0; padding-left: 1.2em; }
 .answer h2 { border: 0; padding: 0; margin: .7em 0 .2em; font-size: 1.1rem; }
 .short ul { list-style: none; padding: 0; margin: .3em 0; }
 .short li { display: flex; gap: .6em; align-items: baseline; padding: .08em 0; font-size: .92rem; line-height: 1.35; }
-.short .chip { flex: 0 0 6.9em; }
+.short .chip { flex: 0 0 7.9em; }
 .chip { display: inline-block; text-align: center; font-size: .78rem; font-weight: 600; line-height: 1.5;
   padding: 0 .5em; border: 1px solid currentColor; border-radius: 1em; white-space: nowrap; }
 .yes { color: var(--yes); } .no { color: var(--no); } .open { color: var(--open); font-weight: 400; }
@@ -38,8 +38,9 @@ ul { margin: .4em 0; padding-left: 1.2em; }
 .track { position: relative; height: 1.05em; background: var(--box); }
 .bar { position: absolute; inset: 0 auto 0 0; background: currentColor; }
 .mark { position: absolute; top: -.25em; bottom: -.25em; border-left: 2px solid var(--ink); }
-nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2em 1.1em; font-size: .92rem; }
-.claim { background: var(--box); border-radius: 6px; padding: .2em 1em .6em; margin: .8em 0; }
+nav { margin-top: 1em; } nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2em 1.1em; font-size: .92rem; }
+.claim { background: var(--box); border-radius: 6px; padding: .2em 1em .6em; }
+.claims { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)); gap: 14px; }
 .claim h3 { margin: .6em 0 .2em; } .claim .chip { margin-left: .4em; }
 .scroll { overflow-x: auto; max-width: 100%; margin: .5em 0; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums; }

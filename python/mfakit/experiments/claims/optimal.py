@@ -37,20 +37,22 @@ def _scope(rows: list[bayes.PairResult]) -> str:
 
 
 def _accurate(results: Results) -> Decision:
-    if any(isinstance(result, StudyOutcome) for result in results.values()):
+    right, left, where = [], [], []
+    if "table1" in results:
         sets = studied(results, "bayes")
         found = [learner for _, learner in learners(sets, "bayes")]
-        right = [learner.accuracy for learner in found]
-        left = [learner.strongest.adversarial_accuracy_paper for learner in found]
-        where = scope(sets)
-    else:
+        right += [learner.accuracy for learner in found]
+        left += [learner.strongest.adversarial_accuracy_paper for learner in found]
+        where.append(scope(sets))
+    if "bayes" in results:
         rows = _variants(results, "symmetric")
-        right, left, where = [r.accuracy for r in rows], [1 - r.success_rate for r in rows], _scope(rows)
+        right, left = right + [r.accuracy for r in rows], left + [1 - r.success_rate for r in rows]
+        where.append(_scope(rows))
     return decided(
         min(right) >= ALL and max(left) <= NONE,
         f"Right on at least {percent(min(right))}% of the samples; after an attack without a budget at most "
         f"{percent(max(left))}% are right",
-        where,
+        " and ".join(where),
     )
 
 
