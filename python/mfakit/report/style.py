@@ -38,7 +38,8 @@ ul { margin: .4em 0; padding-left: 1.2em; }
 .track { position: relative; height: 1.05em; background: var(--box); }
 .bar { position: absolute; inset: 0 auto 0 0; background: currentColor; }
 .mark { position: absolute; top: -.25em; bottom: -.25em; border-left: 2px solid var(--ink); }
-nav { margin-top: 1em; } nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2em 1.1em; font-size: .92rem; }
+nav { margin-top: 1em; }
+nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2em 1.1em; font-size: .92rem; }
 .claim { background: var(--box); border-radius: 6px; padding: .2em 1em .6em; }
 .claims { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)); gap: 14px; }
 .claim h3 { margin: .6em 0 .2em; } .claim .chip { margin-left: .4em; }
