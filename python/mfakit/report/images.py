@@ -16,8 +16,10 @@ __all__ = ["BUDGET", "Image", "have_pillow", "read_images"]
 
 # Bytes of all pictures of a page; base64 makes four of three.
 BUDGET = 3_300_000
-# Widest a picture may be, in pixels: the first at which all fit is taken. A page shows them 1,100 wide at most.
+# Widest a picture may be, in pixels: the first at which all fit is taken.
 WIDTHS = (1200, 900, 700, 500, 360)
+# Pictures are drawn at 160 dots per inch, and a page has 96.
+SCALE = 96 / 160
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Of one file: what matplotlib writes is far below.
 MOST_BYTES, MOST_PIXELS = 2**26, 5 * 10**7
@@ -32,7 +34,7 @@ class Image:
     uri : str
         Empty where it is not shown.
     width, height : int
-        Pixels.
+        At which it is shown, in the page's pixels.
     why_not : str
         The rest of a sentence that begins with the picture's name.
     """
@@ -79,12 +81,12 @@ def _within(encoded: Sequence[tuple[bytes, int, int] | str], budget: int) -> lis
         else:
             left -= len(item[0])
             uri = f"data:image/png;base64,{base64.b64encode(item[0]).decode('ascii')}"
-            images.append(Image(uri, item[1], item[2]))
+            images.append(Image(uri, round(SCALE * item[1]), round(SCALE * item[2])))
     return images
 
 
 def _read(path: Path) -> tuple[bytes, int, int] | str:
-    """The bytes of a PNG file, and its size; or why there are none."""
+    """The bytes of a PNG file, and its size in pixels as it was drawn; or why there are none."""
     try:
         if path.stat().st_size > MOST_BYTES:
             return f"is left out, because it has more than {MOST_BYTES:,} bytes"
@@ -120,7 +122,7 @@ def _smaller(item: tuple[bytes, int, int] | str, most: int) -> tuple[bytes, int,
     written = io.BytesIO()
     picture.quantize(256, dither=pillow.Dither.NONE).save(written, "PNG", optimize=True)
     made = written.getvalue()
-    return item if width <= most and len(made) >= len(found) else (made, *picture.size)
+    return item if width <= most and len(made) >= len(found) else (made, width, height)
 
 
 def _on_white(picture: Any) -> Any:

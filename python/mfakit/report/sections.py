@@ -77,13 +77,14 @@ def _figure(name: str, alt: str, image: Image) -> str:
     if image.why_not:
         return element("p", f"The picture {name} {image.why_not}.", class_="soft")
     drawn = element("img", "", src=image.uri, alt=alt, width=str(image.width), height=str(image.height))
-    return f"<figure>{drawn.removesuffix('</img>')}{element('figcaption', alt)}</figure>"
+    box = element("div", "", class_="picture", tabindex="0", role="region", aria_label=name).removesuffix("</div>")
+    return f"<figure>{box}{drawn.removesuffix('</img>')}</div>{element('figcaption', alt)}</figure>"
 
 
 def _made(result: Outcome) -> dict[str, str]:
     """Settings, duration and environment."""
     settings = {name: _said(value) for name, value in encode(result.config, {}).items()}
-    took = {"seconds": f"{result.seconds:.0f}"} if result.seconds == result.seconds else {}
+    took = {"seconds": f"{result.seconds:.3g}"} if result.seconds == result.seconds else {}
     return {**settings, **took, **{name: _said(value) for name, value in result.environment.items()}}
 
 

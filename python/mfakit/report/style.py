@@ -21,7 +21,8 @@ h2 { font-size: 1.3rem; line-height: 1.3; margin: 2.4em 0 .5em; padding-top: .6e
 h3 { font-size: 1.02rem; line-height: 1.35; margin: 1.3em 0 .35em; }
 p { margin: .4em 0; max-width: 76ch; }
 a { color: var(--link); }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+a:focus-visible, summary:focus-visible, .scroll:focus-visible, .picture:focus-visible {
+  outline: 2px solid var(--link); outline-offset: 2px; }
 ul { margin: .4em 0; padding-left: 1.2em; }
 .soft, .soft a { color: var(--soft); } .soft { font-size: .9rem; }
 .answer { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 0 36px; }
@@ -51,7 +52,8 @@ th { font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line);
 tbody + tbody td { border-top: 1px solid var(--line); } tbody + tbody tr + tr td { border-top: 0; }
 details { margin: .5em 0; } summary { cursor: pointer; } summary h3 { display: inline; }
 figure { margin: 1em 0; }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+.picture { overflow-x: auto; max-width: 100%; }
+.picture img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .3em; max-width: 90ch; }
 dl { margin: .4em 0; font-size: .9rem; } dl div { display: flex; flex-wrap: wrap; gap: 0 .8em; padding: .1em 0; }
 dt { color: var(--soft); flex: 0 0 9em; } dd { margin: 0; flex: 1 1 12em; min-width: 0; overflow-wrap: anywhere; }
@@ -59,6 +61,7 @@ footer { margin-top: 3em; padding-bottom: 2em; }
 @media (max-width: 820px) { .answer { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 520px) { main, header, nav { padding-left: 14px; padding-right: 14px; }
   .bars li { grid-template-columns: minmax(0, 1fr) auto; } .bars .track { grid-column: 1 / -1; grid-row: 2; }
-  .bars li { padding: .25em 0; gap: .15em .7em; } dt { flex-basis: 100%; } }
+  .bars li { padding: .25em 0; gap: .15em .7em; } dt { flex-basis: 100%; }
+  .picture img { max-width: 640px; } }
 @media print { .scroll { overflow: visible; } }
 """
