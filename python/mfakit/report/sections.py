@@ -18,8 +18,8 @@ from .images import Image
 
 __all__ = ["claims", "experiment", "not_reproduced", "not_run", "picture_files"]
 
-# Tables of an experiment that are open at once; the others are a click away.
-OPEN_TABLES = 3
+# Tables of an experiment that are open at once, and their rows; the others are a click away.
+OPEN_TABLES, OPEN_ROWS = 3, 12
 # Percentage points beyond which a number is said to differ from the paper's.
 DIFFERENT = 5.0
 
@@ -70,7 +70,8 @@ def _table(i: int, heading: str, found: Table, title: str) -> str:
     if not heading:
         return drawn
     head = element("h3", heading)
-    return f"{head}{drawn}" if i < OPEN_TABLES else f"<details><summary>{head}</summary>{drawn}</details>"
+    is_open = i < OPEN_TABLES and len(found.rows) <= OPEN_ROWS
+    return f"{head}{drawn}" if is_open else f"<details><summary>{head}</summary>{drawn}</details>"
 
 
 def _figure(name: str, alt: str, image: Image) -> str:
