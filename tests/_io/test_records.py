@@ -49,7 +49,7 @@ def example() -> Outer:
         mixed={
             "n": np.int64(4),
             "share": np.float32(0.5),
-            "list": [1, "two", None],
+            "list": [1, "2", None],
             "array": np.ones(2),
             "ok": np.True_,
         },

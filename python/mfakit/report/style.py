@@ -44,7 +44,8 @@ nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2em
 .claim { background: var(--box); border-radius: 6px; padding: .2em 1em .6em; }
 .claims { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)); gap: 14px; }
 .claim h3 { margin: .6em 0 .2em; } .claim .chip { margin-left: .4em; }
-.scroll { overflow-x: auto; width: fit-content; max-width: 100%; margin: .5em 0; border: 1px solid var(--line); border-radius: 6px; }
+.scroll { overflow-x: auto; width: fit-content; max-width: 100%; margin: .5em 0;
+  border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 th, td { padding: .28em .7em; text-align: left; vertical-align: bottom; white-space: nowrap; }
 td { vertical-align: top; } .number { text-align: right; }
