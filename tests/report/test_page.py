@@ -282,8 +282,8 @@ def test_nothing_is_wider_than_the_window(folder: Path, tmp_path: Path, width: i
         encoding="utf-8",
     )
     command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1400,900", "--dump-dom", frame.as_uri(),
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900", "--dump-dom", frame.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     title = done.stdout.partition("<title>")[2].partition("</title>")[0]
