@@ -55,9 +55,8 @@ def table(found: Table, label: str) -> str:
     groups: list[str] = [""]
     for row in found.rows:
         if any(row):
-            groups[-1] += (
-                "<tr>" + "".join(f"<td{_side(i, found)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>"
-            )
+            cells = "".join(f"<td{_side(i, found)}>{escape(cell)}</td>" for i, cell in enumerate(row))
+            groups[-1] += f"<tr>{cells}</tr>"
         elif groups[-1]:
             groups.append("")
     body = "".join(f"<tbody>{group}</tbody>" for group in groups if group)

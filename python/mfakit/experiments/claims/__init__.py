@@ -20,6 +20,8 @@ from .statements import CLAIMS
 __all__ = ["CLAIMS", "Claim", "Config", "Finding", "Result", "evaluate", "run"]
 
 EXAMPLE = "--out results"
+QUICK: dict[str, object] = {}
+FULL = QUICK
 
 
 @dataclass(frozen=True)
