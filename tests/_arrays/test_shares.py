@@ -88,7 +88,7 @@ def bracketed(clf: mfakit.BayesClassifier, X: Array, **options: Any) -> tuple[Ar
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_threads_that_share_find_what_one_finds(shared: list[int], name: str, noise: str) -> None:
     clf = classifier(noise)
     if name == "factor" and noise == "diagonal":

@@ -22,7 +22,8 @@ from mfakit.experiments.jobs import compute_parts
 from mfakit.experiments.outcome import Context
 from mfakit.experiments.resumable import Store, Trained, digest_of_model
 from mfakit.experiments.study import run as study
-from mfakit.experiments.study.data import RealImages, SymmetricPair
+from mfakit.experiments.study.data import SymmetricPair
+from mfakit.experiments.study.images import RealImages
 from mfakit.experiments.study.learners import LEARNERS, Learner
 from mfakit.experiments.study.numbers import LearnerNumbers
 
@@ -230,7 +231,7 @@ def test_real_images_are_named_by_what_they_hold() -> None:
         )
 
     assert images(1.0).training_key == images(1.0).training_key != images(0.5).training_key
-    assert [len(part) for part in (*images(1.0).training_samples, *images(1.0).test_samples)] == [20, 20, 5, 5]
+    assert [len(part) for part in (*images(1.0).training_samples, *images(1.0).test_samples)] == [20, 20, 4, 4]
     with pytest.raises(ValueError, match="real are real images"):
         study.run_studies([images(1.0)], [LEARNERS["bayes"]], Context(progress=False), desc="x")
     linear = LEARNERS["linear-svm"].given(20)

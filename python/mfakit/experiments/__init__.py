@@ -64,6 +64,18 @@ EXPERIMENTS = {
         "which classifiers that learn from symmetric pairs are robust",
         shows=("fig7", "fig8", "figs16_19"), needs=("torch",),
     ),
+    "table2": Experiment(
+        "what is robust when it learns from real images",
+        shows=("fig11",), needs=("torch", "Pillow"), data="CelebA, MNIST",
+    ),
+    "table3": Experiment(
+        "real images, and networks that learned from a symmetric model of them",
+        needs=("torch", "Pillow"), data="CelebA, MNIST",
+    ),
+    "fig9": Experiment("wider and deeper networks, longer training and more samples", needs=("torch",)),
+    "fig10": Experiment("accuracy against robustness of adversarial training (TRADES)", needs=("torch",)),
+    "fig12": Experiment("CIFAR-10, class i against class i + 1", needs=("torch",), data="CIFAR-10"),
+    "cw_vs_gradient": Experiment("CW-L2 beside the gradient attack (appendix C.2)", needs=("torch",)),
     "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated"),
     "fig3": Experiment("discrete classes whose points are all one level from the boundary (Lemma A.2)", data="none"),
     # Last: it reads what the others have left.

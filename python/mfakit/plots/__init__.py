@@ -13,7 +13,7 @@ from .histograms import PixelChanges, distance_histogram, pixel_histogram
 from .images import image_shape, magnification, show_images
 from .panels import Perturbations, perturbation_panel
 from .quantization import lemma_a2_plot, quantization_plot
-from .robustness import norm_bars, robustness_curves
+from .robustness import norm_bars, norm_sweeps, robustness_curves, tradeoff_plot
 from .theorems import theorem1_plot, theorem2_plot, theorem3_plot
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "lemma_a2_plot",
     "magnification",
     "norm_bars",
+    "norm_sweeps",
     "perturbation_panel",
     "pixel_histogram",
     "quantization_plot",
@@ -42,6 +43,7 @@ __all__ = [
     "theorem1_plot",
     "theorem2_plot",
     "theorem3_plot",
+    "tradeoff_plot",
     "uncertified_plot",
 ]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["norm_bars", "robustness_curves"]
+__all__ = ["norm_bars", "norm_sweeps", "robustness_curves", "tradeoff_plot"]
 
 Array = NDArray[Any]
 
@@ -116,6 +116,111 @@ def robustness_curves(
         ax.set_xlabel("ℓ2 of the perturbation (data units)")
         ax.set_ylabel("right and not fooled (%)")
         ax.legend(loc="best", frameon=False)
+        if title:
+            ax.set_title(title)
+    return figure
+
+
+def norm_sweeps(
+    sweeps: Mapping[str, Sequence[tuple[float, float]]],
+    lines: Mapping[str, float],
+    *,
+    ylabel: str = "mean ℓ2 (data units)",
+    title: str | None = None,
+) -> Figure:
+    """Mean perturbation norms against one setting after the other, with others as dashed lines (Figure 9).
+
+    Parameters
+    ----------
+    sweeps : mapping of label to sequence of (float, float)
+        By what the axis says, values of the setting and mean norms; axes are logarithmic.
+    lines : mapping of label to float
+        Norms to compare with.
+    ylabel, title : str
+
+    Raises
+    ------
+    ValueError
+        For no sweeps.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> figure = mfakit.plots.norm_sweeps({"width": [(8, 1.6), (16, 1.8)]}, {"Bayes": 2.9})
+    """
+    if not sweeps:
+        raise ValueError("sweeps must hold at least one setting, got none")
+    figure = new_figure(0.9 + 2.5 * len(sweeps), 3.0)
+    with styled():
+        row = figure.subplots(1, len(sweeps), squeeze=False, sharey=True)[0]
+        for ax, (label, points) in zip(row, sweeps.items(), strict=True):
+            x, y = np.array(sorted(points), np.float64).T
+            ax.plot(x, y, marker="o", markersize=4, color=BLUE, label="networks")
+            for (name, value), color, dash in zip(
+                lines.items(), (BLACK, VERMILION, GREEN), ((0, (5, 2)), (0, (2, 1.5)), (0, (1, 1))), strict=False
+            ):
+                ax.axhline(value, color=color, linestyle=dash, linewidth=1.1, label=name)
+            ax.set_xscale("log")
+            ax.set_xticks(x, [f"{value:g}" if value < 1e4 else f"{value:.0e}".replace("e+0", "e") for value in x])
+            ax.minorticks_off()
+            ax.set_xlabel(label)
+            ax.set_ylim(bottom=0)
+        row[0].set_ylabel(ylabel)
+        row[0].legend(loc="lower left", frameon=False)
+        if title:
+            figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def tradeoff_plot(
+    points: Mapping[str, tuple[float, float]], *, path: str | None = None, title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:  # fmt: skip
+    """Accuracy against mean perturbation norm, a point for each classifier (Figure 10).
+
+    Parameters
+    ----------
+    points : mapping of label to (float, float)
+        Accuracy as a share of 1, and mean ℓ2 in data units.
+    path : str, optional
+        Points whose labels begin with this are joined in their order.
+    title : str, optional
+    ax : matplotlib Axes, optional
+        Draw here; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        For no points.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> points = {"Bayes": (1.0, 2.9), "TRADES β 1": (0.99, 2.1), "TRADES β 6": (0.9, 2.6)}
+    >>> figure = mfakit.plots.tradeoff_plot(points, path="TRADES")
+    """
+    if not points:
+        raise ValueError("points must hold at least one classifier, got none")
+    figure, ax = axes_on(ax)
+    joined = [(100 * a, l2) for label, (a, l2) in points.items() if path and label.startswith(path)]
+    with styled():
+        if joined:
+            ax.plot(*np.array(joined).T, color=BLUE, linewidth=0.9, zorder=1)
+        for label, (accuracy, l2) in points.items():
+            on_path = bool(path) and label.startswith(path or "")
+            ax.scatter(
+                100 * accuracy, l2, s=26, color=BLUE if on_path else VERMILION, marker="o" if on_path else "s", zorder=2
+            )
+            text = label.removeprefix(path or "").strip() if on_path else label
+            side = -1 if on_path else 1
+            ax.annotate(
+                text, (100 * accuracy, l2), xytext=(6 * side, 4), textcoords="offset points", fontsize=7.5,
+                ha="left" if side > 0 else "right",
+            )  # fmt: skip
+        ax.set_xlabel("accuracy (%)")
+        ax.set_ylabel("mean ℓ2 that fools (data units)")
+        ax.margins(x=0.3, y=0.15)
+        ax.set_ylim(bottom=0)
         if title:
             ax.set_title(title)
     return figure

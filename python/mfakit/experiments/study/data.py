@@ -1,10 +1,8 @@
-"""The data sets of the experiments: samples of symmetric pairs, and real images."""
+"""What a data set of the experiments is, and the samples of symmetric pairs; real images are in images.py."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from ...bayes.classifier import BayesClassifier
 from ..pairs import captions_of
 from ..resumable import digest_of_model
 
-__all__ = ["BOX", "DataSet", "RealImages", "SymmetricPair"]
+__all__ = ["BOX", "DataSet", "Samples", "SymmetricPair"]
 
 Array = NDArray[Any]
 Samples = tuple[Array, Array]
@@ -84,15 +82,17 @@ class SymmetricPair(DataSet):
     seed : int
     clip : bool
         Clip all samples to [0, 1], which moves them off their own manifolds.
+    classes : (str, str), optional
+        None: what the name says.
     """
 
     model: BayesClassifier
 
     def __init__(
         self, name: str, base: BayesClassifier, *, sigma: float, n_train: int, n_test: int, seed: int,
-        clip: bool = False,
+        clip: bool = False, classes: tuple[str, str] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(name, captions_of(name))
+        super().__init__(name, captions_of(name) if classes is None else classes)
         self.model = base.symmetric(sigma)
         self._n, self._seed, self._clip = (n_train, n_test), seed, clip
 
@@ -106,40 +106,3 @@ class SymmetricPair(DataSet):
         rng = np.random.default_rng([self._seed, part, *self.name.encode()])
         X, y = self.model.sample(self._n[part], rng=rng, balanced=True)
         return (np.clip(X, *BOX, out=X) if self._clip else X), y
-
-
-class RealImages(DataSet):
-    """Images of two classes, as a loader has them.
-
-    Parameters
-    ----------
-    name : str
-    classes : (str, str)
-    load : callable
-        Returns X_train, y_train, X_test, y_test; called on first use.
-    n_train, n_test : int
-        At most so many images of each part, drawn at random where there are more.
-    seed : int
-    """
-
-    def __init__(
-        self, name: str, classes: tuple[str, str], load: Callable[[], tuple[Array, Array, Array, Array]], *,
-        n_train: int, n_test: int, seed: int,
-    ) -> None:  # fmt: skip
-        super().__init__(name, classes)
-        self._load, self._n, self._seed = load, (n_train, n_test), seed
-
-    @lazy
-    def _loaded(self) -> tuple[Array, Array, Array, Array]:
-        return self._load()
-
-    def _make(self, part: int) -> Samples:
-        X, y = self._loaded[2 * part : 2 * part + 2]
-        rows = np.random.default_rng([self._seed, part, *self.name.encode()]).permutation(len(X))[: self._n[part]]
-        return np.asarray(X[rows]), np.asarray(y[rows])
-
-    def _key(self, part: int) -> dict[str, Any]:
-        X, y = self.test_samples if part else self.training_samples
-        digest = hashlib.sha256(np.ascontiguousarray(X).tobytes())
-        digest.update(np.ascontiguousarray(y).tobytes())
-        return {"images": digest.hexdigest()[:16]}

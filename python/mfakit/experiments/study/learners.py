@@ -8,7 +8,17 @@ from typing import Any
 
 from ..._io.messages import excerpt, meant
 
-__all__ = ["CW", "CW_AUTO", "GRADIENT", "LEARNERS", "LOG_RATIO", "Learner", "learners", "unfitted"]
+__all__ = [
+    "CW",
+    "CW_AUTO",
+    "GRADIENT",
+    "LEARNERS",
+    "LOG_RATIO",
+    "Learner",
+    "learners",
+    "network_parameters",
+    "unfitted",
+]
 
 CW, CW_AUTO, GRADIENT, LOG_RATIO = "CW-L2", "CW-L2 auto", "gradient", "log-ratio"
 # The paper's γ, as far as its numbers tell: one for all pairs of digits gives the shares that it prints.
@@ -87,6 +97,16 @@ def learners(names: Sequence[str]) -> list[Learner]:
         got = excerpt(unknown[0]) + meant(str(unknown[0]), LEARNERS) if unknown else "none"
         raise ValueError(f"classifiers must be some of {', '.join(LEARNERS)}, got {got}")
     return [learner for name, learner in LEARNERS.items() if name in names]
+
+
+def network_parameters(found: Sequence[Learner], n_train: int, config: Any, seed: int) -> list[Learner]:
+    """With this number of training samples, the seed, and the `width`, `depth` and `epochs` of a configuration for the
+    networks, where they are not None.
+    """
+    size = {name: getattr(config, name) for name in ("width", "depth", "epochs")}
+    size = {name: value for name, value in size.items() if value is not None}
+    own: dict[str, dict[str, Any]] = {"cnn": {**size, "random_state": seed}, "rbf-svm": {"random_state": seed}}
+    return [learner.given(n_train, **own.get(learner.kind, {})) for learner in found]
 
 
 def unfitted(kind: str, parameters: Mapping[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from .data import BOX, DataSet
 from .learners import CW, CW_AUTO, LOG_RATIO, Learner, unfitted
 from .numbers import AttackNumbers, LearnerNumbers, SetNumbers, mean
 
-__all__ = ["Study", "run_studies"]
+__all__ = ["Study", "device_for", "run_studies"]
 
 Array = NDArray[Any]
 Radii = tuple[Array, Array] | None
@@ -50,7 +50,7 @@ def run_studies(
     """
     for learner in learners:
         learner.check()
-    device = _device(context.device, learners)
+    device = device_for(context.device, learners)
     steps = sum(2 + len(learner.attacks) for learner in learners) * len(sets)
     found = []
     with open_bar(context.progress, total=steps, unit="part", desc=desc) as bar:
@@ -64,7 +64,7 @@ def run_studies(
     return found
 
 
-def _device(name: str, learners: Sequence[Learner]) -> str:
+def device_for(name: str, learners: Sequence[Learner]) -> str:
     """What "auto" is here, since parts of another device are others; "" where no network is run."""
     if not any(learner.kind in ("cnn", "trades") or {CW, CW_AUTO} & set(learner.attacks) for learner in learners):
         return ""
@@ -78,7 +78,7 @@ def _device(name: str, learners: Sequence[Learner]) -> str:
 class Study:
     """A data set, and the parts that are computed on it."""
 
-    def __init__(self, data: DataSet, context: Context, device: str, *, clip: bool) -> None:
+    def __init__(self, data: DataSet, context: Context, device: str, *, clip: bool = False) -> None:
         self.data, self.store, self.progress, self.device = data, context.store, context.progress, device
         self.bounds = BOX if clip else None
 
@@ -123,7 +123,7 @@ class Study:
                 raise ValueError(f"{self.data.name} are real images, whose optimal classifier nobody knows")
             return _Given(self.data.model)
         return Trained(
-            self.store, f"{self.data.name}-{learner.name}", self._training_key(learner),
+            self.store, f"{self.data.name}-{learner.kind}", self._training_key(learner),
             partial(self._train, learner), self._read,
         )  # fmt: skip
 
@@ -173,7 +173,7 @@ class Study:
                 **self.data.test_key, "trained": self._training_key(learner), "attack": kind, "bounds": self.bounds,
                 "steps": (STEP_SIZE, MAX_STEPS, CW_RATE),
             }  # fmt: skip
-            name = f"{self.data.name}-{learner.name}-{kind.replace(' ', '-')}"
+            name = f"{self.data.name}-{learner.kind}-{kind.replace(' ', '-')}"
             attacks.append(self.store.part(name, key, partial(self._attack, kind, victim)))
             tell(f"{self.data.name} {learner.label}: {kind}")
         return victim.seconds, attacks

@@ -1,0 +1,171 @@
+"""Figure 10: accuracy against robustness of networks trained by TRADES, beside classifiers that have both."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from .._checks import check_integers, check_numbers
+from .._io.arguments import number as numbers
+from .._io.arguments import sigma_type, whole
+from .._io.report import Table, number, percent
+from ..datasets import available_bayes_pairs
+from .outcome import Context, Picture
+from .pairs import open_pairs
+from .study.data import DataSet, SymmetricPair
+from .study.learners import CW, CW_AUTO, LEARNERS, Learner
+from .study.numbers import LearnerNumbers
+from .study.result import StudyOutcome
+from .study.run import run_studies
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Config", "Result", "run"]
+
+EXAMPLE = "--quick --betas 1 6"
+QUICK = {"n": 50, "n_train": 2_000, "width": 8, "epochs": 3, "betas": (1.0, 30.0), "pairs": ("mnist-06",)}
+FULL = {"n": 300}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Attributes
+    ----------
+    pairs : tuple of str
+        Shipped pairs by name, others by file; none: all that are shipped.
+    betas : tuple of float
+        TRADES' β, what robustness is worth against accuracy; 0 is a plain network.
+    epsilon : float
+        Largest ℓ2 of the perturbations that it trains on; the paper does not state its.
+    width, depth, epochs : int
+        Of the networks.
+    n, n_train : int
+        Test and training samples per pair.
+    sigma : float
+        Noise of the symmetric pairs.
+    seed : int
+    """
+
+    pairs: tuple[str, ...] = ()
+    betas: tuple[float, ...] = (0.0, 1.0, 6.0, 30.0, 100.0)
+    epsilon: float = 2.0
+    width: int = 16
+    depth: int = 6
+    epochs: int = 6
+    n: int = 100
+    n_train: int = 4_000
+    sigma: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integers({"n": self.n}, 2)
+        check_integers({"n_train": self.n_train}, 10)
+        check_integers({"seed": self.seed}, 0)
+        check_numbers({f"betas[{i}]": beta for i, beta in enumerate(self.betas)}, positive=False)
+        check_numbers({"sigma": self.sigma, "epsilon": self.epsilon}, positive=True)
+        for learner in self.learners():
+            learner.check()
+
+    def learners(self) -> list[Learner]:
+        """Bayes, an RBF machine, and a network for each β."""
+        size = {"width": self.width, "depth": self.depth, "epochs": self.epochs, "random_state": self.seed}
+        found = [LEARNERS["bayes"], LEARNERS["rbf-svm-.04"].given(self.n_train, random_state=self.seed)]
+        for beta in self.betas:
+            parameters = {**size, "beta": beta, "epsilon": self.epsilon}
+            found.append(
+                Learner(
+                    f"trades-{beta:g}", f"TRADES β {beta:g}", "trades", (CW, CW_AUTO), self.n_train, None, parameters
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(StudyOutcome):
+    """Every network on every pair."""
+
+    title: ClassVar[str] = "Figure 10: accuracy against robustness of TRADES"
+
+    config: Config
+
+    def means(self) -> dict[str, tuple[float, float, float]]:
+        """By classifier, the means over the data sets of accuracy, mean ℓ2 and median ratio, under the attack that
+        fools most samples.
+        """
+        found: dict[str, list[LearnerNumbers]] = {}
+        for s in self.sets:
+            for learner in s.learners:
+                found.setdefault(learner.label, []).append(learner)
+        return {
+            label: (
+                float(np.mean([u.accuracy for u in each])),
+                float(np.mean([u.strongest.mean_l2 for u in each])),
+                float(np.mean([u.strongest.median_ratio for u in each])),
+            )
+            for label, each in found.items()
+        }
+
+    def tables(self) -> dict[str, Table]:
+        """Means over the data sets, as the paper draws them, and each by itself."""
+        rows = tuple((label, percent(a), number(l2), number(r)) for label, (a, l2, r) in self.means().items())
+        means = Table(("classifier", "accuracy\n(%)", "mean\nℓ2", "ratio"), rows)
+        own = super().tables()
+        return {f"Means over {len(self.sets)} data sets": means, "Each": own[""]}
+
+    @property
+    def notes(self) -> str:
+        """What was trained, and what the columns mean."""
+        return (
+            f"TRADES maximises over ‖x′ - x‖ ≤ {self.config.epsilon:g} (ℓ2, data units), which the paper does not "
+            f"state. {super().notes}"
+        )
+
+    def pictures(self) -> dict[str, Picture]:
+        """Accuracy against mean ℓ2."""
+        return {"tradeoff": partial(_draw, self.means())}
+
+    def alt_texts(self) -> dict[str, str]:
+        """What the picture shows."""
+        said = "; ".join(f"{label} {percent(a)}% at ℓ2 {number(l2)}" for label, (a, l2, _) in self.means().items())
+        return {"tradeoff": f"Accuracy against mean ℓ2: {said}"}
+
+
+def _draw(means: dict[str, tuple[float, float, float]]) -> Figure:
+    from ..plots import tradeoff_plot
+
+    return tradeoff_plot({label: (accuracy, l2) for label, (accuracy, l2, _) in means.items()}, path="TRADES")
+
+
+def run(config: Config, context: Context) -> Result:
+    """Train and attack."""
+    sets: list[DataSet] = [
+        SymmetricPair(name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed)
+        for name, base in open_pairs(config.pairs).items()
+    ]
+    return Result(config=config, sets=run_studies(sets, config.learners(), context, desc="fig10"))
+
+
+def by_data_set(config: Config) -> list[Config]:
+    """Configurations of single pairs, whose parts are those of all."""
+    return [replace(config, pairs=(name,)) for name in config.pairs or available_bayes_pairs()]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this experiment alone."""
+    default = " ".join(f"{beta:g}" for beta in Config.betas)
+    parser.add_argument("--betas", nargs="+", type=numbers(0, 1e6), metavar="BETA", help=f"default: {default}")
+    parser.add_argument("--epsilon", type=float, help=f"ℓ2 that it trains on (default: {Config.epsilon})")
+    for name in ("width", "depth", "epochs"):
+        parser.add_argument(f"--{name}", type=whole(), help=f"of the networks (default: {getattr(Config, name)})")
+    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test samples (default: {Config.n})")
+    parser.add_argument(
+        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
+    )
+    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")

@@ -1,0 +1,102 @@
+"""Every experiment that trains and attacks, on tiny settings: it runs, comes back from its folder, and is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from mfakit.experiments import load_experiment, load_result, reproduce
+from mfakit.experiments.study import run as study
+
+NETWORK = {"width": 2, "depth": 1, "epochs": 1}
+SMALL: dict[str, dict[str, Any]] = {
+    "fig9": {**NETWORK, "n": 4, "n_train": 60, "widths": (3,), "depths": (), "passes": (1, 2), "fresh": (200,)},
+    "fig10": {**NETWORK, "n": 4, "n_train": 60, "pairs": ("mnist-06",), "betas": (0.0, 1.0)},
+    "cw_vs_gradient": {"n": 4, "n_train": 60},
+    "table2": {**NETWORK, "n": 4, "n_train": 80, "attributes": (), "digits": True},
+    "table3": {**NETWORK, "n": 40, "n_train": 80, "attributes": ()},
+    "fig12": {**NETWORK, "n": 4, "n_train": 80, "classes": (0, 3)},
+}
+DATA = ("table2", "fig12", "table3")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.data if name in DATA else ()) for name in SMALL])
+def test_it_runs_comes_back_and_is_drawn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    found: Any = reproduce(name, out=tmp_path, device="cpu", progress=False, **SMALL[name])
+    again = load_result(name, tmp_path)
+    assert again.markdown() == found.markdown()
+    for table in found.tables().values():
+        assert max(map(len, table.terminal().split("\n"))) <= 100
+    pictures = found.pictures()
+    assert set(pictures) == set(found.alt_texts())
+    assert pictures or name == "table3"
+    for picture in pictures:
+        assert (tmp_path / name / f"{picture}.png").stat().st_size > 2000
+    # One configuration for each data set leaves the parts of all.
+    monkeypatch.setattr(study.Study, "_train", lambda *_: pytest.fail("it was trained again"))
+    module = load_experiment(name)
+    for config in module.by_data_set(found.config):
+        module.run(config, study.Context(out=tmp_path, device="cpu", progress=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("fig9", {"widths": (0,)}, r"widths\[0\] must be an integer of at least 1"),
+        ("fig9", {"fresh": (1.5,)}, r"fresh\[0\] must be an integer"),
+        ("fig10", {"betas": (-1.0,)}, r"betas\[0\] must be a non-negative number"),
+        ("fig10", {"epsilon": 0.0}, "epsilon must be a positive number"),
+        ("fig12", {"classes": (9,)}, r"classes\[0\] must be an integer of at most 8"),
+        ("table2", {"attributes": ()}, "attributes must name at least one attribute, or digits be True"),
+        ("cw_vs_gradient", {"n": 1}, "n must be an integer of at least 2"),
+    ],
+)
+def test_bad_settings_are_said_before_any_work(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reproduce(name, **changes)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_missing_images_are_said_before_any_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        reproduce(name, data=tmp_path, out=tmp_path / "out", progress=False)
+
+
+def test_a_network_that_two_settings_share_is_trained_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Width 2, depth 1, 1 pass is in all three lists."""
+    trained = []
+    train = study.Study._train
+    monkeypatch.setattr(study.Study, "_train", lambda self, who: (trained.append(who.label), train(self, who))[1])
+    settings = {**SMALL["fig9"], "widths": (2,), "depths": (1,), "passes": (1,), "fresh": ()}
+    found: Any = reproduce("fig9", out=tmp_path, device="cpu", progress=False, **settings)
+    assert trained == ["RBF SVM γ .04", "width 2"]
+    norms = [learner.strongest.mean_l2 for learner in found.sets[0].learners if learner.kind == "cnn"]
+    np.testing.assert_array_equal(norms, norms[0])
+
+
+@pytest.mark.data
+def test_pairs_are_fitted_to_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of each class, once for both experiments; the numbers are beside the paper's."""
+    pytest.importorskip("PIL")
+    monkeypatch.setattr("mfakit.experiments.study.fitted.N_FACTORS", 2)
+    monkeypatch.setattr("mfakit.experiments.table1.MOST_IMAGES", 120)
+    settings: dict[str, Any] = {"classifiers": ("bayes", "linear-svm"), "n": 4, "n_train": 40}
+    found: Any = reproduce("table1", attributes=("Male",), out=tmp_path, progress=False, **settings)
+    (s,) = found.sets
+    assert s.name == "celeba-Male"
+    assert s.shown.shape[1] == 64 * 64 * 3
+    assert "100 (0)" in found.markdown()
+    small = {**NETWORK, "n": 40, "n_train": 120, "digits": False, "attributes": ("Male",)}
+    again: Any = reproduce("table3", out=tmp_path, device="cpu", progress=False, **small)
+    (row,) = again.rows
+    assert row.n_train == 120
+    assert 0.5 <= row.bayes <= 1.0
+    assert len(list((tmp_path / "parts").glob("celeba-Male-pair-model-*"))) == 1
