@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from ..study.numbers import LearnerNumbers, SetNumbers
 from ..study.result import StudyOutcome
 
 __all__ = [
-    "BRITTLE", "ROBUST", "Claim", "Decision", "HasClaimNumbers", "NotMeasuredError", "Results", "decided", "learners",
-    "nested_numbers", "percents", "ratio", "ratios", "scope", "spread", "studied",
+    "BRITTLE", "ROBUST", "Claim", "Decision", "NotMeasuredError", "Results", "Verdict", "decided", "is_face",
+    "learners", "percents", "ratio", "ratios", "scope", "spread", "studied",
 ]  # fmt: skip
 
 Verdict = Literal["holds", "fails", "not measured"]
@@ -25,14 +25,6 @@ Results = Mapping[str, Outcome]
 # A classifier is called robust if its typical sample needs almost what the optimal classifier's does, and brittle if it
 # needs less than three quarters of that: medians over samples of ℓ2 / certified Bayes radius.
 ROBUST, BRITTLE = 0.95, 0.75
-
-
-@runtime_checkable
-class HasClaimNumbers(Protocol):
-    """What the result of an experiment offers that decides a claim and is no study of data sets and classifiers."""
-
-    def claims_numbers(self) -> Mapping[str, Mapping[str, float]]:
-        """Numbers by name, for each data set or setting by name; each claim says which names it reads."""
 
 
 class NotMeasuredError(Exception):
@@ -125,25 +117,6 @@ def ratios(sets: list[SetNumbers], kind: str) -> list[tuple[SetNumbers, LearnerN
     return found
 
 
-def nested_numbers(results: Results, *names: str) -> dict[str, Mapping[str, float]]:
-    """From results that offer :class:`HasClaimNumbers`, the entries that have finite numbers of all these names.
-
-    Raises
-    ------
-    NotMeasuredError
-        If there are none.
-    """
-    found = {}
-    for result in results.values():
-        if isinstance(result, HasClaimNumbers):
-            for key, numbers in result.claims_numbers().items():
-                if all(np.isfinite(numbers.get(name, np.nan)) for name in names):
-                    found[key] = numbers
-    if not found:
-        raise NotMeasuredError(f"{', '.join(results)} has no numbers called {', '.join(names)}")
-    return found
-
-
 def scope(sets: list[SetNumbers], printed: Mapping[str, object] = paper.TABLE1) -> str:
     """How many data sets and samples a decision rests on, and how many of the paper's those are."""
     names = {s.name for s in sets}
@@ -151,6 +124,11 @@ def scope(sets: list[SetNumbers], printed: Mapping[str, object] = paper.TABLE1) 
     samples = sorted({s.n for s in sets})
     each = str(samples[0]) if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
     return f"{len(names)} data set{'s' * (len(names) != 1)}{of_paper}; {each} test samples each"
+
+
+def is_face(name: str) -> bool:
+    """Whether a data set is one of CelebA's attributes."""
+    return name.startswith("celeba-")
 
 
 def spread(values: list[float], digits: int = 2) -> str:

@@ -8,7 +8,19 @@ from ..._io.report import number, percent
 from .. import bayes, paper
 from ..outcome import Outcome
 from ..study.result import StudyOutcome
-from .claim import Claim, Decision, NotMeasuredError, Results, decided, learners, percents, scope, spread, studied
+from .claim import (
+    Claim,
+    Decision,
+    NotMeasuredError,
+    Results,
+    decided,
+    is_face,
+    learners,
+    percents,
+    scope,
+    spread,
+    studied,
+)
 
 __all__ = ["CLAIMS"]
 
@@ -83,7 +95,7 @@ def _asymmetric(results: Results) -> Decision:
 
 def _imperceptible(results: Results) -> Decision:
     rows = _variants(results, "asymmetric")
-    faces = [r for r in rows if _is_face(r.pair)]
+    faces = [r for r in rows if is_face(r.pair)]
     if not faces:
         raise NotMeasuredError(_only_of_faces([(r.mean_l2, r.within) for r in rows]))
     norms, within = [r.mean_l2 for r in faces], [r.within for r in faces]
@@ -96,7 +108,7 @@ def _imperceptible(results: Results) -> Decision:
 
 def _norms_and_pixels(results: Results) -> Decision:
     every = [(name, l2, within) for result in results.values() for name, l2, within in _norms(result)]
-    found = [(l2, within) for name, l2, within in every if _is_face(name)]
+    found = [(l2, within) for name, l2, within in every if is_face(name)]
     small = [within for l2, within in found if l2 < IMPERCEPTIBLE]
     large = [within for l2, within in found if l2 >= PERCEPTIBLE]
     if not found:
@@ -120,10 +132,6 @@ def _norms(result: Outcome) -> list[tuple[str, float, float]]:
         attacks = [(s.name, attack) for s in result.sets for learner in s.learners for attack in learner.attacks]
         return [(name, attack.mean_l2, attack.within) for name, attack in attacks if np.isfinite(attack.mean_l2)]
     return []
-
-
-def _is_face(name: str) -> bool:
-    return name.startswith("celeba-")
 
 
 def _only_of_faces(found: list[tuple[float, float]]) -> str:
