@@ -17,6 +17,11 @@ from .html import chip, element, items, link
 
 __all__ = ["first_screen"]
 
+# Data sets that are named; more are counted.
+MOST_NAMES = 4
+# By the verdict on the claim that asymmetric classes make it brittle.
+DEPENDS = {"holds": "It depends on the classes, as the paper says. ", "fails": "Not as the paper says. "}
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -39,37 +44,42 @@ def first_screen(found: Mapping[str, Outcome], findings: Sequence[Finding]) -> s
     said = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items()).capitalize()
     return (
         f'<div class="answer"><section>{element("h2", "Is the optimal classifier robust?")}'
-        f"{element('p', _optimal(found))}"
+        f"{element('p', _optimal(found, findings))}"
         f"{element('h2', 'And those that learn from samples of the same classes?')}{_learned(found)}</section>"
         f'<section class="short">{element("h2", "The claims of the paper, in short")}{element("p", f"{said}.")}'
         f"{claims}</section></div>"
     )
 
 
-def _optimal(found: Mapping[str, Outcome]) -> str:
+def _optimal(found: Mapping[str, Outcome], findings: Sequence[Finding]) -> str:
+    """In numbers; whether that is what the paper says is the verdict of its claim."""
     result = found.get("bayes")
-    sentences = []
-    if isinstance(result, bayes.Result):
-        by = {v: [r for r in result.results if r.variant == v] for v in ("symmetric", "asymmetric")}
-        if all(by.values()):
-            certified = [r.certified_lower for r in by["symmetric"] if r.certified_lower is not None]
-            proof = f", and it is proven that {number(_mean(certified))} is needed" if certified else ""
-            sentences.append(
-                f"That depends on the classes. Where they are symmetric, it is: a mean ℓ2 of "
-                f"{number(_mean([r.mean_l2 for r in by['symmetric']]))} fools it{proof}. Where each class has an "
-                f"outlier component of much larger noise, it is not: "
-                f"{number(_mean([r.mean_l2 for r in by['asymmetric']]))} is enough."
-            )
-            sentences.append(f"Means over {', '.join(r.pair for r in by['symmetric'])}, pixels in [0, 1].")
-    if not sentences:
-        sets = [s for s in _sets(found) if s.upper is not None]
-        if not sets:
-            return "Not measured here: mfakit reproduce bayes would measure it."
-        sentences.append(
-            f"On symmetric classes, yes: a mean ℓ2 of {number(_mean([s.mean_lower for s in sets]))} is proven to be "
-            "needed. Asymmetric classes are not measured here: mfakit reproduce bayes would do so."
+    rows = result.results if isinstance(result, bayes.Result) else []
+    symmetric, asymmetric = ([r for r in rows if r.variant == v] for v in ("symmetric", "asymmetric"))
+    if symmetric and asymmetric:
+        large, small = (_mean([r.mean_l2 for r in each]) for each in (symmetric, asymmetric))
+        certified = [r.certified_lower for r in symmetric if r.certified_lower is not None]
+        proof = f", and {number(_mean(certified))} is proven to be needed" if certified else ""
+        verdict = {f.name: f.verdict for f in findings}.get("asymmetric", "not measured")
+        return (
+            f"{DEPENDS.get(verdict, '')}Symmetric classes: a mean ℓ2 of {number(large)} fools it{proof}. Asymmetric "
+            f"ones, each with an outlier component of much larger noise: {number(small)} is enough, "
+            f"{percent(small / large, 0)}% of that. Means over {_names([r.pair for r in symmetric])}; pixels in [0, 1]."
         )
-    return " ".join(sentences)
+    sets = [s for s in _sets(found) if s.upper is not None]
+    if not sets:
+        return "Not measured here: mfakit reproduce bayes would measure it."
+    return (
+        f"Symmetric classes: a mean ℓ2 of {number(_mean([s.mean_lower for s in sets]))} is proven to be needed (means "
+        f"over {_names([s.name for s in sets])}; pixels in [0, 1]). Asymmetric ones are not measured here: mfakit "
+        "reproduce bayes would do so."
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    """The names of a few data sets, the number of many."""
+    names = list(dict.fromkeys(names))
+    return ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} data sets"
 
 
 def _learned(found: Mapping[str, Outcome]) -> str:
@@ -79,7 +89,7 @@ def _learned(found: Mapping[str, Outcome]) -> str:
         return element("p", "Not measured here: mfakit reproduce table1 would measure it.")
     longest = max(1.15, *(bar.ratio for bar in bars))
     rows = "".join(_row(bar, longest) for bar in bars)
-    names = ", ".join(s.name for s in sets)
+    names = _names([s.name for s in sets])
     n = ", ".join(map(str, sorted({s.n for s in sets})))
     label = "; ".join(f"{bar.label} {number(bar.ratio)}" for bar in bars)
     return (
