@@ -197,7 +197,9 @@ def test_nothing_is_decided_without_results() -> None:
     assert {f.verdict for f in found} == {"not measured"}
     said = {f.name: f.numbers for f in found}
     assert said["half-distance"] == "To measure it: mfakit reproduce bayes."
-    assert said["cnn-brittle"].startswith("The result of table1 is damaged (result.json is not readable JSON); to meas")
+    assert said["cnn-brittle"].startswith(
+        "The result of table1 cannot be read (result.json is not readable JSON); to meas"
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_the_experiment_reads_what_the_folder_holds(tmp_path: Path, quiet: Any) 
     status, out, err = quiet("reproduce", "claims", "--out", str(tmp_path))
     assert (status, err) == (0, "")
     assert "Fooling it takes half the distance to the other class" in out
-    assert "is damaged" in out
+    assert "cannot be read" in out
     loaded: Any = load_result("claims", tmp_path)
     assert len(loaded.findings) == len(CLAIMS)
     by_name = {f.name: f for f in loaded.findings}

@@ -170,8 +170,8 @@ def test_a_damaged_result_is_said_and_the_others_are_shown(folder: Path) -> None
     (folder / "fig3").mkdir()
     (folder / "fig3" / "result.json").write_text('{"config": ')
     words = page(folder).words
-    assert "fig3: its result is damaged: " in words
-    assert "is not readable JSON" in words
+    assert "fig3: its result cannot be read: " in words
+    assert "result cannot be read: fig3/result.json is not readable JSON" in words.replace("\\", "/")
     assert "The optimal classifier, symmetric and asymmetric" in words
 
 
@@ -189,7 +189,7 @@ def test_numbers_that_do_not_fit_together_are_a_damaged_result(folder: Path) -> 
         patch.setattr(bayes.Result, "tables", fail)
         found = page(folder)
     check(found)
-    assert "bayes: its result is damaged: its numbers do not fit together: no row 3" in found.words
+    assert "bayes: its result cannot be read: its numbers do not fit together: no row 3" in found.words
     assert "To measure it: mfakit reproduce bayes" not in found.words.partition("The claims, with numbers")[0]
 
 

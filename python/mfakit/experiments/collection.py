@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ def collect(out: str | Path | None) -> Collection:
         except FileNotFoundError:
             missing.append(name)
         except (ValueError, OSError, ImportError) as error:
-            damaged[name] = one_line(error)
+            # Below the folder: what is said of it does not depend on where it stands.
+            damaged[name] = one_line(str(error).replace(f"{Path(out)}{os.sep}", ""))
     return Collection(Path(out), found, damaged, tuple(missing), _foreign(Path(out)))
 
 

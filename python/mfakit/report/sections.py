@@ -100,7 +100,7 @@ def _said(value: Any) -> str:
 def not_run(collection: Collection) -> str:
     """Experiments without a result, and results that cannot be read."""
     rows = [
-        f"{element('strong', name)}: {element('span', f'its result is damaged: {why}')}"
+        f"{element('strong', name)}: {element('span', f'its result cannot be read: {why}')}"
         for name, why in collection.damaged.items()
     ]
     for name in collection.missing:

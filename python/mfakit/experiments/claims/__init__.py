@@ -111,7 +111,7 @@ def _sentence(text: str) -> str:
 
 def _why_not(claim: Claim, collection: Collection) -> str:
     """What is missing, and which experiment would measure it."""
-    damaged = [f"the result of {name} is damaged ({collection.damaged[name]})" for name in claim.needs
+    damaged = [f"the result of {name} cannot be read ({collection.damaged[name]})" for name in claim.needs
                if name in collection.damaged]  # fmt: skip
     known = [name for name in claim.needs if name in collection.missing or name in collection.damaged]
     how = f"to measure it: mfakit reproduce {known[0]}" if known else f"this version has no {claim.needs[0]}"
