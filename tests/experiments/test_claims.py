@@ -241,7 +241,7 @@ def test_the_experiment_reads_what_the_folder_holds(tmp_path: Path, quiet: Any) 
     (tmp_path / "table1" / "result.json").write_text("no JSON")
     status, out, err = quiet("reproduce", "claims", "--out", str(tmp_path))
     assert (status, err) == (0, "")
-    assert "Fooling it takes half the distance to the other class" in out
+    assert "Fooling the optimal classifier takes half the distance to the other class" in out
     assert "cannot be read" in out
     loaded: Any = load_result("claims", tmp_path)
     assert len(loaded.findings) == len(CLAIMS)

@@ -14,7 +14,7 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--ground); color: var(--ink); overflow-wrap: break-word;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; }
-main, header, nav { max-width: 1160px; margin: 0 auto; padding: 0 20px; }
+main, header { max-width: 1160px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 18px; }
 h1 { font-size: 1.55rem; line-height: 1.25; margin: 0; }
 h2 { font-size: 1.3rem; line-height: 1.3; margin: 2.4em 0 .5em; padding-top: .6em; border-top: 1px solid var(--line); }
@@ -60,7 +60,7 @@ dl { margin: .4em 0; font-size: .9rem; } dl div { display: flex; flex-wrap: wrap
 dt { color: var(--soft); flex: 0 0 9em; } dd { margin: 0; flex: 1 1 12em; min-width: 0; overflow-wrap: anywhere; }
 footer { margin-top: 3em; padding-bottom: 2em; }
 @media (max-width: 820px) { .answer { grid-template-columns: minmax(0, 1fr); } }
-@media (max-width: 520px) { main, header, nav { padding-left: 14px; padding-right: 14px; }
+@media (max-width: 520px) { main, header { padding-left: 14px; padding-right: 14px; }
   .bars li { grid-template-columns: minmax(0, 1fr) auto; } .bars .track { grid-column: 1 / -1; grid-row: 2; }
   .bars li { padding: .25em 0; gap: .15em .7em; } dt { flex-basis: 100%; }
   .picture img { max-width: 640px; } }

@@ -156,7 +156,7 @@ CLAIMS = (
     ),
     Claim(
         "half-distance",
-        "Fooling it takes half the distance to the other class",
+        "Fooling the optimal classifier takes half the distance to the other class",
         "On symmetric data the mean ℓ2 that fools the optimal classifier is about half the mean distance of a sample "
         "to the nearest subspace of the other class.",
         "appendix D.1, Figure 14",
@@ -166,7 +166,7 @@ CLAIMS = (
     ),
     Claim(
         "asymmetric",
-        "With asymmetric classes it is brittle",
+        "The optimal classifier of asymmetric classes is brittle",
         "The difference between symmetric and asymmetric data is dramatic: the optimal classifier of asymmetric data "
         "is fooled by far less.",
         "section 2.4, Figures 5 and 15",
@@ -176,7 +176,7 @@ CLAIMS = (
     ),
     Claim(
         "imperceptible",
-        "There, the change is imperceptible",
+        "On asymmetric faces the change is imperceptible",
         "What fools the optimal classifier of asymmetric faces cannot be seen: the mean ℓ2 is below 1.5, and the vast "
         "majority of pixels change by at most 5/255.",
         "section 2.4, Figures 5 and 15",
@@ -187,7 +187,7 @@ CLAIMS = (
     ),
     Claim(
         "norms-and-pixels",
-        "Norms and pixel changes agree",
+        "Norms and pixel changes agree on faces",
         "On faces, below a mean ℓ2 of 1.5 the vast majority of pixels change by at most 5/255; at about 3 many change "
         "by more.",
         "section 2.4",
