@@ -187,6 +187,13 @@ def test_the_theorems_are_decided_from_their_validations(measured: theorems.Resu
     assert finding("theorem-2", theorems=changed).verdict == "fails"
 
 
+def test_how_many_dynamic_samples_there_were_is_said() -> None:
+    many = replace(CNN, name="fresh-10000", label="10,000 fresh")
+    one = finding("cnn-settings", fig9=study(data_set(CNN, many)))
+    assert one.scope.endswith("; at most 10,000 dynamic samples of the paper's 1,000,000")
+    assert one.numbers.startswith("2 settings (cnn; 10,000 fresh) need 0.60 of")
+
+
 def test_every_claim_is_tested_and_named_once() -> None:
     theory = {"theorem-2", "theorem-2-singular-values", "theorem-3"}
     assert sorted(claim.name for claim in CLAIMS) == sorted({*CASES, *theory})

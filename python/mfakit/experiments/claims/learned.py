@@ -117,11 +117,12 @@ def _settings(results: Results) -> Decision:
     if len(values) < 2:
         raise NotMeasuredError("fewer than two settings of the CNN were measured")
     best = max(values, key=lambda name: values[name])
+    fresh = [int(n) for one in sets for n in (u.name.removeprefix("fresh-") for u in one.learners) if n.isdecimal()]
     return decided(
         values[best] < BRITTLE,
-        f"{len(values)} settings need {spread(list(values.values()))} of the certified Bayes radius (mean over data "
-        f"sets of medians); the most robust: {best}",
-        scope(sets),
+        f"{len(values)} settings ({'; '.join(values)}) need {spread(list(values.values()))} of the certified Bayes "
+        f"radius (mean over data sets of medians); the most robust: {best}",
+        f"{scope(sets)}; at most {max(fresh, default=0):,} dynamic samples of the paper's 1,000,000",
     )
 
 
