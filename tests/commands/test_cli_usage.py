@@ -15,7 +15,7 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fitt",), r"mfakit: error: there is no command 'fitt'; there are reproduce, fit, .* \(did you mean fit\?\)"),
+        (("fitt",), r"mfakit: error: there is no command .fitt.; there are reproduce, .* \(did you mean fit\?\)"),
         (("reproduce", "bays"), r"mfakit reproduce: error: there is no experiment 'bays'; .* \(did you mean bayes\?\)"),
         (
             ("fit", "--mnist", "0", "--out", "m.safetensors", "--componets", "3"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def _decode(kind: Any, plain: Any, arrays: Mapping[str, Array], place: str) -> A
 def _one_of(kinds: tuple[Any, ...], plain: Any, arrays: Mapping[str, Array], place: str) -> Any:
     if plain is None and type(None) in kinds:
         return None
-    for kind in kinds:
+    for kind in (kind for kind in kinds if kind is not type(None)):
         try:
             return _decode(kind, plain, arrays, place)
         except ValueError as error:
@@ -120,12 +121,10 @@ def _scalar(kind: Any, plain: Any, place: str) -> Any:
             return math.nan
         if plain in ("inf", "-inf"):
             return float(plain)
-        if isinstance(plain, int | float) and not isinstance(plain, bool):
+        if isinstance(plain, int | float) and not isinstance(plain, bool) and abs(plain) <= sys.float_info.max:
             return float(plain)
     elif kind is Path and isinstance(plain, str):
         return Path(plain)
-    elif kind is type(None) and plain is None:
-        return None
     elif kind in (int, str, bool) and type(plain) is kind:
         return plain
     raise ValueError(f"{place} must be {getattr(kind, '__name__', kind)}, got {str(plain)[:40]!r}")

@@ -83,6 +83,10 @@ EXPERIMENTS = {
     "cw_vs_gradient": Experiment("CW-L2 beside the gradient attack (appendix C.2)", needs=("torch",)),
     "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated"),
     "fig3": Experiment("where optimal boundaries are far from the points, and where near; Lemma A.2", data="none"),
+    # Last: it reads what the others have left.
+    "claims": Experiment(
+        "which of the paper's claims hold, from the results in OUT", data="the others' results", quick="1 s"
+    ),
 }  # fmt: skip
 
 

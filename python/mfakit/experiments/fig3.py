@@ -103,8 +103,8 @@ class Result(Outcome):
         return (
             f"In the plane: {self.config.points} samples a class; certified radius, ℓ2, no smaller change alters the "
             f"optimal decision. Discrete: two classes over {' × '.join(map(str, self.sweep.levels))} cells, smooth "
-            "random tables with the same floor; class 0 takes level k of feature 0 with probability p₀(f = k). A point's levels are the fewest to "
-            f"change ({self.config.metric}) until the optimal decision changes; shares and means are over the "
+            "random tables with the same floor; class 0 takes level k of feature 0 with probability p₀(f = k). A point's "
+            f"levels are the fewest to change ({self.config.metric}) until the optimal decision changes; shares and means are over the "
             "rightly decided points of a class. The paper does not print how its tables were made (Figure 3)."
         )
 

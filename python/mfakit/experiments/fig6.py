@@ -1,6 +1,6 @@
 """Figure 6: two causes of brittleness, in the plane. Either the optimal classifier is brittle, because the classes are
-asymmetric; or it is robust, and training from a bad start ends elsewhere (a start that fits labels at random, see Liu et
-al., Bad Global Minima Exist and SGD Can Reach Them, 2020).
+asymmetric; or it is robust, and training from a bad start ends elsewhere (a start that fits labels at random, see
+Liu et al., Bad Global Minima Exist and SGD Can Reach Them, 2020).
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ class Result(Outcome):
     def notes(self) -> str:
         """What was trained."""
         return (
-            f"A network with two layers of {HIDDEN} units learns the labels of {self.config.misled} points all over the "
-            f"plane, drawn at random, and then {2 * self.config.n} samples, by Adam. ℓ2: certified radius of the optimal "
-            "classifier; distance to the nearest point of a grid that the network decides otherwise. Left, the optimal "
-            "classifier itself is brittle: class 0 has next to no variance across its line. Right, it is robust, and "
+            f"A network with two layers of {HIDDEN} units learns the labels of {self.config.misled} points all over "
+            f"the plane, drawn at random, and then {2 * self.config.n} samples, by Adam. ℓ2: certified radius of the "
+            "optimal classifier; distance to the nearest point of a grid that the network decides otherwise. Left, the "
+            "optimal classifier itself is brittle: class 0 has next to no variance across its line. Right, it is robust, and "
             "training ends at a boundary that is as accurate and less robust."
         )
 

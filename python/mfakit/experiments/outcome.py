@@ -110,10 +110,15 @@ class Outcome:
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``result.md``, ``result.safetensors`` (where there are arrays), the pictures (where there is
         matplotlib) and ``result.json``, which is written last; what was written.
+
+        An older ``result.json`` is removed first: interrupted, the folder holds no result, and never numbers of one
+        run beside arrays of another.
         """
         folder = output_folder(folder)
         arrays: dict[str, Any] = {}
         found = encode(self, arrays)
+        for name in (JSON, ARRAYS):
+            (folder / name).unlink(missing_ok=True)
         written = [folder / TEXT]
         report.write_text(folder / TEXT, self.markdown())
         if arrays:
@@ -145,7 +150,7 @@ class Outcome:
         arrays = read_tensors(path.with_name(ARRAYS), KIND)[0] if path.with_name(ARRAYS).is_file() else {}
         try:
             return decode(cls, plain, arrays)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:  # brackets nested beyond the stack
             raise ValueError(f"{path} is no result of this experiment: {one_line(error)}") from None
 
 

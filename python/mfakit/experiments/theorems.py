@@ -19,6 +19,7 @@ from .._io import report
 from .._io.arguments import sigma_type, whole
 from ..bayes.classifier import BayesClassifier
 from ..theory.gaps import GapSweep
+from ..theory.radii import Theorem2Check
 from ..theory.sweeps import as_sigmas
 from ..theory.theorem1 import Theorem1Validation
 from ..theory.theorem2 import Theorem2Validation
@@ -32,6 +33,8 @@ EXAMPLE = "--pair mnist-06 --samples 20"
 QUICK, FULL = {"n": 20}, {"n": 500}
 # How many samples per class are looked at where brackets are wide.
 LOOSE_SAMPLES = 50
+# Noise at which the assumptions of Theorem 2 are measured, the paper's.
+SIGMA = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ class Config:
 
 @dataclass(frozen=True, eq=False)
 class PairTheorems:
-    """The validations of one pair; `gaps` of the first pair only."""
+    """The validations of one pair; `assumptions` of its symmetric variant, `gaps` of the first pair only."""
 
     pair: str
+    assumptions: Theorem2Check
     theorem1: Theorem1Validation
     theorem2: Theorem2Validation
     theorem3: Theorem3Validation
@@ -147,6 +151,7 @@ def _validate(
     mean0, mean1 = (m.weights @ m.means for m in base.mixtures)
     return PairTheorems(
         name,
+        theory.check_theorem2(base.symmetric(SIGMA), rng=settings["rng"]),
         theory.validate_theorem1(mean0, mean1, **settings, progress=progress),
         theory.validate_theorem2(base, **settings, progress=progress),
         theory.validate_theorem3(base, **settings, progress=progress),

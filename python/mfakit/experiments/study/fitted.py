@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ...bayes.classifier import BayesClassifier
-from ...fit.classifier import MFAClassifier
 from ..outcome import Context
 from ..resumable import Trained
 from .images import RealImages
@@ -21,6 +20,8 @@ def fitted_pair(data: RealImages, context: Context, seed: int) -> BayesClassifie
     key = {**data.training_key, "components": SAMPLES_PER_COMPONENT, "factors": N_FACTORS, "seed": seed}
 
     def fit() -> BayesClassifier:
+        from ...fit.classifier import MFAClassifier  # which loads scikit-learn, and the command line's help needs none
+
         X, y = data.training_samples
         components = [max(2, round(int(count) / SAMPLES_PER_COMPONENT)) for count in np.bincount(y, minlength=2)]
         estimator = MFAClassifier(components, N_FACTORS, random_state=seed, progress=context.progress)
