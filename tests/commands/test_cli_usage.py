@@ -183,7 +183,10 @@ def test_experiments_list_what_they_wrote_and_nothing_else(
     folder.mkdir()
     (folder / "stray.png").write_bytes(b"")
     (folder / "result.json").write_text("of an earlier run")
-    settings = {"fig3": ("--levels", "5", "--samples", "2"), "bayes": ("--samples", "2", "--pair", "mnist-06")}
+    settings = {
+        "fig3": ("--levels", "5", "--samples", "2", "--points", "2"),
+        "bayes": ("--samples", "2", "--pair", "mnist-06"),
+    }
     status, out, _ = quiet("reproduce", experiment, *settings[experiment], "--out", ".", "--no-progress")
     assert status == 0
     (line,) = [line for line in out.splitlines() if line.startswith("written")]

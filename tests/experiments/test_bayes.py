@@ -91,7 +91,7 @@ def test_registry_and_bad_arguments(tmp_path: Path) -> None:
         for scale in ("QUICK", "FULL"):
             module.Config(**getattr(module, scale))
     for changes, message in (
-        ({"name": "table9"}, "no experiment 'table9'; there are bayes"),
+        ({"name": "table9"}, "no experiment 'table9'; there are fig1"),
         ({"n": 0}, "n must be an integer of at least 1"),
         ({"pairs": ("nope",)}, "no shipped pair"),
         ({"sample": 3}, "bayes has no setting sample; it has pairs"),

@@ -100,3 +100,60 @@ def test_pairs_are_fitted_to_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert row.n_train == 120
     assert 0.5 <= row.bayes <= 1.0
     assert len(list((tmp_path / "parts").glob("celeba-Male-pair-model-*"))) == 1
+
+
+FIGURES: dict[str, dict[str, Any]] = {
+    "fig1": {**NETWORK, "n": 4, "n_train": 60, "pairs": ("mnist-06",)},
+    "fig2": {"pairs": ("mnist-27",), "n": 300, "components": 4},
+    "fig4": {**NETWORK, "n": 2, "n_train": 20},
+    "fig6": {"n": 20, "misled": 10},
+    "fig13": {"pairs": ("mnist-45",)},
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_from_what_comes_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    if name == "fig4":
+        monkeypatch.setattr("mfakit.experiments.fig4.SIDE", 16)
+        monkeypatch.setattr("mfakit.experiments.fig4.drawn_faces.__defaults__", (16,))
+    if name == "fig6":
+        for size, value in (("FINE", 200), ("HIDDEN", 64), ("STEPS", 400)):
+            monkeypatch.setattr(f"mfakit.experiments.fig6.{size}", value)
+    found: Any = reproduce(name, out=tmp_path, device="cpu", progress=False, **FIGURES[name])
+    again: Any = load_result(name, tmp_path)
+    assert again.markdown() == found.markdown()
+    assert set(again.pictures()) == set(again.alt_texts())
+    for picture, draw in again.pictures().items():
+        assert image.imread(tmp_path / name / f"{picture}.png").std() > 0
+        draw()
+    if name == "fig2":
+        assert found.log_likelihood > found.of_one + 0.5
+        assert np.median(found.noise) < 0.15
+    if name == "fig4":
+        (s,) = found.sets
+        assert s.learners[0].attacks[0].mean_l2 == pytest.approx(found.half_distance, rel=0.05)
+        assert (s.lower <= s.learners[0].attacks[0].l2).all()
+    if name == "fig6":
+        asymmetric, symmetric = found.cases
+        assert np.median(asymmetric.radii[0]) < 0.1 < 0.6 < np.median(symmetric.radii[0])
+        assert np.quantile(symmetric.radii[1], 0.05) < np.quantile(symmetric.radii[0], 0.05)
+    if name == "fig13":
+        (o,) = found.outliers
+        assert o.step == pytest.approx(0.384, rel=0.05)  # the paper's
+
+
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for path, side in zip(paths, (8, 8, 9), strict=True):
+        image.fromarray(np.full((side, side, 3), 100 + side, np.uint8)).save(path)
+    (tmp_path / "d.png").write_bytes(b"no image")
+    for images, error, message in (
+        ((paths[0], paths[2]), ValueError, r"the two images must have one size, got \(8, 8\) and \(9, 9\)"),
+        ((paths[0], tmp_path / "d.png"), ValueError, "is not a readable image"),
+        ((paths[0], tmp_path / "e.png"), FileNotFoundError, "no image at"),
+        ((paths[0],), ValueError, "images must be two files or none, got 1"),
+    ):
+        with pytest.raises(error, match=message):
+            reproduce("fig4", images=images)

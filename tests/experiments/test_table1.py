@@ -307,7 +307,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert max(map(len, printed.split("written to")[0].split("\n"))) <= 100
     result = load_result("table1", tmp_path)
     assert result.config == table1.Config(
-        ("mnist-27",), ("linear-svm",), 4, 100, clip=True, cw_all=True, seed=3
+        pairs=("mnist-27",), classifiers=("linear-svm",), n=4, n_train=100, clip=True, cw_all=True, seed=3
     )  # fmt: skip
     (s,) = result.sets
     assert s.outside == 0.0

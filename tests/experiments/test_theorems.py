@@ -70,13 +70,13 @@ def test_the_same_seed_gives_the_same_numbers(found: tuple[theorems.Result, Path
 
 
 def test_discrete_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reproduce", "fig3", "--samples", "3", "--levels", "60", "--out", str(tmp_path)]) == 0
+    assert main(["reproduce", "fig3", "--samples", "3", "--levels", "60", "--points", "5", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "as drawn" in printed
     assert max(map(len, printed.replace(str(tmp_path), "").split("\n"))) <= 100
     found = load_result("fig3", tmp_path)
     assert isinstance(found, fig3.Result)
-    assert found.config == fig3.Config(levels=60, n=3)
+    assert found.config == fig3.Config(points=5, levels=60, n=3)
     assert found.sweep.one_level.mean(axis=1)[-1, 0] > 0.99
     assert np.isnan(found.sweep.concentrations[0])
     text = (tmp_path / "fig3" / "result.md").read_text()
@@ -85,8 +85,8 @@ def test_discrete_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.
 
 def test_discrete_tables_are_drawn(tmp_path: Path) -> None:
     image = pytest.importorskip("matplotlib.image")
-    reproduce("fig3", levels=30, n=2, metric="single", out=tmp_path)
-    for name in ("quantization", "lemma-a2"):
+    reproduce("fig3", points=20, levels=30, n=2, metric="single", out=tmp_path)
+    for name in ("planes", "quantization", "lemma-a2"):
         assert image.imread(tmp_path / "fig3" / f"{name}.png").std() > 0
 
 

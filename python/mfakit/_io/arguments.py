@@ -17,9 +17,25 @@ MOST = 2**31 - 1
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and where to find help, and name what was probably meant.
 
+    Attributes
+    ----------
+    fill : callable or None
+        Called with the parser when it is first used, to add what is costly to say, such as the options of an experiment
+        whose module has to be imported for them.
+
     The parser of a command must set the default `parser` to itself, because options that a command does not have are
     found only by the outermost parser.
     """
+
+    fill: Callable[[Parser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, of a parser that is filled."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        found: Any = super().parse_known_args(args, namespace)
+        return found
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import textwrap
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .._io.arguments import seed_type, whole
+from .._io.arguments import Parser, seed_type, whole
 from .._io.outputs import recorded_outputs
 from .._io.report import Table
 from ..experiments import EXPERIMENTS, load_experiment, reproduce
@@ -31,15 +32,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     names = parser.add_subparsers(title="experiments", metavar="EXPERIMENT", required=True)
     for name, experiment in EXPERIMENTS.items():
-        module = load_experiment(name)
-        own = names.add_parser(
+        own: Any = names.add_parser(
             name, help=experiment.about, description=f"{experiment.about} ({', '.join(experiment.shows) or name})",
             aliases=experiment.shows, formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=f"example:\n  mfakit reproduce {name} {getattr(module, 'EXAMPLE', EXAMPLE)}",
             argument_default=argparse.SUPPRESS,
         )  # fmt: skip
-        _add_shared(own, {f.name for f in fields(module.Config)})
-        module.add_arguments(own)
+        own.fill = partial(_add_own, name)
         own.set_defaults(experiments=[name], parser=own)
     every = names.add_parser(
         "all", help="every experiment that the data at hand allow", description="Run all experiments.",
@@ -49,6 +47,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     _add_shared(every, {"seed"})
     every.set_defaults(experiments=list(EXPERIMENTS), parser=every)
     return parser
+
+
+def _add_own(name: str, parser: Parser) -> None:
+    """The options of one experiment; its module is imported for them."""
+    module = load_experiment(name)
+    parser.epilog = f"example:\n  mfakit reproduce {name} {getattr(module, 'EXAMPLE', EXAMPLE)}"
+    _add_shared(parser, {f.name for f in fields(module.Config)})
+    module.add_arguments(parser)
 
 
 def _add_shared(parser: argparse.ArgumentParser, settings: set[str]) -> None:

@@ -31,7 +31,7 @@ SHOWN = (None, 0.9, 0.99999)
 METRICS = ("l1", "linf", "single")
 
 EXAMPLE = "--levels 50"
-QUICK, FULL = {"n": 5}, {"n": 100}
+QUICK, FULL = {"n": 5, "points": 50}, {"n": 100}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Config:
     seed : int
     """
 
-    points: int = 200
+    points: int = 100
     levels: int = 100
     n: int = 20
     metric: str = "l1"
@@ -103,9 +103,10 @@ class Result(Outcome):
         return (
             f"In the plane: {self.config.points} samples a class; certified radius, ℓ2, no smaller change alters the "
             f"optimal decision. Discrete: two classes over {' × '.join(map(str, self.sweep.levels))} cells, smooth "
-            "random tables with the same floor; class 0 takes level k of feature 0 with probability p₀(f = k). A point's "
-            f"levels are the fewest to change ({self.config.metric}) until the optimal decision changes; shares and means are over the "
-            "rightly decided points of a class. The paper does not print how its tables were made (Figure 3)."
+            "random tables with the same floor; class 0 takes level k of feature 0 with probability p₀(f = k). A "
+            f"point's levels are the fewest to change ({self.config.metric}) until the optimal decision changes; "
+            "shares and means are over the rightly decided points of a class. The paper does not print how its tables "
+            "were made."
         )
 
     def pictures(self) -> dict[str, Picture]:
@@ -145,6 +146,7 @@ def _median(values: Array) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment alone."""
+    parser.add_argument("--points", type=whole(), help=f"per class, in the plane (default: {Config.points})")
     parser.add_argument("--levels", type=whole(), help=f"per feature (default: {Config.levels})")
     parser.add_argument(
         "--samples", dest="n", type=whole(), metavar="N", help=f"random pairs of tables (default: {Config.n})"

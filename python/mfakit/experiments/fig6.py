@@ -104,8 +104,8 @@ class Result(Outcome):
             f"A network with two layers of {HIDDEN} units learns the labels of {self.config.misled} points all over "
             f"the plane, drawn at random, and then {2 * self.config.n} samples, by Adam. ℓ2: certified radius of the "
             "optimal classifier; distance to the nearest point of a grid that the network decides otherwise. Left, the "
-            "optimal classifier itself is brittle: class 0 has next to no variance across its line. Right, it is robust, and "
-            "training ends at a boundary that is as accurate and less robust."
+            "optimal classifier itself is brittle: class 0 has next to no variance across its line. Right, it is "
+            "robust, and training ends at a boundary that is as accurate and less robust."
         )
 
     def pictures(self) -> dict[str, Picture]:
