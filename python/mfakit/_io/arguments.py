@@ -43,6 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, args: Sequence[str] | None) -> argparse.Namespace:
         """As parse_args, with an error of the command's parser for what is left over."""
+        parsed: argparse.Namespace
         parsed, rest = self.parse_known_args(args)
         if rest:
             owner: Parser = getattr(parsed, "parser", self)

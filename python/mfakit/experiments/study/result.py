@@ -51,17 +51,16 @@ class StudyOutcome(Outcome):
         paper = self.paper.get(name, {}).get(learner.kind)
         rows: list[tuple[str, ...]] = []
         for i, attack in enumerate(learner.attacks):
-            printed, difference = NOT_KNOWN, NOT_KNOWN
-            if paper is not None:
+            first, printed, difference = i == 0, NOT_KNOWN, NOT_KNOWN
+            if paper is not None and first:  # the paper's own attack
                 printed = f"{paper[0]:g} ({paper[1]:g})"
                 difference = f"{100 * attack.adversarial_accuracy_paper - paper[1]:+.1f}"
-            first = i == 0
             rows.append(
                 (
                     name, learner.label if first else "", attack.attack, percent(learner.accuracy) if first else "",
                     percent(attack.adversarial_accuracy), percent(attack.adversarial_accuracy_paper),
                     number(attack.mean_l2), number(attack.median_ratio), percent(attack.on_manifold, 0),
-                    printed if first else "", difference,
+                    printed if first else "", difference if first else "",
                 )
             )  # fmt: skip
         return rows
