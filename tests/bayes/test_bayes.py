@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,3 +210,21 @@ def test_extras_and_labels_of_other_kinds() -> None:
     assert clf.score(X, y.astype(object)) == clf.score(X, y)
     with pytest.raises(ValueError, match="got values 0, 1"):
         clf.score(X, y.astype(str))
+
+
+def test_metadata_is_what_json_gives_back(tmp_path: Path) -> None:
+    clf = classifier().replace(metadata={"source": {"pair": (0, 6)}, "σ": 0.01})
+    clf.save(tmp_path / "pair")
+    for model in (
+        clf,
+        mfakit.BayesClassifier.load(tmp_path / "pair"),
+        clf.symmetric(0.1),
+        pickle.loads(pickle.dumps(clf)),
+    ):
+        assert model.metadata == {"source": {"pair": [0, 6]}, "σ": 0.01}
+    model.metadata["source"]["pair"].append(1)
+    assert model.metadata["source"] == {"pair": [0, 6]}
+    assert classifier().metadata == {}
+    for bad, match in ((3, "must be a mapping"), ({"a": object()}, "what JSON can hold"), ({"a": np.nan}, "JSON")):
+        with pytest.raises(TypeError, match=match):
+            classifier().replace(metadata=bad)

@@ -1,8 +1,10 @@
-"""The outlier's mean from training samples: what they may be."""
+"""The outlier's mean from training samples: what they may be, and a classifier that keeps it."""
 
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,3 +51,55 @@ def test_fewer_samples_than_features_are_never_in_memory_twice() -> None:
     expected = directions[sizes.argmin()] * sizes.min() / np.sqrt(n)
     expected *= np.sign(expected[np.abs(expected).argmax()])
     close(step, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_classifier_that_keeps_its_datas_step_needs_no_data(tmp_path: Path) -> None:
+    """In its file and its variants; for another direction the mixtures' own moments count."""
+    clf = _classifier()
+    X = clf.sample(300, rng=0, dtype=np.float64)[0] * 3.0
+    kept = clf.with_outlier_step(X, direction=2)
+    kept.save(tmp_path / "pair")
+    for model in (kept, mfakit.BayesClassifier.load(tmp_path / "pair"), kept.symmetric(0.1), kept.to("cpu")):
+        for got, expected in zip(
+            model.asymmetric(direction=2).mixtures, clf.asymmetric(X, direction=2).mixtures, strict=True
+        ):
+            close(got.means[-1], expected.means[-1], rtol=1e-14, atol=1e-14)
+        others = [c.asymmetric(direction=3).mixtures[0].means[-1] for c in (model, model.replace(extras={}))]
+        np.testing.assert_array_equal(*others)
+    assert not clf.extras
+    assert not np.allclose(
+        kept.asymmetric(direction=2).mixtures[0].means[-1], clf.asymmetric(direction=2).mixtures[0].means[-1]
+    )
+
+
+def test_files_that_name_no_direction_have_the_fiftieth() -> None:
+    """Those of before."""
+    step = np.linspace(0.0, 1.0, 60)
+    extras = {"outlier_mean": np.zeros(60, np.float32), "outlier_step": step.astype(np.float32)}
+    clf = mfakit.BayesClassifier([random_mfa(2, 60, 2, seed=seed) for seed in (0, 1)], extras=extras)
+    close(clf.asymmetric(scale=2.0).mixtures[1].means[-1], -2.0 * step, rtol=1e-6)
+    assert np.abs(clf.asymmetric(direction=1).mixtures[1].means[-1]).max() > 0.0
+    assert not np.allclose(clf.asymmetric(direction=1, scale=2.0).mixtures[1].means[-1], -2.0 * step)
+
+
+@pytest.mark.parametrize(
+    ("extras", "match"),
+    [
+        ({"outlier_mean": np.zeros(5)}, r"extras\['outlier_mean'\] must be real numbers \[12\].*\(5,\)"),
+        ({"outlier_step": np.zeros(12, int)}, "must be real numbers"),
+        ({"outlier_step": np.full(12, np.nan)}, "has NaN or inf"),
+        ({"outlier_direction": np.zeros(2, int)}, "must be an integer"),
+        ({"outlier_direction": np.float64(2)}, "must be an integer"),
+    ],
+)
+def test_a_step_that_does_not_fit_is_refused_at_once(extras: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        _classifier().replace(extras=extras)
+
+
+def test_too_few_samples_or_features_for_the_direction() -> None:
+    clf = _classifier()
+    with pytest.raises(ValueError, match="direction must be an integer of at most 12, got 50"):
+        clf.with_outlier_step(np.zeros((100, 12)))
+    with pytest.raises(ValueError, match="X_train has 3 samples, too few for principal direction 4"):
+        clf.with_outlier_step(np.zeros((3, 12)), direction=4)

@@ -273,7 +273,7 @@ def test_model_files_with_texts_of_any_length(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("²",), ("9" * 5000,), ("0", "2"), ("00", "1"), ("x",), ()])
 def test_classifiers_whose_classes_are_misnumbered(tmp_path: Path, names: tuple[str, ...]) -> None:
     from mfakit._io.tensor_files import write_tensors
-    from mfakit.mixture.mfa import PARAMETERS
+    from mfakit.mixture.parameters import PARAMETERS
 
     mfa, path = random_mfa(), tmp_path / "c"
     write_tensors(path, "bayes-classifier", {f"{n}.{p}": getattr(mfa, p) for n in names for p in PARAMETERS})

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from .._arrays.rows import is_torch, to_numpy
 from ..bayes.classifier import BayesClassifier
-from ..mixture.mfa import MFA, PARAMETERS
+from ..mixture.mfa import MFA
+from ..mixture.parameters import PARAMETERS
 
 __all__ = ["identity"]
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._arrays.containers import sum_tolerance
 from .._arrays.options import Options, no_out
 from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
 from .._io.html import card
@@ -18,11 +17,11 @@ from .._io.tensor_files import read_tensors, write_tensors
 from .._threads.process import errstate
 from ..mixture import sampling
 from ..mixture.mfa import MFA, common_device
+from .parameters import as_priors, checked_extras, checked_metadata
+from .posterior import log_odds, log_proba
 from .variants import asymmetric_mixtures, symmetric_mixtures
 
 if TYPE_CHECKING:
-    from types import MappingProxyType
-
     from ..mixture.evaluator import Evaluator
 
 __all__ = ["BayesClassifier"]
@@ -43,8 +42,9 @@ class BayesClassifier:
     priors : array-like [C] or None
         Class probabilities; None is uniform.
     extras : mapping of str to array, optional
-        What is stored beside the model: a shipped pair keeps ``outlier_mean`` [d] and ``outlier_step`` [d] of its
-        training data for :meth:`asymmetric`.
+        What is stored beside the model, such as what :meth:`with_outlier_step` adds for :meth:`asymmetric`.
+    metadata : mapping, optional
+        What JSON can hold, stored as well: where the model comes from.
 
     Raises
     ------
@@ -69,7 +69,8 @@ class BayesClassifier:
         mixtures: Sequence[MFA],
         priors: ArrayLike | None = None,
         *,
-        extras: Mapping[str, ArrayLike] | MappingProxyType[str, Array] | None = None,
+        extras: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(mixtures, MFA) or not isinstance(mixtures, Iterable):
             raise TypeError(f"mixtures must be a sequence of MFA objects, one a class, got a {type(mixtures).__name__}")
@@ -83,10 +84,9 @@ class BayesClassifier:
             raise ValueError(f"the mixtures must have the same number of features, got {widths}")
         common_device({f"mixtures[{c}]": m for c, m in enumerate(mixtures)})
         self._mixtures = mixtures
-        self._priors = _as_priors(priors, len(mixtures))
-        if extras is not None and not isinstance(extras, Mapping):
-            raise TypeError(f"extras must be a mapping of names to arrays, got a {type(extras).__name__}")
-        self._extras = {name: to_numpy(value, name) for name, value in (extras or {}).items()}
+        self._priors = as_priors(priors, len(mixtures))
+        self._extras = checked_extras(extras, widths[0])
+        self._metadata = checked_metadata(metadata)
         self._coordinates: Any = None  # of mfakit.attacks.coordinates, computed on first use
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,8 +104,13 @@ class BayesClassifier:
 
     @property
     def extras(self) -> dict[str, Array]:
-        """What is stored beside the model."""
+        """Arrays that are stored beside the model."""
         return dict(self._extras)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What JSON can hold and is stored beside the model; a copy."""
+        return checked_metadata(self._metadata)
 
     @property
     def n_classes(self) -> int:
@@ -199,7 +204,7 @@ class BayesClassifier:
         """
         two = self.n_classes == 2
         tail = () if two else (self.n_classes,)
-        return self._from_joint(X, options, tail, _log_odds if two else None)
+        return self._from_joint(X, options, tail, log_odds if two else None)
 
     def decision_gradient(self, X: Any, **options: Any) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
@@ -235,24 +240,13 @@ class BayesClassifier:
         with on_device_of(joint):
             return wrap_like(joint.argmax(axis=1), X)
 
-    def _log_proba(self, joint: Array) -> Array:
-        xp = array_module(joint)
-        with errstate(divide="ignore", invalid="ignore"):
-            top = joint.max(axis=1, keepdims=True)
-            impossible = xp.isinf(top) & (top < 0)
-            shifted = joint - xp.where(impossible, 0.0, top)
-            log_proba = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-            return xp.where(impossible, -np.log(self.n_classes), log_proba)
-
     def predict_log_proba(self, X: Any, **options: Any) -> Any:
         """log p(class | x), [n, C], nats."""
-        return self._from_joint(X, options, (self.n_classes,), self._log_proba)
+        return self._from_joint(X, options, (self.n_classes,), log_proba)
 
     def predict_proba(self, X: Any, **options: Any) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
-        return self._from_joint(
-            X, options, (self.n_classes,), lambda joint: array_module(joint).exp(self._log_proba(joint))
-        )
+        return self._from_joint(X, options, (self.n_classes,), lambda joint: array_module(joint).exp(log_proba(joint)))
 
     def score(self, X: Any, y: Any, **options: Any) -> float:
         """Share of samples whose predicted class is `y` [n].
@@ -273,7 +267,12 @@ class BayesClassifier:
         moved = [m.to(device) for m in self._mixtures]
         if all(there is here for there, here in zip(moved, self._mixtures, strict=True)):
             return self
-        return BayesClassifier(moved, self._priors, extras=self._extras)
+        return self.replace(mixtures=moved)
+
+    def replace(self, **parts: Any) -> BayesClassifier:
+        """The same classifier with some of its parts (mixtures, priors, extras, metadata) replaced."""
+        own = {"mixtures": self._mixtures, "priors": self._priors, "extras": self._extras, "metadata": self._metadata}
+        return BayesClassifier(**{**own, **parts})
 
     def sample(
         self, n: int, rng: Any = None, *, balanced: bool = False, noise: bool = True, dtype: Any = np.float32
@@ -325,8 +324,7 @@ class BayesClassifier:
             For σ that is not positive: the limit σ = 0 has no density, see :func:`mfakit.subspace_distances`; or whose
             square leaves float64.
         """
-        mixtures = symmetric_mixtures(self, sigma, uniform_weights)
-        return BayesClassifier(mixtures, self._priors, extras=self._extras)
+        return self.replace(mixtures=symmetric_mixtures(self, sigma, uniform_weights))
 
     def asymmetric(
         self, X_train: Any = None, scale: float = 1.0, sigma: float = 0.5, *, direction: int = 50
@@ -340,7 +338,8 @@ class BayesClassifier:
         Parameters
         ----------
         X_train : array-like [n, d], optional
-            The data of all classes. None: what a shipped pair stores, else the moments of the mixtures themselves.
+            The data of all classes. None: what :meth:`with_outlier_step` stored, as in shipped pairs and those of
+            ``mfakit fit-pair``, else the moments of the mixtures themselves.
         scale : float
             Length of the step in standard deviations.
         sigma : float
@@ -354,21 +353,40 @@ class BayesClassifier:
             For more than two classes, σ that is not positive or whose square leaves float64, a scale that is no finite
             number, or a direction beyond d.
         """
-        mixtures = asymmetric_mixtures(self, X_train, scale, sigma, direction)
-        return BayesClassifier(mixtures, self._priors, extras=self._extras)
+        return self.replace(mixtures=asymmetric_mixtures(self, X_train, scale, sigma, direction))
+
+    def with_outlier_step(self, X_train: Any, *, direction: int = 50) -> BayesClassifier:
+        """The same classifier, which keeps the mean and the step √λ · v of its training data, in its file as well, so
+        that :meth:`asymmetric` needs no data.
+
+        Parameters
+        ----------
+        X_train : array-like [n, d]
+            The data of all classes.
+        direction : int
+            Which principal direction, counted from 1.
+
+        Raises
+        ------
+        ValueError
+            For fewer samples or features than directions, and NaN or inf in X_train.
+        """
+        from .outliers import outlier_extras
+
+        return self.replace(extras={**self._extras, **outlier_extras(X_train, direction, self.n_features)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write mixtures, priors, and what :meth:`asymmetric` needs, if it is stored, to a safetensors file."""
+        """Write mixtures, priors, extras and metadata to a safetensors file."""
         tensors: dict[str, Array] = {}
         for c, mixture in enumerate(self._mixtures):
             tensors |= mixture.to_tensors(str(c))
         tensors |= {"priors": self.priors, **{f"extra.{name}": value for name, value in self.extras.items()}}
-        write_tensors(path, KIND, tensors)
+        write_tensors(path, KIND, tensors, self._metadata or None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BayesClassifier:
         """Read a file written by :meth:`save`; errors as :meth:`mfakit.MFA.load`."""
-        tensors, _ = read_tensors(path, KIND)
+        tensors, metadata = read_tensors(path, KIND)
         found = {name.split(".")[0] for name in tensors if "." in name} - {"extra"}
         classes = [str(c) for c in range(len(found))]
         if found != set(classes):
@@ -376,25 +394,6 @@ class BayesClassifier:
         mixtures = [MFA.from_tensors(tensors, name, path) for name in classes]
         extras = {name[len("extra.") :]: value for name, value in tensors.items() if name.startswith("extra.")}
         try:
-            return BayesClassifier(mixtures, priors=tensors.get("priors"), extras=extras)
+            return BayesClassifier(mixtures, tensors.get("priors"), extras=extras, metadata=metadata)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a valid classifier: {one_line(error)}") from None
-
-
-def _log_odds(joint: Array) -> Array:
-    with errstate(invalid="ignore"):
-        return array_module(joint).where(joint[:, 0] == joint[:, 1], 0.0, joint[:, 1] - joint[:, 0])
-
-
-def _as_priors(priors: ArrayLike | None, n_classes: int) -> Array:
-    values = np.full(n_classes, 1.0 / n_classes) if priors is None else to_numpy(priors, "priors")
-    if values.dtype.kind not in "fiu":
-        raise TypeError(f"priors must be real numbers, got dtype {values.dtype}")
-    values = np.array(values, np.float64)
-    if values.shape != (n_classes,) or not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(f"priors must be {n_classes} non-negative numbers, got {priors!r}")
-    if not abs(values.sum() - 1.0) <= sum_tolerance(priors):
-        raise ValueError(f"priors must sum to 1, got {values.sum():.6g}")
-    values /= values.sum()  # of priors in float32, too, what samples are drawn with sums to 1
-    values.flags.writeable = False
-    return values.view()  # which cannot be made writeable again

@@ -15,12 +15,13 @@ from .._checks import check_integers
 from .._threads.process import interruptible
 from ..backends import get_arrays, get_backend
 from ..mixture.factors import symmetric_eigh
+from .parameters import OUTLIER
 
 if TYPE_CHECKING:
     from ..mixture.mfa import MFA
     from .classifier import BayesClassifier
 
-__all__ = ["outlier_step", "principal_step", "with_outlier"]
+__all__ = ["outlier_extras", "outlier_step", "principal_step", "with_outlier"]
 
 Array = NDArray[Any]
 
@@ -39,9 +40,16 @@ def outlier_step(clf: BayesClassifier, X_train: Any, direction: int) -> tuple[Ar
     if X_train is not None:
         return principal_step(X_train, direction, d)
     stored = clf.extras
-    if direction == 50 and "outlier_mean" in stored and "outlier_step" in stored:
-        return stored["outlier_mean"].astype(np.float64), stored["outlier_step"].astype(np.float64)
+    mean, step = stored.get(OUTLIER[0]), stored.get(OUTLIER[1])
+    if mean is not None and step is not None and direction == int(stored.get(OUTLIER[2], 50)):
+        return mean.astype(np.float64), step.astype(np.float64)
     return _mixture_step(clf, direction)
+
+
+def outlier_extras(X_train: Any, direction: int, d: int) -> dict[str, Array]:
+    """What a classifier of d features keeps of its training data for :func:`outlier_step`."""
+    check_integers({"direction": direction}, 1, d)
+    return dict(zip(OUTLIER, (*principal_step(X_train, direction, d), np.asarray(direction)), strict=True))
 
 
 def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array, Array]:

@@ -18,7 +18,8 @@ from ..backends.host_arrays import Host
 from ..backends.operands import Sums, WeightedPairs
 from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
-from ..mixture.mfa import MFA, PARAMETERS
+from ..mixture.mfa import MFA
+from ..mixture.parameters import PARAMETERS
 from ..mixture.scores import Scores
 from .source import as_weights
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._arrays.containers import sum_tolerance, to_numpy
 from .._io.html import bars, card, number_range
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
-from . import density, latent, sampling, subsets
+from . import density, imported, latent, sampling, subsets
 from .factors import Factors, Share, factorize, subspace_factors
+from .parameters import PARAMETERS, checked_parameters
 
 if TYPE_CHECKING:
     import os
@@ -25,7 +25,6 @@ __all__ = ["MFA", "common_device", "on_device"]
 
 Array = NDArray[Any]
 _logger = logging.getLogger("mfakit")
-PARAMETERS = ("weights", "means", "loadings", "noise_variance")
 # What a file of one mixture calls itself.
 KIND = "mfa"
 
@@ -77,19 +76,7 @@ class MFA:
     def __init__(
         self, weights: ArrayLike, means: ArrayLike, loadings: ArrayLike, noise_variance: ArrayLike | float
     ) -> None:
-        means_ = _parameter(means, "means", 2, np.float32)
-        loadings_ = _parameter(loadings, "loadings", 3, np.float32)
-        k, d = means_.shape
-        if k < 1 or d < 1:
-            raise ValueError(f"means must be [k, d] with at least one component and one feature, got {means_.shape}")
-        if loadings_.shape[:2] != (k, d):
-            raise ValueError(f"loadings must be [k, d, l] = [{k}, {d}, l] to match means, got {loadings_.shape}")
-        fields = {
-            "weights": _weights(weights, k),
-            "means": means_,
-            "loadings": loadings_,
-            "noise_variance": _noise(noise_variance, k, d),
-        }
+        fields = checked_parameters(weights, means, loadings, noise_variance)
         for name, value in fields.items():
             value.flags.writeable = False
             object.__setattr__(self, name, value.view())  # a view of what is frozen cannot be made writeable again
@@ -300,6 +287,21 @@ class MFA:
         """
         return cls.from_tensors(read_tensors(path, KIND)[0], "0", path)
 
+    @classmethod
+    def from_torch_mfa(cls, source: str | os.PathLike[str] | Mapping[str, Any]) -> MFA:
+        """The mixture of a torch-mfa model; see :func:`mfakit.mixture.imported.torch_mfa`."""
+        return cls(**imported.torch_mfa(source))
+
+    @classmethod
+    def from_gans_n_gmms(cls, source: str | os.PathLike[str] | Mapping[int, Any]) -> MFA:
+        """The mixture of a gans-n-gmms model; see :func:`mfakit.mixture.imported.gans_n_gmms`."""
+        return cls(**imported.gans_n_gmms(source))
+
+    @classmethod
+    def from_bayes_optimal(cls, source: str | os.PathLike[str] | Mapping[int, Any]) -> MFA:
+        """One class of the paper's own models; see :func:`mfakit.mixture.imported.bayes_optimal`."""
+        return cls(**imported.bayes_optimal(source))
+
     def to_tensors(self, name: str) -> dict[str, Array]:
         """The parameters under the names that they have in a file, as mixture `name`."""
         return {f"{name}.{parameter}": getattr(self, parameter) for parameter in PARAMETERS}
@@ -347,44 +349,3 @@ def on_device(array: Array, device: str | None) -> Any:
     arrays = get_arrays(get_backend("cuda", device), device)
     with arrays.active():
         return arrays.asarray(array)
-
-
-def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> Array:
-    """A contiguous private copy of a parameter, float64 or (where allowed and given) float32."""
-    array = to_numpy(value, name)  # frozen copies: a parameter that requires grad is detached
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
-    keep_single = smallest == np.float32 and array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    array = np.array(array, dtype=np.float32 if keep_single else np.float64, order="C", copy=True)
-    if array.ndim != rank:
-        raise ValueError(f"{name} must have {rank} dimensions, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} has NaN or inf")
-    return array
-
-
-def _weights(value: Any, k: int) -> Array:
-    weights = _parameter(value, "weights", 1)
-    if weights.shape != (k,):
-        raise ValueError(f"weights must be [{k}], one per component of means, got shape {weights.shape}")
-    total = float(weights.sum())
-    if (weights < 0).any() or not abs(total - 1.0) <= sum_tolerance(value):
-        raise ValueError(
-            f"weights must be non-negative and sum to 1, got smallest {weights.min():.3g}, sum {total:.6g}"
-        )
-    # Only a sum that is visibly off is divided out: what is saved comes back bit for bit.
-    return weights if abs(total - 1.0) <= 1e-14 * k else weights / total
-
-
-def _noise(value: Any, k: int, d: int) -> Array:
-    noise = to_numpy(value, "noise_variance")
-    noise = np.full(k, noise) if noise.ndim == 0 else noise
-    noise = _parameter(noise, "noise_variance", noise.ndim)
-    if noise.shape not in ((k,), (k, d)):
-        raise ValueError(f"noise_variance must be a number, [{k}] or [{k}, {d}], got shape {noise.shape}")
-    if not (noise >= np.finfo(np.float64).tiny).all():
-        raise ValueError(
-            f"noise_variance must be positive (2.3e-308 or more), got {noise.min():.3g}; the limit σ → 0, where "
-            "Theorem 2 bounds the radius by half the distance between subspaces, is what subspace_distances computes"
-        )
-    return noise

@@ -12,7 +12,8 @@ from .._arrays.rows import RowBlocks, as_labels, to_numpy
 from .._threads.process import errstate
 from ..bayes.classifier import BayesClassifier
 from ..mixture.factors import thin_svd
-from ..mixture.mfa import MFA, PARAMETERS, on_device
+from ..mixture.mfa import MFA, on_device
+from ..mixture.parameters import PARAMETERS
 from ..mixture.subspaces import closest_points, point_subspace_distances, subspace_distances
 
 __all__ = [

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..mixture.mfa import MFA, PARAMETERS
+from ..mixture.mfa import MFA
+from ..mixture.parameters import PARAMETERS
 from .buffers import as_mfa, equal, keep_digits, numbers, unchanged, versions
 from .operations import log_prob, number_of
 from .rows import RowsModule

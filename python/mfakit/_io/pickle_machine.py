@@ -1,23 +1,24 @@
-"""An interpreter of the few pickle operations that a CIFAR batch takes.
+"""An interpreter of the few pickle operations that NumPy's arrays in plain containers take.
 
 It imports, calls and hashes nothing on behalf of the file: a dict is kept as its pairs, and an array as the type, shape
-and bytes that the file states. Work and memory are bounded by the file's length.
+and bytes that the file states. Work and memory are bounded by the file's length and a number of operations.
 """
 
 from __future__ import annotations
 
+import math
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .._io.messages import one_line
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["IMAGE_BYTES", "Interpreter", "Refused", "StatedArray", "StatedDict", "StatedDtype"]
+from .messages import excerpt, one_line
 
-IMAGE_BYTES = 3072
-# A batch takes 5 operations an image where Python 2 wrote it, and up to 9 where Python 3 did.
-_OPERATIONS, _OPERATIONS_PER_IMAGE = 1000, 16
+__all__ = ["Interpreter", "Refused", "StatedArray", "StatedDict", "StatedDtype", "stated_values"]
+
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _NUMBERS_AND_TEXT = {
@@ -50,7 +51,7 @@ class StatedDtype:
 
 @dataclass(eq=False)
 class StatedArray:
-    """As stated, not checked: shape, dtype, whether in column order, bytes."""
+    """As stated, not checked: shape, dtype, whether in column order, bytes; :func:`stated_values` checks."""
 
     shape: Any = None
     dtype: Any = None
@@ -59,23 +60,24 @@ class StatedArray:
 
 
 class Interpreter:
-    """The stack machine of pickle, for batches only."""
+    """The stack machine of pickle, for at most a number of operations."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, most_operations: int) -> None:
+        self._data, self._most = data, most_operations
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._text_left = len(data)
 
     def run(self) -> Any:
-        left = _OPERATIONS + _OPERATIONS_PER_IMAGE * (len(self._data) // IMAGE_BYTES)
+        """What the file holds."""
+        left = self._most
         for opcode, argument, _ in pickletools.genops(self._data):
             if opcode.name == "STOP":
                 return self._stack.pop()
             left -= 1
             if left < 0:
-                raise Refused("it has far more operations than a batch of its length")
+                raise Refused("it has far more operations than such a file takes")
             self._step(opcode.name, argument)
         raise Refused("it has no end")
 
@@ -103,7 +105,7 @@ class Interpreter:
         elif name not in ("PROTO", "FRAME"):
             operation = _OPERATIONS_BY_NAME.get(name)
             if operation is None:
-                raise Refused(f"it has the operation {name}, which no batch needs")
+                raise Refused(f"it has the operation {name}, which no array needs")
             operation(self)
 
     def _take(self, n: int) -> list[Any]:
@@ -172,12 +174,15 @@ class Interpreter:
         self._stack.append(self._call(function.name, arguments))
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """What the five functions that a batch names would return."""
+        """What the functions that arrays name would return."""
         if name in _RECONSTRUCT:
             return StatedArray()
         if name in _FROM_BUFFER:
             raw, dtype, shape, order = arguments
             return StatedArray(shape, dtype, order == "F", raw)
+        if name in _SCALAR:
+            dtype, raw = arguments
+            return StatedArray((), dtype, False, raw)
         if name == "numpy.dtype":
             return StatedDtype(_text(arguments[0]))
         if name != "_codecs.encode":
@@ -185,7 +190,7 @@ class Interpreter:
         text, encoding = arguments
         if not isinstance(text, str) or encoding != "latin1":
             raise Refused("it encodes something other than text")
-        # A batch encodes each text once; again and again, a short file would fill the memory.
+        # An array's bytes are encoded once; again and again, a short file would fill the memory.
         self._text_left -= len(text)
         if self._text_left < 0:
             raise Refused("it encodes more text than it has")
@@ -205,7 +210,8 @@ class Interpreter:
 
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
-_KNOWN = {*_RECONSTRUCT, *_FROM_BUFFER, "numpy.ndarray", "numpy.dtype", "_codecs.encode"}
+_SCALAR = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_KNOWN = {*_RECONSTRUCT, *_FROM_BUFFER, *_SCALAR, "numpy.ndarray", "numpy.dtype", "_codecs.encode"}
 _OPERATIONS_BY_NAME: dict[str, Callable[[Interpreter], None]] = {
     "MARK": Interpreter._mark,
     "TUPLE": Interpreter._tuple,
@@ -221,6 +227,29 @@ _OPERATIONS_BY_NAME: dict[str, Callable[[Interpreter], None]] = {
     "REDUCE": Interpreter._reduce,
     "BUILD": Interpreter._build,
 }
+
+
+def stated_values(array: StatedArray, name: str, kinds: str, what: str) -> NDArray[Any]:
+    """The array that the file states, of numbers of these kinds ("i", "u" or "f"), which `what` says in words.
+
+    Raises
+    ------
+    Refused
+        For another type, or a shape that does not have the size of the bytes.
+    """
+    dtype, shape, raw = array.dtype, array.shape, array.raw
+    if not isinstance(dtype, StatedDtype) or not isinstance(raw, bytes | bytearray):
+        raise Refused(f"its {name} is not an array of {what}")
+    code = dtype.code.lstrip("<>=|")
+    if code[:1] not in tuple(kinds) or code[1:] not in ("1", "2", "4", "8") or dtype.byte_order not in "<>=|":
+        raise Refused(f"its {name} is not an array of {what}")
+    if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
+        raise Refused(f"its {name} has no shape")
+    if math.prod(shape) * int(code[1:]) != len(raw):
+        raise Refused(f"its {name} must have the size of its bytes, got shape {excerpt(shape)} and {len(raw)} bytes")
+    order = dtype.byte_order if dtype.byte_order in ("<", ">") else "="
+    values = np.frombuffer(raw, dtype=np.dtype(f"{order}{code}"))
+    return values.reshape(shape, order="F" if array.fortran else "C")
 
 
 def _known(name: str) -> _Global:
