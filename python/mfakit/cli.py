@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from ._io.arguments import Parser
 from ._io.messages import one_line
 from ._version import __version__
-from .commands import attack, bench, certify, distances, fit, info, report, reproduce, sample, train
+from .commands import attack, bench, certify, distances, fit, fit_pair, info, report, reproduce, sample, train
 
 __all__ = ["main"]
 
-COMMANDS = (reproduce, report, fit, sample, train, attack, certify, distances, bench, info)
+COMMANDS = (reproduce, report, fit, fit_pair, sample, train, attack, certify, distances, bench, info)
 EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
 
 

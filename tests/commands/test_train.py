@@ -116,7 +116,7 @@ BAD = {
     "no labels": (("cnn", "bare.npz"), "bare.npz has no labels"),
     "short labels": (("cnn", "short.npz"), r"must hold X \[n, d\] and y \[n\].*got \(4, 9\) and \(3,\)"),
     "drawn from a file": (("cnn", "short.npz", "--samples", "3"), "--samples and --steps draw from a pair"),
-    "test data of a pair": (("cnn", "mnist-06", "--test-data", "short.npz"), "--test-data is for training from"),
+    "test data of a pair": (("cnn", "mnist-06", "--test-data", "long.npz"), "must have the pair.s 784 features"),
     "no folder": (("cnn", "mnist-06", "--json", "no/a.json"), "no folder no to write a.json to"),
     "device": (("cnn", "mnist-06", "--samples", "9", "--device", "abacus"), "device must be"),
 }

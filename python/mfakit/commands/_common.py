@@ -29,6 +29,7 @@ __all__ = [
     "add_data",
     "check_outputs",
     "check_picture",
+    "is_pair",
     "load_classifier",
     "load_data",
     "load_mixture",
@@ -147,15 +148,35 @@ def samples_from(path: Path | None) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
+def is_pair(name: str) -> bool:
+    """Whether `name` is a file of a classifier, and not of one mixture."""
+    from .._io.tensor_files import read_kind
+
+    path = Path(name)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        return read_kind(path) == "bayes-classifier"
+    except ValueError:
+        return False  # said where it is loaded
+
+
 def load_mixture(name: str) -> MFA:
-    """A mixture from a file, or class C of a shipped pair as PAIR:C."""
+    """A mixture from a file, or class C of a pair as PAIR:C, which is shipped or a file."""
     from ..datasets import available_bayes_pairs, load_bayes_pair
     from ..mixture.mfa import MFA
 
-    if name in available_bayes_pairs():
+    if name in available_bayes_pairs() or is_pair(name):
         raise ValueError(f"{name} is a pair of mixtures: say which, as in {name}:0")
 
     pair, colon, cls = name.rpartition(":")
+    if colon and cls.isdecimal() and is_pair(pair):
+        from ..bayes.classifier import BayesClassifier
+
+        mixtures = BayesClassifier.load(pair).mixtures
+        if int(cls) >= len(mixtures):
+            raise ValueError(f"{name!r}: {pair} has classes 0 to {len(mixtures) - 1}")
+        return mixtures[int(cls)]
     if not colon or name.endswith(".safetensors"):
         close = [] if Path(name).exists() else near(name, available_bayes_pairs())
         if close:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._io.arguments import whole
 from .._io.report import Table, number, write_json
-from ._common import JSON, check_outputs, load_mixture, read_samples, samples_from
+from ._common import JSON, check_outputs, is_pair, load_mixture, read_samples, samples_from
 
 # A line each.
 MOST_BINS = 10_000
@@ -27,7 +27,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "  mfakit distances mnist-06:0 --data digits.npy",
     )
     parser.add_argument(
-        "model", help="a mixture's .safetensors file, a class of a shipped pair, such as mnist-06:0, or a whole pair"
+        "model",
+        help="a mixture's file, a class of a pair, such as mnist-06:0 or pair.safetensors:1, or a whole pair",
     )
     parser.add_argument("other", nargs="?", help="the second mixture")
     parser.add_argument("--data", type=Path, help=".npy or .npz with samples X [n, d], instead of a second mixture")
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from ..datasets import available_bayes_pairs
 
     check_outputs(("--json", args.json, JSON))
-    if args.model in available_bayes_pairs() and args.other is None and args.data is None:
+    if args.other is None and args.data is None and (args.model in available_bayes_pairs() or is_pair(args.model)):
         args.model, args.other = f"{args.model}:0", f"{args.model}:1"
     if (args.other is None) == (args.data is None):
         raise ValueError("give either a second mixture or --data")

@@ -77,7 +77,7 @@ def _load(args: argparse.Namespace) -> Array:
     try:
         return _load_images(args)
     except (OSError, ValueError) as error:
-        raise type(error)(_in_flags(str(error))) from error
+        raise type(error)(in_flags(str(error))) from error
 
 
 def _load_images(args: argparse.Namespace) -> Array:
@@ -95,7 +95,7 @@ def _load_images(args: argparse.Namespace) -> Array:
     return np.asarray(X[y == int(value)])
 
 
-def _in_flags(message: str) -> str:
+def in_flags(message: str) -> str:
     """A loader's message with this command's options in place of the loader's arguments."""
     for argument, flag in {
         "download=True": "--download",

@@ -64,7 +64,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-samples", type=whole(), default=1000, metavar="N", help="of a pair (default: %(default)s)"
     )
-    parser.add_argument("--test-data", type=Path, help=".npz with X, y; without it a fifth of an .npz is held out")
+    parser.add_argument(
+        "--test-data",
+        type=Path,
+        help=".npz with X, y, such as real images beside a pair's samples; without it a fifth of an .npz is held out",
+    )
     parser.add_argument("--image-shape", type=whole(), nargs=3, metavar=("H", "W", "C"), help="default: square images")
     for flag, parameter, kind, text in PARAMETERS:
         parser.add_argument(flag, dest=parameter, type=_gamma if kind == "gamma" else kind, help=text)
@@ -126,18 +130,20 @@ def _estimator(args: argparse.Namespace, cls: Any) -> Any:
 
 def _from_pair(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Array, Array]]:
     """Train on samples of a Bayes classifier; the samples to report on, by name."""
-    if args.test_data is not None:
-        raise ValueError("--test-data is for training from an .npz; of a pair, --test-samples are drawn")
     pair = load_classifier(args)
     train_rng, test_rng = (np.random.default_rng([args.seed, i]) for i in range(2))
     # Drawn first: what does not fit into memory shows before the training.
-    test = pair.sample(args.test_samples, test_rng, balanced=True)
+    tests = {"test": pair.sample(args.test_samples, test_rng, balanced=True)}
+    if args.test_data is not None:
+        tests["test data"] = _labelled(args.test_data)
+        if tests["test data"][0].shape[1] != pair.n_features:
+            raise ValueError(f"{args.test_data} must have the pair's {pair.n_features} features")
     if args.steps is not None:
         estimator.fit_stream(pair, args.steps)
-        return {"test": test}
+        return tests
     train = pair.sample(10_000 if args.samples is None else args.samples, train_rng, balanced=True)
     estimator.fit(*train)
-    return {"training": train, "test": test}
+    return {"training": train, **tests}
 
 
 def _from_file(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Array, Array]]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.messages import one_line
 from .._io.progress import open_bar
 from .._threads.limits import default_threads
 from ._celeba_sources import FolderImages, ZipImages, open_images
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
+from ._images import decoded, open_image, require_pillow
 
 __all__ = ["Crop", "decode_images"]
 
@@ -28,10 +22,7 @@ Box = tuple[int, int, int, int]
 # Left, top, width, height in the usual images, 178 wide and 218 high.
 _AUTHORS_BOX = (25, 50, 128, 128)
 _AUTHORS_SIZE = (178, 218)
-# A hundred times the usual image: far above any version of it, and a bound on what decoding takes.
-_MOST_PIXELS = 100 * 178 * 218
 _BLOCK = 256
-_FORMATS = ("JPEG", "PNG")
 
 
 def decode_images(
@@ -49,7 +40,7 @@ def decode_images(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    _require_pillow()
+    require_pillow("CelebA's images")
     images = open_images(source, names)
     try:
         size = _size(images, names[0])
@@ -68,45 +59,8 @@ def decode_images(
         images.close()
 
 
-def _require_pillow() -> None:
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "CelebA's images are decoded by Pillow, which is missing; pip install mfakit[plots]"
-        ) from error
-
-
-def _open(images: ZipImages | FolderImages, name: str) -> PillowImage:
-    """An image whose header is read and whose pixels are not, yet."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        image = Image.open(io.BytesIO(images.read(name)), formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{images.path}: {name} is too large an image ({one_line(error)})") from error
-    except PermissionError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{images.path}: {name} cannot be decoded (it is neither JPEG nor PNG); get the file again"
-        ) from error
-    # What zipfile raises for a bad, encrypted or oddly packed entry, and Pillow for a bad image.
-    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise _undecodable(images.path, name, error) from error
-    if image.width * image.height > _MOST_PIXELS:
-        raise ValueError(f"{images.path}: {name} is too large an image ({image.width}x{image.height} pixels)")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{images.path}: {name} has pixels of type {image.mode}, not bytes; get the file again")
-    return image
-
-
-def _undecodable(path: Path, name: str, error: Exception) -> ValueError:
-    return ValueError(f"{path}: {name} cannot be decoded ({one_line(error)}); get the file again")
-
-
 def _size(images: ZipImages | FolderImages, name: str) -> tuple[int, int]:
-    with _open(images, name) as image:
+    with open_image(images, name) as image:
         return image.size
 
 
@@ -116,17 +70,13 @@ def _decode(
     """One image as [image_size, image_size, 3]."""
     from PIL import Image
 
-    with _open(images, name) as image:
+    with open_image(images, name) as image:
         if image.size != size:
             raise ValueError(
                 f"{images.path}: all images must have one size, but {first} is {size[0]}x{size[1]} and {name} is"
                 f" {image.width}x{image.height}; get the images again"
             )
-        try:
-            image.load()
-            pixels = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error) as error:
-            raise _undecodable(images.path, name, error) from error
+        pixels = decoded(image, "RGB", images.path, name)
     pixels = pixels.crop(box)
     if pixels.size != (image_size, image_size):
         # As in the authors' code: bilinear, with the support widened when shrinking.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .._io.messages import excerpt, near, one_line
 from .._io.unpacking import read_whole
 
-__all__ = ["read_attribute", "read_parts"]
+__all__ = ["check_attributes", "read_attribute", "read_parts"]
 
 # Ten times the list of attributes of all 202,599 images.
 _MAX_BYTES = 1 << 28
@@ -27,12 +27,8 @@ def read_attribute(path: Path, attribute: str) -> tuple[list[str], NDArray[np.in
     Then each has a line per image, with its name and a value for each attribute: -1 or 1, or 0 or 1.
     """
     lines = _read_lines(path)
-    table = bool(lines) and "," in lines[0]
-    if len(lines) < 2:
-        raise ValueError(f"{path} must begin with the number of images and the attributes' names; get the file again")
-    counted = not table and (lines[0].strip().isdigit() or len(lines[1].split()) != len(lines[0].split()) + 1)
+    table, counted, attributes = _titles(lines, path)
     n_titles = 2 if counted else 1
-    attributes = _fields(lines[0], table)[1:] if table else lines[n_titles - 1].split()
     if attribute not in attributes:
         raise ValueError(_unknown_attribute(attribute, attributes, path))
     rows = [(i, _fields(line, table)) for i, line in enumerate(lines[n_titles:], n_titles + 1) if line.strip()]
@@ -49,6 +45,23 @@ def read_attribute(path: Path, attribute: str) -> tuple[list[str], NDArray[np.in
     names = [row[0] for _, row in rows]
     _check_names(names, path)
     return names, np.array([row[column] == "1" for _, row in rows], dtype=np.int64)
+
+
+def check_attributes(path: Path, wanted: Iterable[str]) -> None:
+    """Raise ValueError for an attribute that the list does not have, with the close ones."""
+    attributes = _titles(_read_lines(path), path)[2]
+    for attribute in wanted:
+        if attribute not in attributes:
+            raise ValueError(_unknown_attribute(attribute, attributes, path))
+
+
+def _titles(lines: list[str], path: Path) -> tuple[bool, bool, list[str]]:
+    """Whether the list is a table, whether it begins with the number of images, and the attributes' names."""
+    table = bool(lines) and "," in lines[0]
+    if len(lines) < 2:
+        raise ValueError(f"{path} must begin with the number of images and the attributes' names; get the file again")
+    counted = not table and (lines[0].strip().isdigit() or len(lines[1].split()) != len(lines[0].split()) + 1)
+    return table, counted, _fields(lines[0], table)[1:] if table else lines[1 if counted else 0].split()
 
 
 def read_parts(path: Path) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 
 from ._cache import cache_folder, cached_rows, fingerprint
 from ._celeba_images import Crop, decode_images
-from ._celeba_lists import read_attribute, read_parts
+from ._celeba_lists import check_attributes, read_attribute, read_parts
 from ._celeba_sources import FOLDER_NAMES, image_files
 from ._download import data_root
 from ._places import entries, files_called, folders_under, log_taken, missing_data, one_of, require_folder
 from ._samples import Split, as_features
 
-__all__ = ["load_celeba"]
+__all__ = ["PAPER_ATTRIBUTES", "load_celeba", "require_attributes"]
 
+# Those of the paper's Table 1, in its order.
+PAPER_ATTRIBUTES = (
+    "Bangs", "Black_Hair", "Brown_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "No_Beard",
+    "Smiling", "Wearing_Earrings", "Wearing_Lipstick", "Eyeglasses",
+)  # fmt: skip
 # Everything in one folder, or as the authors' drive has it.
 _FOLDERS = ("", "Img", "Anno", "Eval", "celeba", "celeba/Img", "celeba/Anno", "celeba/Eval")
 # In each folder the first of these that is there.
@@ -134,6 +139,13 @@ def load_celeba(
     return as_features(pixels, train, as_uint8), y[train], as_features(pixels, test, as_uint8), y[test]
 
 
+def require_attributes(root: str | os.PathLike[str] | None, attributes: Sequence[str], download: bool = False) -> None:
+    """Raise, before any image is decoded, where CelebA or one of its attributes is missing; see :func:`load_celeba`."""
+    folder = data_root(root)
+    require_folder(folder, "CelebA")
+    check_attributes(_locate(folder, None, download)[1], attributes)
+
+
 def _check_arguments(image_size: Any, limit: Any, crop: Any) -> tuple[int, int | None, Crop]:
     size = operator.index(image_size)
     if not 1 <= size <= 4096:
@@ -155,7 +167,7 @@ def _check_arguments(image_size: Any, limit: Any, crop: Any) -> tuple[int, int |
     return size, limit, (left, top, width, height)
 
 
-def _locate(root: Path, attribute: str, download: bool) -> tuple[Path, Path, Path]:
+def _locate(root: Path, attribute: str | None, download: bool) -> tuple[Path, Path, Path]:
     """The images, the list of attributes and the list of parts; where there are several, they must agree."""
     folders = folders_under(root, _FOLDERS)
     images = [places[0] for folder in folders if (places := _images_in(folder))]
@@ -172,7 +184,7 @@ def _locate(root: Path, attribute: str, download: bool) -> tuple[Path, Path, Pat
         raise missing_data("CelebA", missing, root, _FOLDERS, remedy, odd_attributes + odd_partition)
     return (
         _taken(images, "CelebA's images", _same_files),
-        _taken(attributes, "CelebA's attributes", lambda a, b: _same_labels(a, b, attribute)),
+        _taken(attributes, "CelebA's attributes", lambda a, b: attribute is None or _same_labels(a, b, attribute)),
         _taken(partition, "CelebA's parts", lambda a, b: read_parts(a) == read_parts(b)),
     )
 

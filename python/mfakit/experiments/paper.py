@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ATTRIBUTES", "TABLE1", "TABLE2", "TABLE3"]
+__all__ = ["TABLE1", "TABLE2", "TABLE3"]
 
 # Table 1, symmetric data: clean (adversarial) accuracy in per cent. "Adversarial" is over all samples, those included
 # that were wrong before and that an untargeted attack turns right.
@@ -48,5 +48,3 @@ TABLE3 = {
     "celeba-Heavy_Makeup": (86.3, 79.9),
     "celeba-Eyeglasses": (98.4, 91.7),
 }
-# The twelve attributes of Table 1.
-ATTRIBUTES = tuple(name.removeprefix("celeba-") for name in _SYMMETRIC if name.startswith("celeba-"))

@@ -13,6 +13,7 @@ from typing import ClassVar
 from .._checks import check_integers, check_numbers, check_switches
 from .._io.arguments import sigma_type, whole
 from ..datasets import available_bayes_pairs
+from ..datasets.celeba import PAPER_ATTRIBUTES
 from . import paper
 from .outcome import Context
 from .pairs import open_pairs
@@ -138,7 +139,7 @@ def by_data_set(config: Config) -> list[Config]:
 
 
 def _named(config: Config) -> tuple[str, ...]:
-    return paper.ATTRIBUTES if "all" in config.attributes else tuple(dict.fromkeys(config.attributes))
+    return PAPER_ATTRIBUTES if "all" in config.attributes else tuple(dict.fromkeys(config.attributes))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
