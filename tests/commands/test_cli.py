@@ -20,7 +20,19 @@ import mfakit
 from mfakit.backends import why_missing
 from mfakit.bench import SIZES, Size
 
-COMMANDS = ("reproduce", "report", "fit", "fit-pair", "sample", "train", "attack", "certify", "distances", "bench", "info")
+COMMANDS = (
+    "reproduce",
+    "report",
+    "fit",
+    "fit-pair",
+    "sample",
+    "train",
+    "attack",
+    "certify",
+    "distances",
+    "bench",
+    "info",
+)
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

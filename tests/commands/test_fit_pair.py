@@ -146,7 +146,7 @@ def test_real_images_beside_a_pairs_samples(quiet, tmp_path: Path) -> None:
     np.savez(tmp_path / "real.npz", X=X, y=y)
     np.savez(tmp_path / "narrow.npz", X=X[:, :5], y=y)
     words = ("train", "linear-svm", "mnist-06", "--samples", "100", "--out", "svm.safetensors", "--test-data")
-    status, out, _ = quiet(*words, "real.npz", "--json", "a.json")
+    status, _out, _ = quiet(*words, "real.npz", "--json", "a.json")
     assert status == 0
     accuracy = json.loads((tmp_path / "a.json").read_text())["accuracy"]
     assert set(accuracy) == {"training", "test", "test data"}

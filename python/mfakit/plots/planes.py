@@ -120,7 +120,7 @@ def mixture_in_space(points: ArrayLike, means: ArrayLike, loadings: ArrayLike, *
     Examples
     --------
     >>> import numpy as np, mfakit
-    >>> figure = mfakit.plots.mixture_in_space(np.zeros((5, 3)), np.zeros((1, 3)), np.eye(3)[None, :, :2])
+    >>> figure = mfakit.plots.mixture_in_space(np.eye(3), np.zeros((1, 3)), np.eye(3)[None, :, :2])
     """
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
