@@ -22,7 +22,7 @@ __all__ = ["on_host", "place", "resident_maximization"]
 Array = Any
 _logger = logging.getLogger("mfakit")
 
-# Arrays as large as the loadings, in float64, that a step holds at its peak: the loadings and W of the old model and the
+# Arrays as large as the loadings, in float64, that a step holds at its peak: loadings and W of the old model and of the
 # new one; the sums, those of a block and of its parts; and what is between them.
 COPIES = 10
 

@@ -1,9 +1,9 @@
 """A mixture that was made on a device and stays there, as EM's are between one step and the next.
 
-It is factorized there, too. Gram-Schmidt, twice, makes (D^-1/2 A)ᵀ = Rᵀ Q with orthonormal rows of Q. Only the triangles
-R [k, l, l] come to the host, and their SVD  R = u S Vᵀ  gives what :mod:`mfakit.mixture.factors` takes from that of
-D^-1/2 A = (Qᵀ u) S Vᵀ. A Cholesky factor of the products Aᵀ D⁻¹ A would square the condition number of loadings that
-depend on each other or vanish; here such a loading leaves a row of zeros in Q and changes no other.
+It is factorized there, too. Gram-Schmidt, twice, makes (D^-1/2 A)ᵀ = Rᵀ Q with orthonormal rows of Q. Only the
+triangles R [k, l, l] come to the host, and their SVD R = u S Vᵀ gives what :mod:`mfakit.mixture.factors` takes from
+that of D^-1/2 A = (Qᵀ u) S Vᵀ. A Cholesky factor of the products Aᵀ D⁻¹ A would square the condition number of loadings
+that depend on each other or vanish; here such a loading leaves a row of zeros in Q and changes no other.
 """
 
 from __future__ import annotations
