@@ -97,7 +97,8 @@ def test_factors_made_on_the_device(device: Any, case: str, noise: str) -> None:
     assert there.factors.shape == mfa.factors.shape
     assert there.is_isotropic == mfa.is_isotropic
     safe, exact = (one.factors.largest_safe_norm(np.float32) for one in (there, mfa))
-    assert 0.0 < safe <= exact * (1 + 1e-12)
+    assert (safe > 0.0) == (exact > 0.0)
+    assert safe <= exact * (1 + 1e-12)
     X = mfa.sample(12, rng=2, dtype=np.float64)[0]
     np.testing.assert_allclose(
         device.to_host(there.log_prob(device.asarray(X))), mfa.log_prob(X), rtol=1e-9 if case != "dependent" else 1e-6

@@ -59,8 +59,6 @@ class ResidentMFA(MFA):
         k, l, d = rows.shape
         self.__dict__.update(weights=weights, there=(means, rows, noise), arrays=arrays, _sizes=(k, d, l))
         self.__dict__["factors"] = ResidentFactors(weights, means, rows, noise, arrays)
-        if noise.shape[1] == 1:
-            self.__dict__["noise_variance"] = self.factors.noise[:, 0]
 
     @classmethod
     def of(cls, mfa: MFA, arrays: Cuda) -> ResidentMFA:
@@ -108,7 +106,8 @@ class ResidentMFA(MFA):
     @lazy
     def noise_variance(self) -> Array:
         """σ² [k] or D [k, d], on the host."""
-        return self._read(self.there[2])
+        noise = self._read(self.there[2])
+        return noise[:, 0] if self.is_isotropic else noise
 
     def _read(self, array: Array) -> Array:
         with self.arrays.active():
