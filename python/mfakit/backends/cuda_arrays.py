@@ -60,6 +60,12 @@ class Cuda(Host):
         """A copy on the host; waits for the device."""
         return self.engine.to_host(array)
 
+    def all_to_host(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Copies on the host, which arrive together."""
+        found = self.to_host(self.xp.concatenate([array.reshape(-1).astype(np.float64) for array in arrays]))
+        parts = np.split(found, np.cumsum([array.size for array in arrays])[:-1])
+        return tuple(part.reshape(a.shape).astype(a.dtype, copy=False) for part, a in zip(parts, arrays, strict=True))
+
     def matmul(self, A: Any, B: Any, out: Any, *, tf32: bool = False) -> None:
         """out = A · B; float32 on tensor cores where `tf32`, and never otherwise."""
         self.engine.matmul(A, B, out, tf32)

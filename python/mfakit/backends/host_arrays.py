@@ -41,6 +41,10 @@ class Host:
         """The array as NumPy's."""
         return array
 
+    def all_to_host(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arrays, of integers below 2^53 or float64, as NumPy's; a device is waited for once."""
+        return arrays
+
     def matmul(self, A: Any, B: Any, out: Any, *, tf32: bool = False) -> None:
         """out = A · B; `tf32` is a device's."""
         np.matmul(A, B, out=out)

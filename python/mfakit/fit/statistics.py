@@ -154,12 +154,9 @@ class Statistics:
 
     def _read(self, names: tuple[str, ...]) -> None:
         sums = {name: getattr(self, name) for name in names if not isinstance(getattr(self, name), np.ndarray)}
-        if not sums:
-            return
-        found = self.arrays.to_host(self.arrays.xp.concatenate([total.reshape(-1) for total in sums.values()]))
-        edges = np.cumsum([0, *(total.size for total in sums.values())]).tolist()
-        for (name, total), a, b in zip(sums.items(), edges, edges[1:], strict=False):
-            setattr(self, name, found[a:b].reshape(total.shape))
+        found = self.arrays.all_to_host(tuple(sums.values())) if sums else ()
+        for name, total in zip(sums, found, strict=True):
+            setattr(self, name, total)
 
     @property
     def present(self) -> Array:
