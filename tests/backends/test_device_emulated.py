@@ -18,7 +18,7 @@ import mfakit
 from mfakit import bench
 from mfakit._arrays.options import Options
 from mfakit._arrays.rows import RowBlocks
-from mfakit.backends import get_arrays, get_backend
+from mfakit.backends import cuda_arrays, get_arrays, get_backend
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends.cuda_arrays import Cuda
 from mfakit.fit import Statistics
@@ -76,6 +76,24 @@ def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCapt
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
         number += 1 + number // 4  # all of the first ones; later ones are alike
     assert number >= 3
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_large_results_come_beside_the_computation(emulated: Any, monkeypatch: Any, failing: bool) -> None:
+    """One block behind it; a block that finds no memory is done again in two halves."""
+    monkeypatch.setattr(cuda_arrays, "DOWNLOAD_BYTES", 0)
+    mfa, X = device_model()
+    clf = mfakit.BayesClassifier([mfa, random_mfa(2, X.shape[1], 2, seed=5)])
+    calls = (
+        mfa.grad_log_prob, mfa.responsibilities, mfa.component_log_prob, clf.decision_gradient, clf.decision_function,
+    )  # fmt: skip
+    for call in calls:
+        emulated.uploads.clear()
+        expected = call(X)
+        emulated.fail_at_launch = len(emulated.launches) + 4 if failing else None
+        close(call(X, backend="cuda", block_rows=10), expected, "float64")
+        assert emulated.uploads.count("closed") >= 1
+        assert ("bring 5" in emulated.uploads) == failing
 
 
 def test_out_of_memory_at_one_row_is_an_error(emulated: Any) -> None:

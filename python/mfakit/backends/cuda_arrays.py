@@ -15,7 +15,7 @@ import numpy as np
 
 from .._lazy import lazy
 from ._cuda.engine import engine
-from .host_arrays import Host
+from .host_arrays import Host, Results
 from .operands import Mixture
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ MOST_ROWS = 2**20
 STREAM_BYTES = 2**28
 # Of rows of matrices, in values: cuBLAS's fastest products, above all those in TF32, want 16 bytes.
 ALIGNMENT = 4
+# Of a result on the host from which on it comes beside the computation: page-locked memory takes long to get.
+DOWNLOAD_BYTES = 2**25
 # About half a second on the fastest device of today.
 BLOCK_FLOPS = 20 * 10**12
 
@@ -146,6 +148,19 @@ class Cuda(Host):
         for total, part in zip(totals, sums, strict=True):
             total += part
 
+    @contextmanager
+    def results(self, out: Any) -> Iterator[Results]:
+        """Those of a large result on the host come in page-locked memory, while the next block is computed."""
+        if not isinstance(out, np.ndarray) or out.nbytes < DOWNLOAD_BYTES:
+            yield Results(self, out)
+            return
+        results = _Downloads(self, out)
+        try:
+            yield results
+            results.finish()
+        finally:
+            results.close()
+
     def target(self, out: Any, part: slice) -> Any:
         """out[part] itself, or an array of its shape on the device for a result that is on the host."""
         place = out[part]
@@ -171,6 +186,34 @@ class Cuda(Host):
         """Make this the current device."""
         context: AbstractContextManager[Any] = self.engine.active()
         return context
+
+
+class _Downloads(Results):
+    """Results on the host that arrive one block behind the computation."""
+
+    arrays: Cuda
+    _downloader: Any = None
+
+    def target(self, part: slice) -> Any:
+        """A place on the device; the first block is the tallest."""
+        n = part.stop - part.start
+        if self._downloader is None:
+            self._downloader = self.arrays.engine.downloader((n, *self.out.shape[1:]), self.out.dtype)
+        return self._downloader.place(n)
+
+    def store(self, part: slice, target: Any) -> None:
+        """Begin to bring them."""
+        self._downloader.start(self.out[part])
+
+    def finish(self) -> None:
+        """Wait until everything is in its place."""
+        if self._downloader is not None:
+            self._downloader.finish()
+
+    def close(self) -> None:
+        """Wait for copies under way."""
+        if self._downloader is not None:
+            self._downloader.close()
 
 
 class DeviceFactors:

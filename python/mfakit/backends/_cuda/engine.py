@@ -14,6 +14,7 @@ import numpy as np
 from ..._errors import BackendUnavailable
 from . import runtime as _cuda_runtime
 from . import source as _cuda_source
+from .download import Downloader
 from .upload import Uploader
 
 __all__ = ["CupyEngine", "devices", "engine", "install", "why_missing"]
@@ -140,6 +141,10 @@ class CupyEngine:
     def uploader(self, shape: tuple[int, int], dtype: Any) -> Uploader:
         """Copies of blocks of at most this shape, one ahead of the computation."""
         return Uploader(self.xp, self.active, shape, dtype)
+
+    def downloader(self, shape: tuple[int, ...], dtype: Any) -> Downloader:
+        """Copies of results of at most this shape to the host, beside the computation of the next one."""
+        return Downloader(self.xp, self.active, shape, dtype)
 
     def synchronize(self) -> None:
         """Wait for the current stream."""
