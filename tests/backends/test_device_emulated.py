@@ -199,3 +199,17 @@ def test_the_benchmark_of_a_device_measures_what_it_says(emulated: Any) -> None:
     assert {"refine_narrow", "mark_candidates"} <= set(found["kernels of log_prob"].facts["kernels"])
     assert found["kernels of EM statistics"].facts["kernels"]["accumulate_statistics"]["launches"] == 2
     assert "launch" not in vars(emulated)
+
+
+@pytest.mark.parametrize("name", ["log_prob", "em_step"])
+def test_the_profile_of_an_operation(emulated: Any, name: str, monkeypatch: Any, capsys: Any) -> None:
+    from benchmarks import profile
+
+    monkeypatch.setattr(profile, "SIZES", {"faces": bench.Size(n=6, d=12, k=3, l=3)})
+    assert profile.main([name]) == 0
+    printed = capsys.readouterr().out
+    assert f"{name}, faces: " in printed
+    assert ("accumulate_statistics" in printed) == (name == "em_step")
+    emulated.uploads.clear()
+    assert profile.main([name, "--once"]) == 0
+    assert [mark for mark in emulated.uploads if mark.startswith("record")] == ["record", "recorded"]

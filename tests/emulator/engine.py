@@ -8,7 +8,8 @@ import os
 import subprocess
 import tempfile
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from mfakit.backends._cuda import source as _cuda_source
 
-from .fake_cupy import DeviceArray, FakeCupy, unwrap
+from .fake_cupy import DeviceArray, FakeCupy, Waits, unwrap
 
 HERE = Path(__file__).parent
 ORDERS = {"forward": 0, "reverse": 1, "permuted": 2}
@@ -154,7 +155,13 @@ class EmulatedEngine:
         self.uploads.append("release")
 
     def synchronize(self) -> None:
-        pass
+        Waits.add()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        self.uploads.append("record")
+        yield
+        self.uploads.append("recorded")
 
     def used_bytes(self) -> int:
         return 0

@@ -6,7 +6,8 @@ The tests put an emulator in its place (`install`); nothing above this file know
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,17 @@ class CupyEngine:
         last.record()
         last.synchronize()
         return float(self.xp.cuda.get_elapsed_time(first, last)) / 1e3
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """What a profiler records that was told to begin at the program's mark."""
+        self.synchronize()
+        self.xp.cuda.runtime.profilerStart()
+        try:
+            yield
+            self.synchronize()
+        finally:
+            self.xp.cuda.runtime.profilerStop()
 
     def upload_seconds(self, n_bytes: int, rounds: int) -> list[float]:
         """Times of copying page-locked memory to the device."""
