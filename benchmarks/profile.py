@@ -9,42 +9,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import mfakit
 from mfakit.bench import Machine, Size
-from mfakit.fit import Source, expectation, maximization
-from mfakit.fit.resident import place
 
 from .device import OPERATIONS, Inputs, kernels_timed
 
 SIZES = {"digits": Size(n=2**17, d=784, k=50, l=6), "faces": Size(n=8192, d=12_288, k=200, l=10)}
 
 
-class EMStep:
-    """An M-step and the E-step after it, on a mixture that stays on the device."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        self.source = Source.from_array(inputs.X)
-        mfa: mfakit.MFA = place(inputs.mfa, self.source.arrays)
-        self.stats = expectation(mfa, self.source)
-
-    def __call__(self) -> None:
-        """The next step."""
-        self.stats = expectation(maximization(self.stats, 1e-6), self.source)
-
-
-def operation(name: str, inputs: Inputs) -> Callable[[], Any]:
-    """What is profiled, as a function without arguments."""
-    if name == "em_step":
-        return EMStep(inputs)
-    return lambda: OPERATIONS[name](inputs)
-
-
 def profile(name: str, size: Size, machine: Any, rounds: int = 5) -> dict[str, Any]:
     """Milliseconds of a call, of the host until it waits for what is left of it, and of each kernel."""
-    run = operation(name, Inputs(size))
+    run = partial(OPERATIONS[name], Inputs(size))
     run()
     machine.engine.synchronize()
     calls, launches = [], []
@@ -62,13 +39,13 @@ def profile(name: str, size: Size, machine: Any, rounds: int = 5) -> dict[str, A
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__.partition("\n")[0])
-    parser.add_argument("operation", choices=[*OPERATIONS, "em_step"])
+    parser.add_argument("operation", choices=list(OPERATIONS))
     parser.add_argument("--size", choices=list(SIZES), help="default: both, of --once faces")
     parser.add_argument("--once", action="store_true", help="one call between the profiler's marks")
     args = parser.parse_args(arguments)
     machine = Machine("cuda")
     if args.once:
-        run = operation(args.operation, Inputs(SIZES[args.size or "faces"]))
+        run = partial(OPERATIONS[args.operation], Inputs(SIZES[args.size or "faces"]))
         run()
         with machine.engine.recorded():
             run()

@@ -7,7 +7,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}
 operations=("${@:2}")
-[ ${#operations[@]} -gt 0 ] || operations=(log_prob grad_log_prob em_step subspace_distances gradient_attack)
+[ ${#operations[@]} -gt 0 ] || operations=(log_prob grad_log_prob "EM step" subspace_distances gradient_attack)
 out=${OUT:-build/profile-gpu}
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1
@@ -25,14 +25,15 @@ run() {
 }
 
 for operation in "${operations[@]}"; do
-  run 60 "$operation-events" "$python" -m benchmarks.profile "$operation"
+  name=${operation//[^a-zA-Z0-9]/-}
+  run 60 "$name-events" "$python" -m benchmarks.profile "$operation"
   if command -v nsys > /dev/null; then
-    run 90 "$operation-nsys" nsys profile --trace=cuda,nvtx,osrt --capture-range=cudaProfilerApi --force-overwrite=true \
-      --stats=true --output="$out/$operation" "$python" -m benchmarks.profile "$operation" --once
+    run 90 "$name-nsys" nsys profile --trace=cuda,nvtx,osrt --capture-range=cudaProfilerApi --force-overwrite=true \
+      --stats=true --output="$out/$name" "$python" -m benchmarks.profile "$operation" --once
   fi
   if command -v ncu > /dev/null; then
-    run 120 "$operation-ncu" ncu --set=full --profile-from-start=off --launch-count=12 --force-overwrite \
-      --export="$out/$operation" "$python" -m benchmarks.profile "$operation" --once
+    run 120 "$name-ncu" ncu --set=full --profile-from-start=off --launch-count=12 --force-overwrite \
+      --export="$out/$name" "$python" -m benchmarks.profile "$operation" --once
   fi
 done
 printf 'failed: %s\n' "${failed[@]:-nothing}"

@@ -202,7 +202,7 @@ def test_the_benchmark_of_a_device_measures_what_it_says(emulated: Any) -> None:
     assert "launch" not in vars(emulated)
 
 
-@pytest.mark.parametrize("name", ["log_prob", "em_step"])
+@pytest.mark.parametrize("name", ["log_prob", "EM step"])
 def test_the_profile_of_an_operation(emulated: Any, name: str, monkeypatch: Any, capsys: Any) -> None:
     from benchmarks import profile
 
@@ -210,7 +210,7 @@ def test_the_profile_of_an_operation(emulated: Any, name: str, monkeypatch: Any,
     assert profile.main([name]) == 0
     printed = capsys.readouterr().out
     assert f"{name}, faces: " in printed
-    assert ("accumulate_statistics" in printed) == (name == "em_step")
+    assert ("accumulate_statistics" in printed) == (name == "EM step")
     emulated.uploads.clear()
     assert profile.main([name, "--once"]) == 0
     assert [mark for mark in emulated.uploads if mark.startswith("record")] == ["record", "recorded"]
