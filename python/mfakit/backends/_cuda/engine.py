@@ -28,8 +28,8 @@ CUDA_R_32F, CUDA_R_64F = 0, 1
 UNASKED_SHARED_BYTES = 47 * 1024
 
 
-# What CUDA's libraries say where they find no memory, in errors that are of no class of their own: the driver at a launch
-# or a module's load, the runtime, and cuBLAS, which takes memory with its handle.
+# What CUDA's libraries say where they find no memory, in errors that have no class of their own: the driver at a launch
+# or when it loads a module, the runtime, and cuBLAS, which takes memory with its handle.
 NO_MEMORY = ("CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
