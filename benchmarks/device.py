@@ -16,7 +16,8 @@ import numpy as np
 import mfakit
 from mfakit.bench import Case, Machine, Size, Timed, Work
 from mfakit.bench.core import random_mixture
-from mfakit.fit import Statistics
+from mfakit.fit import Source, Statistics, expectation, maximization
+from mfakit.fit.resident import place
 
 BACKEND = "cuda"
 
@@ -93,6 +94,13 @@ class Inputs:
         self.mfa, self.other = (random_mixture(size, seed).to("cuda") for seed in (0, 1))
         self.clf = mfakit.BayesClassifier([self.mfa, self.other])
         self.X = self.mfa.sample(size.n, rng=1)[0]
+        self._em: Any = None
+
+    def em_step(self) -> None:
+        """An M-step and the E-step after it, on a mixture that stays on the device."""
+        source, old = self._em or (Source.from_array(self.X), None)
+        stats = old or expectation(place(self.mfa, source.arrays), source)
+        self._em = source, expectation(maximization(stats, 1e-6), source)
 
 
 OPERATIONS: dict[str, Callable[[Inputs], Any]] = {
@@ -101,6 +109,7 @@ OPERATIONS: dict[str, Callable[[Inputs], Any]] = {
     "grad_log_prob": lambda i: i.mfa.grad_log_prob(i.X),
     "responsibilities": lambda i: i.mfa.responsibilities(i.X),
     "EM statistics": lambda i: Statistics.zeros(i.mfa).add(i.X),
+    "EM step": lambda i: i.em_step(),
     "subspace_distances": lambda i: mfakit.subspace_distances(i.mfa, i.other),
     "gradient_attack": lambda i: mfakit.attacks.gradient_attack(i.clf, i.X[:512], step_size=1e-3, max_steps=50),
 }

@@ -23,7 +23,7 @@ import mfakit
 from mfakit._arrays.rows import wrap_like
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
-from mfakit.backends._cuda.engine import CupyEngine
+from mfakit.backends._cuda.engine import CupyEngine, OutOfDeviceMemory
 
 
 def _matrix(pointer: int, rows: int, columns: int, leading: int, dtype: Any) -> Any:
@@ -103,6 +103,29 @@ def test_only_fast_products_may_round_to_tf32(cublas: _Cublas) -> None:
         A, out = DeviceArray(np.ones((2, 2), dtype)), DeviceArray(np.empty((2, 2), dtype))
         engine.matmul(A, A, out, fast)
     assert cublas.calls == [_cuda_engine.COMPUTE_32F, _cuda_engine.COMPUTE_32F_FAST_TF32, _cuda_engine.COMPUTE_64F]
+
+
+def test_whatever_finds_no_memory_is_out_of_memory(cublas: _Cublas) -> None:
+    """The driver's, the runtime's and cuBLAS's errors, which blocks of half the height may mend; no other error is."""
+
+    def raises(message: str) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
+            raise RuntimeError(message)
+
+        return call
+
+    A = DeviceArray(np.ones((2, 2)))
+    for message in (
+        "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation: out of memory",
+        "CUDA_ERROR_OUT_OF_MEMORY: out of memory", "CUBLAS_STATUS_NOT_SUPPORTED",
+    ):  # fmt: skip
+        engine = _engine(cuda=SimpleNamespace(device=SimpleNamespace(get_cublas_handle=raises(message))))
+        engine._function = raises(message)  # type: ignore[method-assign]
+        expected = RuntimeError if "SUPPORTED" in message else OutOfDeviceMemory
+        with pytest.raises(expected, match=message):
+            engine.matmul(A, A, A, False)
+        with pytest.raises(expected, match=message):
+            engine.launch("density", "center_rows", (1,), 32, ())
 
 
 def test_an_empty_product_is_zero(cublas: _Cublas) -> None:

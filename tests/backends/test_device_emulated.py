@@ -18,9 +18,10 @@ import mfakit
 from mfakit import bench
 from mfakit._arrays.options import Options
 from mfakit._arrays.rows import RowBlocks
-from mfakit.backends import get_arrays, get_backend
+from mfakit.backends import cuda_arrays, get_arrays, get_backend, numpy_ops
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends.cuda_arrays import Cuda
+from mfakit.backends.operands import WeightedPairs
 from mfakit.fit import Statistics
 
 
@@ -76,6 +77,24 @@ def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCapt
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
         number += 1 + number // 4  # all of the first ones; later ones are alike
     assert number >= 3
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_large_results_come_beside_the_computation(emulated: Any, monkeypatch: Any, failing: bool) -> None:
+    """One block behind it; a block that finds no memory is done again in two halves."""
+    monkeypatch.setattr(cuda_arrays, "DOWNLOAD_BYTES", 0)
+    mfa, X = device_model()
+    clf = mfakit.BayesClassifier([mfa, random_mfa(2, X.shape[1], 2, seed=5)])
+    calls = (
+        mfa.grad_log_prob, mfa.responsibilities, mfa.component_log_prob, clf.decision_gradient, clf.decision_function,
+    )  # fmt: skip
+    for call in calls:
+        emulated.uploads.clear()
+        expected = call(X)
+        emulated.fail_at_launch = len(emulated.launches) + 4 if failing else None
+        close(call(X, backend="cuda", block_rows=10), expected, "float64")
+        assert emulated.uploads.count("closed") >= 1
+        assert ("bring 5" in emulated.uploads) == failing
 
 
 def test_out_of_memory_at_one_row_is_an_error(emulated: Any) -> None:
@@ -181,3 +200,49 @@ def test_the_benchmark_of_a_device_measures_what_it_says(emulated: Any) -> None:
     assert {"refine_narrow", "mark_candidates"} <= set(found["kernels of log_prob"].facts["kernels"])
     assert found["kernels of EM statistics"].facts["kernels"]["accumulate_statistics"]["launches"] == 2
     assert "launch" not in vars(emulated)
+
+
+@pytest.mark.parametrize("name", ["log_prob", "EM step"])
+def test_the_profile_of_an_operation(emulated: Any, name: str, monkeypatch: Any, capsys: Any) -> None:
+    from benchmarks import profile
+
+    monkeypatch.setattr(profile, "SIZES", {"faces": bench.Size(n=6, d=12, k=3, l=3)})
+    assert profile.main([name]) == 0
+    printed = capsys.readouterr().out
+    assert f"{name}, faces: " in printed
+    assert ("accumulate_statistics" in printed) == (name == "EM step")
+    emulated.uploads.clear()
+    assert profile.main([name, "--once"]) == 0
+    assert [mark for mark in emulated.uploads if mark.startswith("record")] == ["record", "recorded"]
+
+
+@pytest.mark.parametrize("most", [1, 3, 9])
+def test_gradients_wait_once_whatever_the_candidates_of_a_row(emulated: Any, most: int) -> None:
+    mfa = random_mfa(9, 20, 2, seed=8)
+    rows, components = np.repeat(np.arange(6), most), np.tile(np.arange(most), 6)
+    order = np.argsort(components, kind="stable")
+    pairs = (rows[order], components[order], np.ones(len(rows)), np.zeros((len(rows), 2)))
+    there = WeightedPairs._make(map(emulated.asarray, pairs))
+    X, out = emulated.asarray(np.zeros((6, 20))), emulated.asarray(np.zeros((6, 20)))
+    factors = get_arrays(get_backend("cuda"), None).factors(mfa.factors).mixture
+    before = Waits.count
+    get_backend("cuda").accumulate_gradient(X, there, factors, out)
+    assert Waits.count - before == 1
+    expected = np.zeros((6, 20))
+    numpy_ops.accumulate_gradient(np.zeros((6, 20)), WeightedPairs._make(pairs), mfa.factors.mixture, expected)
+    close(out.get(), expected, "float64")
+
+
+def test_a_step_of_a_direct_attack_waits_a_fixed_number_of_times(emulated: Any) -> None:
+    """Two classes: the centre's norms, the candidates, the scores and the ranks of each, who is left and who moved."""
+    clf = mfakit.BayesClassifier([random_mfa(3, 15, 2, seed=s, spread=0.2) for s in (1, 2)])
+    X, y = clf.sample(8, rng=3, dtype=np.float64)
+    y = clf.predict(X)
+    waits = []
+    for steps in (2, 6):
+        before = Waits.count
+        mfakit.attacks.gradient_attack(
+            clf, emulated.asarray(X), y, step_size=1e-6, max_steps=steps, path="features", polish=False
+        )
+        waits.append(Waits.count - before)
+    assert waits[1] - waits[0] <= 4 * 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from emulator.fake_streams import LateArray, LateCupy
 
+from mfakit.backends._cuda import download as _download
 from mfakit.backends._cuda import upload as _upload
+from mfakit.backends._cuda.download import Downloader
 from mfakit.backends._cuda.upload import Uploader
 
 
@@ -77,3 +80,34 @@ def test_a_copy_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_blocks_without_columns(late: LateCupy) -> None:
     assert _computed(late, np.ones((3, 0)), 2).shape == (3, 0)
+
+
+@pytest.mark.parametrize("kernels", [1, 10])
+@pytest.mark.parametrize(("n", "rows", "chunk"), [(32, 8, 3), (31, 7, 100), (12, 1, 1), (5, 9, 2), (300, 100, 2)])
+def test_results_arrive_whole(late: LateCupy, monkeypatch: Any, n: int, rows: int, chunk: int, kernels: int) -> None:
+    """Each is brought when it is computed, and before another one is computed in its place."""
+    monkeypatch.setattr(_download, "CHUNK_BYTES", chunk * 3 * 4)
+    X, out = np.random.default_rng(0).normal(size=(n, 3)).astype("float32"), np.full((n, 3), -2, "float32")
+    downloader = Downloader(late, late.active, (min(rows, n), 3), X.dtype)
+    try:
+        for first in range(0, n, rows):
+            part = slice(first, min(first + rows, n))
+            place = downloader.place(part.stop - first)
+            for _ in range(kernels - 1):
+                late.compute.put(lambda: None)
+            late.compute.put(lambda p=place, x=X[part]: p.memory.__setitem__(slice(None), x))
+            downloader.start(out[part])
+        downloader.finish()
+    finally:
+        downloader.close()
+    np.testing.assert_array_equal(out, X)
+    assert late.n_pinned <= max(2 * min(16, -(-min(rows, n) // chunk)), 2) * chunk * 12
+
+
+def test_results_are_given_up_with_the_work(late: LateCupy) -> None:
+    out = np.zeros((8, 3))
+    downloader = Downloader(late, late.active, (8, 3), np.float64)
+    downloader.place(8)
+    downloader.start(out)
+    downloader.close()  # without finish: the work has failed
+    assert not any(thread.name.startswith("mfakit-copy") for thread in threading.enumerate())

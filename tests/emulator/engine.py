@@ -8,7 +8,8 @@ import os
 import subprocess
 import tempfile
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from mfakit.backends._cuda import source as _cuda_source
 
-from .fake_cupy import DeviceArray, FakeCupy, unwrap
+from .fake_cupy import DeviceArray, FakeCupy, Waits, unwrap
 
 HERE = Path(__file__).parent
 ORDERS = {"forward": 0, "reverse": 1, "permuted": 2}
@@ -82,6 +83,37 @@ class _Uploader:
         self.log.append("close")
 
 
+class _Downloader:
+    """Results that arrive as late as they may: when their place is asked for again, or at the end."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, log: list[str]) -> None:
+        self._places = [DeviceArray(np.full(shape, np.nan, dtype)) for _ in range(2)]
+        self._due: list[Any] = [None, None]
+        self._turn, self.log = 0, log
+
+    def _bring(self, turn: int) -> None:
+        if self._due[turn] is not None:
+            target = self._due[turn]
+            target[...] = self._places[turn]._array[: len(target)]
+            self._places[turn]._array[...] = np.nan
+            self._due[turn] = None
+
+    def place(self, n: int) -> DeviceArray:
+        self._bring(self._turn)
+        return self._places[self._turn][:n]
+
+    def start(self, target: np.ndarray[Any, Any]) -> None:
+        self.log.append(f"bring {len(target)}")
+        self._due[self._turn], self._turn = target, 1 - self._turn
+
+    def finish(self) -> None:
+        self._bring(self._turn)
+        self._bring(1 - self._turn)
+
+    def close(self) -> None:
+        self.log.append("closed")
+
+
 class EmulatedEngine:
     """The interface of mfakit.backends._cuda.engine.CupyEngine."""
 
@@ -123,7 +155,13 @@ class EmulatedEngine:
         self.uploads.append("release")
 
     def synchronize(self) -> None:
-        pass
+        Waits.add()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        self.uploads.append("record")
+        yield
+        self.uploads.append("recorded")
 
     def used_bytes(self) -> int:
         return 0
@@ -135,6 +173,9 @@ class EmulatedEngine:
         if self.fail_above_rows is not None and shape[0] > self.fail_above_rows:
             raise OutOfMemoryError(f"{shape} is too large")
         return _Uploader(self.uploads)
+
+    def downloader(self, shape: tuple[int, ...], dtype: Any) -> _Downloader:
+        return _Downloader(shape, dtype, self.uploads)
 
     def matmul(self, A: Any, B: Any, out: Any, fast: bool) -> None:
         A, B, out = unwrap(A), unwrap(B), unwrap(out)

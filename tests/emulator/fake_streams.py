@@ -97,6 +97,19 @@ class LateArray:
 
         stream.put(copy)
 
+    def get(self, stream: LateStream, out: np.ndarray[Any, Any], blocking: bool) -> None:
+        assert not blocking
+        assert out.dtype == self.memory.dtype
+        assert out.shape == self.memory.shape
+
+        def copy() -> None:
+            half = len(out) // 2
+            out[:half] = self.memory[:half]
+            time.sleep(0)
+            out[half:] = self.memory[half:]
+
+        stream.put(copy)
+
 
 class LateCupy:
     """The module: `compute` is its current stream, `pool` its memory pool."""

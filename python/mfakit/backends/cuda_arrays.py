@@ -15,7 +15,7 @@ import numpy as np
 
 from .._lazy import lazy
 from ._cuda.engine import engine
-from .host_arrays import Host
+from .host_arrays import Host, Results
 from .operands import Mixture
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ MOST_ROWS = 2**20
 STREAM_BYTES = 2**28
 # Of rows of matrices, in values: cuBLAS's fastest products, above all those in TF32, want 16 bytes.
 ALIGNMENT = 4
+# Of a result on the host from which on it comes beside the computation: page-locked memory takes long to get.
+DOWNLOAD_BYTES = 2**25
 # About half a second on the fastest device of today.
 BLOCK_FLOPS = 20 * 10**12
 
@@ -59,6 +61,12 @@ class Cuda(Host):
     def to_host(self, array: Any) -> Any:
         """A copy on the host; waits for the device."""
         return self.engine.to_host(array)
+
+    def all_to_host(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Copies on the host, which arrive together."""
+        found = self.to_host(self.xp.concatenate([array.reshape(-1).astype(np.float64) for array in arrays]))
+        parts = np.split(found, np.cumsum([array.size for array in arrays])[:-1])
+        return tuple(part.reshape(a.shape).astype(a.dtype, copy=False) for part, a in zip(parts, arrays, strict=True))
 
     def matmul(self, A: Any, B: Any, out: Any, *, tf32: bool = False) -> None:
         """out = A · B; float32 on tensor cores where `tf32`, and never otherwise."""
@@ -132,13 +140,26 @@ class Cuda(Host):
 
     @contextmanager
     def sums_into(self, totals: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-        """Arrays of zeros on the device, which are read together, once, and added to `totals`; not after an error."""
-        memory = self.xp.zeros(sum(total.size for total in totals))
-        edges = np.cumsum([0, *(total.size for total in totals)]).tolist()
-        yield tuple(memory[a:b].reshape(t.shape) for a, b, t in zip(edges, edges[1:], totals, strict=False))
-        found = self.to_host(memory)
-        for a, b, total in zip(edges, edges[1:], totals, strict=False):
-            total += found[a:b].reshape(total.shape)
+        """Zeros on this device, like the device's arrays `totals`, and added to them at the end, when nothing needs
+        memory any more; not after an error.
+        """
+        sums = tuple(self.xp.zeros(total.shape) for total in totals)
+        yield sums
+        for total, part in zip(totals, sums, strict=True):
+            total += part
+
+    @contextmanager
+    def results(self, out: Any) -> Iterator[Results]:
+        """Those of a large result on the host come in page-locked memory, while the next block is computed."""
+        if not isinstance(out, np.ndarray) or out.nbytes < DOWNLOAD_BYTES:
+            yield Results(self, out)
+            return
+        results = _Downloads(self, out)
+        try:
+            yield results
+            results.finish()
+        finally:
+            results.close()
 
     def target(self, out: Any, part: slice) -> Any:
         """out[part] itself, or an array of its shape on the device for a result that is on the host."""
@@ -167,24 +188,58 @@ class Cuda(Host):
         return context
 
 
-class DeviceFactors:
-    """:class:`~mfakit.mixture.factors.Factors` with its arrays on a device, each copied when it is first read."""
+class _Downloads(Results):
+    """Results on the host that arrive one block behind the computation."""
 
-    def __init__(self, host: Factors, arrays: Cuda) -> None:
-        self.host, self._arrays = host, arrays
-        self._copies: dict[Any, Any] = {}
+    arrays: Cuda
+    _downloader: Any = None
+
+    def target(self, part: slice) -> Any:
+        """A place on the device; the first block is the tallest."""
+        n = part.stop - part.start
+        if self._downloader is None:
+            self._downloader = self.arrays.engine.downloader((n, *self.out.shape[1:]), self.out.dtype)
+        return self._downloader.place(n)
+
+    def store(self, part: slice, target: Any) -> None:
+        """Begin to bring them."""
+        self._downloader.start(self.out[part])
+
+    def finish(self) -> None:
+        """Wait until everything is in its place."""
+        if self._downloader is not None:
+            self._downloader.finish()
+
+    def close(self) -> None:
+        """Wait for copies under way."""
+        if self._downloader is not None:
+            self._downloader.close()
+
+
+class DeviceFactors:
+    """:class:`~mfakit.mixture.factors.Factors` with its arrays on a device, each copied when it is first read.
+
+    `made` has those that were made there, on the stream that alone reads them.
+    """
+
+    def __init__(self, host: Factors, arrays: Cuda, made: dict[Any, Any] | None = None) -> None:
+        self.host, self._arrays, self._shared = host, arrays, made is None
+        self._copies: dict[Any, Any] = {} if made is None else made
 
     def keep(self, key: Any, make: Any) -> Any:
-        """The device's copy of what `make` returns, made at the first call with this key."""
+        """What `make` returns, on the device; made at the first call with this key."""
         if key not in self._copies:
-            copied = self._arrays.asarray(np.ascontiguousarray(make()))
-            self._arrays.engine.synchronize()  # other streams may be the next to read it
+            copied = self._arrays.asarray(make())
+            if self._shared:
+                self._arrays.engine.synchronize()  # other streams may be the next to read it
             self._copies[key] = copied
         return self._copies[key]
 
     def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_copies", ()):
+            return self._copies[name]
         value = getattr(self.host, name)
-        return self.keep(name, lambda: value) if isinstance(value, np.ndarray) else value
+        return self.keep(name, lambda: np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
 
     @lazy
     def mixture(self) -> Mixture:
@@ -195,14 +250,19 @@ class DeviceFactors:
         """P [d, k (l + 1)], see Factors.panel, and columns of zeros up to a multiple of ALIGNMENT."""
 
         def make() -> Any:
-            panel = self.host._make_panel().astype(dtype)
-            return np.pad(panel, ((0, 0), (0, -panel.shape[1] % ALIGNMENT)))
+            (k, l, d), xp = self.shape, self._arrays.xp
+            rows = xp.empty((k, l + 1, d), dtype)
+            rows[:, :l], rows[:, l] = self.whitened, (self.means - self.center) / self.noise
+            panel = xp.zeros((d, k * (l + 1) + -k * (l + 1) % ALIGNMENT), dtype)
+            panel[:, : k * (l + 1)] = rows.reshape(-1, d).T
+            return panel
 
         return self.keep(("panel", np.dtype(dtype)), make)
 
     def thin_panel(self, dtype: Any) -> Any:
         """D⁻¹ᵀ [d, k], see Factors.thin_panel."""
-        return self.keep(("thin", np.dtype(dtype)), lambda: self.host.thin_panel(dtype))
+        xp = self._arrays.xp
+        return self.keep(("thin", np.dtype(dtype)), lambda: xp.ascontiguousarray((1.0 / self.noise).T.astype(dtype)))
 
 
 def current(device: str | None = None) -> Cuda:

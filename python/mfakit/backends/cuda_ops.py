@@ -122,12 +122,17 @@ def _tiles(components: Array, k: int, height: int) -> tuple[Array, Array, int]:
     """Where each component's tiles of `height` pairs and its pairs begin, [k + 1] each, and a bound on the number of
     tiles; on the device.
     """
-    xp = engine().xp
+    xp, m = engine().xp, len(components)
     pair_offsets = xp.searchsorted(components, xp.arange(k + 1, dtype=np.int64), side="left").astype(np.int64)
-    tile_offsets = xp.zeros(k + 1, np.int64)
+    return _tile_offsets(pair_offsets, height), pair_offsets, m // height + min(k, m)
+
+
+def _tile_offsets(pair_offsets: Array, height: int) -> Array:
+    """Where each component's tiles begin, [k + 1], from where its pairs do."""
+    xp = engine().xp
+    tile_offsets = xp.zeros(len(pair_offsets), np.int64)
     tile_offsets[1:] = xp.cumsum((pair_offsets[1:] - pair_offsets[:-1] + (height - 1)) // height)
-    m = len(components)
-    return tile_offsets, pair_offsets, m // height + min(k, m)
+    return tile_offsets
 
 
 @_operation
@@ -167,21 +172,24 @@ def softmax(log_prob: Array, out: Array) -> None:
 @_operation
 def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: Array) -> None:
     """A launch per rank of a pair among its row's, so that no two blocks add to one row at a time; waits for the device
-    once.
+    once, for the number of ranks. How many pairs each has stays there: a launch has blocks for all of them.
     """
-    if not len(pairs.rows):
+    m = len(pairs.rows)
+    if not m:
         return
     xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads(128)
     rank = _rank_in_row(pairs.rows, pairs.components, k)
     ranks = int(rank.max()) + 1
-    feature_blocks = -(-d // (8 * threads))
+    by_rank = rank * k + pairs.components
+    if ranks > 1:
+        order = xp.argsort(by_rank)
+        by_rank, pairs = by_rank[order], WeightedPairs._make(array[order] for array in pairs)
+    edges = xp.searchsorted(by_rank, xp.arange(ranks * k + 1, dtype=np.int64), side="left").astype(np.int64)
+    grid, shared = (m // GRADIENT_ROWS + min(k, m), -(-d // (8 * threads))), 8 * GRADIENT_ROWS * max(l, 1)
     for r in range(ranks):
-        part = slice(None) if ranks == 1 else xp.nonzero(rank == r)[0]
-        chosen = WeightedPairs._make(array[part] for array in pairs)
-        tile_offsets, pair_offsets, tiles = _tiles(chosen.components, k, GRADIENT_ROWS)
-        args = (X, chosen, tile_offsets, pair_offsets, mixture, out)
-        shared = 8 * GRADIENT_ROWS * max(l, 1)
-        _launch("pairs", "accumulate_gradient", (tiles, feature_blocks), threads, args, real=_real(X), shared=shared)
+        pair_offsets = edges[r * k : (r + 1) * k + 1]
+        args = (X, pairs, _tile_offsets(pair_offsets, GRADIENT_ROWS), pair_offsets, mixture, out)
+        _launch("pairs", "accumulate_gradient", grid, threads, args, real=_real(X), shared=shared)
 
 
 def _rank_in_row(rows: Array, components: Array, k: int) -> Array:

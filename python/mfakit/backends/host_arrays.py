@@ -19,7 +19,22 @@ if TYPE_CHECKING:
     from .._arrays.rows import RowBlocks
     from ..mixture.factors import Factors
 
-__all__ = ["HOST", "Host"]
+__all__ = ["HOST", "Host", "Results"]
+
+
+class Results:
+    """A result `out` [n, ...] that is computed block by block: each is stored before the next one has a target."""
+
+    def __init__(self, arrays: Host, out: Any) -> None:
+        self.arrays, self.out = arrays, out
+
+    def target(self, part: slice) -> Any:
+        """Where the rows `part` are computed."""
+        return self.arrays.target(self.out, part)
+
+    def store(self, part: slice, target: Any) -> None:
+        """Those rows are in `target`, or will be when the device has done what it was given so far."""
+        self.arrays.store(self.out, part, target)
 
 
 class Host:
@@ -40,6 +55,10 @@ class Host:
     def to_host(self, array: Any) -> Any:
         """The array as NumPy's."""
         return array
+
+    def all_to_host(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arrays, of integers below 2^53 or float64, as NumPy's; a device is waited for once."""
+        return arrays
 
     def matmul(self, A: Any, B: Any, out: Any, *, tf32: bool = False) -> None:
         """out = A · B; `tf32` is a device's."""
@@ -76,6 +95,11 @@ class Host:
         """
         for first, block in self.blocks(X, start, rows, end):
             work(block, first)
+
+    @contextmanager
+    def results(self, out: Any) -> Iterator[Results]:
+        """Where the results of blocks are computed that belong into `out`; all of them are there at the end."""
+        yield Results(self, out)
 
     def target(self, out: Any, part: slice) -> Any:
         """Where a block's results are computed: out[part] itself if it is here."""

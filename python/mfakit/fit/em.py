@@ -31,9 +31,11 @@ from .._io.progress import open_bar
 from .._threads.process import keeps_errstate, single_threaded_products
 from ..mixture.factors import component_parts
 from ..mixture.mfa import MFA
+from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
+from .resident import on_host, place, resident_maximization
 from .source import Source
-from .statistics import Statistics
+from .statistics import LOST_SHARE, Statistics
 from .workers import expectation
 
 __all__ = ["FitResult", "fit_em", "maximization", "progress_bar"]
@@ -41,8 +43,6 @@ __all__ = ["FitResult", "fit_em", "maximization", "progress_bar"]
 Array = NDArray[Any]
 _logger = logging.getLogger("mfakit")
 
-# A component with less than this share of the data has lost its samples.
-LOST_SHARE = 1e-10
 # A component that has lost its samples starts again at most this often: where data has fewer groups than the mixture
 # has components, some stay empty.
 MOST_RESEEDS = 3
@@ -90,7 +90,7 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
     Should it fall by more than rounding without a re-seeded component (it cannot, unless the data changes between
     passes), that is logged, the better mixture is kept and the fit ends unconverged.
     """
-    bounds = Bounds(source)
+    bounds, mfa = Bounds(source), place(mfa, source.arrays)
     stats = expectation(mfa, source, bounds)
     result = FitResult(mfa, stats.mean_log_likelihood, [])
     result.add(stats, bounds)
@@ -101,6 +101,7 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
             start = time.perf_counter()
             new = maximization(stats, floor)
             new, events = reseed_lost(new, stats, reseeds, iteration)
+            new = place(new, source.arrays) if events else new
             del stats  # its sums are as large as the model; the next ones take their place
             stats = expectation(new, source, bounds)
             gain = stats.mean_log_likelihood - result.lower_bound
@@ -131,16 +132,25 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
                     f"EM has not converged after {max_iter} steps: the last one raised the log-likelihood by "
                     f"{gain:.3g} nats per sample, and tol is {tol:g}; raise max_iter or tol"
                 )
+    result.mfa = on_host(result.mfa)
     return result
 
 
 @keeps_errstate
 def maximization(stats: Statistics, floor: float) -> MFA:
-    """The M-step, with noise variances of at least `floor`; components without samples keep their parameters."""
+    """The M-step, with noise variances of at least `floor`; components without samples keep their parameters. On a
+    device if the mixture and the sums are there.
+    """
+    if isinstance(stats.mfa, ResidentMFA) and stats.arrays.is_device:
+        moments = _latent_moments(stats, stats.present)
+        found = resident_maximization(stats, floor, moments, _inverse(moments))
+        if found is not None:
+            return found
+    stats = stats.to_host()
     old = stats.mfa
     means, loadings = old.means.astype(np.float64), old.loadings.astype(np.float64)
     noise = np.maximum(old.noise_variance, floor)
-    present = np.flatnonzero(stats.weight > LOST_SHARE * stats.total_weight)
+    present = stats.present
     with single_threaded_products():  # small ones, for which threads that wait for a core are no gain
         for part in component_parts(len(present), old.n_features * max(old.n_factors, 1)):
             j = present[part]
@@ -153,29 +163,41 @@ def maximization(stats: Statistics, floor: float) -> MFA:
 def _factor_analysis(stats: Statistics, j: Array) -> tuple[Array, Array, Array]:
     """Shift of the mean [c, d], loadings [c, d, l] and diagonal of S_xx - A S_xzᵀ [c, d] of the components `j` [c]; see
     the module.
-
-    S_zz is near the identity, because E[zzᵀ] under the posterior is the prior's where the model is right: its
-    eigenvalues solve for all components at once.
     """
-    weight, latent_map = stats.weight[j, None], stats.mfa.factors.latent_map[j]
+    weight = stats.weight[j, None]
     shift, z = stats.sum_x[j] / weight, stats.sum_z[j] / weight
     S_xx = stats.sum_xx[j] / weight - shift**2
     S_zx = stats.sum_xz[j] / weight[:, :, None] - z[:, :, None] * shift[:, None, :]
-    S_zz = stats.sum_zz[j] / weight[:, :, None] - z[:, :, None] * z[:, None, :]
-    S_zz += latent_map @ np.swapaxes(latent_map, 1, 2)
-    A = solve_symmetric(S_zz, S_zx)
+    A = solve_symmetric(_latent_moments(stats, j), S_zx)
     return shift, np.swapaxes(A, 1, 2), S_xx - (A * S_zx).sum(axis=1)
+
+
+def _latent_moments(stats: Statistics, j: Array) -> Array:
+    """S_zz [c, l, l] of the components `j` [c]: near the identity, because E[zzᵀ] under the posterior is the prior's
+    where the model is right.
+    """
+    weight, latent_map = stats.weight[j, None], stats.mfa.factors.latent_map[j]
+    z = stats.sum_z[j] / weight
+    moments: Array = stats.sum_zz[j] / weight[:, :, None] - z[:, :, None] * z[:, None, :]
+    moments += latent_map @ np.swapaxes(latent_map, 1, 2)
+    return moments
 
 
 def solve_symmetric(S: Array, B: Array) -> Array:
     """S⁻¹ B [c, l, q] of positive definite S [c, l, l] and B [c, l, q], with one step of refinement: many right-hand
     sides at once, which LAPACK's solver would copy one by one.
     """
-    values, V = np.linalg.eigh(S)
-    inverse = (V / values[:, None, :]) @ np.swapaxes(V, 1, 2)
+    inverse = _inverse(S)
     X: Array = inverse @ B
     X += inverse @ (B - S @ X)
     return X
+
+
+def _inverse(S: Array) -> Array:
+    """S⁻¹ of positive definite S [c, l, l] near the identity, by their eigenvalues: all at once."""
+    values, V = np.linalg.eigh(S)
+    inverse: Array = (V / values[:, None, :]) @ np.swapaxes(V, 1, 2)
+    return inverse
 
 
 def reseed_lost(mfa: MFA, stats: Statistics, reseeds: Array, iteration: int) -> tuple[MFA, list[dict[str, Any]]]:

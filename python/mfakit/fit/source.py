@@ -14,6 +14,7 @@ from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, array_module, on_device_of, to_numpy
 from .._threads.process import errstate
 from ..backends import get_arrays, get_backend
+from ..backends.host_arrays import HOST, Host
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,7 @@ class Source:
     def __init__(self, parts: Callable[[], Iterator[Part]], options: Options) -> None:
         self._open, self.options = parts, options
         self._rows_read: int | None = None
-        self._on_device = False
+        self._devices: set[str | None] = set()  # of the rows; None: the host
         self.survey = self._survey()
 
     @classmethod
@@ -155,7 +156,7 @@ class Source:
             if sums is None:
                 sums = _Sums(rows, weights, self.options)
             sums.add(rows, weights)
-            self._on_device |= rows.device is not None
+            self._devices.add(rows.device)
         if sums is None:
             raise ValueError("X has no rows; fitting needs at least one sample")
         return sums.survey()
@@ -163,7 +164,14 @@ class Source:
     @property
     def on_device(self) -> bool:
         """Whether the rows are computed on a device: because they are there, or because the options say so."""
-        return self._on_device or self.options.backend == "cuda"
+        return self._devices != {None} or self.options.backend == "cuda"
+
+    @property
+    def arrays(self) -> Host:
+        """Where sums over the rows belong: on a device if all of them are computed on that one, else on the host."""
+        backend = self.options.backend
+        found = {get_arrays(get_backend(backend, device), device) for device in self._devices}
+        return found.pop() if len(found) == 1 else HOST
 
     @property
     def n_read(self) -> int:

@@ -7,14 +7,15 @@ large sums is O(n·d·l), not O(n·k·d·l).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
-from ..backends.host_arrays import Host
+from ..backends import get_arrays, get_backend
+from ..backends.host_arrays import HOST, Host
 from ..backends.operands import Sums, WeightedPairs
 from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
@@ -23,7 +24,7 @@ from ..mixture.parameters import PARAMETERS
 from ..mixture.scores import Scores
 from .source import as_weights
 
-__all__ = ["Statistics", "WorstRows"]
+__all__ = ["LOST_SHARE", "Statistics", "WorstRows"]
 
 Array = Any  # NumPy's; of a block on a device, CuPy's
 
@@ -31,6 +32,10 @@ Array = Any  # NumPy's; of a block on a device, CuPy's
 DROPPED = 1e-12
 # Badly explained samples that are remembered, for components that have to start again.
 WORST_KEPT = 16
+# A component with less than this share of the data has lost its samples.
+LOST_SHARE = 1e-10
+# Sums that grow with the number of components alone, and those that grow with the number of features, too.
+SMALL, LARGE = ("weight", "sum_z", "sum_zz"), ("sum_x", "sum_xx", "sum_xz")
 
 
 @dataclass(eq=False)
@@ -46,27 +51,29 @@ class WorstRows:
         """No rows yet."""
         return cls(np.empty(0), np.empty((0, d)), np.empty(0, np.int64))
 
-    def add(self, scores: Scores, log_total: Array, weights: Array | None, arrays: Host) -> None:
-        """Consider the rows of a block with log p [n] (on the host); a device is waited for twice."""
+    def of_block(self, scores: Scores, log_total: Array, weights: Array | None, arrays: Host) -> WorstRows:
+        """Those of a block with log p [n] (on the host) that are worse than the ones kept; a device is waited for
+        once.
+        """
         index = np.arange(len(log_total)) if weights is None else np.flatnonzero(weights > 0)
         if len(self.log_prob) == WORST_KEPT:
             index = index[log_total[index] < self.log_prob[-1]]
         index = index[np.argsort(log_total[index], kind="stable")[:WORST_KEPT]]
-        if len(index):
-            at = arrays.asarray(index)
-            rows, components = (arrays.to_host(a) for a in (scores.X[at], scores.most_likely(at)))
-            self._keep(log_total[index], rows.astype(np.float64), components)
+        if not len(index):
+            return WorstRows.none(scores.X.shape[1])
+        at, xp = arrays.asarray(index), arrays.xp
+        found = xp.empty((len(index), scores.X.shape[1] + 1))
+        found[:, :-1], found[:, -1] = scores.X[at], scores.most_likely(at)
+        found = arrays.to_host(found)
+        return WorstRows(log_total[index], found[:, :-1], found[:, -1].astype(np.int64))
 
     def merge(self, other: WorstRows) -> None:
-        """Consider the rows that another one kept."""
-        self._keep(other.log_prob, other.rows, other.components)
-
-    def _keep(self, log_prob: Array, rows: Array, components: Array) -> None:
-        log_prob = np.concatenate([self.log_prob, log_prob])
+        """Consider the rows of another one."""
+        log_prob = np.concatenate([self.log_prob, other.log_prob])
         order = np.argsort(log_prob, kind="stable")[:WORST_KEPT]
         self.log_prob = log_prob[order]
-        self.rows = np.concatenate([self.rows, rows])[order]
-        self.components = np.concatenate([self.components, components])[order]
+        self.rows = np.concatenate([self.rows, other.rows])[order]
+        self.components = np.concatenate([self.components, other.components])[order]
 
 
 @dataclass(eq=False)
@@ -95,6 +102,9 @@ class Statistics:
     n_rows, n_pairs : int
         Rows, and pairs of a row and a component that were scored exactly.
     worst : WorstRows
+    arrays : Host
+        Where the sums are. On a device blocks are added without reading any of them, until :meth:`read_small` or
+        :meth:`to_host` does.
 
     Examples
     --------
@@ -120,14 +130,39 @@ class Statistics:
     n_rows: int = 0
     n_pairs: int = 0
     worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
+    arrays: Host = HOST
 
     @classmethod
-    def zeros(cls, mfa: MFA) -> Statistics:
-        """No samples yet."""
-        k, d, l = mfa.loadings.shape
+    def zeros(cls, mfa: MFA, arrays: Host = HOST) -> Statistics:
+        """No samples yet; on a device for the arrays of one, which must be the current one."""
+        k, d, l = mfa.n_components, mfa.n_features, mfa.n_factors
         shapes = ((k,), (k, d), (k, d), (k, l), (k, l, l), (k, l, d))
-        weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz = (np.zeros(shape) for shape in shapes)
-        return cls(mfa, weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz, worst=WorstRows.none(d))
+        weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz = (arrays.xp.zeros(shape) for shape in shapes)
+        return cls(
+            mfa, weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz, worst=WorstRows.none(d), arrays=arrays
+        )  # fmt: skip
+
+    def read_small(self) -> None:
+        """Bring to the host what grows with the number of components alone; a device is waited for once."""
+        self._read(SMALL)
+
+    def to_host(self) -> Statistics:
+        """The same sums on the host; a device is waited for twice at most."""
+        if self.arrays.is_device:
+            self._read(("sum_xz",))
+            self._read((*SMALL, "sum_x", "sum_xx"))
+        return replace(self, arrays=HOST)
+
+    def _read(self, names: tuple[str, ...]) -> None:
+        sums = {name: getattr(self, name) for name in names if not isinstance(getattr(self, name), np.ndarray)}
+        found = self.arrays.all_to_host(tuple(sums.values())) if sums else ()
+        for name, total in zip(sums, found, strict=True):
+            setattr(self, name, total)
+
+    @property
+    def present(self) -> Array:
+        """Indices of the components that have samples; weights are on the host."""
+        return np.flatnonzero(self.weight > LOST_SHARE * self.total_weight)
 
     @property
     def mean_log_likelihood(self) -> float:
@@ -148,13 +183,20 @@ class Statistics:
             NaN or inf in X, a wrong rank or width.
         """
         rows = X if isinstance(X, RowBlocks) else RowBlocks(X, self.mfa.n_features)
-        weights = as_weights(sample_weight, len(rows))
+        weights, options = as_weights(sample_weight, len(rows)), options or Options()
+        arrays = get_arrays(get_backend(options.backend, rows.device), rows.device)
+        with arrays.active():
+            sums = Statistics.zeros(self.mfa, arrays) if arrays.is_device else self
 
-        def work(evaluator: Evaluator, block: Array, first: int) -> None:
-            part = slice(first, first + len(block))
-            self.add_block(evaluator(block, first, rows.name), evaluator, None if weights is None else weights[part])
+            def work(evaluator: Evaluator, block: Array, first: int) -> None:
+                part = slice(first, first + len(block))
+                sums.add_block(
+                    evaluator(block, first, rows.name), evaluator, None if weights is None else weights[part]
+                )
 
-        in_order(rows, self.mfa.factors, options or Options(), work)
+            in_order(rows, self.mfa.factors, options, work)
+            if sums is not self:
+                self += sums.to_host()
         return self
 
     def add_block(self, scores: Scores, evaluator: Evaluator, sample_weight: Array | None = None) -> None:
@@ -171,11 +213,12 @@ class Statistics:
         chosen = evaluator.xp.flatnonzero(kept)
         if len(chosen) < len(kept):
             pairs = WeightedPairs._make(part[chosen] for part in pairs)
+        log_total = arrays.to_host(log_total)
+        worst = self.worst.of_block(scores, log_total, sample_weight, arrays)
         self._add_pairs(scores.X, pairs, evaluator)
+        self.worst.merge(worst)
         self.n_rows += len(scores.X)
         self.n_pairs += len(scores.rows)
-        log_total = arrays.to_host(log_total)
-        self.worst.add(scores, log_total, sample_weight, arrays)
         if sample_weight is None:
             self.log_likelihood += float(log_total.sum())
             self.total_weight += len(log_total)
@@ -190,7 +233,7 @@ class Statistics:
         z = _latents(pairs.latents, pairs.components, factors.latent_map, evaluator)
         # The sums over samples (z, 1) about the mean 0 are Σ R z and Σ R, and Σ R z zᵀ.
         points = xp.concatenate([z, xp.ones((len(z), 1))], axis=1)
-        own = tuple(np.zeros(shape) for shape in ((k, l + 1), (k, l, l + 1), (k, l + 1)))
+        own = tuple(self.arrays.xp.zeros(shape) for shape in ((k, l + 1), (k, l, l + 1), (k, l + 1)))
         add, threads = evaluator.ops.accumulate_statistics, evaluator.threads
         with evaluator.arrays.sums_into((self.sum_x, self.sum_xz, self.sum_xx, *own)) as sums:
             add(X, pairs._replace(latents=z), factors.means, Sums(*sums[:3]), threads)

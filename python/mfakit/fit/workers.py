@@ -13,10 +13,12 @@ from .._arrays.options import Options
 from .._arrays.rows import RowBlocks
 from .._arrays.sharing import useful_threads
 from .._threads.rows import Crew, open_crew
+from ..backends.host_arrays import Host
 from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
 from ..mixture.pruning import Pruner
+from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
 from .source import Part, Source
 from .statistics import Statistics
@@ -36,12 +38,13 @@ SHARED_VALUES = 2**20
 def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Statistics:
     """The statistics of all rows of the source under `mfa`: one pass, one block in memory.
 
-    `bounds` says which components can be left out, as in the steps before; None scores all by the dense product. Which
-    thread takes which rows is fixed, so the result is the same bytes at each call; another number of threads changes
-    rounding only.
+    The sums of a mixture that stays on a device stay there, but for the small ones. `bounds` says which components can
+    be left out, as in the steps before; None scores all by the dense product. Which thread takes which rows is fixed,
+    so the result is the same bytes at each call; another number of threads changes rounding only.
     """
     count, options = _plan(mfa, source)
-    helpers = 1 if source.on_device or mfa.loadings.size < SHARED_VALUES else useful_threads(source.options)
+    size = mfa.n_components * mfa.n_features * mfa.n_factors
+    helpers = 1 if source.on_device or size < SHARED_VALUES else useful_threads(source.options)
     if helpers > 1:
         with open_crew(helpers) as crew:
             mfa.factorize(crew.share)
@@ -54,7 +57,7 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
         elif count > 1:
             mfa.factors.prepare(source.survey.dtype)
     with open_crew(count) as crew:
-        workers = [_Worker(mfa, options, crew, pruner, bounds) for _ in range(count)]
+        workers = [_Worker(mfa, options, crew, pruner, bounds, source.arrays) for _ in range(count)]
 
         def add(i: int, start: int, end: int, number: int, rows: RowBlocks, weights: Array | None) -> None:
             workers[i].add(rows, weights, number, start, end)
@@ -64,6 +67,11 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
     total, *others = (worker.stats for worker in workers)
     for each in others:
         total += each
+    with total.arrays.active():
+        if isinstance(mfa, ResidentMFA):
+            total.read_small()
+        else:
+            total = total.to_host()
     if bounds is not None:
         bounds.finish(total.candidates)
     return total
@@ -79,7 +87,7 @@ def _numbered(parts: Iterator[Part]) -> Iterator[tuple[int, RowBlocks, Array | N
 
 def _plan(mfa: MFA, source: Source) -> tuple[int, Options]:
     """How many threads share a pass, and the options of each."""
-    (k, d, l), options = mfa.loadings.shape, source.options
+    k, d, l, options = mfa.n_components, mfa.n_features, mfa.n_factors, source.options
     own = replace(options, n_threads=1)
     if source.on_device or options.threads == 1:
         return 1, options
@@ -92,8 +100,12 @@ def _plan(mfa: MFA, source: Source) -> tuple[int, Options]:
 class _Worker:
     """Statistics of some rows, and the buffers of the block at hand, of which all workers together have one."""
 
-    def __init__(self, mfa: MFA, options: Options, crew: Crew, pruner: Pruner | None, bounds: Bounds | None) -> None:
-        self.stats, self.options, self.crew = Statistics.zeros(mfa), options, crew
+    def __init__(
+        self, mfa: MFA, options: Options, crew: Crew, pruner: Pruner | None, bounds: Bounds | None, arrays: Host
+    ) -> None:
+        with arrays.active():
+            self.stats = Statistics.zeros(mfa, arrays)
+        self.options, self.crew = options, crew
         self.pruner, self.bounds = pruner, bounds
         self.evaluator: Evaluator | None = None
 

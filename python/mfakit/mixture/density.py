@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .._arrays.rows import RowBlocks, wrap_like
 from .._arrays.sharing import careful_products, plan_crew
 from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
+from ..backends.host_arrays import Results
 from .choose import choose_pruner
 from .evaluator import Evaluator
 from .factors import Factors
@@ -44,16 +46,20 @@ class Filling:
     fill: Fill
     out: Array
 
-    def __call__(self, evaluator: Evaluator, block: Array, first: int) -> None:
-        """Fill the block's part."""
-        part = slice(first, first + len(block))
-        target = evaluator.arrays.target(self.out, part)
-        self.fill(evaluator, block, first, target)
-        evaluator.arrays.store(self.out, part, target)
+    def into(self, results: Results) -> Work:
+        """The work, with what keeps the results."""
+
+        def work(evaluator: Evaluator, block: Array, first: int) -> None:
+            part = slice(first, first + len(block))
+            target = results.target(part)
+            self.fill(evaluator, block, first, target)
+            results.store(part, target)
+
+        return work
 
 
 def in_order(
-    X: RowBlocks, factors: Factors, options: Options, work: Work, start: int = 0, end: int | None = None,
+    X: RowBlocks, factors: Factors, options: Options, work: Work | Filling, start: int = 0, end: int | None = None,
     pruner: Pruner | None = None, crew: Crew | None = None, evaluator: Evaluator | None = None,
 ) -> Evaluator:  # fmt: skip
     """Do `work` on every block of X's rows start:end, one after the other, where X is or, for host arrays on a
@@ -69,16 +75,20 @@ def in_order(
         if evaluator is None or evaluator.dtype != dtype or evaluator.ops is not ops:
             evaluator = Evaluator(factors, ops, dtype, rows, options, pruner)
 
-        def step(block: Array, first: int) -> None:
+        def step(do: Work, block: Array, first: int) -> None:
             if crew is not None:
                 crew.raise_if_cancelled()
-            work(evaluator, block, first)
+            do(evaluator, block, first)
 
-        arrays.each_block(X, rows, step, evaluator.resize, start, end)
+        if isinstance(work, Filling):
+            with arrays.results(work.out) as results:
+                arrays.each_block(X, rows, partial(step, work.into(results)), evaluator.resize, start, end)
+        else:
+            arrays.each_block(X, rows, partial(step, work), evaluator.resize, start, end)
     return evaluator
 
 
-def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work: Work) -> None:
+def each_block(X: RowBlocks, mixtures: Sequence[Factors], options: Options, work: Work | Filling) -> None:
     """Do `work` on every block of X, on several at once where that is quicker. The evaluator it gets is of the widest
     of the mixtures; its siblings are of the others.
     """

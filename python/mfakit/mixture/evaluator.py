@@ -343,10 +343,11 @@ class Evaluator:
 
     def pairs(self, scores: Scores) -> RoundedPairs:
         """The refined pairs with their rounding, on the host."""
-        to_host, log_norm = self.arrays.to_host, self.host_factors.log_norm
-        rows, components, log_prob = (to_host(a) for a in (scores.rows, scores.components, scores.values))
+        log_norm = self.host_factors.log_norm
         with np.errstate(over="ignore", invalid="ignore"):
-            explained = to_host((scores.whitened_latent**2).sum(axis=1))
+            explained = (scores.whitened_latent**2).sum(axis=1)
+            found = (scores.rows, scores.components, scores.values, explained)
+            rows, components, log_prob, explained = self.arrays.all_to_host(found)
             return RoundedPairs(rows, components, log_prob, rounding(log_prob, log_norm[components], explained))
 
     def responsibilities(self, scores: Scores) -> Array:

@@ -34,6 +34,7 @@ __all__ = [
     "alone",
     "component_parts",
     "factorize",
+    "loadings_overflow",
     "orthonormal_bases",
     "subspace_factors",
     "symmetric_eigh",
@@ -162,14 +163,17 @@ class Factors:
 
     @lazy
     def _safe_float32_norm(self) -> float:
-        limit = float(np.finfo(np.float32).max) / 16
         with errstate(over="ignore", under="ignore", invalid="ignore"):
             column = float(np.sqrt((self._make_panel() ** 2).sum(axis=0).max()))
+        return self._safe_norm(column, float(self.noise.min()), float(self.noise.max()))
+
+    def _safe_norm(self, column: float, low: float, high: float) -> float:
+        """That norm, for panels with columns at most this long and noise variances between `low` and `high`."""
+        limit = float(np.finfo(np.float32).max) / 16
         bound = limit / max(column, 1.0) if column < limit else 0.0
         if self.is_isotropic:
             return bound
         # (X∘X) D⁻¹ squares what it is given: outside this range of D its entries leave float32 before they meet.
-        low, high = float(self.noise.min()), float(self.noise.max())
         return min(bound, (limit * min(low, 1.0)) ** 0.5) if low > 1e-12 and high < 1e12 else 0.0
 
     def _make_panel(self) -> Array:
@@ -226,9 +230,11 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
     return Factors(center, means, whitened, latent_map, noise, log_norm)
 
 
-def component_parts(k: int, values: int) -> list[slice]:
-    """The components, some at a time, whose float64 copies of `values` numbers each take a few megabytes together."""
-    step = max(1, PART_VALUES // max(values, 1))
+def component_parts(k: int, values: int, together: int = PART_VALUES) -> list[slice]:
+    """The components, some at a time, that have `values` numbers each and at most `together` in all: their float64
+    copies take a few megabytes.
+    """
+    step = max(1, together // max(values, 1))
     return [slice(start, min(start + step, k)) for start in range(0, k, step)]
 
 
@@ -244,16 +250,21 @@ def _whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Arr
     scaled[~live] = 0.0
     bad = np.flatnonzero(~np.isfinite(scaled).all(axis=(1, 2)))
     if len(bad):
-        raise ValueError(
-            f"component {first + bad[0]}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance "
-            f"above {noise[bad[0]].min():.3g} or rescale the data"
-        )
+        raise loadings_overflow(int(first + bad[0]), float(noise[bad[0]].min()))
     U, S, Vt = thin_svd(scaled)
     # d < l leaves fewer singular vectors than factors: the rest of W stays zero.
     gain, whitened = 1.0 / np.hypot(1.0, S), np.zeros((c, l, d))
     np.divide((S * gain)[:, :, None] * np.swapaxes(U, 1, 2), root[:, None, :], out=whitened[:, : S.shape[1]])
     log_det = -2.0 * np.log(gain).sum(axis=1) + np.log(noise).sum(axis=1) * (d if noise.shape[1] == 1 else 1)
     return whitened, _latent_map(Vt, gain, l), log_det
+
+
+def loadings_overflow(j: int, noise: float) -> ValueError:
+    """What is said of a component `j` whose least noise variance is too small for its loadings."""
+    return ValueError(
+        f"component {j}: loadings / sqrt(noise_variance) overflows float64; raise noise_variance above {noise:.3g} or "
+        f"rescale the data"
+    )
 
 
 @keeps_errstate

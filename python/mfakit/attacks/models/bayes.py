@@ -65,9 +65,10 @@ class MixtureVictim:
             log_prob = evaluator(X).log_prob
             total = self.arrays.xp.empty(len(X))
             self.ops.log_sum_exp(log_prob, total, self.threads)
-            joint[:, c] = self.arrays.to_host(total) + self._log_priors[c]
-            best[:, c] = self.arrays.to_host(log_prob.argmax(axis=1))
-            height[:, c] = self.arrays.to_host(log_prob.max(axis=1)) + self._log_priors[c]
+            found = self.arrays.all_to_host((total, log_prob.argmax(axis=1), log_prob.max(axis=1)))
+            joint[:, c], best[:, c], height[:, c] = found
+        joint += self._log_priors
+        height += self._log_priors
         settle(joint, self.clf, X)
         height[rows, y] = -np.inf
         choice = Choice(len(X))

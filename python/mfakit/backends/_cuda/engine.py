@@ -6,7 +6,8 @@ The tests put an emulator in its place (`install`); nothing above this file know
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ..._errors import BackendUnavailable
 from . import runtime as _cuda_runtime
 from . import source as _cuda_source
+from .download import Downloader
 from .upload import Uploader
 
 __all__ = ["CupyEngine", "devices", "engine", "install", "why_missing"]
@@ -26,6 +28,26 @@ CUDA_R_32F, CUDA_R_64F = 0, 1
 UNASKED_SHARED_BYTES = 47 * 1024
 
 
+# What CUDA's libraries say where they find no memory, in errors that have no class of their own: the driver at a launch
+# or when it loads a module, the runtime, and cuBLAS, which takes memory with its handle.
+NO_MEMORY = ("CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+class OutOfDeviceMemory(MemoryError):
+    """What a library of CUDA says where it finds no memory, as an error that blocks of half the height may mend."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise OutOfDeviceMemory for whatever says that the device has no memory."""
+    try:
+        yield
+    except Exception as error:
+        if not str(error).startswith(NO_MEMORY):
+            raise
+        raise OutOfDeviceMemory(str(error)) from error
+
+
 class CupyEngine:
     """One CUDA device through CuPy. Kernels are compiled at first use and kept by CuPy's cache on disk."""
 
@@ -36,7 +58,7 @@ class CupyEngine:
         self._functions: dict[Any, Any] = {}
         self._shared_limits: dict[Any, int] = {}
         self._lock = threading.Lock()
-        self.out_of_memory: tuple[type[Exception], ...] = (cupy.cuda.memory.OutOfMemoryError,)
+        self.out_of_memory: tuple[type[Exception], ...] = (cupy.cuda.memory.OutOfMemoryError, OutOfDeviceMemory)
         properties = cupy.cuda.runtime.getDeviceProperties(device)
         self.name = properties["name"].decode()
         self.multiprocessors = int(properties["multiProcessorCount"])
@@ -77,8 +99,9 @@ class CupyEngine:
         """Start a kernel on the current stream. Integers go as 64 bits and floats as double; None is a null pointer."""
         if min(grid) == 0:
             return
-        function = self._function(family, kernel, real, tuple(sorted(values.items())), shared)
-        function((*grid, *(1,) * (3 - len(grid))), (threads, 1, 1), tuple(map(_argument, args)), shared_mem=shared)
+        with memory_errors():
+            function = self._function(family, kernel, real, tuple(sorted(values.items())), shared)
+            function((*grid, *(1,) * (3 - len(grid))), (threads, 1, 1), tuple(map(_argument, args)), shared_mem=shared)
 
     def _function(
         self, family: str, kernel: str, real: str, values: tuple[tuple[str, int], ...], shared: int
@@ -110,6 +133,7 @@ class CupyEngine:
             ) from error
         return module
 
+    @memory_errors()
     def matmul(self, A: Any, B: Any, out: Any, fast: bool) -> None:
         """out [m, n] = A [m, k] · B [k, n] by cuBLAS; each operand C-contiguous or the transpose of such an array."""
         from cupy_backends.cuda.libs import cublas
@@ -141,6 +165,10 @@ class CupyEngine:
         """Copies of blocks of at most this shape, one ahead of the computation."""
         return Uploader(self.xp, self.active, shape, dtype)
 
+    def downloader(self, shape: tuple[int, ...], dtype: Any) -> Downloader:
+        """Copies of results of at most this shape to the host, beside the computation of the next one."""
+        return Downloader(self.xp, self.active, shape, dtype)
+
     def synchronize(self) -> None:
         """Wait for the current stream."""
         self.xp.cuda.get_current_stream().synchronize()
@@ -157,6 +185,17 @@ class CupyEngine:
         last.record()
         last.synchronize()
         return float(self.xp.cuda.get_elapsed_time(first, last)) / 1e3
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """What a profiler records that was told to begin at the program's mark."""
+        self.synchronize()
+        self.xp.cuda.runtime.profilerStart()
+        try:
+            yield
+            self.synchronize()
+        finally:
+            self.xp.cuda.runtime.profilerStop()
 
     def upload_seconds(self, n_bytes: int, rounds: int) -> list[float]:
         """Times of copying page-locked memory to the device."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..._threads.limits import default_threads
 
-__all__ = ["Uploader"]
+__all__ = ["Slot", "Uploader", "pinned_slot"]
 
 # Threads that copy rows into page-locked memory: one alone is slower than the bus.
 COPY_THREADS = 8
@@ -24,11 +24,18 @@ COPY_THREADS = 8
 CHUNK_BYTES = 2**24
 
 
-class _Slot(NamedTuple):
-    """Page-locked memory of a chunk, and the event behind the last copy out of it."""
+class Slot(NamedTuple):
+    """Page-locked memory of a chunk, and the event behind the last copy between it and the device."""
 
     rows: np.ndarray[Any, Any]
     left: Any
+
+
+def pinned_slot(xp: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Slot:
+    """A slot for a chunk of this shape."""
+    count = int(np.prod(shape))
+    memory = xp.cuda.alloc_pinned_memory(max(count * dtype.itemsize, 1))
+    return Slot(np.frombuffer(memory, dtype, count).reshape(shape), xp.cuda.Event(disable_timing=True))
 
 
 class Uploader:
@@ -59,17 +66,12 @@ class Uploader:
         self._used = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         for used in self._used:  # the memory pool may have given us what earlier kernels still read
             used.record(xp.cuda.get_current_stream())
-        self._slots: SimpleQueue[_Slot] = SimpleQueue()
+        self._slots: SimpleQueue[Slot] = SimpleQueue()
         for _ in range(min(2 * threads, 2 * -(-rows // self._chunk))):
-            self._slots.put(self._slot((self._chunk, d), np.dtype(dtype)))
+            self._slots.put(pinned_slot(xp, (self._chunk, d), np.dtype(dtype)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="mfakit-copy")
         self._sending: list[list[Future[None]]] = [[], []]
         self._turn = 0
-
-    def _slot(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> _Slot:
-        count = shape[0] * shape[1]
-        memory = self._xp.cuda.alloc_pinned_memory(max(count * dtype.itemsize, 1))
-        return _Slot(np.frombuffer(memory, dtype, count).reshape(shape), self._xp.cuda.Event(disable_timing=True))
 
     def start(self, block: np.ndarray[Any, Any]) -> int:
         """Begin copying a block, which must stay as it is until :meth:`get`; returns its ticket. At most two may be
