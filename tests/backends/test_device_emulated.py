@@ -246,3 +246,17 @@ def test_a_step_of_a_direct_attack_waits_a_fixed_number_of_times(emulated: Any) 
         )
         waits.append(Waits.count - before)
     assert waits[1] - waits[0] <= 4 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("log_prob", 1), ("responsibilities", 2), ("grad_log_prob", 8), ("predict", 3)]
+)  # fmt: skip
+def test_a_block_waits_no_more_often(emulated: Any, name: str, most: int) -> None:
+    """As counted; of two classes, each of three and two components, of which rows keep up to three."""
+    mfa, other = random_mfa(3, 40, 2, seed=4, spread=0.2), random_mfa(2, 40, 2, seed=5, spread=0.2)
+    X = emulated.asarray(mfa.sample(30, rng=1)[0])
+    call = getattr(mfakit.BayesClassifier([mfa, other]) if name == "predict" else mfa, name)
+    call(X)  # the factors are copied to the device once
+    before = Waits.count
+    call(X)
+    assert Waits.count - before <= most

@@ -67,11 +67,14 @@ class ResidentMFA(MFA):
             arrays.asarray(np.ascontiguousarray(array, np.float64))
             for array in (mfa.means, np.swapaxes(mfa.loadings, 1, 2), mfa.noise_variance.reshape(mfa.n_components, -1))
         )
-        return cls(mfa.weights, means, rows, noise, arrays)
+        there = cls(mfa.weights, means, rows, noise, arrays)
+        there.__dict__["_origin"] = mfa
+        return there
 
     def plain(self) -> MFA:
-        """The mixture on the host."""
-        return MFA(self.weights, self.means, self.loadings, self.noise_variance)
+        """The mixture on the host: the one that it was made of, if any."""
+        origin: MFA | None = self.__dict__.get("_origin")
+        return origin or MFA(self.weights, self.means, self.loadings, self.noise_variance)
 
     @property
     def n_components(self) -> int:
