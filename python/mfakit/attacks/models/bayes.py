@@ -56,19 +56,18 @@ class MixtureVictim:
         """log prior_c p_c(x) [n, C], and the most likely component of the true class and of any other at x. A constant
         is subtracted from samples so far away that only differences distinguish the classes, as `predict` does.
         """
-        joint = np.empty((len(X), self.n_classes))
-        best = np.empty((len(X), self.n_classes), np.int64)
-        height = np.empty_like(joint)
         rows = np.arange(len(X))
         self.raise_if_cancelled()
+        # Of each class log p_c(x), the most likely component and its share; a device is waited for once.
+        found = self.arrays.xp.empty((3, self.n_classes, len(X)))
         for c, evaluator in enumerate(self._evaluators):
             log_prob = evaluator(X).log_prob
-            total = self.arrays.xp.empty(len(X))
-            self.ops.log_sum_exp(log_prob, total, self.threads)
-            found = self.arrays.all_to_host((total, log_prob.argmax(axis=1), log_prob.max(axis=1)))
-            joint[:, c], best[:, c], height[:, c] = found
-        joint += self._log_priors
-        height += self._log_priors
+            self.ops.log_sum_exp(log_prob, found[0, c], self.threads)
+            found[1, c] = log_prob.argmax(axis=1)
+            log_prob.max(axis=1, out=found[2, c])
+        total, components, share = self.arrays.to_host(found)
+        joint, height = (np.ascontiguousarray(values.T) + self._log_priors for values in (total, share))
+        best = components.T.astype(np.int64)
         settle(joint, self.clf, X)
         height[rows, y] = -np.inf
         choice = Choice(len(X))
