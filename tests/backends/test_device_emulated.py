@@ -58,7 +58,7 @@ def test_out_of_memory_anywhere(emulated: Any, what: str, caplog: pytest.LogCapt
         if what.startswith("attack"):
             path = what.split()[1]
             r = mfakit.attacks.gradient_attack(
-                clf, Z, y, step_size=0.2, max_steps=2, path=path, backend=backend, block_rows=9
+                clf, Z, y, step_size=0.2, max_steps=1, path=path, backend=backend, block_rows=9
             )
             return r.x_adv, r.success, r.n_steps, r.source
         found = getattr(mfa, what)(X, backend=backend, block_rows=5)

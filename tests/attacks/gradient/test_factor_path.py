@@ -108,7 +108,7 @@ def test_same_trajectory_on_images() -> None:
     ]
     sym = mfakit.BayesClassifier(mixtures)
     for clf in (sym, sym.asymmetric()):
-        X, y = sym.sample(6, rng=1, dtype=np.float64)
+        X, y = sym.sample(3, rng=1, dtype=np.float64)
         features, factor = (gradient_attack(clf, X, y, step_size=0.2, path=path) for path in ("features", "factor"))
         assert features.success.all()
         assert features.n_steps.max() > 5
