@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .._checks import check_integers, check_numbers
-from .._io.arguments import sigma_type, whole
 from .._io.report import Table, number, percent
-from ..datasets import available_bayes_pairs
 from .outcome import Context, Picture
+from .pairs import by_pair as by_data_set
 from .pairs import open_pairs
-from .study.data import DataSet, SymmetricPair
+from .study.data import symmetric_pairs
 from .study.learners import CW, CW_AUTO, GRADIENT, Learner, learners
 from .study.result import StudyOutcome
 from .study.run import run_studies
+from .study.settings import add_sizes, check_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Config", "Result", "run"]
+__all__ = ["Config", "Result", "by_data_set", "run"]
 
 EXAMPLE = "--quick --pair mnist-06"
 QUICK = {"n": 20, "n_train": 1_000}
@@ -53,10 +52,7 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n}, 2)
-        check_integers({"n_train": self.n_train}, 10)
-        check_integers({"seed": self.seed}, 0)
-        check_numbers({"sigma": self.sigma}, positive=True)
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """Those with a gradient attack of their own, under CW-L2 too."""
@@ -123,22 +119,10 @@ def _draw(ratios: dict[tuple[str, str, str], np.ndarray]) -> Figure:
 
 def run(config: Config, context: Context) -> Result:
     """Train and attack."""
-    sets: list[DataSet] = [
-        SymmetricPair(name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed)
-        for name, base in open_pairs(config.pairs).items()
-    ]
+    sets = symmetric_pairs(config, open_pairs(config.pairs))
     return Result(config=config, sets=run_studies(sets, config.learners(), context, desc="cw_vs_gradient"))
-
-
-def by_data_set(config: Config) -> list[Config]:
-    """Configurations of single pairs, whose parts are those of all."""
-    return [replace(config, pairs=(name,)) for name in config.pairs or available_bayes_pairs()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment alone."""
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test samples (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")
+    add_sizes(parser, Config)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_integers, check_numbers
-from .._io.arguments import sigma_type, whole
 from .._io.report import Table, number, percent
 from ..attacks import gradient_attack
 from ..attacks.result import PIXEL_THRESHOLD
-from ..datasets import available_bayes_pairs
 from .outcome import Context, Outcome, Picture
+from .pairs import by_pair as by_data_set
 from .pairs import open_pairs
-from .study.data import SymmetricPair
+from .study.data import symmetric_pairs
 from .study.learners import Learner, learners, network_parameters
 from .study.numbers import mean
 from .study.run import STEP_SIZE, run_studies
+from .study.settings import add_network, add_sizes, check_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Config", "Panel", "Result", "run"]
+__all__ = ["Config", "Panel", "Result", "by_data_set", "run"]
 
 Array = NDArray[Any]
 
@@ -64,12 +63,7 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n}, 2)
-        check_integers({"n_train": self.n_train}, 10)
-        check_integers({"seed": self.seed}, 0)
-        check_numbers({"sigma": self.sigma}, positive=True)
-        for learner in self.learners():
-            learner.check()
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """Those that are attacked beside the asymmetric pair."""
@@ -148,8 +142,7 @@ def _draw(p: Panel) -> Figure:
 def run(config: Config, context: Context) -> Result:
     """Train and attack."""
     panels = []
-    for name, base in open_pairs(config.pairs).items():
-        pair = SymmetricPair(name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed)
+    for pair in symmetric_pairs(config, open_pairs(config.pairs)):
         (s,) = run_studies([pair], config.learners(), context, desc="fig1")
         asymmetric = gradient_attack(pair.model.asymmetric(), s.shown, s.shown_y, step_size=STEP_SIZE, polish=True)
         moved = [np.where(asymmetric.success[:, None], asymmetric.x_adv, np.nan)]
@@ -158,21 +151,11 @@ def run(config: Config, context: Context) -> Result:
             moved.append(learner.attacks[0].moved)
             labels.append("Bayes, symmetric" if learner.kind == "bayes" else learner.label)
         captions = [f"{s.classes[c]} → {s.classes[1 - c]}" for c in s.shown_y]
-        panels.append(Panel(name, labels, captions, s.shown, np.stack(moved).astype(np.float32)))
+        panels.append(Panel(pair.name, labels, captions, s.shown, np.stack(moved).astype(np.float32)))
     return Result(config=config, panels=panels)
-
-
-def by_data_set(config: Config) -> list[Config]:
-    """Configurations of single pairs, whose parts are those of all."""
-    return [replace(config, pairs=(name,)) for name in config.pairs or available_bayes_pairs()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment alone."""
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test samples (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")
-    for flag in ("width", "depth", "epochs"):
-        parser.add_argument(f"--{flag}", type=whole(), help="of the CNN (default: the class's)")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .._checks import check_integers, check_numbers
+from .._checks import check_numbers
 from .._io.arguments import number as numbers
-from .._io.arguments import sigma_type, whole
 from .._io.report import Table, number, percent
-from ..datasets import available_bayes_pairs
 from .outcome import Context, Picture
+from .pairs import by_pair as by_data_set
 from .pairs import open_pairs
-from .study.data import DataSet, SymmetricPair
+from .study.data import symmetric_pairs
 from .study.learners import CW, CW_AUTO, LEARNERS, Learner
 from .study.numbers import LearnerNumbers
 from .study.result import StudyOutcome
 from .study.run import run_studies
+from .study.settings import add_network, add_sizes, check_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Config", "Result", "run"]
+__all__ = ["Config", "Result", "by_data_set", "run"]
 
 EXAMPLE = "--quick --betas 1 6"
 QUICK = {"n": 50, "n_train": 2_000, "width": 8, "epochs": 3, "betas": (1.0, 30.0), "pairs": ("mnist-06",)}
@@ -65,13 +65,9 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n}, 2)
-        check_integers({"n_train": self.n_train}, 10)
-        check_integers({"seed": self.seed}, 0)
         check_numbers({f"betas[{i}]": beta for i, beta in enumerate(self.betas)}, positive=False)
-        check_numbers({"sigma": self.sigma, "epsilon": self.epsilon}, positive=True)
-        for learner in self.learners():
-            learner.check()
+        check_numbers({"epsilon": self.epsilon}, positive=True)
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """Bayes, an RBF machine, and a network for each β."""
@@ -145,16 +141,8 @@ def _draw(means: dict[str, tuple[float, float, float]]) -> Figure:
 
 def run(config: Config, context: Context) -> Result:
     """Train and attack."""
-    sets: list[DataSet] = [
-        SymmetricPair(name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed)
-        for name, base in open_pairs(config.pairs).items()
-    ]
+    sets = symmetric_pairs(config, open_pairs(config.pairs))
     return Result(config=config, sets=run_studies(sets, config.learners(), context, desc="fig10"))
-
-
-def by_data_set(config: Config) -> list[Config]:
-    """Configurations of single pairs, whose parts are those of all."""
-    return [replace(config, pairs=(name,)) for name in config.pairs or available_bayes_pairs()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,10 +150,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = " ".join(f"{beta:g}" for beta in Config.betas)
     parser.add_argument("--betas", nargs="+", type=numbers(0, 1e6), metavar="BETA", help=f"default: {default}")
     parser.add_argument("--epsilon", type=float, help=f"ℓ2 that it trains on (default: {Config.epsilon})")
-    for name in ("width", "depth", "epochs"):
-        parser.add_argument(f"--{name}", type=whole(), help=f"of the networks (default: {getattr(Config, name)})")
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test samples (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

@@ -14,6 +14,7 @@ from .study.images import CIFAR10, cifar10_images
 from .study.learners import Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
+from .study.settings import add_network, add_sizes, check_settings
 
 __all__ = ["Config", "Result", "run"]
 
@@ -48,11 +49,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n, "n_train": self.n_train}, 2)
-        check_integers({"seed": self.seed}, 0)
         check_integers({f"classes[{i}]": c for i, c in enumerate(self.classes)}, 0, PAIRS[-1])
-        for learner in self.learners():
-            learner.check()
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
@@ -99,9 +97,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I",
         help="first classes of the pairs (default: 0 to 8)",
     )
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test images (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    for flag in ("width", "depth", "epochs"):
-        parser.add_argument(f"--{flag}", type=whole(), help="of the CNN (default: the class's)")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_integers, check_numbers
-from .._io.arguments import sigma_type, whole
 from .._io.report import Table, number, percent
 from ..bayes.classifier import BayesClassifier
 from ..mixture.mfa import MFA
@@ -21,6 +19,7 @@ from .study.data import SymmetricPair
 from .study.learners import CW_AUTO, LEARNERS, Learner
 from .study.result import StudyOutcome
 from .study.run import run_studies
+from .study.settings import add_network, add_sizes, check_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,14 +61,9 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n}, 2)
-        check_integers({"n_train": self.n_train}, 10)
-        check_integers({"seed": self.seed}, 0)
-        check_numbers({"sigma": self.sigma}, positive=True)
         if len(self.images) not in (0, 2):
             raise ValueError(f"images must be two files or none, got {len(self.images)}")
-        for learner in self.learners():
-            learner.check()
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """Bayes and the CNN."""
@@ -200,10 +194,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", nargs=2, type=Path, metavar="FILE", help="two images of one size (default: drawn faces)"
     )
-    parser.add_argument("--sigma", type=sigma_type, help=f"noise (default: {Config.sigma})")
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test samples (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    for name in ("width", "depth", "epochs"):
-        parser.add_argument(f"--{name}", type=whole(), help=f"of the CNN (default: {getattr(Config, name)})")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..bayes.classifier import BayesClassifier
 from ..datasets import available_bayes_pairs, load_bayes_pair
 
-__all__ = ["captions_of", "open_pairs"]
+__all__ = ["by_pair", "captions_of", "open_pairs"]
+
+C = TypeVar("C")
 
 
 def open_pairs(names: Sequence[str]) -> dict[str, BayesClassifier]:
@@ -33,6 +37,12 @@ def open_pairs(names: Sequence[str]) -> dict[str, BayesClassifier]:
             raise ValueError(f"{given} must be a pair, and has {len(clf.mixtures)} classes")
         found[name] = clf
     return found
+
+
+def by_pair(config: C) -> list[C]:
+    """A configuration that names pairs, as configurations of single pairs, whose parts are those of all."""
+    names = config.pairs or available_bayes_pairs()  # type: ignore[attr-defined]
+    return [replace(config, pairs=(name,)) for name in names]  # type: ignore[type-var]
 
 
 def captions_of(name: str) -> tuple[str, str]:

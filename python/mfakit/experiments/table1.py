@@ -10,19 +10,19 @@ import argparse
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from .._checks import check_integers, check_numbers, check_switches
-from .._io.arguments import sigma_type, whole
+from .._checks import check_switches
 from ..datasets import available_bayes_pairs
 from ..datasets.celeba import PAPER_ATTRIBUTES
 from . import paper
 from .outcome import Context
 from .pairs import open_pairs
-from .study.data import DataSet, SymmetricPair
+from .study.data import symmetric_pairs
 from .study.fitted import fitted_pair
 from .study.images import celeba_images
 from .study.learners import CW, CW_AUTO, LEARNERS, Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
+from .study.settings import add_network, add_sizes, check_settings
 
 __all__ = ["Config", "Result", "run"]
 
@@ -75,13 +75,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n}, 2)
-        check_integers({"n_train": self.n_train}, 10)
-        check_integers({"seed": self.seed}, 0)
-        check_numbers({"sigma": self.sigma}, positive=True)
         check_switches({"clip": self.clip, "cw_all": self.cw_all})
-        for learner in self.learners():
-            learner.check()
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
@@ -122,12 +117,7 @@ def run(config: Config, context: Context) -> Result:
     for attribute in _named(config):
         images = celeba_images(attribute, context.data, n_train=MOST_IMAGES, n_test=2, seed=config.seed)
         bases[images.name] = fitted_pair(images, context, config.seed)
-    sets: list[DataSet] = [
-        SymmetricPair(
-            name, base, sigma=config.sigma, n_train=config.n_train, n_test=config.n, seed=config.seed, clip=config.clip
-        )
-        for name, base in bases.items()
-    ]
+    sets = symmetric_pairs(config, bases)
     return Result(config=config, sets=run_studies(sets, config.learners(), context, clip=config.clip, desc="table1"))
 
 
@@ -148,21 +138,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classifiers", nargs="+", choices=tuple(LEARNERS), help=f"default: {' '.join(Config.classifiers)}"
     )
     parser.add_argument(
-        "--samples", dest="n", type=whole(2), metavar="N", help=f"test samples per pair (default: {Config.n})"
-    )
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"per pair (default: {Config.n_train})"
-    )
-    parser.add_argument(
         "--celeba", dest="attributes", nargs="+", metavar="ATTRIBUTE",
         help="fit pairs to CelebA's images of these attributes, or all of the paper's",
     )  # fmt: skip
-    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")
-    for flag, text in (
-        ("width", "channels of the first layers"),
-        ("depth", "convolutions"),
-        ("epochs", "passes over the samples"),
-    ):
-        parser.add_argument(f"--{flag}", type=whole(), help=f"of the CNN: {text} (default: the class's)")
     parser.add_argument("--cw-all", action="store_true", help="CW-L2 on all classifiers beside (appendix C.2)")
     parser.add_argument("--clip", action="store_true", help="clip samples to [0, 1] and attack within it")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

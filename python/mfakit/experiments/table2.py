@@ -6,8 +6,6 @@ import argparse
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from .._checks import check_integers
-from .._io.arguments import whole
 from . import paper
 from .outcome import Context
 from .study.data import DataSet
@@ -15,6 +13,7 @@ from .study.images import DIGITS, celeba_images, mnist_images
 from .study.learners import Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
+from .study.settings import add_network, add_sizes, check_settings
 
 __all__ = ["Config", "Result", "run"]
 
@@ -51,12 +50,9 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n, "n_train": self.n_train}, 2)
-        check_integers({"seed": self.seed}, 0)
         if not self.attributes and not self.digits:
             raise ValueError("attributes must name at least one attribute, or digits be True; got nothing to train on")
-        for learner in self.learners():
-            learner.check()
+        check_settings(self)
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
@@ -101,9 +97,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment alone."""
     parser.add_argument("--attributes", nargs="+", metavar="ATTRIBUTE", help="of CelebA (default: the paper's five)")
     parser.add_argument("--digits", action="store_true", help="MNIST 06, 27 and 45 as well")
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test images (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    for flag in ("width", "depth", "epochs"):
-        parser.add_argument(f"--{flag}", type=whole(), help="of the CNN (default: the class's)")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

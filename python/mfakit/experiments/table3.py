@@ -6,8 +6,6 @@ import argparse
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from .._checks import check_integers, check_numbers
-from .._io.arguments import sigma_type, whole
 from .._io.progress import open_bar
 from .._io.report import NOT_KNOWN, Table, number, percent
 from ..datasets import load_bayes_pair
@@ -18,6 +16,7 @@ from .study.fitted import fitted_pair
 from .study.images import DIGITS, RealImages, celeba_images, mnist_images
 from .study.learners import LEARNERS, Learner, network_parameters
 from .study.run import Study, device_for
+from .study.settings import add_network, add_sizes, check_settings
 
 __all__ = ["Config", "Result", "Row", "run"]
 
@@ -56,17 +55,13 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_integers({"n": self.n, "n_train": self.n_train}, 2)
-        check_integers({"seed": self.seed}, 0)
-        check_numbers({"sigma": self.sigma}, positive=True)
         if not self.attributes and not self.digits:
             raise ValueError("attributes must name at least one attribute, or digits be True; got nothing to train on")
-        self.learner().check()
+        check_settings(self)
 
-    def learner(self) -> Learner:
+    def learners(self) -> list[Learner]:
         """The network."""
-        (learner,) = network_parameters([LEARNERS["cnn"]], self.n_train, self, self.seed)
-        return learner
+        return network_parameters([LEARNERS["cnn"]], self.n_train, self, self.seed)
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,8 @@ def run(config: Config, context: Context) -> Result:
 
 
 def _row(data: RealImages, config: Config, context: Context) -> Row:
-    learner, device = config.learner(), device_for(context.device, [config.learner()])
+    (learner,) = config.learners()
+    device = device_for(context.device, [learner])
     X, y = data.test_samples
     base = load_bayes_pair(data.name) if data.name.startswith("mnist") else fitted_pair(data, context, config.seed)
     n_train = len(data.training_samples[0])
@@ -158,10 +154,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment alone."""
     parser.add_argument("--attributes", nargs="*", metavar="ATTRIBUTE", help="of CelebA (default: the paper's five)")
     parser.add_argument("--no-digits", dest="digits", action="store_false", help="without MNIST 06, 27 and 45")
-    parser.add_argument("--samples", dest="n", type=whole(2), metavar="N", help=f"test images (default: {Config.n})")
-    parser.add_argument(
-        "--training-samples", dest="n_train", type=whole(10), metavar="N", help=f"default: {Config.n_train}"
-    )
-    parser.add_argument("--sigma", type=sigma_type, help=f"noise of the pairs (default: {Config.sigma})")
-    for flag in ("width", "depth", "epochs"):
-        parser.add_argument(f"--{flag}", type=whole(), help="of the CNN (default: the class's)")
+    add_sizes(parser, Config)
+    add_network(parser, Config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...bayes.classifier import BayesClassifier
 from ..pairs import captions_of
 from ..resumable import digest_of_model
 
-__all__ = ["BOX", "DataSet", "Samples", "SymmetricPair"]
+__all__ = ["BOX", "DataSet", "Samples", "SymmetricPair", "symmetric_pairs"]
 
 Array = NDArray[Any]
 Samples = tuple[Array, Array]
@@ -106,3 +107,14 @@ class SymmetricPair(DataSet):
         rng = np.random.default_rng([self._seed, part, *self.name.encode()])
         X, y = self.model.sample(self._n[part], rng=rng, balanced=True)
         return (np.clip(X, *BOX, out=X) if self._clip else X), y
+
+
+def symmetric_pairs(config: Any, bases: Mapping[str, BayesClassifier]) -> list[SymmetricPair]:
+    """Samples of each pair, as a configuration with `sigma`, `n_train`, `n`, `seed`, and perhaps `clip`, says."""
+    settings = {
+        "n_train": config.n_train,
+        "n_test": config.n,
+        "seed": config.seed,
+        "clip": getattr(config, "clip", False),
+    }
+    return [SymmetricPair(name, base, sigma=config.sigma, **settings) for name, base in bases.items()]
