@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from mfakit.attacks import carlini_wagner_l2
 from mfakit.experiments import load_experiment, load_result, reproduce
 from mfakit.experiments.study import run as study
 
@@ -23,6 +24,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "fig12": {**NETWORK, "n": 4, "n_train": 80, "classes": (0, 3)},
 }
 DATA = ("table2", "fig12", "table3")
+
+
+@pytest.fixture(autouse=True)
+def short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CW-L2 of a few steps: what it finds is tested with the attack."""
+
+    def short(clf: Any, X: Any, y: Any, *, preset: str | None, **settings: Any) -> Any:
+        return carlini_wagner_l2(clf, X, y, max_iterations=30, binary_search_steps=2, **settings)
+
+    monkeypatch.setattr(study, "carlini_wagner_l2", short)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.data if name in DATA else ()) for name in SMALL])
