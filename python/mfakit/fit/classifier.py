@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._arrays.options import Options
@@ -17,7 +17,7 @@ from .._sklearn import accuracy, become, check_input, names_of
 from ..bayes.classifier import BayesClassifier
 from ..classifiers._checks import as_labels
 from .estimator import MixtureOfFactorAnalyzers
-from .parameters import as_generator, check_parameters
+from .parameters import ModelParameters, as_generator, check_parameters
 from .source import Source, as_weights
 
 __all__ = ["MFAClassifier"]
@@ -31,7 +31,7 @@ SHARED = (
 )  # fmt: skip
 
 
-class MFAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
     """A mixture of factor analyzers fitted to each class: argmax_c log prior_c + log p_c(x).
 
     Parameters
@@ -112,20 +112,12 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_threads: int | None = None,
         progress: bool | None = None,
     ) -> None:
-        self.n_components = n_components
-        self.n_factors = n_factors
-        self.noise = noise
+        super().__init__(
+            n_components, n_factors, noise=noise, init=init, tol=tol, max_iter=max_iter, n_init=n_init,
+            noise_floor=noise_floor, random_state=random_state, backend=backend, block_rows=block_rows,
+            n_threads=n_threads, progress=progress,
+        )  # fmt: skip
         self.priors = priors
-        self.init = init
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.noise_floor = noise_floor
-        self.random_state = random_state
-        self.backend = backend
-        self.block_rows = block_rows
-        self.n_threads = n_threads
-        self.progress = progress
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MFAClassifier:
         """Fit a mixture to the rows of each class.

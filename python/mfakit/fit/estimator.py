@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 
-from .._arrays.options import Options
-from .._arrays.rows import to_numpy, wrap_like
 from .._arrays.sharing import careful_products
-from .._sklearn import become, check_input, names_of
+from .._sklearn import become, names_of
 from .._threads.process import keeps_errstate
 from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
+from .fitted import FittedMixture
 from .noise_floor import lowest_noise
-from .parameters import as_generator, check_parameters, free_parameters
-from .source import Source, as_weights
+from .parameters import as_generator, check_parameters
+from .source import Source
 from .starts import new_start, own_start
 
 __all__ = ["MixtureOfFactorAnalyzers"]
@@ -28,7 +25,7 @@ __all__ = ["MixtureOfFactorAnalyzers"]
 Array = NDArray[Any]
 
 
-class MixtureOfFactorAnalyzers(TransformerMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
+class MixtureOfFactorAnalyzers(FittedMixture):
     """A mixture of factor analyzers fitted to data: p(x) = Σ_k weight_k N(x; μ_k, A_k A_kᵀ + D_k).
 
     Parameters
@@ -167,27 +164,19 @@ class MixtureOfFactorAnalyzers(TransformerMixin, DensityMixin, BaseEstimator):  
         n_threads: int | None = None,
         progress: bool | None = None,
     ) -> None:
-        self.n_components = n_components
-        self.n_factors = n_factors
-        self.noise = noise
+        super().__init__(
+            n_components, n_factors, noise=noise, init=init, tol=tol, max_iter=max_iter, n_init=n_init,
+            noise_floor=noise_floor, random_state=random_state, backend=backend, block_rows=block_rows,
+            n_threads=n_threads, progress=progress,
+        )  # fmt: skip
         self.solver = solver
-        self.init = init
         self.means_init = means_init
         self.weights_init = weights_init
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.noise_floor = noise_floor
-        self.random_state = random_state
         self.warm_start = warm_start
         self.transform_to = transform_to
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.method = method
-        self.backend = backend
-        self.block_rows = block_rows
-        self.n_threads = n_threads
-        self.progress = progress
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureOfFactorAnalyzers:
         """Fit to the rows of X.
@@ -249,94 +238,6 @@ class MixtureOfFactorAnalyzers(TransformerMixin, DensityMixin, BaseEstimator):  
         """Fit, then the most likely component [n] of each row."""
         return self.fit(X, y, sample_weight).predict(X)
 
-    def score_samples(self, X: Any) -> Any:
-        """log p(x) of each row, [n], nats."""
-        return self._checked(X).log_prob(X, **self._how())
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log p(x) of the rows, nats, weighted by `sample_weight` [n] if given.
-
-        Raises
-        ------
-        ValueError
-            For no rows, and for weights that are negative or all zero.
-        """
-        values = self._log_prob_of_some(X, "score")
-        weights = as_weights(sample_weight, len(values))
-        if weights is not None and not weights.any():
-            raise ValueError("sample_weight is zero for every row; score needs one row with a positive weight")
-        return float(np.average(values, weights=weights))
-
-    def predict(self, X: Any) -> Any:
-        """The most likely component of each row, int64 [n]."""
-        shares = self._checked(X).responsibilities(X, **self._how())
-        return wrap_like(to_numpy(shares).argmax(axis=1), X)
-
-    def predict_proba(self, X: Any) -> Any:
-        """p(component | x), [n, k]; rows sum to 1."""
-        return self._checked(X).responsibilities(X, **self._how())
-
-    def transform(self, X: Any) -> Any:
-        """A description of each row, in X's dtype: by `transform_to`, E[z | x] under its most likely component, [n, l],
-        or p(component | x), [n, k].
-        """
-        mfa = self._checked(X)
-        if self.transform_to == "latent":
-            return mfa.latent(X, **self._how())[0]
-        return mfa.responsibilities(X, **self._how())
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Names of the columns of :meth:`transform`, str [l] or [k]: "latent0", … or "component0" and so on."""
-        check_is_fitted(self)
-        latent = self.transform_to == "latent"
-        name, count = ("latent", self.mfa_.n_factors) if latent else ("component", self.mfa_.n_components)
-        return np.array([f"{name}{i}" for i in range(count)], dtype=object)
-
-    def sample(self, n_samples: int = 1, *, random_state: Any = None, dtype: Any = np.float32) -> tuple[Array, Array]:
-        """Samples [n_samples, d] and their components [n_samples], where ``mfa_`` is; a `random_state` of None derives
-        one from the estimator's own.
-        """
-        check_is_fitted(self)
-        own = random_state is None
-        rng = as_generator(self.random_state).spawn(1)[0] if own else as_generator(random_state)
-        return self.mfa_.sample(n_samples, rng=rng, dtype=dtype)
-
-    @property
-    def weights_(self) -> Array:
-        """Mixing proportions, float64 [k]."""
-        return self.mfa_.weights
-
-    @property
-    def means_(self) -> Array:
-        """Means, float64 [k, d]."""
-        return self.mfa_.means
-
-    @property
-    def loadings_(self) -> Array:
-        """Loadings, float64 [k, d, l]."""
-        return self.mfa_.loadings
-
-    @property
-    def noise_variance_(self) -> Array:
-        """Noise variances, float64 [k] or [k, d]."""
-        return self.mfa_.noise_variance
-
-    def bic(self, X: Any) -> float:
-        """Bayesian information criterion on X; lower is better. No rows are a ValueError."""
-        rows = self._log_prob_of_some(X, "bic")
-        return float(-2.0 * rows.sum() + free_parameters(self.mfa_) * np.log(len(rows)))
-
-    def aic(self, X: Any) -> float:
-        """Akaike information criterion on X; lower is better. No rows are a ValueError."""
-        return float(-2.0 * self._log_prob_of_some(X, "aic").sum() + 2.0 * free_parameters(self.mfa_))
-
-    def _log_prob_of_some(self, X: Any, name: str) -> Array:
-        """score_samples, float64 [n], on the host, of at least one row."""
-        rows = to_numpy(self.score_samples(X)).astype(np.float64)
-        if not len(rows):
-            raise ValueError(f"{name} needs at least one sample, got X with 0 rows; pass the samples to be scored")
-        return rows
-
     def _fit(self, source: Source) -> dict[str, Any]:
         """The fitted attributes; the estimator stays as it is until all is done."""
         survey = source.survey
@@ -383,21 +284,6 @@ class MixtureOfFactorAnalyzers(TransformerMixin, DensityMixin, BaseEstimator):  
 
         seed = int(rng.integers(2**63 - 1))
         return fit_sgd(start, source, learning_rate=self.learning_rate, batch_size=self.batch_size, seed=seed, **common)
-
-    def _checked(self, X: Any) -> MFA:
-        check_input(self, X)
-        return self.mfa_
-
-    def _how(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("method", "backend", "block_rows", "n_threads")}
-
-    def _options(self) -> Options:
-        return Options(**self._how())
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
 
 def _device_of(source: Source) -> str | None:

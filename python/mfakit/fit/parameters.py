@@ -1,15 +1,16 @@
-"""The constructor's arguments of the estimator, checked; its random generator; its free parameters."""
+"""The constructors' arguments that estimators share, and checks of them; random generators; free parameters."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from .._checks import check_choice, check_integers, check_numbers, check_switches
 from ..mixture.mfa import MFA
 
-__all__ = ["as_generator", "check_parameters", "free_parameters"]
+__all__ = ["ModelParameters", "as_generator", "check_parameters", "free_parameters"]
 
 CHOICES = {
     "noise": ("isotropic", "diagonal"),
@@ -18,6 +19,29 @@ CHOICES = {
     "transform_to": ("latent", "responsibilities"),
 }
 COUNTS = {"n_components": 1, "n_factors": 0, "max_iter": 0, "n_init": 1, "batch_size": 1}
+
+
+class ModelParameters(BaseEstimator):  # type: ignore[misc]
+    """What one model is and how it is fitted, kept as scikit-learn asks: unchanged and unchecked until the fit."""
+
+    def __init__(
+        self, n_components: Any, n_factors: int, *, noise: str, init: Any, tol: float, max_iter: int, n_init: int,
+        noise_floor: float | None, random_state: Any, backend: str, block_rows: int | None, n_threads: int | None,
+        progress: bool | None,
+    ) -> None:  # fmt: skip
+        self.n_components = n_components
+        self.n_factors = n_factors
+        self.noise = noise
+        self.init = init
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.noise_floor = noise_floor
+        self.random_state = random_state
+        self.backend = backend
+        self.block_rows = block_rows
+        self.n_threads = n_threads
+        self.progress = progress
 
 
 def check_parameters(estimator: Any) -> None:
