@@ -197,14 +197,6 @@ def test_an_unforeseen_error_is_one_line_too(quiet, monkeypatch: pytest.MonkeyPa
         quiet("info", "--debug")
 
 
-def test_a_pair_stands_for_its_two_mixtures(quiet) -> None:
-    both = [
-        quiet("distances", *models, "--smallest", "3")[:2] for models in (["mnist-06"], ["mnist-06:0", "mnist-06:1"])
-    ]
-    assert both[0] == both[1]
-    assert both[0][0] == 0
-
-
 def test_missing_data_sets_say_where_they_were_looked_for(quiet, tmp_path: Path) -> None:
     status, _, err = quiet("fit", "--mnist", "0", "--data-root", str(tmp_path), "--out", "m.safetensors")
     assert status == 1

@@ -154,3 +154,11 @@ def test_real_images_beside_a_pairs_samples(quiet, tmp_path: Path) -> None:
     status, _, err = quiet(*words, "narrow.npz")
     assert status == 1
     assert "narrow.npz must have the pair's 784 features" in err
+
+
+def test_a_pair_stands_for_its_two_mixtures(quiet) -> None:
+    both = [
+        quiet("distances", *models, "--smallest", "3")[:2] for models in (["mnist-06"], ["mnist-06:0", "mnist-06:1"])
+    ]
+    assert both[0] == both[1]
+    assert both[0][0] == 0
