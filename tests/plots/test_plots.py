@@ -304,3 +304,17 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"mfakit\[plots\]"):
         plots.distance_histogram({"D": [1.0, 2.0]})
+
+
+def test_a_notebook_shows_what_is_returned() -> None:
+    """IPython asks for _repr_png_ where no backend has registered figures."""
+    import pickle
+
+    figure = plots.norm_bars({"Bayes": [2.0]}, ["mnist-06"])
+    shown = figure._repr_png_()  # type: ignore[attr-defined]
+    assert shown.startswith(b"\x89PNG")
+    size = np.frombuffer(shown[16:24], ">u4")  # the width and height in the header
+    np.testing.assert_allclose(size, figure.get_size_inches() * figure.dpi, atol=1)
+    assert pickle.loads(pickle.dumps(figure))._repr_png_() == shown
+    drawn, ax = plots.common.axes_on(None)
+    assert plots.norm_bars({"Bayes": [2.0]}, ["mnist-06"], ax=ax) is drawn

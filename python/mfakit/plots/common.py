@@ -42,11 +42,13 @@ def styled() -> AbstractContextManager[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, with this width and height in inches."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401 (asked first: what is imported once stays)
+
+        from .figure import NotebookFigure
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'mfakit[plots]'") from error
     with styled():
-        return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+        return NotebookFigure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def axes_on(ax: Axes | None) -> tuple[Figure, Axes]:
