@@ -258,3 +258,39 @@ def test_lazy_arrays_are_not_loaded_silently() -> None:
     for use in SAMPLES.values():
         with pytest.raises(TypeError, match=r"an xarray DataArray over dask; pass .*\.compute\(\)"):
             use(X.chunk({"n": 2}))
+
+
+class OnlyDLPack:
+    """An array of a library that NumPy has never heard of."""
+
+    def __init__(self, values: Array, device: tuple[int, int] = (1, 0)) -> None:
+        self._values, self._device = values, device
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._device
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_that_speak_dlpack_alone(dtype: Any) -> None:
+    X, mfa, clf = samples().astype(dtype), random_mfa(d=4), classifier()
+    got = mfa.log_prob(OnlyDLPack(X))
+    assert isinstance(got, np.ndarray)
+    np.testing.assert_array_equal(got, mfa.log_prob(X))
+    np.testing.assert_array_equal(clf.predict(OnlyDLPack(X)), clf.predict(X))
+    y = clf.predict(X)
+    assert clf.score(OnlyDLPack(X), OnlyDLPack(y)) == 1.0
+    np.testing.assert_array_equal(
+        mfakit.attacks.gradient_attack(clf, OnlyDLPack(X), y, max_steps=2).x_adv,
+        mfakit.attacks.gradient_attack(clf, X, y, max_steps=2).x_adv,
+    )
+    fitted = mfakit.MixtureOfFactorAnalyzers(1, 1, max_iter=2, tol=1.0).fit(OnlyDLPack(X))
+    assert fitted.mfa_.n_features == 4
+    with pytest.raises(mfakit.BackendUnavailable, match=r"X is on a device \(DLPack's type 2\).*cupy.from_dlpack\(X\)"):
+        mfa.log_prob(OnlyDLPack(X, (2, 0)))

@@ -27,6 +27,8 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 
 FRAMES = ("pandas", "polars")
+# DLPack's types of memory that the host reads: its own, and page-locked for CUDA or ROCm.
+HOST_DEVICES = (1, 3, 11)
 
 
 def _library(X: Any) -> str:
@@ -167,10 +169,11 @@ def _has_masked(X: Any) -> bool:
 
 
 def read_array(X: Any, name: str) -> Array:
-    """``np.asarray`` with errors that name the argument."""
+    """``np.asarray`` with errors that name the argument; an object that has nothing but DLPack is read through that."""
+    read = np.from_dlpack if _speaks_dlpack_alone(X, name) else np.asarray
     try:
-        array = np.asarray(X)
-    except (ValueError, TypeError, RuntimeError) as error:
+        array: Array = read(X)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
         if isinstance(X, list | tuple) and any(is_torch(part) or is_cupy(part) for part in X):
             raise TypeError(f"{name} is a {type(X).__name__} of tensors; pass torch.stack({name})") from None
         if "inhomogeneous" in str(error):
@@ -179,6 +182,27 @@ def read_array(X: Any, name: str) -> Array:
     if array.dtype == object and array.ndim == 0:
         raise TypeError(f"{name} must be an array of numbers, got {_article(type(X).__name__)}")
     return array
+
+
+def _speaks_dlpack_alone(X: Any, name: str) -> bool:
+    """Whether DLPack is all that NumPy can read X by.
+
+    Raises
+    ------
+    BackendUnavailable
+        For an array on a device that NumPy cannot reach.
+    """
+    if not (hasattr(X, "__dlpack__") and hasattr(X, "__dlpack_device__")) or isinstance(X, np.ndarray):
+        return False
+    if any(hasattr(X, way) for way in ("__array__", "__array_interface__", "__array_struct__", "__buffer__")):
+        return False
+    kind = int(X.__dlpack_device__()[0])
+    if kind not in HOST_DEVICES:
+        raise BackendUnavailable(
+            f"{name} is on a device (DLPack's type {kind}) that only CuPy's and torch's arrays are read from; pass "
+            f"cupy.from_dlpack({name}) or torch.from_dlpack({name})"
+        )
+    return True
 
 
 def from_frame(X: Any, name: str) -> Any:
