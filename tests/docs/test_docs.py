@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -48,3 +49,5 @@ def test_the_reference_names_everything_public(monkeypatch: pytest.MonkeyPatch) 
         thing: Any = mfakit
         for part in name.split("."):
             thing = getattr(thing, part)
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and name in public_names.public_names():
+            assert ">>>" in (thing.__doc__ or ""), f"{name} has no example"

@@ -45,6 +45,12 @@ class Experiment:
         What it runs on.
     quick : str
         How long ``--quick`` took, on two cores of an AMD EPYC.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> mfakit.experiments.EXPERIMENTS["bayes"].shows
+    ('fig5', 'fig14', 'fig15')
     """
 
     about: str
@@ -103,6 +109,12 @@ def load_experiment(name: str) -> ModuleType:
     ------
     ValueError
         For another name; the message lists those there are.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> mfakit.experiments.load_experiment("fig14").Config().n
+    500
     """
     named = _named()
     if name not in named:
@@ -203,6 +215,15 @@ def load_result(name: str, out: str | Path) -> Outcome:
         For an unknown experiment, or a file that is damaged or of another version.
     FileNotFoundError
         If it was not run.
+
+    Examples
+    --------
+    >>> import tempfile, mfakit
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first = mfakit.experiments.reproduce("fig13", pairs=("mnist-06",), out=folder)
+    ...     again = mfakit.experiments.load_result("fig13", folder)
+    >>> again.markdown() == first.markdown()
+    True
     """
     module = load_experiment(name)
     found: Outcome = module.Result.load(Path(out) / module.__name__.rpartition(".")[2])

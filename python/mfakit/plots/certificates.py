@@ -38,6 +38,15 @@ def bracket_plot(
     attack : array-like, [n]
         ℓ2 of an attack; NaN where it failed.
     title : str, optional
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+    >>> X, y = clf.sample(20, rng=0)
+    >>> minimal = mfakit.attacks.minimal_perturbation(clf, X, y)
+    >>> attack = mfakit.attacks.gradient_attack(clf, X, y)
+    >>> figure = mfakit.plots.bracket_plot(minimal.lower, minimal.upper, attack.l2)
     """
     low, high, found = (np.asarray(values, np.float64) for values in (lower, upper, attack))
     shown = np.flatnonzero(np.isfinite(high) & (high > 0))
@@ -95,6 +104,13 @@ def uncertified_plot(
     ------
     ValueError
         If no sample was fooled, X is not what was certified, or features are no image.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric(sigma=1.0)
+    >>> X, y = clf.sample(10, rng=0)
+    >>> figure = mfakit.plots.uncertified_plot(clf, X, mfakit.attacks.minimal_perturbation(clf, X, y))
     """
     from ..theory.gaps import explain_gaps
 

@@ -38,6 +38,13 @@ class PixelChanges:
         Share of pixels that changed by at most 5/255.
     mean_l2 : float
         Mean ℓ2 norm of a sample's change.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> changes = mfakit.plots.PixelChanges.of(np.array([[0.3, 0.0], [0.0, 0.4]]))
+    >>> changes.limit, changes.within, round(changes.mean_l2, 2)
+    (0.4, 0.5, 0.35)
     """
 
     counts: Array
@@ -88,6 +95,12 @@ def pixel_histogram(
         None says, for a single array, how much of it is within the threshold.
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> changes = np.random.default_rng(0).normal(scale=0.02, size=(10, 784))
+    >>> figure = mfakit.plots.pixel_histogram({"attack": changes})
     """
     found = {label: v if isinstance(v, PixelChanges) else PixelChanges.of(v) for label, v in changes.items()}
     if not found or not all(values.counts.sum() for values in found.values()):
@@ -150,6 +163,14 @@ def distance_histogram(
     title, xlabel : str
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+    >>> X, y = clf.sample(50, rng=0)
+    >>> own, other = mfakit.theory.own_and_other_distances(clf, X, y)
+    >>> figure = mfakit.plots.distance_histogram({"other class": other}, marks={"min d": 2.0})
     """
     arrays = {label: np.asarray(values, np.float64).ravel() for label, values in distances.items()}
     arrays = {label: values[np.isfinite(values)] for label, values in arrays.items()}

@@ -26,6 +26,12 @@ def image_shape(n_features: int) -> tuple[int, ...]:
     ------
     ValueError
         If neither fits.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> mfakit.plots.image_shape(784), mfakit.plots.image_shape(12_288)
+    ((28, 28), (64, 64, 3))
     """
     for channels in (1, 3):  # n = s² and n = 3 s² exclude each other
         side = round((n_features / channels) ** 0.5)
@@ -110,7 +116,14 @@ def show_images(
 
 
 def magnification(changes: ArrayLike) -> int:
-    """The largest of 1, 2, 5, 10, 20, 50, … by which 99.5% of the changes stay below 1."""
+    """The largest of 1, 2, 5, 10, 20, 50, … by which 99.5% of the changes stay below 1.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfakit.plots.magnification(np.full(100, 0.04))
+    20
+    """
     top = float(np.quantile(np.abs(changes), 0.995))
     factors = [m * 10**e for e in range(6) for m in (1, 2, 5)]
     return max((f for f in factors if f * top <= 1.0), default=1)

@@ -34,6 +34,13 @@ class Perturbations:
     X, x_adv : array, [m, d]
     changes : array [n, d] or PixelChanges, optional
         The changes of every pixel of every attacked sample, for the histogram; None: of those shown that moved.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> X = np.zeros((2, 16))
+    >>> mfakit.plots.Perturbations("symmetric", X, X + 0.1).counted().mean_l2.__round__(2)
+    0.4
     """
 
     label: str
@@ -81,6 +88,14 @@ def perturbation_panel(
     ------
     ValueError
         For no attacks, unequal numbers of samples, or features that are no image.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+    >>> X, y = clf.sample(3, rng=0)
+    >>> r = mfakit.attacks.gradient_attack(clf, X, y)
+    >>> figure = mfakit.plots.perturbation_panel([mfakit.plots.Perturbations("symmetric", X, r.x_adv)])
     """
     blocks = [(as_images(a.X, shape, "X"), as_images(a.x_adv, shape, "x_adv")) for a in attacks]
     m = len(blocks[0][0]) if blocks else 0

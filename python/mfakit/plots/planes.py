@@ -35,6 +35,14 @@ class PlaneCase:
         Left, right, bottom and top of the grid.
     decisions : dict of label to array [h, w]
         Positive where a classifier decides for class 1; the first one colours the plane.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> x = np.linspace(-1, 1, 50)
+    >>> right = {"optimal": x + 0 * x[:, None]}
+    >>> case = mfakit.plots.PlaneCase("half", np.array([[0.5, 0.0]]), np.array([1]), (-1, 1, -1, 1), right)
+    >>> figure = mfakit.plots.decision_plot([case])
     """
 
     title: str

@@ -42,6 +42,12 @@ def quantization_plot(
     ------
     ValueError
         For no cases, or tables that have not two features.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> tables = mfakit.theory.random_discrete_classes(10, rng=0)
+    >>> figure = mfakit.plots.quantization_plot({"as drawn": mfakit.theory.check_lemma_a2(*tables)})
     """
     if not cases or any(case.levels.ndim != 2 for case in cases.values()):
         raise ValueError("cases must hold at least one check of tables with two features")
@@ -108,7 +114,14 @@ def _draw_histogram(ax: Axes, case: LemmaA2Check) -> None:
 
 
 def lemma_a2_plot(found: LemmaA2Validation, *, title: str | None = None) -> Figure:
-    """The share of either class that is one level away against 1 - p₀(f = k), a thin line per pair of tables."""
+    """The share of either class that is one level away against 1 - p₀(f = k), a thin line per pair of tables.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> found = mfakit.theory.validate_lemma_a2(10, n=2)
+    >>> figure = mfakit.plots.lemma_a2_plot(found)
+    """
     drawn = ~np.isnan(found.concentrations)
     if not drawn.any():
         raise ValueError("found has no concentrations to draw")

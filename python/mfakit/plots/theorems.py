@@ -24,7 +24,14 @@ Array = NDArray[Any]
 
 
 def theorem1_plot(found: Theorem1Validation, *, title: str | None = None) -> Figure:
-    """Left: the share of samples certified to nearly ‖d‖/2, against σ. Right: their radii over ‖d‖/2 at each σ."""
+    """Left: the share of samples certified to nearly ‖d‖/2, against σ. Right: their radii over ‖d‖/2 at each σ.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> found = mfakit.theory.validate_theorem1(np.zeros(4), np.ones(4), n=10)
+    >>> figure = mfakit.plots.theorem1_plot(found)
+    """
     figure, share, ratio = _two_axes(title)
     with styled():
         label = f"radius ≥ {1 - found.tolerance:g} ‖d‖/2"
@@ -41,6 +48,13 @@ def theorem1_plot(found: Theorem1Validation, *, title: str | None = None) -> Fig
 def theorem2_plot(found: Theorem2Validation, *, title: str | None = None) -> Figure:
     """Left: shares of samples whose certified radius reaches what distances promise, against σ. Right: the radius over
     the sample's own half distance D/2, at each σ.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> base = mfakit.datasets.load_bayes_pair("mnist-06")
+    >>> found = mfakit.theory.validate_theorem2(base, n=2, sigmas=(0.1, 0.01))
+    >>> figure = mfakit.plots.theorem2_plot(found)
     """
     figure, share, ratio = _two_axes(title)
     with styled():
@@ -69,6 +83,13 @@ def theorem3_plot(found: Mapping[str, Theorem3Validation], *, title: str | None 
     found : mapping of label to Theorem3Validation
         Such as outliers in the other class only, and in both.
     title : str, optional
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> base = mfakit.datasets.load_bayes_pair("mnist-06")
+    >>> found = mfakit.theory.validate_theorem3(base, n=2, sigmas=(0.1, 0.01))
+    >>> figure = mfakit.plots.theorem3_plot({"outlier: other class": found})
     """
     if not found:
         raise ValueError("found must hold at least one validation to draw")

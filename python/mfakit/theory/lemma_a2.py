@@ -124,6 +124,13 @@ class LemmaA2Check:
         Largest probability of any level of any feature; Lemma A.2: near 1 for the class that is fragile.
     smallest : float64 [2]
         Smallest probability of any cell; Lemma A.2: above 0 for the other class.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> tables = mfakit.theory.random_discrete_classes(10, rng=0)
+    >>> mfakit.theory.check_lemma_a2(*tables).levels.shape
+    (10, 10)
     """
 
     table0: Array
@@ -203,6 +210,13 @@ class LemmaA2Validation:
         As in :class:`LemmaA2Check`, by class.
     levels : tuple of int
     metric : str
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> found = mfakit.theory.validate_lemma_a2(10, n=2)
+    >>> len(found.concentrations) == len(found.one_level)
+    True
     """
 
     concentrations: Array

@@ -67,6 +67,13 @@ class Theorem2Radius:
         The component of either.
     points : array, [2, d]
         The closest points of the two subspaces, on the host.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+    >>> round(mfakit.theory.theorem2_radius(clf).radius, 2)
+    1.01
     """
 
     radius: float
@@ -134,6 +141,14 @@ class Theorem2Check:
         √(mean noise variance · (d - l)) over the radius of Theorem 2: the off-manifold part of a sample against d/2.
     radius : float
         d/2 of :func:`theorem2_radius`.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+    >>> check = mfakit.theory.check_theorem2(clf, n=10)
+    >>> type(check).__name__
+    'Theorem2Check'
     """
 
     noise_spread: float

@@ -48,6 +48,12 @@ class Theorem1Validation:
         Distance to the plane in the middle, 0 beyond it.
     tolerance : float
         The share counts samples whose lower bound is at least (1 - tolerance) ‖d‖/2.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfakit.theory.validate_theorem1(np.zeros(4), np.ones(4), n=10).radius
+    1.0
     """
 
     sigmas: Array

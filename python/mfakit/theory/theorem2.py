@@ -46,6 +46,14 @@ class Theorem2Validation:
     accuracy : float64 [s]
     half_min_distance : float
         min d_ij / 2, the theorem's own radius, the same for every σ.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> base = mfakit.datasets.load_bayes_pair("mnist-06")
+    >>> found = mfakit.theory.validate_theorem2(base, n=2, sigmas=(0.1, 0.01))
+    >>> found.lower.shape
+    (2, 4)
     """
 
     sigmas: Array

@@ -61,6 +61,14 @@ class Theorem3Validation:
         min d_ij / 2: the radius that Theorem 2 grants the same components without outliers.
     closeness : float
         The share counts samples whose upper bound is at most this share of that.
+
+    Examples
+    --------
+    >>> import mfakit
+    >>> base = mfakit.datasets.load_bayes_pair("mnist-06")
+    >>> found = mfakit.theory.validate_theorem3(base, n=2, sigmas=(0.1, 0.01))
+    >>> bool(found.mean_upper[1] < found.mean_upper[0])
+    True
     """
 
     sigmas: Array

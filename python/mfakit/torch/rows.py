@@ -19,7 +19,13 @@ PADDED = 100.0
 
 
 def one_thread_after_fork() -> None:
-    """Let torch compute in one thread in a forked child, where it would hang in several."""
+    """Let torch compute in one thread in a forked child, where it would hang in several.
+
+    Examples
+    --------
+    >>> import mfakit.torch
+    >>> mfakit.torch.one_thread_after_fork()  # first of all in a child; elsewhere nothing happens
+    """
     if forked() and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 
