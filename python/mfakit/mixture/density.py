@@ -46,16 +46,20 @@ class Filling:
     fill: Fill
     out: Array
 
-    def into(self, results: Results) -> Work:
-        """The work, with what keeps the results."""
 
-        def work(evaluator: Evaluator, block: Array, first: int) -> None:
-            part = slice(first, first + len(block))
-            target = results.target(part)
-            self.fill(evaluator, block, first, target)
-            results.store(part, target)
+@dataclass(frozen=True)
+class _Into:
+    """A filling whose parts go where `results` has a place for them."""
 
-        return work
+    fill: Fill
+    results: Results
+
+    def __call__(self, evaluator: Evaluator, block: Array, first: int) -> None:
+        """Fill the block's part."""
+        part = slice(first, first + len(block))
+        target = self.results.target(part)
+        self.fill(evaluator, block, first, target)
+        self.results.store(part, target)
 
 
 def in_order(
@@ -82,7 +86,7 @@ def in_order(
 
         if isinstance(work, Filling):
             with arrays.results(work.out) as results:
-                arrays.each_block(X, rows, partial(step, work.into(results)), evaluator.resize, start, end)
+                arrays.each_block(X, rows, partial(step, _Into(work.fill, results)), evaluator.resize, start, end)
         else:
             arrays.each_block(X, rows, partial(step, work), evaluator.resize, start, end)
     return evaluator
