@@ -62,18 +62,24 @@ class Experiment:
 
 # The module of the same name has Config, Result, run(config, context) and add_arguments(parser).
 EXPERIMENTS = {
-    "fig1": Experiment("samples beside what fools the optimal classifiers, a CNN and an RBF SVM", needs=("torch",)),
-    "fig2": Experiment("a mixture that follows a curved surface, and samples of the image models"),
-    "fig4": Experiment("Theorem 1 in 49,152 dimensions, and a CNN", needs=("torch",), data="drawn, or two images"),
-    "fig6": Experiment("two causes of brittleness: asymmetric data, and training", needs=("torch",), data="none"),
-    "fig13": Experiment("the outlier components of asymmetric pairs"),
+    "fig1": Experiment(
+        "samples beside what fools the optimal classifiers, a CNN and an RBF SVM", needs=("torch",), quick="19 s",
+    ),
+    "fig2": Experiment("a mixture that follows a curved surface, and samples of the image models", quick="1 s"),
+    "fig4": Experiment(
+        "Theorem 1 in 49,152 dimensions, and a CNN", needs=("torch",), data="drawn, or two images", quick="10 s",
+    ),
+    "fig6": Experiment(
+        "two causes of brittleness: asymmetric data, and training", needs=("torch",), data="none", quick="7 s",
+    ),
+    "fig13": Experiment("the outlier components of asymmetric pairs", quick="1 s"),
     "bayes": Experiment(
         "the optimal classifier is robust on symmetric pairs and brittle on asymmetric ones",
-        shows=("fig5", "fig14", "fig15"), quick="9 s",
+        shows=("fig5", "fig14", "fig15"), quick="2 s",
     ),
     "table1": Experiment(
         "which classifiers that learn from symmetric pairs are robust",
-        shows=("fig7", "fig8", "figs16_19"), needs=("torch",),
+        shows=("fig7", "fig8", "figs16_19"), needs=("torch",), quick="1 min",
     ),
     "table2": Experiment(
         "what is robust when it learns from real images",
@@ -83,15 +89,17 @@ EXPERIMENTS = {
         "real images, and networks that learned from a symmetric model of them",
         needs=("torch", "Pillow"), data="CelebA, MNIST",
     ),
-    "fig9": Experiment("wider and deeper networks, longer training and more samples", needs=("torch",)),
-    "fig10": Experiment("accuracy against robustness of adversarial training (TRADES)", needs=("torch",)),
+    "fig9": Experiment("wider and deeper networks, longer training and more samples", needs=("torch",), quick="24 s"),
+    "fig10": Experiment("accuracy against robustness of adversarial training (TRADES)", needs=("torch",), quick="37 s"),
     "fig12": Experiment("CIFAR-10, class i against class i + 1", needs=("torch",), data="CIFAR-10"),
-    "cw_vs_gradient": Experiment("CW-L2 beside the gradient attack (appendix C.2)", needs=("torch",)),
-    "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated"),
-    "fig3": Experiment("where optimal boundaries are far from the points, and where near; Lemma A.2", data="none"),
+    "cw_vs_gradient": Experiment("CW-L2 beside the gradient attack (appendix C.2)", needs=("torch",), quick="10 s"),
+    "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated", quick="25 s"),
+    "fig3": Experiment(
+        "where optimal boundaries are far from the points, and where near; Lemma A.2", data="none", quick="3 s",
+    ),
     # Last: it reads what the others have left.
     "claims": Experiment(
-        "which of the paper's claims hold, from the results in OUT", data="the others' results", quick="1 s"
+        "which of the paper's claims hold, from the results in OUT", data="the others' results", quick="1 s",
     ),
 }  # fmt: skip
 
