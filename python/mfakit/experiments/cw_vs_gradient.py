@@ -27,7 +27,7 @@ __all__ = ["Config", "Result", "by_data_set", "run"]
 EXAMPLE = "--quick --pair mnist-06"
 QUICK = {"n": 20, "n_train": 1_000}
 FULL = {"n": 300, "pairs": ()}
-NAMES = ("bayes", "linear-svm", "rbf-svm-.04")
+NAMES = ("bayes", "linear-svm", "rbf-svm-.04", "rbf-svm-.001")
 
 
 @dataclass(frozen=True)

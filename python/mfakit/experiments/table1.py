@@ -47,7 +47,8 @@ class Config:
         must have.
     classifiers : tuple of str
         Some of "bayes", "cnn", "cnn-smoothed" (label smoothing .1), "linear-svm", "rbf-svm" (the largest γ that has as
-        many held-out samples right as any) and "rbf-svm-.04" (γ = .04, with which the paper's numbers come out).
+        many held-out samples right as any), "rbf-svm-.04" (γ = .04, with which the paper's numbers come out) and
+        "rbf-svm-.001" (a large bandwidth).
     n, n_train : int
         Test and training samples per pair, half of each class.
     sigma : float

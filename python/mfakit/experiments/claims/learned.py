@@ -90,8 +90,7 @@ def _bandwidth(results: Results) -> Decision:
             shares.append(learner.strongest.mean_l2 / linear)
     if not shares:
         raise NotMeasuredError(
-            f"no RBF SVM with γ of at most {SMALL_GAMMA:g} was trained in {', '.join(results)}; none of those "
-            f"experiments has one by default"
+            f"no RBF SVM with γ of at most {SMALL_GAMMA:g} was trained in {', '.join(results)}; cw_vs_gradient has one"
         )
     return decided(
         all(abs(share - 1) <= ALIKE for share in shares),
