@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Config", "Result", "by_data_set", "run"]
 
 EXAMPLE = "--quick --pair mnist-06"
-QUICK = {"n": 20, "n_train": 1_000}
+QUICK = {"n": 50, "n_train": 1_000}
 FULL = {"n": 300, "pairs": ()}
 NAMES = ("bayes", "linear-svm", "rbf-svm-.04", "rbf-svm-.001")
 

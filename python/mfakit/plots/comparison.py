@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ def comparison_panel(
     *,
     shape: Sequence[int] | None = None,
     captions: Sequence[str] | None = None,
+    colors: Mapping[str, str] | None = None,
     title: str | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
@@ -46,7 +47,9 @@ def comparison_panel(
     shape : tuple of int, optional
         (h, w) or (h, w, 3); None takes square images.
     captions : sequence of str, optional
-        A line above each column.
+        A line or two above each column.
+    colors : mapping of label to str, optional
+        Of the histograms; None takes them in the order of the attacks.
     title : str, optional
     value_range : (low, high)
         Black and white of the images.
@@ -79,13 +82,13 @@ def comparison_panel(
             ax = sheet.image(0, j)
             draw_image(ax, image, value_range)
             if captions:
-                ax.set_title(captions[j], pad=3, fontsize=8)
+                ax.set_title(captions[j], pad=3, fontsize=7 if "\n" in captions[j] else 8)
             if j == 0:
                 name_row(ax, "original")
         for i, (attack, points, change) in enumerate(zip(attacks, moved, differences, strict=True)):
             sheet.say(0.12, sheet.block_top(i) - 0.2, attack.label, fontsize=10, fontweight="bold")
             _draw_rows(sheet, i, points, change, factor, value_range)
-        _draw_histograms(sheet, attacks)
+        _draw_histograms(sheet, attacks, colors or {})
     return sheet.figure
 
 
@@ -139,7 +142,7 @@ def _draw_rows(
         draw_scale(sheet.place(sheet.left + 0.04, top, 0.09, sheet.height), drawn, factor)
 
 
-def _draw_histograms(sheet: _Sheet, attacks: Sequence[Perturbations]) -> None:
+def _draw_histograms(sheet: _Sheet, attacks: Sequence[Perturbations], colors: Mapping[str, str]) -> None:
     """All pixel changes of each classifier, with the mean ℓ2 of its samples, on common axes."""
     changes = [attack.counted() for attack in attacks]
     limit = max(values.limit for values in changes)
@@ -149,7 +152,7 @@ def _draw_histograms(sheet: _Sheet, attacks: Sequence[Perturbations]) -> None:
             continue
         height = 2 * sheet.height + GAP - 0.12
         ax = sheet.place(sheet.left + BAR, sheet.block_top(i) + 0.12, HISTOGRAM, height)
-        color = COLORS[i % len(COLORS)]
+        color = colors.get(attack.label, COLORS[i % len(COLORS)])
         pixel_histogram({attack.label: values}, ax=ax, limit=limit, colors=(color,))
         ax.set_title(
             f"mean ℓ2 {values.mean_l2:.2f}; {100 * values.within:.0f}% of the pixels within ±5/255", fontsize=8.5

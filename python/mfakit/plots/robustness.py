@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["norm_bars", "norm_sweeps", "robustness_curves", "tradeoff_plot"]
+__all__ = ["SERIES", "norm_bars", "norm_sweeps", "robustness_curves", "tradeoff_plot"]
 
 Array = NDArray[Any]
 
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#F0E442", BLACK)
 
 
+def _color(label: str, i: int, colors: Mapping[str, str] | None) -> str:
+    return (colors or {}).get(label, SERIES[i % len(SERIES)])
+
+
 def norm_bars(
     norms: Mapping[str, Sequence[float]],
     groups: Sequence[str],
     *,
+    colors: Mapping[str, str] | None = None,
     ylabel: str = "mean ℓ2 (data units)",
     title: str | None = None,
     ax: Axes | None = None,
@@ -36,6 +41,8 @@ def norm_bars(
     norms : mapping of label to sequence of float
         One value a group; NaN where there is none.
     groups : sequence of str
+    colors : mapping of label to str, optional
+        None takes them in the order of the labels.
     ylabel, title : str
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
@@ -63,7 +70,7 @@ def norm_bars(
         for i, (label, values) in enumerate(norms.items()):
             heights = np.asarray(values, np.float64)
             left = places + (i - (len(norms) - 1) / 2) * width
-            ax.bar(left, np.nan_to_num(heights), width * 0.92, label=label, color=SERIES[i % len(SERIES)])
+            ax.bar(left, np.nan_to_num(heights), width * 0.92, label=label, color=_color(label, i, colors))
             for x, height in zip(left, heights, strict=True):
                 if np.isnan(height):
                     ax.text(x, 0, "–", ha="center", va="bottom", fontsize=7)
@@ -81,6 +88,7 @@ def robustness_curves(
     eps: ArrayLike,
     *,
     band: tuple[ArrayLike, ArrayLike] | None = None,
+    colors: Mapping[str, str] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -94,6 +102,8 @@ def robustness_curves(
         ℓ2 in data units.
     band : (array [m], array [m]), optional
         Shares that are certified to be robust, and that may be: the lower and upper ends of certified radii.
+    colors : mapping of label to str, optional
+        None takes them in the order of the labels.
     title : str, optional
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
@@ -111,7 +121,7 @@ def robustness_curves(
             low, high = (100 * np.asarray(end, np.float64) for end in band)
             ax.fill_between(x, low, high, color=BLACK, alpha=0.25, linewidth=0.8, label="optimal, certified")
         for i, (label, values) in enumerate(curves.items()):
-            ax.plot(x, 100 * np.asarray(values, np.float64), color=SERIES[i % len(SERIES)], linewidth=1.3, label=label)
+            ax.plot(x, 100 * np.asarray(values, np.float64), color=_color(label, i, colors), linewidth=1.3, label=label)
         ax.set(xlim=(x.min(), x.max()), ylim=(-2, 102))
         ax.set_xlabel("ℓ2 of the perturbation (data units)")
         ax.set_ylabel("right and not fooled (%)")

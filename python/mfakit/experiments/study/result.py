@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..._io.report import NOT_KNOWN, Table, number, percent
 from ..outcome import Outcome, Picture
 from ..paper import Accuracies
+from .learners import LEARNERS
 from .numbers import AttackNumbers, LearnerNumbers, SetNumbers
 
 if TYPE_CHECKING:
@@ -87,14 +88,18 @@ class StudyOutcome(Outcome):
             learner.attacks[0].n_below_radius for s in self.sets for learner in s.learners if learner.kind == "bayes"
         ]
         certified = f" Bayes samples fooled by less than their certified radius: {sum(below)}." if below else ""
+        known = (
+            " Ratio: median of a sample's ℓ2 over its certified Bayes radius, the smallest perturbation that changes "
+            "the Bayes decision. Along: share of the squared ℓ2 that lies in the subspace of the sample's own "
+            "component."
+        )
         return (
             "ℓ2: mean over samples that were right and were fooled, in pixel units of [0, 1]. Not fooled: % of all "
             "samples that were right and stayed so. Adv. (adversarial accuracy): % of all samples that are right after "
             "the attack, as the paper counts; it adds those that were wrong and that the attack, which changes the "
-            "predicted class, makes right. Adv. - paper: difference in that count, percentage points. Ratio: median of "
-            "a sample's ℓ2 over its certified Bayes radius, the smallest perturbation that changes the Bayes decision. "
-            "Along: share of the squared ℓ2 that lies in the subspace of the sample's own component."
-            f"{certified} {self._orders}"
+            "predicted class, makes right. Adv. - paper: difference in that count, percentage points."
+            f"{known if any(s.upper is not None for s in self.sets) else ''} Pictures of samples show each "
+            f"classifier's first attack, bars and curves the one that fools most samples.{certified} {self._orders}"
         )
 
     @property
@@ -131,8 +136,17 @@ def _panel(s: SetNumbers) -> Figure:
         first = learner.attacks[0]
         moved = np.where(np.isnan(first.moved), s.shown, first.moved)
         attacks.append(Perturbations(learner.label, s.shown, moved, first.changes))
-    captions = [f"{s.classes[c]} → {s.classes[1 - c]}" for c in s.shown_y]
-    return comparison_panel(attacks, captions=captions, title=f"{s.name}: what fools each classifier")
+    arrow = " → " if max(map(len, s.classes)) < 4 else "\n→ "
+    captions = [f"{s.classes[c]}{arrow}{s.classes[1 - c]}" for c in s.shown_y]
+    title = f"{s.name}: what fools each classifier (its first attack)"
+    return comparison_panel(attacks, captions=captions, colors=_colors(), title=title)
+
+
+def _colors() -> dict[str, str]:
+    """A classifier has its colour in all pictures."""
+    from ...plots.robustness import SERIES
+
+    return {learner.label: SERIES[i] for learner, i in zip(LEARNERS.values(), (0, 1, 5, 2, 3, 4, 6), strict=True)}
 
 
 def _bars(sets: list[SetNumbers]) -> Figure:
@@ -140,7 +154,7 @@ def _bars(sets: list[SetNumbers]) -> Figure:
 
     labels = list(dict.fromkeys(learner.label for s in sets for learner in s.learners))
     norms = {label: [_norm(s, label) for s in sets] for label in labels}
-    return norm_bars(norms, [s.name for s in sets], ylabel="mean ℓ2 that fools (data units)")
+    return norm_bars(norms, [s.name for s in sets], colors=_colors(), ylabel="mean ℓ2 that fools (data units)")
 
 
 def _norm(s: SetNumbers, label: str) -> float:
@@ -162,5 +176,9 @@ def _curves(s: SetNumbers) -> Figure:
         low = [float(((s.lower >= e) & (s.upper > 0)).mean()) for e in eps]
         band = (low, [float((s.upper > e).mean()) for e in eps])
     return robustness_curves(
-        {label: attack.curve(eps) for label, attack in strongest}, eps, band=band, title=f"{s.name}: robust accuracy"
+        {label: attack.curve(eps) for label, attack in strongest},
+        eps,
+        band=band,
+        colors=_colors(),
+        title=f"{s.name}: robust accuracy",
     )
