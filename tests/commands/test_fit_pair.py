@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from dataset_files import idx, write_lists
+from dataset_files import write_images as write_faces
 from support import random_mfa
 
 import mfakit
+from mfakit.bayes.outliers import principal_step
 
 
 def write_arrays(folder: Path, d: int = 64, n: int = 120) -> list[str]:
@@ -84,6 +88,62 @@ def test_a_finished_pair_is_kept_and_another_fitted_anew(quiet, tmp_path: Path) 
     assert "written" in out
 
 
+def test_other_images_of_the_same_name_are_fitted_anew(quiet, tmp_path: Path) -> None:
+    """Another copy of a data set under the same root, as with clothes in MNIST's files."""
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 40), ("t10k", 4)):
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(n, dtype=np.uint8) % 2))
+    words = (
+        "fit-pair",
+        "--mnist",
+        "0",
+        "1",
+        "--data-root",
+        ".",
+        "--components",
+        "1",
+        "--factors",
+        "1",
+        "--no-progress",
+    )
+    for _ in range(2):
+        for name, n in (("train", 40), ("t10k", 4)):
+            images = rng.integers(0, 256, (n, 8, 8), dtype=np.uint8)
+            (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx(images))
+        assert "written" in quiet(*words)[1]
+        assert quiet(*words)[1] == "kept: pairs/mnist-01.safetensors\n"
+
+
+def test_images_that_pairs_share_are_decomposed_once(quiet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CelebA's attributes do; also where the first of them was fitted by an earlier run."""
+    pytest.importorskip("PIL.Image")
+    write_lists(tmp_path)
+    write_faces(tmp_path / "img_align_celeba")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 192), dtype=np.uint8)
+    labels = {"Male": np.arange(40) % 2, "Smiling": np.arange(40) // 20}
+    monkeypatch.setattr(
+        "mfakit.datasets.celeba.load_celeba",
+        lambda root, name, **_: (pixels, labels[name], pixels[:4], labels[name][:4]),
+    )
+    asked = []
+
+    def step(X: Any, direction: int, d: int) -> Any:
+        asked.append(direction)
+        return principal_step(X, direction, d)
+
+    monkeypatch.setattr("mfakit.bayes.outliers.principal_step", step)
+    words = ("--data-root", ".", "--components", "1", "--factors", "1", "--max-iter", "2", "--no-progress")
+    assert quiet("fit-pair", "--celeba", "Male", *words)[0] == 0
+    assert quiet("fit-pair", "--celeba", "Male", "Smiling", *words)[0] == 0
+    assert asked == [39]
+    pairs = [mfakit.BayesClassifier.load(tmp_path / "pairs" / f"celeba-{name}.safetensors") for name in labels]
+    for name in ("outlier_mean", "outlier_step", "outlier_direction"):
+        np.testing.assert_array_equal(pairs[0].extras[name], pairs[1].extras[name])
+    expected = principal_step(pixels.astype(np.float32) / 255, 39)
+    np.testing.assert_allclose(pairs[1].extras["outlier_step"], expected[1], rtol=1e-12, atol=1e-14)
+    assert not np.array_equal(pairs[0].mixtures[0].means, pairs[1].mixtures[0].means)
+
+
 def test_folders_of_images(quiet, tmp_path: Path) -> None:
     write_images(tmp_path)
     status, _, err = quiet("fit-pair", "--images", "cats", "dogs", "--components", "1", "--factors", "1")
@@ -145,6 +205,7 @@ def test_real_images_beside_a_pairs_samples(quiet, tmp_path: Path) -> None:
     X, y = mfakit.datasets.load_bayes_pair("mnist-06").sample(50, rng=0)
     np.savez(tmp_path / "real.npz", X=X, y=y)
     np.savez(tmp_path / "narrow.npz", X=X[:, :5], y=y)
+    np.savez(tmp_path / "others.npz", X=X, y=np.where(y == 1, 6, 0))
     words = ("train", "linear-svm", "mnist-06", "--samples", "100", "--out", "svm.safetensors", "--test-data")
     status, _out, _ = quiet(*words, "real.npz", "--json", "a.json")
     assert status == 0
@@ -153,7 +214,10 @@ def test_real_images_beside_a_pairs_samples(quiet, tmp_path: Path) -> None:
     assert accuracy["test data"] == (mfakit.classifiers.load(tmp_path / "svm.safetensors").predict(X) == y).mean()
     status, _, err = quiet(*words, "narrow.npz")
     assert status == 1
-    assert "narrow.npz must have the pair's 784 features" in err
+    assert "narrow.npz must have the pair's 784 features, got 5" in err
+    status, _, err = quiet(*words, "others.npz")
+    assert status == 1
+    assert "others.npz must have the pair's classes 0 to 1 as y, got [6]" in err
 
 
 def test_a_pair_stands_for_its_two_mixtures(quiet) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .._io.arguments import seed_type, whole
 from .._io.outputs import output_folder
 from ._common import Array, read_samples, refuse
 from .fit import in_flags
+
+if TYPE_CHECKING:
+    from ..bayes.classifier import BayesClassifier
 
 SAMPLES_PER_COMPONENT = 1000
 
@@ -73,43 +76,65 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Fit and write, one pair after the other."""
     folder = output_folder(args.out)
+    # Of images that an earlier pair of this run has, too: the attributes of CelebA share theirs.
+    steps: dict[str, dict[str, Array]] = {}
     for source in _sources(args):
         path = folder / f"{source.name}.safetensors"
-        factors = source.factors if args.factors is None else args.factors
+        X, y = source.load()
+        images, classes = _digest(X), _digest(y)
         settings = {
-            **source.said, "components": args.components, "factors": factors, "noise": args.noise,
+            **source.said, "images": images, "classes_of_images": classes, "components": args.components,
+            "factors": source.factors if args.factors is None else args.factors, "noise": args.noise,
             "max_iter": args.max_iter, "seed": args.seed,
         }  # fmt: skip
-        if _fitted_before(path, settings):
+        pair = _fitted_before(path, settings)
+        if pair is not None:
             print(f"kept: {path}")
-            continue
-        _fit(source, settings, path, args.progress)
+        else:
+            pair = _fit(source, X, y, settings, args.progress, steps.get(images))
+            pair.save(path)
+            print(f"written: {path}")
+        steps[images] = pair.extras
     return 0
 
 
-def _fitted_before(path: Path, settings: dict[str, Any]) -> bool:
+def _digest(values: Array) -> str:
+    """Of all bytes, so that other data of the same names are fitted anew."""
+    import hashlib
+
+    digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:16]
+
+
+def _fitted_before(path: Path, settings: dict[str, Any]) -> BayesClassifier | None:
+    """The pair in the file, if it is one of these settings."""
     from ..bayes.classifier import BayesClassifier
 
     if not path.is_file():
-        return False
+        return None
     try:
-        return BayesClassifier.load(path).metadata.get("fit_pair") == settings
+        pair = BayesClassifier.load(path)
     except ValueError as error:
         print(f"mfakit: warning: fitted again: {error}", file=sys.stderr)
-        return False
+        return None
+    return pair if pair.metadata.get("fit_pair") == settings else None
 
 
-def _fit(source: Source, settings: dict[str, Any], path: Path, progress: bool | None) -> None:
+def _fit(
+    source: Source, X: Array, y: Array, settings: dict[str, Any], progress: bool | None, step: dict[str, Array] | None
+) -> BayesClassifier:
+    """The pair of images X [n, d], bytes or real numbers, of classes y [n]; `step`: to the outliers, if it is known."""
     import warnings
 
     from ..fit import MFAClassifier
 
-    X, y = _loaded(source)
+    for c in (0, 1):
+        if not (y == c).any():
+            raise ValueError(f"{source.name} has no image of class {c}")
+    X = np.divide(X, np.float32(255), dtype=np.float32) if X.dtype == np.uint8 else X
     counts = np.bincount(y, minlength=2)
-    usual = [
-        max(2, round(int(n) / SAMPLES_PER_COMPONENT)) if source.components is None else source.components
-        for n in counts
-    ]
+    usual = [source.components or max(2, round(int(n) / SAMPLES_PER_COMPONENT)) for n in counts]
     components = usual if settings["components"] is None else [settings["components"]] * 2
     estimator = MFAClassifier(
         components, settings["factors"], noise=settings["noise"], max_iter=settings["max_iter"], priors=[0.5, 0.5],
@@ -120,20 +145,10 @@ def _fit(source: Source, settings: dict[str, Any], path: Path, progress: bool | 
         warnings.showwarning = lambda message, *_: print(f"mfakit: warning: {source.name}: {message}", file=sys.stderr)
         pair = estimator.fit(X, y).bayes_
     direction = min(50, X.shape[1], len(X) - 1)
-    pair = pair.with_outlier_step(X, direction=direction).replace(metadata={"fit_pair": settings})
-    pair.save(path)
+    pair = pair.with_outlier_step(X, direction=direction) if step is None else pair.replace(extras=step)
     sizes = " and ".join(f"{k} components of {n} images" for k, n in zip(components, counts, strict=True))
-    print(f"{source.name}: {sizes}, {X.shape[1]} values each; outlier's direction {direction}\nwritten: {path}")
-
-
-def _loaded(source: Source) -> tuple[Array, Array]:
-    X, y = source.load()
-    if X.dtype == np.uint8:
-        X = X.astype(np.float32) / 255
-    for c in (0, 1):
-        if not (y == c).any():
-            raise ValueError(f"{source.name} has no image of class {c}")
-    return X, y
+    print(f"{source.name}: {sizes}, {X.shape[1]} values each; outlier's direction {direction}")
+    return pair.replace(metadata={"fit_pair": settings})
 
 
 def _sources(args: argparse.Namespace) -> Iterator[Source]:
@@ -197,7 +212,7 @@ def _of_files(paths: list[Path]) -> Source:
         raise ValueError(
             f"{paths[0]} and {paths[1]} must hold X [n, d] of the same d, got {parts[0].shape} and {parts[1].shape}"
         )
-    return Source(_joint_name(paths), lambda: _joined(parts), _said("files", paths, parts), None, 10)
+    return Source(_joint_name(paths), lambda: _joined(parts), _said("files", paths), None, 10)
 
 
 def _of_folders(paths: list[Path], progress: bool | None) -> Source:
@@ -205,7 +220,7 @@ def _of_folders(paths: list[Path], progress: bool | None) -> Source:
 
     parts, shape = load_image_folders(paths, progress)
     return Source(
-        _joint_name(paths), lambda: _joined(parts), {**_said("folders", paths, parts), "shape": list(shape)}, None, 10
+        _joint_name(paths), lambda: _joined(parts), {**_said("folders", paths), "shape": list(shape)}, None, 10
     )
 
 
@@ -213,14 +228,9 @@ def _joint_name(paths: list[Path]) -> str:
     return "-".join(path.resolve().stem for path in paths)
 
 
-def _said(kind: str, paths: list[Path], parts: list[Array]) -> dict[str, Any]:
-    """What the file says of its data: names and a digest, so that other data of the same names are fitted anew."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for X in parts:
-        digest.update(repr((X.shape, X.dtype.str)).encode() + np.ascontiguousarray(X).tobytes())
-    return {"data": kind, "classes": [path.resolve().name for path in paths], "digest": digest.hexdigest()[:16]}
+def _said(kind: str, paths: list[Path]) -> dict[str, Any]:
+    """What the pair's file says of its data's places."""
+    return {"data": kind, "classes": [path.resolve().name for path in paths]}
 
 
 def _joined(parts: list[Array]) -> tuple[Array, Array]:

@@ -135,9 +135,14 @@ def _from_pair(args: argparse.Namespace, estimator: Any) -> dict[str, tuple[Arra
     # Drawn first: what does not fit into memory shows before the training.
     tests = {"test": pair.sample(args.test_samples, test_rng, balanced=True)}
     if args.test_data is not None:
-        tests["test data"] = _labelled(args.test_data)
-        if tests["test data"][0].shape[1] != pair.n_features:
-            raise ValueError(f"{args.test_data} must have the pair's {pair.n_features} features")
+        X, y = tests["test data"] = _labelled(args.test_data)
+        if X.shape[1] != pair.n_features:
+            raise ValueError(f"{args.test_data} must have the pair's {pair.n_features} features, got {X.shape[1]}")
+        if not np.isin(y, pair.classes_).all():
+            other = np.setdiff1d(y, pair.classes_)[:3].tolist()
+            raise ValueError(
+                f"{args.test_data} must have the pair's classes 0 to {pair.n_classes - 1} as y, got {other}"
+            )
     if args.steps is not None:
         estimator.fit_stream(pair, args.steps)
         return tests
