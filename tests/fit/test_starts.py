@@ -1,4 +1,4 @@
-"""Starts of one's own: a mixture, means, weights."""
+"""The start of a fit: groups and their truncated PPCA, or one's own: a mixture, means, weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sklearn.base import clone
 from support import close, random_mfa
 
 import mfakit
+from mfakit.fit import Source, initial_mfa, ppca
 
 Array = NDArray[Any]
 Estimator = mfakit.MixtureOfFactorAnalyzers
@@ -87,3 +88,56 @@ def test_a_mean_without_rows_of_its_own_gets_the_spread_of_all(X: Array) -> None
 def test_starts_that_do_not_fit(X: Array, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Estimator(3, 2, **options).fit(X)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "random"])
+def test_the_start_describes_its_groups(noise: str, method: str) -> None:
+    """Far groups are told apart by the start alone, each with its own mean and share."""
+    truth = random_mfa(3, 6, 2, noise=noise, spread=50.0)
+    X, component = truth.sample(3000, rng=0, dtype=np.float64)
+    starts = [
+        initial_mfa(
+            Source.from_array(X), 3, 2, isotropic=noise == "isotropic", method=method, floor=1e-9,
+            rng=np.random.default_rng(seed),
+        )
+        for seed in range(8)
+    ]  # fmt: skip
+    best = max(starts, key=lambda mfa: float(mfa.log_prob(X).mean()))
+    order = np.array([np.linalg.norm(best.means - mean, axis=1).argmin() for mean in truth.means])
+    np.testing.assert_allclose(best.weights[order], np.bincount(component) / 3000, atol=1e-12)
+    assert best.log_prob(X).mean() > truth.log_prob(X).mean() - 0.2
+
+
+@pytest.mark.parametrize("together", [0, 256])
+def test_the_start_in_many_dimensions_uses_projections_and_small_gram_matrices(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ppca, "MOST_TOGETHER", together)
+    truth = random_mfa(2, 3000, 2, spread=3.0)
+    X = truth.sample(60, rng=0)[0]
+    mfa = initial_mfa(
+        Source.from_array(X), 2, 2, isotropic=True, method="kmeans", floor=1e-9, rng=np.random.default_rng(0)
+    )
+    assert mfa.log_prob(X).mean() > truth.log_prob(X).mean()
+
+
+@pytest.mark.parametrize("d", [3, 40, 700])
+@pytest.mark.parametrize("l", [0, 2, 6])
+def test_groups_described_together_are_those_described_one_by_one(
+    d: int, l: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of one row, of equal rows and of a few hundred, in a metric that rotations of the loadings leave alone."""
+    rng = np.random.default_rng(0)
+    sizes = [1, 2, 3, 5, 8, 8, 40, 150, 300]
+    X = rng.normal(size=(sum(sizes), d)) @ np.diag(np.geomspace(1, 0.1, d)) + rng.normal(size=d)
+    groups = np.split(rng.permutation(len(X)), np.cumsum(sizes)[:-1])
+    X[groups[4]] = X[groups[4][0]]
+    weights = rng.uniform(0.1, 2.0, len(X))
+    together = ppca.truncated_ppca(X, groups, weights, min(l, d), np.random.default_rng(1))
+    monkeypatch.setattr(ppca, "MOST_TOGETHER", 0)
+    single = ppca.truncated_ppca(X, groups, weights, min(l, d), np.random.default_rng(1))
+    np.testing.assert_allclose(together[0], single[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(together[2], single[2], rtol=1e-9, atol=1e-12)
+    for a, b in zip(together[1], single[1], strict=True):
+        np.testing.assert_allclose(a @ (a.T @ X.T), b @ (b.T @ X.T), rtol=0, atol=1e-9 * float(np.abs(X).max() * d))
+        np.testing.assert_allclose(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0), rtol=1e-9, atol=1e-12)

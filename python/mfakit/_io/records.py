@@ -51,7 +51,7 @@ def decode(kind: type[T], plain: Any, arrays: Mapping[str, Array], place: str = 
     Raises
     ------
     ValueError
-        For what is no `kind`; the message names the place.
+        Where it is not a `kind`; the message names the place.
     """
     found: T = _decode(kind, plain, arrays, place)
     return found

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the experiments, print what they found; the exit status."""
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items()}
     shared = {name: given.pop(name) for name in SHARED if name in given}
-    # What is no option of the command line's own is a field of the configuration.
+    # All other options are fields of the configuration.
     changes = {name: value for name, value in given.items() if name not in ("run", "parser", "experiments", "debug")}
     if len(args.experiments) > 1:
         return _run_all(args.experiments, shared, changes)
