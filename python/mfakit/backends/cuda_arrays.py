@@ -148,18 +148,10 @@ class Cuda(Host):
         for total, part in zip(totals, sums, strict=True):
             total += part
 
-    @contextmanager
-    def results(self, out: Any) -> Iterator[Results]:
+    def results(self, out: Any) -> Results:
         """Those of a large result on the host come in page-locked memory, while the next block is computed."""
-        if not isinstance(out, np.ndarray) or out.nbytes < DOWNLOAD_BYTES:
-            yield Results(self, out)
-            return
-        results = _Downloads(self, out)
-        try:
-            yield results
-            results.finish()
-        finally:
-            results.close()
+        large = isinstance(out, np.ndarray) and out.nbytes >= DOWNLOAD_BYTES
+        return _Downloads(self, out) if large else Results(self, out)
 
     def target(self, out: Any, part: slice) -> Any:
         """out[part] itself, or an array of its shape on the device for a result that is on the host."""
@@ -205,14 +197,14 @@ class _Downloads(Results):
         """Begin to bring them."""
         self._downloader.start(self.out[part])
 
-    def finish(self) -> None:
-        """Wait until everything is in its place."""
-        if self._downloader is not None:
-            self._downloader.finish()
-
-    def close(self) -> None:
-        """Wait for copies under way."""
-        if self._downloader is not None:
+    def __exit__(self, kind: object, *rest: object) -> None:
+        """Wait until everything is in its place; after an error, for copies under way."""
+        if self._downloader is None:
+            return
+        try:
+            if kind is None:
+                self._downloader.finish()
+        finally:
             self._downloader.close()
 
 

@@ -23,10 +23,18 @@ __all__ = ["HOST", "Host", "Results"]
 
 
 class Results:
-    """A result `out` [n, ...] that is computed block by block: each is stored before the next one has a target."""
+    """A result `out` [n, ...] that is computed block by block: each is stored before the next one has a target. All of
+    them are there after the ``with`` block.
+    """
 
     def __init__(self, arrays: Host, out: Any) -> None:
         self.arrays, self.out = arrays, out
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        pass
 
     def target(self, part: slice) -> Any:
         """Where the rows `part` are computed."""
@@ -96,10 +104,9 @@ class Host:
         for first, block in self.blocks(X, start, rows, end):
             work(block, first)
 
-    @contextmanager
-    def results(self, out: Any) -> Iterator[Results]:
-        """Where the results of blocks are computed that belong into `out`; all of them are there at the end."""
-        yield Results(self, out)
+    def results(self, out: Any) -> Results:
+        """Where the results of blocks are computed that belong into `out`."""
+        return Results(self, out)
 
     def target(self, out: Any, part: slice) -> Any:
         """Where a block's results are computed: out[part] itself if it is here."""

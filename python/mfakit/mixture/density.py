@@ -47,12 +47,11 @@ class Filling:
     out: Array
 
 
-@dataclass(frozen=True)
 class _Into:
     """A filling whose parts go where `results` has a place for them."""
 
-    fill: Fill
-    results: Results
+    def __init__(self, fill: Fill, results: Results) -> None:
+        self.fill, self.results = fill, results
 
     def __call__(self, evaluator: Evaluator, block: Array, first: int) -> None:
         """Fill the block's part."""
