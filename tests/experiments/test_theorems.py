@@ -85,7 +85,7 @@ def test_discrete_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.
 
 def test_discrete_tables_are_drawn(tmp_path: Path) -> None:
     image = pytest.importorskip("matplotlib.image")
-    reproduce("fig3", points=20, levels=30, n=2, metric="single", out=tmp_path)
+    reproduce("fig3", points=8, levels=20, n=2, metric="single", out=tmp_path)
     for name in ("planes", "quantization", "lemma-a2"):
         assert image.imread(tmp_path / "fig3" / f"{name}.png").std() > 0
 

@@ -117,8 +117,7 @@ def test_loadings_that_overflow_are_named(device: Any) -> None:
     assert str(there.value) == str(here.value)
 
 
-@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("noise", "dtype"), [("isotropic", np.float32), ("diagonal", np.float64)])
 def test_steps_are_the_hosts(device: Any, noise: str, dtype: Any) -> None:
     """The same history and mixture, weighted, streamed in several parts or there."""
     X = random_mfa(3, 15, 2, noise=noise, seed=6, spread=0.5).sample(50, rng=1, dtype=dtype)[0]
