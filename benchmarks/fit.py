@@ -23,6 +23,7 @@ from mfakit.bench import Case, Machine, Skipped, Timed, Work
 from mfakit.datasets import load_celeba, load_mnist
 from mfakit.fit import Source, expectation, initial_mfa, maximization
 from mfakit.fit.bounds import Bounds
+from mfakit.fit.workers import open_helpers
 
 # Ours run in a row and are divided, as in a fit: a single one after seconds of other work meets cold caches.
 STEPS_IN_A_ROW = 10
@@ -50,7 +51,9 @@ class Steps:
 
     def run(self, count: int) -> None:
         for _ in range(count):
-            self.mfa = maximization(expectation(self.mfa, self.source, self.bounds), self.floor)
+            stats = expectation(self.mfa, self.source, self.bounds)
+            with open_helpers(self.mfa, self.source) as crew:
+                self.mfa = maximization(stats, self.floor, crew.share)
 
     @property
     def log_likelihood(self) -> float:

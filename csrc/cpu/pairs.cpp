@@ -60,9 +60,7 @@ MFAKIT_HD void refine_body(Lanes<Real>* tiles, int count, const double* mean, co
     for (int i = 0; i < count; ++i) {
       residual_chunk(tiles[i].x, mean, first, width, r);
       project_chunk(w, l, d, first, width, r, tiles[i].y);
-      for (int t = 0; t < tile_rows; ++t) {
-        tiles[i].size[t] += weighted_norm_chunk<Diagonal>(r + t * chunk_columns, noise, first, width);
-      }
+      weighted_norm_chunk<Diagonal>(r, noise, first, width, tiles[i].size);
     }
   }
   for (int i = 0; i < count; ++i) {
@@ -78,9 +76,7 @@ MFAKIT_HD void refine_body(Lanes<Real>* tiles, int count, const double* mean, co
       const index_t width = d - first < chunk_columns ? d - first : chunk_columns;
       residual_chunk(tile.x, mean, first, width, r);
       back_chunk(w, l, d, first, width, tile.y, g);
-      for (int t = 0; t < tile_rows; ++t) {
-        norm[t] += residual_norm_chunk<Diagonal>(r + t * chunk_columns, g + t * chunk_columns, noise, first, width);
-      }
+      residual_norm_chunk<Diagonal>(r, g, noise, first, width, norm);
     }
     for (int t = 0; t < tile_rows; ++t) {
       if (!exact[t]) tile.maha[t] = norm[t] + latent_norm(latent_map, tile.y + t * l, l);

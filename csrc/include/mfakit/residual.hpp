@@ -95,35 +95,52 @@ MFAKIT_HD void back_chunk(const double* whitened /*[l, d]*/, index_t l, index_t 
 }
 
 // One feature's term of |r - A z|^2_{D^-1}.
-MFAKIT_HD double residual_term(double r, double g, double variance) {
-  const double e = r - variance * g;
-  return e * e / variance;
-}
-
-// The same with 1/D at hand: on a device a division takes a call.
 MFAKIT_HD double residual_term(double r, double g, double variance, double precision) {
   const double e = r - variance * g;
   return e * e * precision;
 }
 
-// |r - A z|^2_{D^-1} over a chunk, of one row: sum_j (r_j - D_j g_j)^2 / D_j.
+// norm [T] += |r - A z|^2_{D^-1} over a chunk: sum_j (r_j - D_j g_j)^2 / D_j.
 template <bool Diagonal>
-MFAKIT_HD double residual_norm_chunk(const double* r /*[width]*/, const double* g /*[width]*/,
-                                     const double* noise /*[1] or [d]*/, index_t first, index_t width) {
-  double sum = 0.0;
-  MFAKIT_SIMD_SUM(sum)
-  for (index_t j = 0; j < width; ++j) sum += residual_term(r[j], g[j], noise_at<Diagonal>(noise, first + j));
-  return sum;
+MFAKIT_HD void residual_norm_chunk(const double* r /*[T, chunk]*/, const double* g /*[T, chunk]*/,
+                                   const double* noise /*[1] or [d]*/, index_t first, index_t width, double* norm) {
+  const double *r0 = r, *r1 = r + chunk_columns, *r2 = r1 + chunk_columns, *r3 = r2 + chunk_columns;
+  const double *g0 = g, *g1 = g + chunk_columns, *g2 = g1 + chunk_columns, *g3 = g2 + chunk_columns;
+  double s0 = 0.0, s1 = 0.0, s2 = 0.0, s3 = 0.0;
+  MFAKIT_SIMD_SUM(s0, s1, s2, s3)
+  for (index_t j = 0; j < width; ++j) {
+    const double variance = noise_at<Diagonal>(noise, first + j), precision = Diagonal ? 1.0 / variance : 1.0;
+    s0 += residual_term(r0[j], g0[j], variance, precision);
+    s1 += residual_term(r1[j], g1[j], variance, precision);
+    s2 += residual_term(r2[j], g2[j], variance, precision);
+    s3 += residual_term(r3[j], g3[j], variance, precision);
+  }
+  const double scale = Diagonal ? 1.0 : noise[0];
+  norm[0] += s0 / scale;
+  norm[1] += s1 / scale;
+  norm[2] += s2 / scale;
+  norm[3] += s3 / scale;
 }
 
-// |r|^2_{D^-1} over a chunk, of one row.
+// size [T] += |r|^2_{D^-1} over a chunk.
 template <bool Diagonal>
-MFAKIT_HD double weighted_norm_chunk(const double* r /*[width]*/, const double* noise /*[1] or [d]*/, index_t first,
-                                     index_t width) {
-  double sum = 0.0;
-  MFAKIT_SIMD_SUM(sum)
-  for (index_t j = 0; j < width; ++j) sum += Diagonal ? r[j] * r[j] / noise[first + j] : r[j] * r[j];
-  return Diagonal ? sum : sum / noise[0];
+MFAKIT_HD void weighted_norm_chunk(const double* r /*[T, chunk]*/, const double* noise /*[1] or [d]*/, index_t first,
+                                   index_t width, double* size) {
+  const double *r0 = r, *r1 = r + chunk_columns, *r2 = r1 + chunk_columns, *r3 = r2 + chunk_columns;
+  double s0 = 0.0, s1 = 0.0, s2 = 0.0, s3 = 0.0;
+  MFAKIT_SIMD_SUM(s0, s1, s2, s3)
+  for (index_t j = 0; j < width; ++j) {
+    const double precision = Diagonal ? 1.0 / noise[first + j] : 1.0;
+    s0 += r0[j] * r0[j] * precision;
+    s1 += r1[j] * r1[j] * precision;
+    s2 += r2[j] * r2[j] * precision;
+    s3 += r3[j] * r3[j] * precision;
+  }
+  const double scale = Diagonal ? 1.0 : noise[0];
+  size[0] += s0 / scale;
+  size[1] += s1 / scale;
+  size[2] += s2 / scale;
+  size[3] += s3 / scale;
 }
 
 // How many times the answer the terms of |r|^2_{D^-1} - |y|^2 may be before the residual is summed instead. A float32

@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 
 from .._io.progress import open_bar
 from .._threads.process import keeps_errstate, single_threaded_products
-from ..mixture.factors import component_parts
+from ..mixture.factors import Share, alone, component_parts
 from ..mixture.mfa import MFA
 from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
 from .resident import on_host, place, resident_maximization
 from .source import Source
 from .statistics import LOST_SHARE, Statistics
-from .workers import expectation
+from .workers import expectation, open_helpers
 
 __all__ = ["FitResult", "fit_em", "maximization", "progress_bar"]
 
@@ -99,7 +99,8 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
     with progress_bar(max_iter, progress, "EM") as bar:
         for iteration in range(1, max_iter + 1):
             start = time.perf_counter()
-            new = maximization(stats, floor)
+            with open_helpers(stats.mfa, source) as crew:
+                new = maximization(stats, floor, crew.share)
             new, events = reseed_lost(new, stats, reseeds, iteration)
             new = place(new, source.arrays) if events else new
             del stats  # its sums are as large as the model; the next ones take their place
@@ -137,9 +138,9 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
 
 
 @keeps_errstate
-def maximization(stats: Statistics, floor: float) -> MFA:
+def maximization(stats: Statistics, floor: float, share: Share = alone) -> MFA:
     """The M-step, with noise variances of at least `floor`; components without samples keep their parameters. On a
-    device if the mixture and the sums are there.
+    device if the mixture and the sums are there; else `share` may deal parts of the components out to threads.
     """
     if isinstance(stats.mfa, ResidentMFA) and stats.arrays.is_device:
         moments = _latent_moments(stats, stats.present)
@@ -151,12 +152,17 @@ def maximization(stats: Statistics, floor: float) -> MFA:
     means, loadings = old.means.astype(np.float64), old.loadings.astype(np.float64)
     noise = np.maximum(old.noise_variance, floor)
     present = stats.present
-    with single_threaded_products():  # small ones, for which threads that wait for a core are no gain
-        for part in component_parts(len(present), old.n_features * max(old.n_factors, 1)):
+    parts = component_parts(len(present), old.n_features * max(old.n_factors, 1))
+
+    def work(_: int, first: int, last: int) -> None:
+        for part in parts[first:last]:
             j = present[part]
             shift, loadings[j], residual = _factor_analysis(stats, j)
             means[j] += shift
             noise[j] = np.maximum(residual.mean(axis=1) if old.is_isotropic else residual, floor)
+
+    with single_threaded_products():  # small ones, for which threads that wait for a core are no gain
+        share(len(parts), work)
     return MFA(stats.weight / stats.weight.sum(), means, loadings, noise)
 
 

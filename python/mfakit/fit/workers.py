@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -23,7 +24,7 @@ from .bounds import Bounds
 from .source import Part, Source
 from .statistics import Statistics
 
-__all__ = ["expectation"]
+__all__ = ["expectation", "open_helpers"]
 
 Array = NDArray[Any]
 
@@ -31,7 +32,7 @@ Array = NDArray[Any]
 WORKER_BYTES = 2**28
 # and where each has this many multiplications to do, which is some milliseconds.
 WORKER_STEPS = 2**23
-# Loadings of fewer values are factorized in less time than it takes to share them out.
+# Loadings of fewer values are factorized, or made by an M-step, in less time than it takes to share them out.
 SHARED_VALUES = 2**20
 
 
@@ -43,8 +44,7 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
     so the result is the same bytes at each call; another number of threads changes rounding only.
     """
     count, options = _plan(mfa, source)
-    size = mfa.n_components * mfa.n_features * mfa.n_factors
-    helpers = 1 if source.on_device or size < SHARED_VALUES else useful_threads(source.options)
+    helpers = _helpers(mfa, source)
     if helpers > 1:
         with open_crew(helpers) as crew:
             mfa.factorize(crew.share)
@@ -75,6 +75,16 @@ def expectation(mfa: MFA, source: Source, bounds: Bounds | None = None) -> Stati
     if bounds is not None:
         bounds.finish(total.candidates)
     return total
+
+
+def open_helpers(mfa: MFA, source: Source) -> AbstractContextManager[Crew]:
+    """A crew for what is done once for each component of a mixture."""
+    return open_crew(_helpers(mfa, source))
+
+
+def _helpers(mfa: MFA, source: Source) -> int:
+    size = mfa.n_components * mfa.n_features * mfa.n_factors
+    return 1 if source.on_device or size < SHARED_VALUES else useful_threads(source.options)
 
 
 def _numbered(parts: Iterator[Part]) -> Iterator[tuple[int, RowBlocks, Array | None]]:

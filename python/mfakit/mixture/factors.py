@@ -163,9 +163,13 @@ class Factors:
 
     @lazy
     def _safe_float32_norm(self) -> float:
+        longest = 0.0
         with errstate(over="ignore", under="ignore", invalid="ignore"):
-            column = float(np.sqrt((self._make_panel() ** 2).sum(axis=0).max()))
-        return self._safe_norm(column, float(self.noise.min()), float(self.noise.max()))
+            for p in component_parts(len(self.means), self.means.shape[1]):
+                rows, means = self.whitened[p], self.centered_means[p] / self.noise[p]
+                squares = np.einsum("kld,kld->kl", rows, rows), np.einsum("kd,kd->k", means, means)
+                longest = max(longest, *(float(one.max(initial=0.0)) for one in squares))
+        return self._safe_norm(longest**0.5, float(self.noise.min()), float(self.noise.max()))
 
     def _safe_norm(self, column: float, low: float, high: float) -> float:
         """That norm, for panels with columns at most this long and noise variances between `low` and `high`."""
