@@ -19,7 +19,8 @@ from mfakit.backends import cuda_ops, operations
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import source as _cuda_source
 
-ARCHITECTURES = (75, 80, 90, 100, 120)
+# The oldest, and one that kernels were run on; all of them take a minute and more.
+FEW, ARCHITECTURES = (75, 90), (75, 80, 90, 100, 120)
 # (l0, l1) decide the one size that is known at compilation, of (d, k, l) = (784, 50, 6) and (12,288, 200, 10).
 FACTORS = (6, 10)
 REGISTERS = 65536  # of a block, on all of these architectures; a thread gets a multiple of 8
@@ -78,12 +79,12 @@ def _for(architecture: int, family: str, real: str, l: int) -> Compiled:
 
 
 @cache
-def _for_all_architectures(family: str, real: str, l: int) -> dict[int, Compiled]:
+def _for_architectures(family: str, real: str, l: int, architectures: tuple[int, ...]) -> dict[int, Compiled]:
     """Of each architecture; the compiler runs in several threads."""
     _nvrtc()
     with ThreadPoolExecutor() as pool:
-        codes = pool.map(lambda architecture: _for(architecture, family, real, l), ARCHITECTURES)
-        return dict(zip(ARCHITECTURES, codes, strict=True))
+        codes = pool.map(lambda architecture: _for(architecture, family, real, l), architectures)
+        return dict(zip(architectures, codes, strict=True))
 
 
 def _pair_work(l: int) -> int:
@@ -145,10 +146,11 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.parametrize("architectures", [FEW, pytest.param(ARCHITECTURES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("family", "real", "l"), VARIANTS)
-def test_compiles_without_spills(family: str, real: str, l: int) -> None:
+def test_compiles_without_spills(family: str, real: str, l: int, architectures: tuple[int, ...]) -> None:
     names = _cuda_source.kernel_names(family)
-    for architecture, (cubin, _, log) in _for_all_architectures(family, real, l).items():
+    for architecture, (cubin, _, log) in _for_architectures(family, real, l, architectures).items():
         assert cubin.startswith(b"\x7fELF")
         for name in names:
             assert name.encode() in cubin
@@ -164,7 +166,7 @@ def test_compiles_without_spills(family: str, real: str, l: int) -> None:
 
 @pytest.mark.parametrize(("family", "real", "l"), VARIANTS)
 def test_no_launch_exceeds_the_bounds_of_its_kernel(family: str, real: str, l: int) -> None:
-    ptx = _for_all_architectures(family, real, l)[90].ptx
+    ptx = _for_architectures(family, real, l, FEW)[90].ptx
     bounds = dict(re.findall(r"\.entry (\w+)\([^)]*\)\s*(?:\.maxntid (\d+))?", ptx))
     assert set(bounds) == set(_cuda_source.kernel_names(family))
     assert ("refine_wide" in bounds) == (family == "pairs")
@@ -192,7 +194,7 @@ def _local_memory_of_pairs(log: str) -> int:
 @pytest.mark.parametrize("l", [10, cuda_ops.MOST_FACTORS_IN_REGISTERS])
 def test_pairs_in_registers_have_no_local_memory(l: int) -> None:
     """Up to the most factors that cuda_ops launches it with."""
-    for architecture, (_, _, log) in _for_all_architectures("subspace", "double", l).items():
+    for architecture, (_, _, log) in _for_architectures("subspace", "double", l, FEW).items():
         assert _local_memory_of_pairs(log) == 0, f"sm_{architecture}: {log}"
 
 

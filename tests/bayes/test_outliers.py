@@ -12,7 +12,7 @@ from scipy.sparse.linalg import svds
 from support import close, random_mfa
 
 import mfakit
-from mfakit.bayes.outliers import principal_step
+from mfakit.bayes.outliers import outlier_step, principal_step
 
 
 def _classifier() -> mfakit.BayesClassifier:
@@ -95,6 +95,28 @@ def test_files_that_name_no_direction_have_the_fiftieth() -> None:
 def test_a_step_that_does_not_fit_is_refused_at_once(extras: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         _classifier().replace(extras=extras)
+
+
+@pytest.mark.parametrize("rank", [3, 2])
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_the_models_own_step_is_that_of_its_covariance(noise: str, rank: int) -> None:
+    """Whatever finds it, and beyond the directions of loadings and means, where every direction has the noise alone."""
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(2, 40, rank)) @ rng.normal(size=(rank, 3))  # three columns, of which some may depend
+    means = rng.normal(size=(2, 40))
+    variance = 0.3 if noise == "isotropic" else rng.uniform(0.1, 0.5, (2, 40))
+    clf = mfakit.BayesClassifier([mfakit.MFA([0.25, 0.75], means + shift, loadings, variance) for shift in (0, 1)])
+    weights, far = np.array([0.125, 0.375, 0.125, 0.375]), np.concatenate([means, means + 1])
+    mean = weights @ far
+    within = np.diag(np.broadcast_to(clf.mixtures[0].noise_variance.reshape(2, -1), (2, 40)).T @ weights[:2] * 2)
+    within += np.einsum("k,kil,kjl->ij", weights[:2] * 2, loadings, loadings)
+    values = np.linalg.eigvalsh(within + (far - mean).T * weights @ (far - mean))[::-1]
+    for direction in (1, 2, 4 * rank + 1, 40):
+        found, step = outlier_step(clf, None, direction)
+        close(found, mean)
+        close(np.linalg.norm(step), np.sqrt(values[direction - 1]), rtol=1e-9)
+        covered = within @ step + (far - mean).T @ (weights * ((far - mean) @ step))
+        close(covered, values[direction - 1] * step, rtol=1e-7, atol=1e-9)
 
 
 def test_too_few_samples_or_features_for_the_direction() -> None:

@@ -2,6 +2,7 @@
 // a barrier or a warp operation; forward, reverse or permuted, so that a missing barrier shows as a wrong result. What
 // a device would leave undefined (a barrier that some threads do not reach, a shuffle with a lane gone) is an error.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -31,20 +32,27 @@ struct Dim3 {
 };
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
+// A fiber outlives its block: the next one finds it at the end of fiber_main's loop. Switches go by setjmp, which
+// leaves the signal mask alone; swapcontext, which sets it by a system call at every switch, only where the address
+// sanitizer must be told of each.
 struct Fiber {
   ucontext_t context;
+  jmp_buf here;
   std::vector<char> stack;
   State state;
+  bool begun = false;
   void* fake_stack = nullptr;
 };
 
 struct Now {
   Dim3 thread, block, block_dim, grid_dim;
   char* dynamic_shared = nullptr;
-  unsigned number = 0;  // of the thread in its block
+  unsigned number = 0;   // of the thread in its block
+  unsigned threads = 0;  // of a block
   std::vector<Fiber> fibers;
   std::vector<uint64_t> exchanged;  // a slot per thread, for shuffles
   ucontext_t scheduler;
+  jmp_buf scheduler_here;
   void (*body)(void**) = nullptr;
   void** args = nullptr;
   std::string error;
@@ -53,29 +61,54 @@ struct Now {
 };
 inline Now now;
 
-inline void fiber_main() {
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &now.scheduler_stack, &now.scheduler_size);
-#endif
-  now.body(now.args);
-  Fiber& self = now.fibers[now.number];
-  self.state = State::done;
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(nullptr, now.scheduler_stack, now.scheduler_size);
-#endif
+
+inline void to_scheduler(Fiber& self) {
+  __sanitizer_start_switch_fiber(&self.fake_stack, now.scheduler_stack, now.scheduler_size);
   swapcontext(&self.context, &now.scheduler);
+  __sanitizer_finish_switch_fiber(self.fake_stack, &now.scheduler_stack, &now.scheduler_size);
+}
+
+inline void to_fiber(Fiber& fiber) {
+  void* mine = nullptr;
+  __sanitizer_start_switch_fiber(&mine, fiber.stack.data(), fiber.stack.size());
+  swapcontext(&now.scheduler, &fiber.context);
+  __sanitizer_finish_switch_fiber(mine, nullptr, nullptr);
+}
+
+inline void begin() { __sanitizer_finish_switch_fiber(nullptr, &now.scheduler_stack, &now.scheduler_size); }
+
+#else
+
+inline void to_scheduler(Fiber& self) {
+  if (_setjmp(self.here) == 0) _longjmp(now.scheduler_here, 1);
+}
+
+inline void to_fiber(Fiber& fiber) {
+  if (_setjmp(now.scheduler_here) != 0) return;
+  if (fiber.begun) _longjmp(fiber.here, 1);
+  fiber.begun = true;
+  setcontext(&fiber.context);
+}
+
+inline void begin() {}
+
+#endif
+
+inline void fiber_main() {
+  begin();
+  for (;;) {
+    now.body(now.args);
+    Fiber& self = now.fibers[now.number];
+    self.state = State::done;
+    to_scheduler(self);
+  }
 }
 
 inline void wait(State state) {
   Fiber& self = now.fibers[now.number];
   self.state = state;
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(&self.fake_stack, now.scheduler_stack, now.scheduler_size);
-#endif
-  swapcontext(&self.context, &now.scheduler);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(self.fake_stack, &now.scheduler_stack, &now.scheduler_size);
-#endif
+  to_scheduler(self);
 }
 
 inline void run(unsigned number) {
@@ -84,14 +117,7 @@ inline void run(unsigned number) {
                 number / (now.block_dim.x * now.block_dim.y)};
   Fiber& fiber = now.fibers[number];
   fiber.state = State::ready;
-#if defined(__SANITIZE_ADDRESS__)
-  void* mine = nullptr;
-  __sanitizer_start_switch_fiber(&mine, fiber.stack.data(), fiber.stack.size());
-#endif
-  swapcontext(&now.scheduler, &fiber.context);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(mine, nullptr, nullptr);
-#endif
+  to_fiber(fiber);
 }
 
 template <class T>
@@ -101,7 +127,7 @@ T exchange(T value, unsigned source_lane) {
   std::memcpy(&now.exchanged[me], &value, sizeof(T));
   wait(State::at_warp_barrier);
   T result = value;
-  if (warp + source_lane < now.fibers.size()) std::memcpy(&result, &now.exchanged[warp + source_lane], sizeof(T));
+  if (warp + source_lane < now.threads) std::memcpy(&result, &now.exchanged[warp + source_lane], sizeof(T));
   wait(State::at_warp_barrier);  // nobody overwrites what another has yet to read
   return result;
 }
@@ -147,20 +173,27 @@ inline std::vector<unsigned> ordered(unsigned n, int order, uint64_t& seed) {
   return numbers;
 }
 
-inline void run_block(unsigned threads, size_t shared_bytes, int order, uint64_t& seed) {
-  std::vector<char> shared(shared_bytes, char(0xff));  // exactly as large as asked for, and NaN until it is written
-  now.dynamic_shared = shared.data();
-  now.fibers.resize(threads);
-  now.exchanged.assign(threads, 0);
-  for (Fiber& fiber : now.fibers) {
-    fiber.stack.resize(256 * 1024);
-    fiber.state = State::ready;
+inline void make_fibers(size_t count) {
+  const size_t made = now.fibers.size();
+  if (count <= made) return;
+  now.fibers.resize(count);
+  for (size_t t = made; t < count; ++t) now.fibers[t].stack.resize(256 * 1024);
+  for (Fiber& fiber : now.fibers) {  // all of them: a context has pointers to itself, and has moved
+    if (fiber.begun) continue;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.data();
     fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = &now.scheduler;
     makecontext(&fiber.context, fiber_main, 0);
   }
+}
+
+inline void run_block(unsigned threads, size_t shared_bytes, int order, uint64_t& seed) {
+  std::vector<char> shared(shared_bytes, char(0xff));  // exactly as large as asked for, and NaN until it is written
+  now.dynamic_shared = shared.data();
+  now.threads = threads;
+  now.exchanged.assign(threads, 0);
+  make_fibers(threads);
+  for (unsigned t = 0; t < threads; ++t) now.fibers[t].state = State::ready;
   do {
     for (unsigned t : ordered(threads, order, seed)) {
       if (now.fibers[t].state == State::ready) run(t);
@@ -199,6 +232,7 @@ inline int launch(void (*body)(void**), const unsigned* grid, unsigned threads, 
     }
   } catch (const std::exception& error) {
     now.error = error.what();
+    now.fibers.clear();  // some stand in the midst of a kernel
     return 1;
   }
   return 0;
@@ -222,7 +256,7 @@ inline unsigned __ballot_sync(unsigned, bool vote) {
   const unsigned me = emu::now.number, warp = me / 32 * 32;
   emu::now.exchanged[me] = vote;
   emu::wait(emu::State::at_warp_barrier);
-  for (unsigned t = 0; t < 32 && warp + t < emu::now.fibers.size(); ++t) {
+  for (unsigned t = 0; t < 32 && warp + t < emu::now.threads; ++t) {
     votes |= unsigned(emu::now.exchanged[warp + t] != 0) << t;
   }
   emu::wait(emu::State::at_warp_barrier);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.gram import add_gram, mirror
+from .._arrays.gram import add_gram, gram, mirror
 from .._arrays.rows import RowBlocks, check_finite_rows, to_numpy
 from .._checks import check_integers
 from .._threads.process import interruptible
@@ -67,10 +67,10 @@ def principal_step(X: Any, direction: int, d: int | None = None) -> tuple[Array,
         check_finite_rows(block.sum(axis=1), block, i, rows.name)
         mean += block.sum(axis=0) / n
     if n < d:  # the Gram matrix is the smaller of the two; its eigenvectors give the covariance's
-        gram = np.zeros((n, n))
+        products = np.zeros((n, n))
         for centered in _panels(rows, mean):
-            add_gram(gram, centered, 1.0 / n)
-        weights = _eigenvector(gram, direction)[1]
+            add_gram(products, centered, 1.0 / n)
+        weights = _eigenvector(products, direction)[1]
         vector = np.concatenate([centered.T @ weights for centered in _panels(rows, mean)])
         length = float(np.linalg.norm(vector))
         return mean, _oriented(vector / (length or 1.0)) * (length / np.sqrt(n))
@@ -102,6 +102,7 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
     from scipy.sparse.linalg import LinearOperator
 
     d = clf.n_features
+    isotropic = all(m.is_isotropic for m in clf.mixtures)
     shares = [prior * m.weights for prior, m in zip(clf.priors, clf.mixtures, strict=True)]
     mean = sum(w @ m.means.astype(np.float64) for w, m in zip(shares, clf.mixtures, strict=True))
     noise = np.zeros(d)
@@ -113,7 +114,10 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
             F[row + m.n_factors] = root * (m.means[j] - mean)
             row += m.n_factors + 1
         noise += w @ np.broadcast_to(m.noise_variance.reshape(m.n_components, -1), m.means.shape)
-    if d <= DENSE:
+    found = _common_noise_step(F, noise[0], direction) if isotropic and direction <= len(F) < d else None
+    if found is not None:
+        value, vector = found
+    elif d <= DENSE:
         covariance = np.diag(noise)
         add_gram(covariance, F.T)
         value, vector = _eigenvector(covariance, direction)
@@ -125,6 +129,18 @@ def _mixture_step(clf: BayesClassifier, direction: int) -> tuple[Array, Array]:
 
         value, vector = _lanczos(LinearOperator((d, d), matvec=times, dtype=np.float64), direction)
     return np.asarray(mean), _oriented(vector) * np.sqrt(value)
+
+
+def _common_noise_step(F: Array, noise: float, direction: int) -> tuple[float, Array] | None:
+    """Eigenvalue and eigenvector [d] of Fᵀ F + noise · I for the rows F [m, d], by the smaller matrix F Fᵀ; None where
+    the rows do not span as many directions.
+    """
+    products = gram(F)
+    vector = F.T @ _eigenvector(products, direction)[1]
+    length = float(np.linalg.norm(vector))
+    if not length**2 > len(F) * np.finfo(np.float64).eps * float(np.trace(products)):
+        return None
+    return length**2 + noise, vector / length
 
 
 def _eigenvector(matrix: Array, direction: int) -> tuple[float, Array]:

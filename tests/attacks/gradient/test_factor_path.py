@@ -101,7 +101,7 @@ def test_what_has_no_factor_coordinates_says_why() -> None:
 def test_same_trajectory_on_images() -> None:
     """At 64 x 64 x 3 features, on symmetric and asymmetric models."""
     rng = np.random.default_rng(5)
-    d, k, l = 12_288, 6, 10
+    d, k, l = 12_288, 4, 10
     mixtures = [
         mfakit.MFA(np.full(k, 1 / k), 0.5 + 0.05 * rng.normal(size=(k, d)), 0.05 * rng.normal(size=(k, d, l)), 1e-4)
         for _ in range(2)
