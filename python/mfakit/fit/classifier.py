@@ -14,10 +14,11 @@ from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, to_numpy, wrap_like
 from .._checks import check_integers
 from .._sklearn import accuracy, become, check_input, names_of
+from ..backends import Backend
 from ..bayes.classifier import BayesClassifier
 from ..classifiers._checks import as_labels
 from .estimator import MixtureOfFactorAnalyzers
-from .parameters import ModelParameters, as_generator, check_parameters
+from .parameters import Init, ModelParameters, Noise, as_generator, check_parameters
 from .source import Source, as_weights
 
 __all__ = ["MFAClassifier"]
@@ -99,15 +100,15 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         n_components: Any = 1,
         n_factors: int = 1,
         *,
-        noise: str = "isotropic",
+        noise: Noise = "isotropic",
         priors: Any = None,
-        init: str = "kmeans",
+        init: Init = "kmeans",
         tol: float = 1e-3,
         max_iter: int = 100,
         n_init: int = 1,
         noise_floor: float | None = None,
         random_state: Any = None,
-        backend: str = "auto",
+        backend: Backend = "auto",
         block_rows: int | None = None,
         n_threads: int | None = None,
         progress: bool | None = None,

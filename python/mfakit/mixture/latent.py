@@ -17,6 +17,9 @@ from .factors import Factors, factorize
 from .scores import Scores
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._arrays.options import ArrayOptions
     from .mfa import MFA
 
 __all__ = ["impute", "latent", "reconstruct"]
@@ -34,7 +37,7 @@ def _best_pairs(evaluator: Evaluator, scores: Scores) -> tuple[Array, Array]:
     return best, y
 
 
-def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
+def latent(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]:
     """Posterior of the factors z under each sample's most likely component.
 
     Parameters
@@ -82,7 +85,7 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
         return result, wrap_like(covariance, rows.like), wrap_like(component, rows.like)
 
 
-def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
+def reconstruct(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """μ + A E[z | x] under each sample's most likely component, [n, d], in X's dtype and container.
 
     Parameters and errors as :func:`latent`.
@@ -98,7 +101,7 @@ def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
     return per_sample(mfa, X, options, (mfa.n_features,), fill)
 
 
-def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
+def impute(mfa: MFA, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any:
     """Fill missing features with their conditional mean under the whole mixture, E[x_missing | x_observed].
 
     Parameters
