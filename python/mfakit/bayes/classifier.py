@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.options import Options, no_out
-from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
+from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, returned, to_numpy
 from .._io.html import card
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
@@ -184,11 +184,9 @@ class BayesClassifier:
         joint = score(X, **how)
         with on_device_of(joint), errstate(under="ignore", over="ignore"):
             values = (joint if compute is None else compute(joint)).astype(rows.dtype)
-            if out is None:
-                return wrap_like(values, X)
-            out[...] = values
-            wrap_like(out, X)  # a CUDA tensor's stream waits for CuPy's
-            return opts.out
+            if out is not None:
+                out[...] = values
+            return returned(values if out is None else out, X, opts.out)
 
     @overload
     def decision_function(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
@@ -248,8 +246,7 @@ class BayesClassifier:
                 part -= other
 
         each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, out))
-        result = wrap_like(out, X)
-        return result if opts.out is None else opts.out
+        return returned(out, X, opts.out, features=True)
 
     @overload
     def predict(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
@@ -262,7 +259,7 @@ class BayesClassifier:
         no_out("predict", options)
         joint = self._relative_joint(X, **options)
         with on_device_of(joint):
-            return wrap_like(joint.argmax(axis=1), X)
+            return returned(joint.argmax(axis=1), X)
 
     @overload
     def predict_log_proba(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...

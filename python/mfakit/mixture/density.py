@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._arrays.options import ArrayOptions, Options
-from .._arrays.rows import RowBlocks, wrap_like
+from .._arrays.rows import RowBlocks, returned
 from .._arrays.sharing import careful_products, plan_crew
 from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
@@ -128,13 +128,16 @@ def open_rows(mfa: MFA, X: Any, options: ArrayOptions) -> tuple[RowBlocks, Optio
     return rows, opts
 
 
-def per_sample(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], fill: Fill) -> Any:
-    """What `fill` makes of each sample of X: [n, *tail], in X's dtype and container, or in ``out``."""
+def per_sample(
+    mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], fill: Fill, features: bool = False
+) -> Any:
+    """What `fill` makes of each sample of X: [n, *tail], `features` like X's or not, in X's dtype and container, or in
+    ``out``.
+    """
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), *tail), rows.dtype, rows)
     each_block(rows, [mfa.factors], opts, Filling(fill, out))
-    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
-    return result if opts.out is None else opts.out
+    return returned(out, rows.like, opts.out, features)
 
 
 def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
@@ -224,4 +227,4 @@ def grad_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         evaluator.gradient(evaluator(block, first), part)
 
-    return per_sample(mfa, X, options, (mfa.n_features,), fill)
+    return per_sample(mfa, X, options, (mfa.n_features,), fill, features=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays.options import Options
-from .._arrays.rows import array_module, to_numpy, wrap_like
+from .._arrays.rows import array_module, returned, to_numpy
 from .._arrays.sharing import useful_threads
 from .._checks import check_choice, check_integers
 from .._io.progress import open_bar
@@ -91,8 +91,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) 
             part[:, evaluator.arrays.asarray(np.flatnonzero(gone))] = np.inf
 
     each_block(rows, [mfa.subspaces], opts, Filling(fill, out))
-    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
-    return result if opts.out is None else opts.out
+    return returned(out, rows.like, opts.out)
 
 
 def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Array:
