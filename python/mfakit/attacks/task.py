@@ -90,7 +90,7 @@ class Task:
         walk : callable
             ``walk(victim, block, labels)`` attacks a block.
         progress : bool or None
-            A progress bar; None shows it on a terminal.
+            A progress bar; None shows it on a terminal and in notebooks.
         victims : sequence
             One for each thread that takes blocks; by default the task's own in this thread.
         """

@@ -167,7 +167,7 @@ def run(
     rounds : int
         Timed calls of each operation, after one that is not counted.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Raises
     ------

@@ -117,7 +117,7 @@ def run_cases(
     slow : bool
         Whether cases that take minutes are run.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     source : Path or None
         A file of the checkout that is measured, for the commit.
     save : callable or None

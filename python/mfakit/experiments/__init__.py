@@ -170,7 +170,7 @@ def reproduce(
     jobs : int
         Processes that share an experiment's data sets; needs `out`, where they leave what they have finished.
     progress : bool or None
-        Progress bars; None shows them on a terminal.
+        Progress bars; None shows them on a terminal and in notebooks.
     **changes
         Fields of the experiment's configuration.
 

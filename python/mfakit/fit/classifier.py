@@ -53,7 +53,7 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
-        A progress bar for each class; None shows it on a terminal only.
+        A progress bar for each class; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------

@@ -76,7 +76,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
-        A progress bar; None shows it on a terminal only.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------

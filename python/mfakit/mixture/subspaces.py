@@ -146,7 +146,7 @@ def subspace_distances(
     backend, n_threads
         See :class:`mfakit._arrays.options.Options`.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Returns
     -------

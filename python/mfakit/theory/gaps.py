@@ -198,7 +198,7 @@ def sweep_gaps(
         Falling, in data units.
     rng : numpy.random.Generator, int or None
     progress : bool or None
-        A progress bar for each σ; None shows it on a terminal.
+        A progress bar for each σ; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 

@@ -131,7 +131,7 @@ def validate_theorem1(
     tolerance : float
         How far below ‖d‖/2 a radius may be to count, relative.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 

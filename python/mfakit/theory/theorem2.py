@@ -147,7 +147,7 @@ def validate_theorem2(
         Falling, in data units.
     rng : numpy.random.Generator, int or None
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 

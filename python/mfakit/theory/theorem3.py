@@ -173,7 +173,7 @@ def validate_theorem3(
     closeness : float
         What counts as near the boundary, relative to min d_ij / 2.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 

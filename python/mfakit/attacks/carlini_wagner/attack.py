@@ -107,7 +107,7 @@ def carlini_wagner_l2(
     check_finite : bool
         Refuse NaN and inf in X; False: only the rows that have them fail, as "NaN logits".
     progress : bool or None
-        A progress bar over the searches; None shows it on a terminal.
+        A progress bar over the searches; None shows it on a terminal and in notebooks.
     device : {None, "cpu", "cuda", "cuda:1", ...}
         The device for the module of an mfakit classifier. A module that is passed runs on its own device.
 

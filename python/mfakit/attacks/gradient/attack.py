@@ -91,7 +91,7 @@ def gradient_attack(
     bounds : (low, high), optional
         Keep every coordinate of x within these; None clips nothing.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         ``backend``, ``n_threads``, ``block_rows``; see :class:`mfakit._arrays.options.Options`. The state is float64.
 

@@ -102,7 +102,7 @@ def minimal_perturbation(
         noise; up to some tens of samples a second.
         "auto": "factor" where it is possible.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         ``backend``, ``n_threads``, ``check_finite``; see :class:`mfakit._arrays.options.Options`. Computed in float64.
 

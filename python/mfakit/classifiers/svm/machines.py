@@ -163,7 +163,7 @@ class RBFSVM(KernelSVM):
     block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`. Fits of a path run in up to `n_threads` threads.
     progress : bool or None
-        A progress bar over the path; None shows it on a terminal only.
+        A progress bar over the path; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------
