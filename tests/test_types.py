@@ -44,12 +44,13 @@ assert_type(mfakit.point_subspace_distances(X, mfa, precision=None), A)
 assert_type(mfakit.subspace_distances(mfa, mfa), Any)
 assert_type(mfakit.subspace_distances(mfa, mfa, reduce="smallest", n_smallest=3), tuple[Any, Any])
 assert_type(gradient_attack(clf, X, path="closed-form", direction="log-ratio").l2, A)
-assert_type(minimal_perturbation(clf, X, path="factor", n_threads=2).lower, A)
+assert_type(minimal_perturbation(clf, X, path="factor", n_threads=2)[:2], mfakit.attacks.MinimalResult)
 carlini_wagner_l2(clf, X, bounds="data", learning_rate="auto", preset="paper")
 theory.validate_theorem2(clf, path="features", block_rows=7)
 theory.validate_lemma_a2(metric="linf", bumps=2)
 estimator = mfakit.MixtureOfFactorAnalyzers(2, noise="diagonal", init=mfa, solver="sgd")
 assert_type(estimator.fit(X), mfakit.MixtureOfFactorAnalyzers)
+assert_type(mfakit.classifiers.CNN(device="cpu").fit(X, [0, 1]), mfakit.classifiers.CNN)
 
 mfa.log_prob(X, metod="dense")  # no: call-overload
 mfa.log_prob(X, method="fast")  # no: call-overload
