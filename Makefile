@@ -12,7 +12,7 @@ unexport PYTHONPATH
 export PYTHONNOUSERSITE := 1
 
 # What the wheel is made of; the folders too, so that a deleted file counts as a change.
-WHEEL_INPUTS := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find python csrc \
+WHEEL_INPUTS := pyproject.toml CMakeLists.txt README.md LICENSE tools/long_description.py $(shell find python csrc \
 	\( -name __pycache__ -o -name '_native*.so' \) -prune -o \( -type f -o -type d \) -print)
 CXX_FILES := $(shell find csrc tests/emulator -name "*.hpp" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh")
 

@@ -55,11 +55,11 @@ def test_the_front_page_has_examples() -> None:
         assert any(test.examples for test in finder.find(thing)), f"{thing.__name__} has no example"
 
 
-@pytest.mark.parametrize("room", ["", "attacks", "classifiers", "datasets", "experiments", "fit", "theory", "torch"])
+@pytest.mark.parametrize("room", ["", *mfakit._LAZY_MODULES])
 def test_dir_is_the_public_list(room: str) -> None:
     """What completion offers is what may be used, and all of it is there."""
-    if room == "torch":
-        pytest.importorskip("torch")
+    if room in ("plots", "torch"):
+        pytest.importorskip({"plots": "matplotlib"}.get(room, room))
     module = importlib.import_module(f"mfakit.{room}".rstrip("."))
     assert dir(module) == sorted(module.__all__)
     for name in set(dir(module)) - {"plots", "torch"}:  # which need their extras

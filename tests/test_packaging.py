@@ -154,6 +154,18 @@ def test_readme_runs_in_an_empty_environment(checkout: Path, native: Installed) 
     assert Path(origin) == native.site / "mfakit" / "__init__.py"
 
 
+def test_the_long_description_has_no_links_into_the_checkout(checkout: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode("utf-8")
+    readme = (checkout / "README.md").read_text("utf-8")
+    absolute = re.compile(r"\]\((https://[^)]*)\)")
+    assert "](docs/" in readme
+    assert re.findall(r"\]\((.*?)\)", text) == absolute.findall(text) == absolute.findall(readme)
+    assert "\nDescription-Content-Type: text/markdown\n" in text
+    assert "\n## Install\n" in text
+
+
 def test_compiled_wheel_has_one_extension_for_this_interpreter(native_wheel: Path, native: Installed) -> None:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {name for name in names(native_wheel) if "_native" in name} == {f"mfakit/_native{suffix}"}

@@ -130,3 +130,14 @@ def test_circles_are_found_and_type_checking_is_not() -> None:
     source = "\n".join(lines)
     assert _imports("mfakit.x", source, False, modules) == {"mfakit.c.d", "mfakit.a"}
     assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+
+
+def test_what_only_type_checkers_have_is_imported_for_them_alone() -> None:
+    """typing_extensions is no dependency: Python 3.10 lacks Unpack, and type checkers bring it."""
+    wrong = [
+        path.name
+        for path in ROOT.rglob("*.py")
+        for node in _runs(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "typing_extensions" in ast.unparse(node)
+    ]
+    assert wrong == []

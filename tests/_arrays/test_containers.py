@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from support import random_mfa
 
 import mfakit
-from mfakit._arrays.containers import sum_tolerance, to_numpy
+from mfakit._arrays.containers import sum_tolerance
 from mfakit._arrays.options import Options
 from mfakit.fit import MixtureOfFactorAnalyzers, Source
 
@@ -211,44 +211,6 @@ def test_tensors_that_numpy_cannot_hold() -> None:
         model(weights=small[0, :2])
     with pytest.raises(TypeError, match="weights must be dense"):
         model(weights=torch.tensor([0.5, 0.5]).to_sparse())
-
-
-def test_frames_with_nullable_columns() -> None:
-    pandas = pytest.importorskip("pandas")
-    X, mfa = samples(), random_mfa(d=4)
-    for dtype, computed in (("Float32", np.float32), ("Float64", np.float64), ("Int64", np.float32)):
-        values = X.round() if dtype == "Int64" else X
-        frame = pandas.DataFrame(values.astype(np.float64)).astype(dtype)
-        np.testing.assert_array_equal(mfa.log_prob(frame), mfa.log_prob(values.astype(computed)))
-        assert mfa.log_prob(frame).dtype == computed
-        frame.iloc[3, 1] = pandas.NA
-        with pytest.raises(ValueError, match="X has NaN or inf, first in row 3"):
-            mfa.log_prob(frame)
-        assert np.isnan(mfa.log_prob(frame, check_finite=False)).tolist() == [False] * 3 + [True] + [False] * 2
-    mixed = pandas.DataFrame(X, columns=list("abcd")).assign(b=X[:, 1] > 0)
-    for frame in (mixed, mixed.astype({"b": "boolean"})):
-        with pytest.raises(TypeError, match=r"X must be real numbers \(float or integer\), got columns b \(bool"):
-            mfa.log_prob(frame)
-    labels = pandas.Series([0, 1], dtype="Int64")
-    assert to_numpy(labels, "y").dtype == np.int64
-    with pytest.raises(ValueError, match="y has missing values, first in row 1"):
-        classifier().score(X[:2], pandas.Series([0, None], dtype="Int64"))
-
-
-def test_frames_whose_columns_have_one_name_are_checked_column_by_column() -> None:
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.concat([pandas.DataFrame(samples() > 0), pandas.DataFrame(samples())], axis=1)
-    with pytest.raises(TypeError, match=r"got columns 0 \(bool\), 1 \(bool\)"):
-        random_mfa(d=8).log_prob(frame)
-
-
-def test_frames_of_polars() -> None:
-    polars = pytest.importorskip("polars")
-    X, mfa = samples(), random_mfa(d=4)
-    np.testing.assert_array_equal(mfa.log_prob(polars.DataFrame(X)), mfa.log_prob(X))
-    flags = polars.DataFrame(X).with_columns(polars.Series("column_1", X[:, 1] > 0))
-    with pytest.raises(TypeError, match=r"got columns column_1 \(Boolean\)"):
-        mfa.log_prob(flags)
 
 
 def test_lazy_arrays_are_not_loaded_silently() -> None:

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from support import blobs, random_mfa
 
 import mfakit
-from mfakit._io.progress import open_bar
+from mfakit._io.progress import is_watched, open_bar
 from mfakit.experiments import reproduce
 
 
@@ -39,6 +41,27 @@ def test_a_bar_is_shown_on_a_terminal_or_when_asked(
     monkeypatch.setattr(sys, "stderr", stream())
     assert list(open_bar(progress, [1, 2, 3], desc="counting")) == [1, 2, 3]
     assert ("counting" in sys.stderr.getvalue()) is shown
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(None, True), (False, False), (True, True)])
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_bar_is_shown_in_a_notebook(
+    progress: bool | None, shown: bool, widgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its standard error is no terminal; with ipywidgets tqdm draws a widget, which a test has no browser for."""
+    auto = types.ModuleType("tqdm.auto")
+    drawn: list[Any] = []
+    auto.tqdm = lambda steps, **settings: drawn.append(settings) or iter(steps)  # type: ignore[attr-defined]
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", auto)
+    monkeypatch.setattr("mfakit._io.progress.find_spec", lambda name: object() if widgets else None)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(open_bar(progress, [1, 2, 3], desc="counting")) == [1, 2, 3]
+    assert drawn == ([{"desc": "counting"}] if shown and widgets else [])
+    assert ("counting" in sys.stderr.getvalue()) is (shown and not widgets)
+    kernel.get_ipython = lambda: SimpleNamespace()  # IPython in a terminal, with its output in a file
+    assert not is_watched()
 
 
 def test_a_bar_that_is_not_shown_leaves_nothing_to_finalize() -> None:

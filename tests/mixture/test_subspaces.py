@@ -229,7 +229,7 @@ def test_what_cannot_be_measured() -> None:
     mfa = random_mfa()
     with pytest.raises(ValueError, match="same d, got 12 and 13"):
         mfakit.subspace_distances(mfa, random_mfa(d=13))
-    with pytest.raises(ValueError, match='reduce must be None, "min", "smallest" or "histogram", got \'max\''):
+    with pytest.raises(ValueError, match="reduce must be one of 'min', 'smallest', 'histogram', or None, got 'max'"):
         mfakit.subspace_distances(mfa, mfa, reduce="max")
     for count in (0, -3, 2.0, True):
         with pytest.raises(ValueError, match="n_smallest must be an integer of at least 1, got"):

@@ -316,5 +316,21 @@ def test_a_notebook_shows_what_is_returned() -> None:
     size = np.frombuffer(shown[16:24], ">u4")  # the width and height in the header
     np.testing.assert_allclose(size, figure.get_size_inches() * figure.dpi, atol=1)
     assert pickle.loads(pickle.dumps(figure))._repr_png_() == shown
-    drawn, ax = plots.common.axes_on(None)
-    assert plots.norm_bars({"Bayes": [2.0]}, ["mnist-06"], ax=ax) is drawn
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: plots.norm_bars({"Bayes": [2.0]}, ["mnist-06"], ax=ax),
+        lambda ax: plots.bracket_plot([1.0, 2.0], [1.1, 2.0], [1.2, np.nan], ax=ax),
+        lambda ax: plots.lemma_a2_plot(mfakit.theory.validate_lemma_a2(5, (0.5,), n=2), ax=ax),
+        lambda ax: plots.robustness_curves({"CNN": [1.0, 0.5]}, [0.0, 1.0], ax=ax),
+        lambda ax: plots.tradeoff_plot({"Bayes": (1.0, 2.9)}, ax=ax),
+    ],
+)
+def test_pictures_of_one_axes_are_drawn_where_the_caller_says(draw: Any) -> None:
+    figure = plots.common.new_figure(6.0, 3.0)
+    left, right = figure.subplots(1, 2)
+    assert draw(right) is figure
+    assert (left.has_data(), right.has_data(), len(figure.axes)) == (False, True, 2)
+    assert draw(None) is not figure

@@ -185,7 +185,7 @@ def test_bad_arguments_of_single_theorems() -> None:
         theory.validate_theorem1([1.0], [1.0])
     with pytest.raises(ValueError, match="tolerance must be a share"):
         theory.validate_theorem1([0.0], [1.0], tolerance=1.0)
-    with pytest.raises(ValueError, match="'other' or 'both', got 'none'"):
+    with pytest.raises(ValueError, match="outliers must be one of 'other', 'both', got 'none'"):
         theory.validate_theorem3(parallel_lines(), outliers="none")
     with pytest.raises(ValueError, match=r"sigmas must be below the outliers' 0.5"):
         theory.validate_theorem3(parallel_lines(), sigmas=(0.5,))

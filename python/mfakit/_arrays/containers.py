@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .._errors import BackendUnavailable
+from .frames import from_frame
 
 __all__ = [
-    "FRAMES",
     "as_host_array",
     "check_container",
     "check_grad",
     "check_numpy_has",
-    "from_frame",
     "is_cupy",
     "is_torch",
     "read_array",
@@ -26,7 +25,6 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-FRAMES = ("pandas", "polars")
 # DLPack's types of memory that the host reads: its own, and page-locked for CUDA or ROCm.
 HOST_DEVICES = (1, 3, 11)
 
@@ -64,9 +62,7 @@ def to_numpy(X: Any, name: str = "the array") -> Array:
         X = X.resolve_neg().resolve_conj()
     if is_cupy(X):
         return np.asarray(X.get())
-    if _library(X) in FRAMES:
-        X = from_frame(X, name)
-    return read_array(X, name)
+    return read_array(from_frame(X, name), name)
 
 
 def as_host_array(X: Any, name: str) -> Array:
@@ -203,40 +199,6 @@ def _speaks_dlpack_alone(X: Any, name: str) -> bool:
             f"cupy.from_dlpack({name}) or torch.from_dlpack({name})"
         )
     return True
-
-
-def from_frame(X: Any, name: str) -> Any:
-    """A frame's or a column's values; nullable and Arrow-backed numbers as NumPy's.
-
-    What is missing in a frame is NaN, which the check of its rows finds; in a column, of labels or weights, an error.
-    """
-    if _library(X) == "polars":
-        if hasattr(X, "columns"):
-            check_columns(name, X.columns, X.dtypes, [dtype.is_numeric() for dtype in X.dtypes])
-        return X
-    if not hasattr(X, "columns"):
-        plain = getattr(X.dtype, "numpy_dtype", None)
-        if plain is None or plain.kind not in "iufb":
-            return X
-        missing = np.flatnonzero(np.asarray(X.isna()))
-        if len(missing) and plain.kind != "f":
-            raise ValueError(f"{name} has missing values, first in row {missing[0]}; fill or drop them")
-        return X.to_numpy(dtype=plain, na_value=np.nan) if plain.kind == "f" else X.to_numpy(dtype=plain)
-    dtypes = [getattr(dtype, "numpy_dtype", dtype) for dtype in X.dtypes]
-    check_columns(name, X.columns, X.dtypes, [isinstance(t, np.dtype) and t.kind in "iuf" for t in dtypes])
-    if all(isinstance(dtype, np.dtype) for dtype in X.dtypes):
-        return X
-    dtype = np.result_type(*dtypes)
-    return X.to_numpy(dtype=dtype if dtype.kind == "f" else np.dtype(np.float32), na_value=np.nan)
-
-
-def check_columns(name: str, columns: Iterable[Any], dtypes: Iterable[Any], numbers: Iterable[bool]) -> None:
-    """Raise TypeError that names a frame's columns of other things than numbers."""
-    wrong = [f"{c} ({t})" for c, t, number in zip(columns, dtypes, numbers, strict=True) if not number]
-    if wrong:
-        raise TypeError(
-            f"{name} must be real numbers (float or integer), got columns {', '.join(wrong[:5])}; convert or drop them"
-        )
 
 
 def sum_tolerance(value: Any) -> float:

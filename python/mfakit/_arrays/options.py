@@ -6,20 +6,20 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
 from .._checks import MOST_INT32, check_choice, check_integers, check_switches
 from .._lazy import lazy
 from .._threads.limits import default_threads
+from ..backends import Backend
 from .rows import _device_view, is_cupy, is_torch
 
-__all__ = ["Options", "no_out", "refuse_unknown"]
+__all__ = ["ArrayOptions", "KernelOptions", "Method", "Options", "Precision", "RunOptions", "no_out", "refuse_unknown"]
 
-METHODS = ("auto", "dense", "pruned", "residual")
-PRECISIONS = ("float32", "float64", "tf32")
-
+Method = Literal["auto", "dense", "pruned", "residual"]
+Precision = Literal["float32", "float64", "tf32"]
 
 # Blocks below a thousand rows of 12,288 features run the product visibly below its rate; above, nothing more is gained.
 BLOCK_BYTES = 80 * 2**20
@@ -39,7 +39,7 @@ class Options:
     backend : {"auto", "native", "numba", "numpy", "cuda"}
         Whose kernels run. "auto": cuda for arrays on a device, else native where it was compiled, else numba. "cuda"
         with arrays on the host streams them through the device.
-    method : {"auto", "dense", "residual"}
+    method : {"auto", "dense", "pruned", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
         "pruned": components are bounded from a few coordinates first, and those that could carry more than e^-40 of a
         sample's density are refined (docs/pruning.md); isotropic noise, on the host. "residual": every component from
@@ -63,9 +63,9 @@ class Options:
         Where the result goes.
     """
 
-    backend: str = "auto"
-    method: str = "auto"
-    precision: str | None = None
+    backend: Backend = "auto"
+    method: Method = "auto"
+    precision: Precision | None = None
     check_finite: bool = True
     block_rows: int | None = None
     n_threads: int | None = None
@@ -78,9 +78,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_switches({"check_finite": self.check_finite})
-        check_choice("method", self.method, METHODS)
+        check_choice("method", self.method, get_args(Method))
         if self.precision is not None:
-            check_choice("precision", self.precision, PRECISIONS, also="or None")
+            check_choice("precision", self.precision, get_args(Precision), also="or None")
         for name in ("block_rows", "n_threads"):
             value = getattr(self, name)
             if value is not None:
@@ -141,6 +141,28 @@ class Options:
         return int(max(1, min(max(by_bytes, 64), max(by_flops, 16), 16384)))
 
 
+class KernelOptions(TypedDict, total=False):
+    """The options of functions that take no samples, for type checkers; :class:`Options` says what they mean."""
+
+    backend: Backend
+    n_threads: int | None
+
+
+class RunOptions(KernelOptions, total=False):
+    """The options of functions of samples whose result is no single array."""
+
+    method: Method
+    precision: Precision | None
+    check_finite: bool
+    block_rows: int | None
+
+
+class ArrayOptions(RunOptions, total=False):
+    """The options of functions of samples that return an array."""
+
+    out: Any
+
+
 def refuse_unknown(function: str, given: Iterable[str], own: Iterable[str]) -> None:
     """Raise TypeError for a keyword argument that is neither an option nor one of the function's `own`, with the names
     of all that there are.
@@ -156,7 +178,7 @@ def refuse_unknown(function: str, given: Iterable[str], own: Iterable[str]) -> N
             )
 
 
-def no_out(function: str, options: Mapping[str, Any]) -> None:
+def no_out(function: str, options: Mapping[str, object]) -> None:
     """Refuse ``out`` where a result is no single array of numbers in X's dtype."""
     if options.get("out") is not None:
         raise TypeError(f"{function} takes no out: its result is made anew; copy what you need of it")

@@ -13,17 +13,16 @@ import numpy as np
 from .._errors import BackendUnavailable
 from .._threads.process import errstate
 from .containers import (
-    FRAMES,
     as_host_array,
     check_container,
     check_grad,
     check_numpy_has,
-    from_frame,
     is_cupy,
     is_torch,
     read_array,
     to_numpy,
 )
+from .frames import from_frame, with_index
 
 __all__ = [
     "RowBlocks",
@@ -35,6 +34,7 @@ __all__ = [
     "is_cupy",
     "is_torch",
     "on_device_of",
+    "returned",
     "scatter",
     "to_numpy",
     "wrap_like",
@@ -107,12 +107,11 @@ def _device_view(X: Any, name: str) -> Any:
 
 
 def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
-    module = type(X).__module__.split(".")[0]
-    if module == "cupy":
+    if is_cupy(X):
         if type(X).__name__ not in ("ndarray", "DeviceArray"):
             raise TypeError(f"{name} must be a dense CuPy array, got {type(X).__name__}")
         return X, _compute_dtype(X.dtype, name), f"cuda:{X.device.id}"
-    array = read_array(from_frame(X, name) if module in FRAMES else X, name)
+    array = read_array(from_frame(X, name), name)
     return array, _compute_dtype(array.dtype, name), None
 
 
@@ -243,6 +242,14 @@ def wrap_like(result: Any, like: Any) -> Any:
         with on_device_of(like):  # a copy goes to the current device
             return engine(like.device.id).asarray(result)
     return result
+
+
+def returned(result: Any, like: Any, out: Any = None, features: bool = False) -> Any:
+    """What a caller gets of a result of rows: its own `out`, or the result in the container of `like`, pandas' with its
+    index, and with its columns if they are `features`.
+    """
+    wrapped = wrap_like(result, like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
+    return with_index(wrapped, like, features) if out is None else out
 
 
 def as_labels(y: Any, n: int, n_classes: int, name: str = "y") -> np.ndarray[Any, Any]:

@@ -1,12 +1,13 @@
-"""Progress bars: on standard error, and silent where there is none."""
+"""Progress bars: on standard error or as a notebook's widget, and silent where nobody would see them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["open_bar"]
+__all__ = ["is_watched", "open_bar"]
 
 
 class _HiddenBar:
@@ -48,15 +49,29 @@ def open_bar(progress: bool | None, steps: Iterable[Any] | None = None, **settin
     Parameters
     ----------
     progress : bool or None
-        Whether it is shown; None shows it on a terminal only. Without standard error (pythonw, some daemons) there is
-        nothing to show it on.
+        Whether it is shown; None shows it on a terminal and in notebooks. Without standard error (pythonw, some
+        daemons) there is nothing to show it on.
     steps : iterable, optional
     **settings
         Of :class:`tqdm.tqdm`, such as ``total``, ``unit`` and ``desc``.
     """
-    absent = sys.stderr is None or getattr(sys.stderr, "closed", False)
-    if absent or not (sys.stderr.isatty() if progress is None else progress):
+    if not is_watched(progress):
         return _HiddenBar(steps, settings.get("total"))
-    from tqdm import tqdm
-
+    if _in_notebook() and find_spec("ipywidgets") is not None:  # without it tqdm.auto would warn, and draw as tqdm does
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
     return tqdm(steps, **settings)
+
+
+def is_watched(progress: bool | None = None) -> bool:
+    """Whether progress is shown: if asked for, and for None on a terminal and in notebooks."""
+    if sys.stderr is None or getattr(sys.stderr, "closed", False):
+        return False
+    return sys.stderr.isatty() or _in_notebook() if progress is None else progress
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs this, whose standard error is no terminal although it is read as it is written."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from .._threads.process import errstate
 __all__ = ["AttackResult", "Grade", "MinimalResult", "grade"]
 
 Array = NDArray[Any]
+Result = TypeVar("Result", bound="AttackResult")
 
 # Section 2.4: changes of at most this per pixel are hardly seen.
 PIXEL_THRESHOLD = 5 / 255
@@ -27,7 +28,7 @@ class AttackResult:
     Attributes
     ----------
     x_adv : array, [n, d]
-        In X's dtype and container. A sample that was not fooled comes back unchanged.
+        In X's dtype and container; of a DataFrame, a NumPy array. A sample that was not fooled comes back unchanged.
     success : bool [n]
         Right before and wrong after.
     l2 : float64 [n]
@@ -190,7 +191,7 @@ class AttackResult:
         """:meth:`to_dict` as a pandas DataFrame, a row for each sample; pandas must be installed."""
         return _as_frame(self.to_dict())
 
-    def __getitem__(self, rows: Any) -> AttackResult:
+    def __getitem__(self: Result, rows: Any) -> Result:
         """The result of some samples: an index, a slice, integers, or a bool mask [n]."""
         index = np.atleast_1d(np.arange(len(self))[to_numpy(rows) if hasattr(rows, "__array__") else rows])
         if index.ndim != 1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.options import Options, no_out, refuse_unknown
+from .._arrays.options import Options, RunOptions, no_out, refuse_unknown
 from .._arrays.rows import RowBlocks, check_finite_rows, to_numpy
 from .._io.progress import open_bar
 from ..backends import get_arrays, get_backend
@@ -90,7 +90,7 @@ class Task:
         walk : callable
             ``walk(victim, block, labels)`` attacks a block.
         progress : bool or None
-            A progress bar; None shows it on a terminal.
+            A progress bar; None shows it on a terminal and in notebooks.
         victims : sequence
             One for each thread that takes blocks; by default the task's own in this thread.
         """
@@ -115,7 +115,7 @@ class Task:
 
 @contextmanager
 def open_task(
-    attack: Callable[..., AttackResult], clf: Any, X: Any, y: Any, options: dict[str, Any],
+    attack: Callable[..., AttackResult], clf: Any, X: Any, y: Any, options: RunOptions,
     direction: str = "gradient", device_copies: int | None = None,
 ) -> Iterator[Task]:  # fmt: skip
     """The arguments of a public attack, checked, on the device that is the current one within the block.

@@ -7,7 +7,7 @@ An attack is its settings, a class that moves a block of samples, and a public f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from .._checks import MOST_INT32, as_bounds, check_integers, check_numbers
 from .result import AttackResult
 from .state import State
 from .task import Array, open_task
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._arrays.options import RunOptions
 
 __all__ = ["line_attack"]
 
@@ -72,7 +77,7 @@ def line_attack(
     max_steps: int = Settings.max_steps,
     bounds: tuple[float, float] | None = Settings.bounds,
     progress: bool | None = False,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> AttackResult:
     """Go along the gradient at each sample in lengths that double, until the decision flips.
 

@@ -10,14 +10,18 @@ import logging
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Literal, get_args
 
 from .._errors import BackendUnavailable
 from .binding import operations
 from .host_arrays import HOST, Host
 
-__all__ = ["BACKENDS", "available", "get_arrays", "get_backend", "operations", "why_missing"]
+__all__ = ["BACKENDS", "Backend", "available", "get_arrays", "get_backend", "operations", "why_missing"]
 
-BACKENDS = ("native", "numba", "numpy")
+# Those of the host, the default first, and what a caller may ask for.
+HostBackend = Literal["native", "numba", "numpy"]
+Backend = Literal["auto", HostBackend, "cuda"]
+BACKENDS: tuple[HostBackend, ...] = get_args(HostBackend)
 _logger = logging.getLogger("mfakit")
 _announced: set[str] = set()
 

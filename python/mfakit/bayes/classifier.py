@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.options import Options, no_out
-from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, to_numpy, wrap_like
+from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, returned, to_numpy
 from .._io.html import card
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
@@ -22,7 +22,12 @@ from .posterior import log_odds, log_proba
 from .variants import asymmetric_mixtures, symmetric_mixtures
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Unpack
+
+    from .._arrays.options import ArrayOptions, RunOptions
     from ..mixture.evaluator import Evaluator
+    from .parameters import Parts
 
 __all__ = ["BayesClassifier"]
 
@@ -134,7 +139,7 @@ class BayesClassifier:
         rows = ((f"class {c}, prior {self._priors[c]:.4g}", repr(m)) for c, m in enumerate(self._mixtures))
         return card("BayesClassifier", rows)
 
-    def class_log_prob(self, X: Any, **options: Any) -> Array:
+    def class_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Array:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
         array, or a CuPy array for samples on a device.
         """
@@ -157,7 +162,7 @@ class BayesClassifier:
         each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, joint))
         return joint
 
-    def _relative_joint(self, X: Any, **options: Any) -> Array:
+    def _relative_joint(self, X: Any, **options: Unpack[ArrayOptions]) -> Array:
         """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
         from .decisions import settle
 
@@ -167,7 +172,7 @@ class BayesClassifier:
         return joint
 
     def _from_joint(
-        self, X: Any, options: dict[str, Any], tail: tuple[int, ...], compute: Callable[[Any], Any] | None
+        self, X: Any, options: ArrayOptions, tail: tuple[int, ...], compute: Callable[[Any], Any] | None
     ) -> Any:
         """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: those themselves),
         [n, *tail], in X's dtype and container, or in ``out``.
@@ -175,16 +180,21 @@ class BayesClassifier:
         rows, opts = RowBlocks(X, self.n_features), Options(**options)
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
         score = self.class_log_prob if compute is None else self._relative_joint
-        joint = score(X, **{**options, "out": None})
+        how: ArrayOptions = {**options, "out": None}
+        joint = score(X, **how)
         with on_device_of(joint), errstate(under="ignore", over="ignore"):
             values = (joint if compute is None else compute(joint)).astype(rows.dtype)
-            if out is None:
-                return wrap_like(values, X)
-            out[...] = values
-            wrap_like(out, X)  # a CUDA tensor's stream waits for CuPy's
-            return opts.out
+            if out is not None:
+                out[...] = values
+            return returned(values if out is None else out, X, opts.out)
 
-    def decision_function(self, X: Any, **options: Any) -> Any:
+    @overload
+    def decision_function(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    @overload
+    def decision_function(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def decision_function(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def decision_function(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
         Of two classes, also far samples have the right sign and size: where the log-densities round by more than the
@@ -206,7 +216,13 @@ class BayesClassifier:
         tail = () if two else (self.n_classes,)
         return self._from_joint(X, options, tail, log_odds if two else None)
 
-    def decision_gradient(self, X: Any, **options: Any) -> Any:
+    @overload
+    def decision_gradient(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    @overload
+    def decision_gradient(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def decision_gradient(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def decision_gradient(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
         to the rounding of a class's own gradient.
         """
@@ -230,25 +246,42 @@ class BayesClassifier:
                 part -= other
 
         each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, out))
-        result = wrap_like(out, X)
-        return result if opts.out is None else opts.out
+        return returned(out, X, opts.out, features=True)
 
-    def predict(self, X: Any, **options: Any) -> Any:
+    @overload
+    def predict(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    @overload
+    def predict(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def predict(self, X: Any, **options: Unpack[RunOptions]) -> Any: ...
+    def predict(self, X: Any, **options: Unpack[RunOptions]) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         no_out("predict", options)
         joint = self._relative_joint(X, **options)
         with on_device_of(joint):
-            return wrap_like(joint.argmax(axis=1), X)
+            return returned(joint.argmax(axis=1), X)
 
-    def predict_log_proba(self, X: Any, **options: Any) -> Any:
+    @overload
+    def predict_log_proba(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    @overload
+    def predict_log_proba(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def predict_log_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def predict_log_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """log p(class | x), [n, C], nats."""
         return self._from_joint(X, options, (self.n_classes,), log_proba)
 
-    def predict_proba(self, X: Any, **options: Any) -> Any:
+    @overload
+    def predict_proba(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    @overload
+    def predict_proba(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def predict_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def predict_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
         return self._from_joint(X, options, (self.n_classes,), lambda joint: array_module(joint).exp(log_proba(joint)))
 
-    def score(self, X: Any, y: Any, **options: Any) -> float:
+    def score(self, X: Any, y: Any, **options: Unpack[RunOptions]) -> float:
         """Share of samples whose predicted class is `y` [n].
 
         Raises
@@ -269,10 +302,11 @@ class BayesClassifier:
             return self
         return self.replace(mixtures=moved)
 
-    def replace(self, **parts: Any) -> BayesClassifier:
+    def replace(self, **parts: Unpack[Parts]) -> BayesClassifier:
         """The same classifier with some of its parts (mixtures, priors, extras, metadata) replaced."""
         own = {"mixtures": self._mixtures, "priors": self._priors, "extras": self._extras, "metadata": self._metadata}
-        return BayesClassifier(**{**own, **parts})
+        values: dict[str, Any] = {**own, **parts}
+        return BayesClassifier(**values)
 
     def sample(
         self, n: int, rng: Any = None, *, balanced: bool = False, noise: bool = True, dtype: Any = np.float32

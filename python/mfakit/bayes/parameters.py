@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.containers import sum_tolerance, to_numpy
 from .._io.messages import one_line
+from ..mixture.mfa import MFA
 
-__all__ = ["OUTLIER", "as_priors", "checked_extras", "checked_metadata"]
+__all__ = ["OUTLIER", "Parts", "as_priors", "checked_extras", "checked_metadata"]
 
 Array = NDArray[Any]
 # The extras that :meth:`mfakit.BayesClassifier.asymmetric` takes: the data's mean [d], the step √λ v [d] to an outlier,
 # and which principal direction that is, 50 where it is not said.
 OUTLIER = ("outlier_mean", "outlier_step", "outlier_direction")
+
+
+class Parts(TypedDict, total=False):
+    """The arguments of :class:`mfakit.BayesClassifier`, or some of them."""
+
+    mixtures: Sequence[MFA]
+    priors: ArrayLike | None
+    extras: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
 
 
 def as_priors(priors: ArrayLike | None, n_classes: int) -> Array:

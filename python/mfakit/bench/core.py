@@ -13,6 +13,7 @@ import numpy as np
 
 from .._checks import check_integers
 from .._lazy import lazy
+from ..backends import Backend
 from ..bayes.classifier import BayesClassifier
 from ..mixture.mfa import MFA
 from .cases import SIZES, Case, Size, Timed, Work
@@ -86,17 +87,18 @@ def _subspaces(case: Case, machine: Machine) -> Work:
     arrays, (k, d, l) = machine.arrays, (case.size[letter] for letter in "kdl")
     sides = [random_mixture(Size(0, d, k, l), seed) for seed in (0, 1)]
     few = [mfa.replace(weights=np.full(2, 0.5), **_first(mfa, 2)) for mfa in sides]
+    first, second = few
     expected = [
         [_reference.subspace_distance(m0, A0, m1, A1) for m1, A1 in zip(few[1].means, few[1].loadings, strict=True)]
         for m0, A0 in zip(few[0].means, few[0].loadings, strict=True)
     ]
-    error = np.abs(subspace_distances(*few, backend=machine.backend) / np.array(expected) - 1).max()
+    error = np.abs(subspace_distances(first, second, backend=machine.backend) / np.array(expected) - 1).max()
     columns = k * (l + 1)
     rng = np.random.default_rng(2)
     left, right = (arrays.asarray(rng.standard_normal((columns, d))) for _ in range(2))
     out = arrays.xp.empty((columns, columns))
     return Work(
-        Timed(lambda: subspace_distances(*sides, reduce="min", backend=machine.backend)), float(error),
+        Timed(lambda: subspace_distances(sides[0], sides[1], reduce="min", backend=machine.backend)), float(error),
         k**2, "pairs", 2.0 * columns * columns * d, 16.0 * columns * d,
         {"product": Timed(lambda: arrays.matmul(left, right.T, out))},
     )  # fmt: skip
@@ -115,7 +117,7 @@ def _walk(case: Case, machine: Machine) -> Work:
     clf = BayesClassifier([inputs.mfa, inputs.other])
     X, y = clf.sample(n, rng=3)
     attack = partial(gradient_attack, clf, step_size=1e-3, max_steps=STEPS)
-    got, expected = (attack(X[:4], y[:4], backend=backend) for backend in (machine.backend, "auto"))
+    got, expected = attack(X[:4], y[:4], backend=machine.backend), attack(X[:4], y[:4])
     X_there = machine.arrays.asarray(X)
     return Work(
         Timed(lambda: attack(X_there, y, backend=machine.backend)), float((got.n_steps != expected.n_steps).sum()),
@@ -151,7 +153,9 @@ def core_cases(size: Size) -> tuple[Case, ...]:
     return tuple(replace(case, size=subspaces if case.make is _subspaces else samples) for case in CORE)
 
 
-def run(backend: str = "auto", size: str | Size = "digits", rounds: int = 5, progress: bool | None = None) -> Report:
+def run(
+    backend: Backend = "auto", size: str | Size = "digits", rounds: int = 5, progress: bool | None = None
+) -> Report:
     """Measure the limits and every operation.
 
     Parameters
@@ -163,7 +167,7 @@ def run(backend: str = "auto", size: str | Size = "digits", rounds: int = 5, pro
     rounds : int
         Timed calls of each operation, after one that is not counted.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Raises
     ------

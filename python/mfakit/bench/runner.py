@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._io.progress import open_bar
-from ..backends import get_arrays, get_backend
+from ..backends import Backend, get_arrays, get_backend
 from .cases import Case, Skipped, Timed, Work
 from .limits import Limits, least_seconds, measure_limits
 from .memory import extra_memory
@@ -39,7 +39,7 @@ class Machine:
         Pause before each timed call on the host, seconds.
     """
 
-    def __init__(self, backend: str = "auto", rest: float = REST) -> None:
+    def __init__(self, backend: Backend = "auto", rest: float = REST) -> None:
         self.backend = backend
         ops = get_backend(backend)
         self.ops_name = ops.__name__.rpartition(".")[2].removesuffix("_ops")
@@ -117,7 +117,7 @@ def run_cases(
     slow : bool
         Whether cases that take minutes are run.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     source : Path or None
         A file of the checkout that is measured, for the commit.
     save : callable or None

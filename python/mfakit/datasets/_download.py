@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from .._io.progress import is_watched
 
 __all__ = ["RESOURCES", "data_root", "expanded", "fetch"]
 
@@ -79,8 +80,8 @@ def fetch(name: str, folder: Path) -> Path:
     reasons = []
     for mirror in mirrors:
         try:
-            bar = sys.stderr is not None and sys.stderr.isatty()
-            return Path(pooch.retrieve(mirror + name, f"sha256:{sha256}", fname=name, path=folder, progressbar=bar))
+            where = {"fname": name, "path": folder, "progressbar": is_watched()}
+            return Path(pooch.retrieve(mirror + name, f"sha256:{sha256}", **where))
         except PermissionError as error:
             raise PermissionError(
                 f"cannot write {name} to {folder}; pass root= a folder that you may write to"

@@ -81,7 +81,7 @@ def load_celeba(
     as_uint8 : bool
         Return memory-mapped bytes (read-only) instead of float32 in [0, 1].
     progress : bool or None
-        Progress bar while decoding; None shows it on a terminal only.
+        Progress bar while decoding; None shows it on a terminal and in notebooks.
 
     Returns
     -------

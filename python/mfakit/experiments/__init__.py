@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .._checks import check_choice, check_integers
 from .._io.messages import excerpt, meant
@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 # How much is run: what --quick and --full change of an experiment's configuration.
-SCALES = ("quick", "usual", "full")
+Scale = Literal["quick", "usual", "full"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def load_experiment(name: str) -> ModuleType:
     return import_module(f".{named[name]}", __name__)
 
 
-def configuration(name: str, scale: str = "usual", **changes: Any) -> Any:
+def configuration(name: str, scale: Scale = "usual", **changes: Any) -> Any:
     """The configuration of an experiment at a scale, with some of its fields changed.
 
     Raises
@@ -148,7 +149,7 @@ def configuration(name: str, scale: str = "usual", **changes: Any) -> Any:
 
 
 def reproduce(
-    name: str, *, scale: str = "usual", out: str | Path | None = None, data: str | Path | None = None,
+    name: str, *, scale: Scale = "usual", out: str | Path | None = None, data: str | Path | None = None,
     device: str = "auto", jobs: int = 1, progress: bool | None = None, **changes: Any,
 ) -> Outcome:  # fmt: skip
     """Run one of the paper's experiments.
@@ -169,7 +170,7 @@ def reproduce(
     jobs : int
         Processes that share an experiment's data sets; needs `out`, where they leave what they have finished.
     progress : bool or None
-        Progress bars; None shows them on a terminal.
+        Progress bars; None shows them on a terminal and in notebooks.
     **changes
         Fields of the experiment's configuration.
 

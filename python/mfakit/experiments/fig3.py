@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from .._io import report
 from .._io.arguments import whole
 from ..attacks import minimal_perturbation
 from ..plots.planes import PlaneCase
-from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation
+from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation, Metric
 from .outcome import Context, Outcome, Picture
 from .planes import CASES, Plane, plane_of
 
@@ -28,7 +28,6 @@ Array = NDArray[Any]
 
 # How concentrated class 0 is in the pictures: not at all, on the way, and as good as in the limit.
 SHOWN = (None, 0.9, 0.99999)
-METRICS = ("l1", "linf", "single")
 
 EXAMPLE = "--levels 50"
 QUICK, FULL = {"n": 5, "points": 50}, {"n": 100}
@@ -54,13 +53,13 @@ class Config:
     points: int = 100
     levels: int = 100
     n: int = 20
-    metric: str = "l1"
+    metric: Metric = "l1"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_integers({"points": self.points, "levels": self.levels, "n": self.n}, 1)
         check_integers({"seed": self.seed}, 0)
-        check_choice("metric", self.metric, METRICS)
+        check_choice("metric", self.metric, get_args(Metric))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,4 +150,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", dest="n", type=whole(), metavar="N", help=f"random pairs of tables (default: {Config.n})"
     )
-    parser.add_argument("--metric", choices=METRICS, help=f"how changes are counted (default: {Config.metric})")
+    parser.add_argument(
+        "--metric", choices=get_args(Metric), help=f"how changes are counted (default: {Config.metric})"
+    )

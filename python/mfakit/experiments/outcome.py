@@ -46,7 +46,7 @@ class Context:
     device : str
         Of networks: "auto", "cpu", "cuda".
     progress : bool or None
-        Progress bars; None shows them on a terminal.
+        Progress bars; None shows them on a terminal and in notebooks.
 
     Examples
     --------

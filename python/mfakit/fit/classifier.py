@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
+from .._arrays.frames import without_index
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, to_numpy, wrap_like
 from .._checks import check_integers
 from .._sklearn import accuracy, become, check_input, names_of
+from ..backends import Backend
 from ..bayes.classifier import BayesClassifier
 from ..classifiers._checks import as_labels
 from .estimator import MixtureOfFactorAnalyzers
-from .parameters import ModelParameters, as_generator, check_parameters
+from .parameters import Init, ModelParameters, Noise, as_generator, check_parameters
 from .source import Source, as_weights
 
 __all__ = ["MFAClassifier"]
@@ -51,7 +53,7 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
-        A progress bar for each class; None shows it on a terminal only.
+        A progress bar for each class; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------
@@ -99,15 +101,15 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         n_components: Any = 1,
         n_factors: int = 1,
         *,
-        noise: str = "isotropic",
+        noise: Noise = "isotropic",
         priors: Any = None,
-        init: str = "kmeans",
+        init: Init = "kmeans",
         tol: float = 1e-3,
         max_iter: int = 100,
         n_init: int = 1,
         noise_floor: float | None = None,
         random_state: Any = None,
-        backend: str = "auto",
+        backend: Backend = "auto",
         block_rows: int | None = None,
         n_threads: int | None = None,
         progress: bool | None = None,
@@ -172,25 +174,25 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """The most probable class of each row, labels [n]; a tie goes to the lower label."""
-        codes = to_numpy(self._checked(X).predict(X, **self._how()))
+        codes = to_numpy(self._checked(X).predict(without_index(X), **self._how()))
         labels = self.classes_[codes]
         return wrap_like(labels, X) if labels.dtype.kind in "iufb" else labels
 
     def predict_proba(self, X: Any) -> Any:
         """p(class | x), [n, C], columns in the order of ``classes_``."""
-        return self._checked(X).predict_proba(X, **self._how())
+        return self._checked(X).predict_proba(without_index(X), **self._how())
 
     def predict_log_proba(self, X: Any) -> Any:
         """log p(class | x), [n, C], nats."""
-        return self._checked(X).predict_log_proba(X, **self._how())
+        return self._checked(X).predict_log_proba(without_index(X), **self._how())
 
     def decision_function(self, X: Any) -> Any:
         """Log-odds in nats: two classes [n], positive for ``classes_[1]``; more [n, C], log prior_c p_c(x)."""
-        return self._checked(X).decision_function(X, **self._how())
+        return self._checked(X).decision_function(without_index(X), **self._how())
 
     def decision_gradient(self, X: Any) -> Any:
         """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more."""
-        return self._checked(X).decision_gradient(X, **self._how())
+        return self._checked(X).decision_gradient(without_index(X), **self._how())
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Share of rows whose predicted class is `y` [n]."""

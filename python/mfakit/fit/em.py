@@ -228,7 +228,9 @@ def reseed_lost(mfa: MFA, stats: Statistics, reseeds: Array, iteration: int) -> 
 
 @contextmanager
 def progress_bar(total: int, progress: bool | None, name: str) -> Iterator[Any]:
-    """A function that advances a bar by one step and shows a log-likelihood and more; None: only on a terminal."""
+    """A function that advances a bar by one step and shows a log-likelihood and more; None: only on
+    a terminal and in notebooks.
+    """
     with open_bar(progress, total=total, desc=name, leave=False) as bar:
 
         def step(log_likelihood: float, more: str = "") -> None:

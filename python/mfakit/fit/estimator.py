@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from .._arrays.options import Method
 from .._arrays.sharing import careful_products
 from .._sklearn import become, names_of
 from .._threads.process import keeps_errstate
+from ..backends import Backend
 from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
 from .fitted import FittedMixture
 from .noise_floor import lowest_noise
-from .parameters import as_generator, check_parameters
+from .parameters import Init, Noise, Solver, TransformTo, as_generator, check_parameters
 from .source import Source
 from .starts import new_start, own_start
 
@@ -74,7 +76,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None
-        A progress bar; None shows it on a terminal only.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------
@@ -144,9 +146,9 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         n_components: int = 1,
         n_factors: int = 1,
         *,
-        noise: str = "isotropic",
-        solver: str = "em",
-        init: str | MFA = "kmeans",
+        noise: Noise = "isotropic",
+        solver: Solver = "em",
+        init: Init | MFA = "kmeans",
         means_init: Any = None,
         weights_init: Any = None,
         tol: float = 1e-3,
@@ -155,11 +157,11 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         noise_floor: float | None = None,
         random_state: Any = None,
         warm_start: bool = False,
-        transform_to: str = "latent",
+        transform_to: TransformTo = "latent",
         learning_rate: float = 1e-2,
         batch_size: int = 256,
-        method: str = "auto",
-        backend: str = "auto",
+        method: Method = "auto",
+        backend: Backend = "auto",
         block_rows: int | None = None,
         n_threads: int | None = None,
         progress: bool | None = None,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from .._arrays.frames import without_index
 from .._arrays.options import Options
 from .._arrays.rows import to_numpy, wrap_like
 from .._sklearn import check_input
@@ -29,7 +30,7 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
     transform_to: str
 
     def score_samples(self, X: Any) -> Any:
-        """log p(x) of each row, [n], nats."""
+        """log p(x) of each row, [n], nats; a Series with its index for a DataFrame."""
         return self._checked(X).log_prob(X, **self._how())
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -53,7 +54,7 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
 
     def predict_proba(self, X: Any) -> Any:
         """p(component | x), [n, k]; rows sum to 1."""
-        return self._checked(X).responsibilities(X, **self._how())
+        return self._checked(X).responsibilities(without_index(X), **self._how())
 
     def transform(self, X: Any) -> Any:
         """A description of each row, in X's dtype: by `transform_to`, E[z | x] under its most likely component, [n, l],
@@ -61,8 +62,8 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
         """
         mfa = self._checked(X)
         if self.transform_to == "latent":
-            return mfa.latent(X, **self._how())[0]
-        return mfa.responsibilities(X, **self._how())
+            return mfa.latent(without_index(X), **self._how())[0]
+        return mfa.responsibilities(without_index(X), **self._how())
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Names of the columns of :meth:`transform`, str [l] or [k]: "latent0", … or "component0" and so on."""

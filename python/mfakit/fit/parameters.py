@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
 from .._checks import check_choice, check_integers, check_numbers, check_switches
+from ..backends import Backend
 from ..mixture.mfa import MFA
 
-__all__ = ["ModelParameters", "as_generator", "check_parameters", "free_parameters"]
+__all__ = [
+    "Init", "ModelParameters", "Noise", "Solver", "TransformTo", "as_generator", "check_parameters", "free_parameters",
+]  # fmt: skip
+
+Noise = Literal["isotropic", "diagonal"]
+Solver = Literal["em", "sgd"]
+Init = Literal["kmeans", "random"]
+TransformTo = Literal["latent", "responsibilities"]
 
 CHOICES = {
-    "noise": ("isotropic", "diagonal"),
-    "solver": ("em", "sgd"),
-    "init": ("kmeans", "random"),
-    "transform_to": ("latent", "responsibilities"),
-}
+    "noise": get_args(Noise), "solver": get_args(Solver), "init": get_args(Init), "transform_to": get_args(TransformTo),
+}  # fmt: skip
 COUNTS = {"n_components": 1, "n_factors": 0, "max_iter": 0, "n_init": 1, "batch_size": 1}
 
 
@@ -25,8 +30,8 @@ class ModelParameters(BaseEstimator):  # type: ignore[misc]
     """What one model is and how it is fitted, kept as scikit-learn asks: unchanged and unchecked until the fit."""
 
     def __init__(
-        self, n_components: Any, n_factors: int, *, noise: str, init: Any, tol: float, max_iter: int, n_init: int,
-        noise_floor: float | None, random_state: Any, backend: str, block_rows: int | None, n_threads: int | None,
+        self, n_components: Any, n_factors: int, *, noise: Noise, init: Any, tol: float, max_iter: int, n_init: int,
+        noise_floor: float | None, random_state: Any, backend: Backend, block_rows: int | None, n_threads: int | None,
         progress: bool | None,
     ) -> None:  # fmt: skip
         self.n_components = n_components

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._arrays.options import Options
-from .._arrays.rows import RowBlocks, wrap_like
+from .._arrays.options import ArrayOptions, Options
+from .._arrays.rows import RowBlocks, returned
 from .._arrays.sharing import careful_products, plan_crew
 from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
@@ -25,6 +25,8 @@ from .factors import Factors
 from .pruning import Pruner
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .mfa import MFA
 
 __all__ = [
@@ -117,7 +119,7 @@ def _crew(X: RowBlocks, factors: Factors, columns: int, options: Options) -> tup
     return plan_crew(len(X), X.shape[1], factors.n_columns, rows, options)
 
 
-def open_rows(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Options]:
+def open_rows(mfa: MFA, X: Any, options: ArrayOptions) -> tuple[RowBlocks, Options]:
     """X and the options as a public function is given them, checked against the model."""
     opts = Options(**options)
     rows = RowBlocks(X, mfa.n_features)
@@ -126,16 +128,19 @@ def open_rows(mfa: MFA, X: Any, options: dict[str, Any]) -> tuple[RowBlocks, Opt
     return rows, opts
 
 
-def per_sample(mfa: MFA, X: Any, options: dict[str, Any], tail: tuple[int, ...], fill: Fill) -> Any:
-    """What `fill` makes of each sample of X: [n, *tail], in X's dtype and container, or in ``out``."""
+def per_sample(
+    mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], fill: Fill, features: bool = False
+) -> Any:
+    """What `fill` makes of each sample of X: [n, *tail], `features` like X's or not, in X's dtype and container, or in
+    ``out``.
+    """
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), *tail), rows.dtype, rows)
     each_block(rows, [mfa.factors], opts, Filling(fill, out))
-    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
-    return result if opts.out is None else opts.out
+    return returned(out, rows.like, opts.out, features)
 
 
-def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
+def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """Log-density of samples under the mixture.
 
     Parameters
@@ -165,7 +170,7 @@ def log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     return per_sample(mfa, X, options, (), fill)
 
 
-def of_all_components(name: str, options: dict[str, Any]) -> dict[str, Any]:
+def of_all_components(name: str, options: ArrayOptions) -> ArrayOptions:
     """The options of the function `name`, which returns a value of every component: bounds would leave most of them
     out.
 
@@ -183,7 +188,7 @@ def of_all_components(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "method": "dense"} if isinstance(method, str) and method == "auto" else options
 
 
-def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
+def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
 
     Exact to rounding on the components that matter to a sample; off them, accurate to 4 eps times the terms that cancel
@@ -198,7 +203,7 @@ def component_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
 
-def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
+def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """Posterior probability of each component, [n, k]; rows sum to 1 wherever the sample is.
 
     float64 is right to 1e-9 absolute where log p(x) is above -1e6 nats. Farther away, components are compared by the
@@ -212,7 +217,7 @@ def responsibilities(mfa: MFA, X: Any, **options: Any) -> Any:
     return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
 
-def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
+def grad_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """∇ log p(x) = Σ_k r_k [-D⁻¹ (x - μ_k) + W_kᵀ W_k (x - μ_k)], [n, d], nats per unit of X.
 
     By pairs of a sample and a component that matters to it, from the residual in float64: for float32 X it is right to
@@ -222,4 +227,4 @@ def grad_log_prob(mfa: MFA, X: Any, **options: Any) -> Any:
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
         evaluator.gradient(evaluator(block, first), part)
 
-    return per_sample(mfa, X, options, (mfa.n_features,), fill)
+    return per_sample(mfa, X, options, (mfa.n_features,), fill, features=True)

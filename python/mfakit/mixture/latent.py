@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays.frames import is_pandas
 from .._arrays.options import Options
-from .._arrays.rows import RowBlocks, on_device_of, to_numpy, wrap_like
+from .._arrays.rows import RowBlocks, on_device_of, returned, to_numpy, wrap_like
 from ..backends import get_arrays, get_backend
 from .density import Filling, each_block, open_rows, per_sample
 from .evaluator import Evaluator
@@ -17,6 +18,9 @@ from .factors import Factors, factorize
 from .scores import Scores
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._arrays.options import ArrayOptions
     from .mfa import MFA
 
 __all__ = ["impute", "latent", "reconstruct"]
@@ -34,7 +38,7 @@ def _best_pairs(evaluator: Evaluator, scores: Scores) -> tuple[Array, Array]:
     return best, y
 
 
-def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
+def latent(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]:
     """Posterior of the factors z under each sample's most likely component.
 
     Parameters
@@ -77,12 +81,11 @@ def latent(mfa: MFA, X: Any, **options: Any) -> tuple[Any, Any, Any]:
     latent_map = mfa.factors.latent_map
     covariance = latent_map @ latent_map.transpose(0, 2, 1)
     with on_device_of(mean):
-        result = wrap_like(mean, rows.like)
-        result = result if opts.out is None else opts.out
-        return result, wrap_like(covariance, rows.like), wrap_like(component, rows.like)
+        posterior = returned(mean, rows.like, opts.out), wrap_like(covariance, rows.like)
+        return *posterior, returned(component, rows.like)
 
 
-def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
+def reconstruct(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """μ + A E[z | x] under each sample's most likely component, [n, d], in X's dtype and container.
 
     Parameters and errors as :func:`latent`.
@@ -95,10 +98,10 @@ def reconstruct(mfa: MFA, X: Any, **options: Any) -> Any:
             group = arrays.xp.nonzero(best == j)[0]
             part[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
 
-    return per_sample(mfa, X, options, (mfa.n_features,), fill)
+    return per_sample(mfa, X, options, (mfa.n_features,), fill, features=True)
 
 
-def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
+def impute(mfa: MFA, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any:
     """Fill missing features with their conditional mean under the whole mixture, E[x_missing | x_observed].
 
     Parameters
@@ -127,7 +130,7 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
     It is made on the host: samples on a device are brought there and back.
     """
     rows, opts = open_rows(mfa, X, options)
-    mask = to_numpy(mask)
+    mask = np.asarray(mask) if is_pandas(mask) else to_numpy(mask, "mask")
     if mask.dtype != bool or mask.shape not in (rows.shape, rows.shape[1:]):
         raise ValueError(
             f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, "
@@ -142,8 +145,7 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Any) -> Any:
         part = mask[start : start + step] if mask.ndim == 2 else np.broadcast_to(mask, block.shape)
         filled = _impute_block(mfa, block, part, start, host)
         out[start : start + len(block)] = filled if isinstance(out, np.ndarray) else arrays.asarray(filled)
-    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
-    return result if opts.out is None else opts.out
+    return returned(out, rows.like, opts.out, features=True)
 
 
 def _impute_block(mfa: MFA, X: Array, mask: Array, start: int, opts: Options) -> Array:

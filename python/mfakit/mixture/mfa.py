@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,12 @@ from .parameters import PARAMETERS, checked_parameters
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
+
+    from torch import Tensor
+    from typing_extensions import Unpack
+
+    from .._arrays.options import ArrayOptions, RunOptions
+    from .parameters import Parameters
 
 __all__ = ["MFA", "common_device", "on_device"]
 
@@ -53,7 +59,8 @@ class MFA:
     -----
     Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``,
     ``check_finite``, ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch
-    out; CuPy in, CuPy out, computed there; the dtype of a result is X's: float64 stays, everything else is float32.
+    out; CuPy in, CuPy out, computed there; a pandas DataFrame in, a Series or DataFrame with its index out; anything
+    else in, NumPy out. The dtype of a result is X's: float64 stays, everything else is float32.
 
     References
     ----------
@@ -212,19 +219,43 @@ class MFA:
         except RuntimeError as error:  # BackendUnavailable, and CuPy's for a number that is not there
             _logger.warning("a model that was on %s is on the host from here on: %s", device, error)
 
-    def log_prob(self, X: Any, **options: Any) -> Any:
+    @overload
+    def log_prob(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    @overload
+    def log_prob(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`."""
         return density.log_prob(self, X, **options)
 
-    def component_log_prob(self, X: Any, **options: Any) -> Any:
+    @overload
+    def component_log_prob(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    @overload
+    def component_log_prob(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def component_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def component_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """log (weight_k p_k(x)), [n, k], nats; see :func:`mfakit.mixture.density.component_log_prob`."""
         return density.component_log_prob(self, X, **options)
 
-    def responsibilities(self, X: Any, **options: Any) -> Any:
+    @overload
+    def responsibilities(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    @overload
+    def responsibilities(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def responsibilities(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def responsibilities(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """p(component | x), [n, k]; see :func:`mfakit.mixture.density.responsibilities`."""
         return density.responsibilities(self, X, **options)
 
-    def grad_log_prob(self, X: Any, **options: Any) -> Any:
+    @overload
+    def grad_log_prob(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    @overload
+    def grad_log_prob(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def grad_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def grad_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """∇ log p(x), [n, d], nats per unit of X; see :func:`mfakit.mixture.density.grad_log_prob`."""
         return density.grad_log_prob(self, X, **options)
 
@@ -232,15 +263,33 @@ class MFA:
         """n samples [n, d] and their components [n]; see :func:`mfakit.mixture.sampling.sample`."""
         return sampling.sample(self, n, rng=rng, noise=noise, dtype=dtype)
 
-    def latent(self, X: Any, **options: Any) -> tuple[Any, Any, Any]:
+    @overload
+    def latent(self, X: Array, **options: Unpack[RunOptions]) -> tuple[Array, Array, Array]: ...
+    @overload
+    def latent(self, X: Tensor, **options: Unpack[RunOptions]) -> tuple[Tensor, Tensor, Tensor]: ...
+    @overload
+    def latent(self, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]: ...
+    def latent(self, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]:
         """Posterior of z under each sample's most likely component; see :func:`mfakit.mixture.latent.latent`."""
         return latent.latent(self, X, **options)
 
-    def reconstruct(self, X: Any, **options: Any) -> Any:
+    @overload
+    def reconstruct(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    @overload
+    def reconstruct(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def reconstruct(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def reconstruct(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """Each sample projected on its component, μ + A E[z | x], [n, d]; :func:`mfakit.mixture.latent.reconstruct`."""
         return latent.reconstruct(self, X, **options)
 
-    def impute(self, X: Any, mask: Any, **options: Any) -> Any:
+    @overload
+    def impute(self, X: Array, mask: Any, **options: Unpack[RunOptions]) -> Array: ...
+    @overload
+    def impute(self, X: Tensor, mask: Any, **options: Unpack[RunOptions]) -> Tensor: ...
+    @overload
+    def impute(self, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    def impute(self, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any:
         """X with the masked features replaced by their conditional mean; see :func:`mfakit.mixture.latent.impute`."""
         return latent.impute(self, X, mask, **options)
 
@@ -261,11 +310,12 @@ class MFA:
         covariances[:, index, index] += noise
         return self.weights, self.means.astype(np.float64), covariances
 
-    def replace(self, **parameters: Any) -> MFA:
+    def replace(self, **parameters: Unpack[Parameters]) -> MFA:
         """The same mixture with some of its parameters (weights, means, loadings, noise_variance) replaced, on
         the same device.
         """
-        return MFA(**{**self._parameters(), **parameters})._placed(self.device)
+        values: dict[str, Any] = {**self._parameters(), **parameters}
+        return MFA(**values)._placed(self.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters to a safetensors file. The old file stays until the new one is complete and was read

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.containers import sum_tolerance, to_numpy
 
-__all__ = ["PARAMETERS", "checked_parameters"]
+__all__ = ["PARAMETERS", "Parameters", "checked_parameters"]
 
 Array = NDArray[Any]
-PARAMETERS = ("weights", "means", "loadings", "noise_variance")
+
+
+class Parameters(TypedDict, total=False):
+    """The arguments of :class:`mfakit.MFA`, or some of them."""
+
+    weights: ArrayLike
+    means: ArrayLike
+    loadings: ArrayLike
+    noise_variance: ArrayLike | float
+
+
+PARAMETERS = tuple(Parameters.__annotations__)
 
 
 def checked_parameters(weights: Any, means: Any, loadings: Any, noise_variance: Any) -> dict[str, Array]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._arrays.options import Options
-from .._arrays.rows import array_module, to_numpy, wrap_like
+from .._arrays.rows import array_module, returned, to_numpy
 from .._arrays.sharing import useful_threads
-from .._checks import check_integers
+from .._checks import check_choice, check_integers
 from .._io.progress import open_bar
 from .._threads.process import interruptible, keeps_errstate, single_threaded_products
-from ..backends import get_arrays, get_backend
+from ..backends import Backend, get_arrays, get_backend
 from ..backends.host_arrays import Host
 from ..backends.operands import Subspaces
 from .density import Filling, each_block, of_all_components, open_rows
@@ -27,9 +28,17 @@ from .scores import sorted_pairs
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from torch import Tensor
+    from typing_extensions import Unpack
+
+    from .._arrays.options import ArrayOptions, RunOptions
+
 __all__ = ["ClosestPoints", "closest_points", "point_subspace_distances", "subspace_distances"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
+
+# What is kept of the distances of all pairs.
+Reduce = Literal["min", "smallest", "histogram"]
 
 # Relative error of a squared distance above which it is recomputed from the residual, by the dtype of the product.
 DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
@@ -37,7 +46,13 @@ DISTANCE_TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
 FEW_PAIRS = 10_000
 
 
-def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
+@overload
+def point_subspace_distances(X: NDArray[Any], mfa: MFA, **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+@overload
+def point_subspace_distances(X: Tensor, mfa: MFA, **options: Unpack[RunOptions]) -> Tensor: ...
+@overload
+def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) -> Any: ...
+def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) -> Any:
     """‖(I - Q Qᵀ)(x - μ)‖ of every sample to every component's subspace.
 
     Parameters
@@ -76,8 +91,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Any) -> Any:
             part[:, evaluator.arrays.asarray(np.flatnonzero(gone))] = np.inf
 
     each_block(rows, [mfa.subspaces], opts, Filling(fill, out))
-    result = wrap_like(out, rows.like)  # for a CUDA tensor also what makes torch's stream wait for CuPy's
-    return result if opts.out is None else opts.out
+    return returned(out, rows.like, opts.out)
 
 
 def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Array:
@@ -100,17 +114,20 @@ def _sq_distances(evaluator: Evaluator, X: Array, start: int, name: str) -> Arra
     return sq
 
 
+@overload
 def subspace_distances(
-    mfa0: MFA,
-    mfa1: MFA,
-    *,
-    reduce: str | None = None,
-    n_smallest: int = 10,
-    bins: Any = 100,
-    backend: str = "auto",
-    n_threads: int | None = None,
-    progress: bool | None = False,
-) -> Any:
+    mfa0: MFA, mfa1: MFA, *, reduce: None = None, n_smallest: int = ..., bins: Any = ..., backend: Backend = ...,
+    n_threads: int | None = ..., progress: bool | None = ...,
+) -> Array: ...  # fmt: skip
+@overload
+def subspace_distances(
+    mfa0: MFA, mfa1: MFA, *, reduce: Reduce, n_smallest: int = ..., bins: Any = ..., backend: Backend = ...,
+    n_threads: int | None = ..., progress: bool | None = ...,
+) -> tuple[Array, Array]: ...  # fmt: skip
+def subspace_distances(
+    mfa0: MFA, mfa1: MFA, *, reduce: Reduce | None = None, n_smallest: int = 10, bins: Any = 100,
+    backend: Backend = "auto", n_threads: int | None = None, progress: bool | None = False,
+) -> Any:  # fmt: skip
     """d_ij = min over z0, z1 of ‖μ_i + A_i z0 - μ_j - A_j z1‖ between all pairs of components (Theorem 2).
 
     Parameters
@@ -129,7 +146,7 @@ def subspace_distances(
     backend, n_threads
         See :class:`mfakit._arrays.options.Options`.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Returns
     -------
@@ -321,16 +338,15 @@ class _Histogram:
         return self.counts, self.edges
 
 
-def _reducer(reduce: str | None, shape: tuple[int, int], count: int, bins: Any, mfa0: MFA, mfa1: MFA) -> Any:
+def _reducer(reduce: Reduce | None, shape: tuple[int, int], count: int, bins: Any, mfa0: MFA, mfa1: MFA) -> Any:
     if reduce is None:
         return _Matrix(shape)
+    check_choice("reduce", reduce, get_args(Reduce), also="or None")
     if reduce == "min":
         return _RowMinimum(shape[0])
     if reduce == "smallest":
         return _Smallest(min(count, len(mfa0.live) * len(mfa1.live)))
-    if reduce == "histogram":
-        return _Histogram(_edges(bins, mfa0, mfa1))
-    raise ValueError(f'reduce must be None, "min", "smallest" or "histogram", got {reduce!r}')
+    return _Histogram(_edges(bins, mfa0, mfa1))
 
 
 def _edges(bins: Any, mfa0: MFA, mfa1: MFA) -> Array:

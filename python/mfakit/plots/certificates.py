@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .common import BLACK, BLUE, COLORS, VERMILION, new_figure, styled
+from .common import BLACK, BLUE, COLORS, VERMILION, axes_on, new_figure, styled
 from .images import as_images, draw_image, magnification
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def bracket_plot(
     attack: ArrayLike,
     *,
     title: str | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Certified brackets against an attack, a sample a column, sorted by the lower bound.
 
@@ -38,6 +39,13 @@ def bracket_plot(
     attack : array-like, [n]
         ℓ2 of an attack; NaN where it failed.
     title : str, optional
+    ax : matplotlib Axes, optional
+        Draw here; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        For no finite bracket.
 
     Examples
     --------
@@ -54,9 +62,8 @@ def bracket_plot(
         raise ValueError("there is no finite bracket to draw")
     order = shown[np.argsort(low[shown], kind="stable")]
     rank = np.arange(len(order))
-    figure = new_figure(6.0, 3.2)
+    figure, ax = axes_on(ax, 6.0, 3.2)
     with styled():
-        ax = figure.subplots()
         ax.scatter(rank, found[order], s=6, color=COLORS[1], label="gradient attack", linewidths=0)
         ax.vlines(rank, low[order], high[order], color=COLORS[0], linewidth=1.5)
         ax.plot(rank, low[order], color=COLORS[0], linewidth=1.2, label="certified bracket")

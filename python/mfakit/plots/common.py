@@ -51,11 +51,11 @@ def new_figure(width: float, height: float) -> Figure:
         return NotebookFigure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def axes_on(ax: Axes | None) -> tuple[Figure, Axes]:
-    """The axes to draw on, in a figure of their own if none were given."""
+def axes_on(ax: Axes | None, width: float = 4.4, height: float = 3.0) -> tuple[Figure, Axes]:
+    """The axes to draw on, in a figure of their own, of this width and height in inches, if none were given."""
     if ax is not None:
         ax.spines[["top", "right"]].set_visible(False)  # axes made elsewhere do not know our style
         return ax.figure, ax  # type: ignore[return-value]
-    figure = new_figure(4.4, 3.0)
+    figure = new_figure(width, height)
     with styled():
         return figure, figure.subplots()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .common import BLUE, VERMILION, new_figure, styled
+from .common import BLUE, VERMILION, axes_on, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +113,20 @@ def _draw_histogram(ax: Axes, case: LemmaA2Check) -> None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def lemma_a2_plot(found: LemmaA2Validation, *, title: str | None = None) -> Figure:
+def lemma_a2_plot(found: LemmaA2Validation, *, title: str | None = None, ax: Axes | None = None) -> Figure:
     """The share of either class that is one level away against 1 - p₀(f = k), a thin line per pair of tables.
+
+    Parameters
+    ----------
+    found : LemmaA2Validation
+    title : str, optional
+    ax : matplotlib Axes, optional
+        Draw here; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        For no concentrations.
 
     Examples
     --------
@@ -126,9 +138,8 @@ def lemma_a2_plot(found: LemmaA2Validation, *, title: str | None = None) -> Figu
     if not drawn.any():
         raise ValueError("found has no concentrations to draw")
     away = 1 - found.concentrations[drawn]
-    figure = new_figure(4.6, 3.2)
+    figure, ax = axes_on(ax, 4.6, 3.2)
     with styled():
-        ax = figure.subplots()
         for c, color in enumerate(CLASS_COLORS):
             share = 100 * found.one_level[drawn, :, c]
             ax.plot(away, share, color=color, linewidth=0.5, alpha=0.35)

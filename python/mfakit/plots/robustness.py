@@ -59,11 +59,7 @@ def norm_bars(
     """
     if not norms or not groups or any(len(values) != len(groups) for values in norms.values()):
         raise ValueError(f"norms must hold at least one label, each with a value for each of the {len(groups)} groups")
-    if ax is None:
-        figure = new_figure(max(4.4, 1.2 + 0.22 * (len(norms) + 1.5) * len(groups)), 3.2)
-        with styled():
-            ax = figure.subplots()
-    figure, ax = axes_on(ax)
+    figure, ax = axes_on(ax, max(4.4, 1.2 + 0.22 * (len(norms) + 1.5) * len(groups)), 3.2)
     width = 0.8 / len(norms)
     places = np.arange(len(groups), dtype=np.float64)
     with styled():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,15 @@ from .._checks import check_integers
 __all__ = ["as_table", "concentrate_feature", "random_discrete_classes"]
 
 Array = NDArray[Any]
+
+
+class TableSettings(TypedDict, total=False):
+    """What functions hand on to :func:`random_discrete_classes`, for type checkers."""
+
+    concentration: float | None
+    feature: int
+    bumps: int
+    floor: float
 
 
 def random_discrete_classes(

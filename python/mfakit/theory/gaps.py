@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,11 @@ from .._threads.process import errstate
 from ..attacks import MinimalResult, minimal_perturbation
 from ..bayes.classifier import BayesClassifier
 from .sweeps import as_sigmas, draw, short
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..attacks.minimal.settings import MinimalOptions
 
 __all__ = ["GapCauses", "GapSweep", "explain_gaps", "sweep_gaps"]
 
@@ -178,7 +183,9 @@ def sweep_gaps(
     n: int = 50,
     sigmas: Sequence[float] = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01),
     rng: Any = 0,
-    **options: Any,
+    *,
+    progress: bool | None = False,
+    **options: Unpack[MinimalOptions],
 ) -> GapSweep:
     """Measure the certificate's gaps on ``clf.symmetric(σ)`` for falling σ, up to σ so large that classes overlap.
 
@@ -190,6 +197,8 @@ def sweep_gaps(
     sigmas : sequence of float
         Falling, in data units.
     rng : numpy.random.Generator, int or None
+    progress : bool or None
+        A progress bar for each σ; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 
@@ -217,7 +226,7 @@ def sweep_gaps(
     found = []
     for sigma in values:
         sym = clf.symmetric(sigma=float(sigma))
-        r = minimal_perturbation(sym, *draw(sym, n, generator), **options)
+        r = minimal_perturbation(sym, *draw(sym, n, generator), progress=progress, **options)
         causes = explain_gaps(sym, r)
         rows = causes.rows
         found.append(

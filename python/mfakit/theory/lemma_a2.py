@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +13,16 @@ from .._checks import check_choice, check_integers
 from .._io.report import Table, number, percent
 from .discrete import as_table, concentrate_feature, random_discrete_classes
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .discrete import TableSettings
+
 __all__ = ["LemmaA2Check", "LemmaA2Validation", "check_lemma_a2", "levels_to_boundary", "validate_lemma_a2"]
 
 Array = NDArray[Any]
 
-METRICS = ("l1", "linf", "single")
+Metric = Literal["l1", "linf", "single"]
 
 
 def _as_tables(table0: ArrayLike, table1: ArrayLike) -> tuple[Array, Array]:
@@ -36,7 +41,7 @@ def _decision(table0: Array, table1: Array, priors: Sequence[float] | None) -> A
 
 
 def levels_to_boundary(
-    table0: ArrayLike, table1: ArrayLike, *, priors: Sequence[float] | None = None, metric: str = "l1"
+    table0: ArrayLike, table1: ArrayLike, *, priors: Sequence[float] | None = None, metric: Metric = "l1"
 ) -> Array:
     """Of every cell, the smallest number of quantization levels to change until the Bayes decision changes, exactly.
 
@@ -74,8 +79,8 @@ def levels_to_boundary(
     return _levels(_decision(first, second, priors), metric)
 
 
-def _levels(decision: Array, metric: str) -> Array:
-    check_choice("metric", metric, METRICS)
+def _levels(decision: Array, metric: Metric) -> Array:
+    check_choice("metric", metric, get_args(Metric))
     if metric == "single":
         return np.asarray(np.min([_along(decision, axis) for axis in range(decision.ndim)], axis=0))
     if decision.all() or not decision.any():
@@ -164,7 +169,7 @@ class LemmaA2Check:
 
 
 def check_lemma_a2(
-    table0: ArrayLike, table1: ArrayLike, *, priors: Sequence[float] | None = None, metric: str = "l1"
+    table0: ArrayLike, table1: ArrayLike, *, priors: Sequence[float] | None = None, metric: Metric = "l1"
 ) -> LemmaA2Check:
     """How many levels the points of two discrete classes are from the optimal boundary; arguments and errors as
     :func:`levels_to_boundary`.
@@ -250,8 +255,8 @@ def validate_lemma_a2(
     n: int = 20,
     rng: Any = 0,
     *,
-    metric: str = "l1",
-    **settings: Any,
+    metric: Metric = "l1",
+    **settings: Unpack[TableSettings],
 ) -> LemmaA2Validation:
     """See the share of class 0 that is one level from the boundary go to 1 as p₀(f = k) does (Lemma A.2).
 

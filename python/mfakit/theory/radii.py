@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,11 @@ from ..mixture.factors import thin_svd
 from ..mixture.mfa import MFA, on_device
 from ..mixture.parameters import PARAMETERS
 from ..mixture.subspaces import closest_points, point_subspace_distances, subspace_distances
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._arrays.options import KernelOptions, RunOptions
 
 __all__ = [
     "Theorem2Check",
@@ -82,7 +87,7 @@ class Theorem2Radius:
     points: Array
 
 
-def theorem2_radius(clf: BayesClassifier, **options: Any) -> Theorem2Radius:
+def theorem2_radius(clf: BayesClassifier, **options: Unpack[KernelOptions]) -> Theorem2Radius:
     """The radius d/2 below which, as σ → 0, no perturbation fools a symmetric classifier (Theorem 2).
 
     Components whose loadings are all zero are points and count as subspaces of dimension 0; for an asymmetric model,
@@ -161,7 +166,7 @@ class Theorem2Check:
     radius: float
 
 
-def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: Any) -> Theorem2Check:
+def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: Unpack[KernelOptions]) -> Theorem2Check:
     """Measure the assumptions of Theorem 2: equal noise, equal singular values, well separated components, σ → 0.
 
     Parameters
@@ -232,7 +237,7 @@ def _singular_value_spread(mixtures: tuple[MFA, ...]) -> float:
 
 
 def _separation(
-    m: MFA, n: int, radius: float, generator: np.random.Generator, options: dict[str, Any]
+    m: MFA, n: int, radius: float, generator: np.random.Generator, options: KernelOptions
 ) -> tuple[float, float]:
     # Drawn on the host, so that a model on a device is measured at the same points as one that is not.
     X, _ = m.to("cpu").sample(n, rng=generator, dtype=np.float64)
@@ -243,7 +248,7 @@ def _separation(
     return float(before.max(axis=1).mean()), float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
 
 
-def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> tuple[Array, Array]:
+def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Unpack[RunOptions]) -> tuple[Array, Array]:
     """Of each sample, the distance ε [n] to the nearest subspace of its own class and D [n] to that of any other.
 
     "Half the distance" in the paper's figures is D/2; (D - ε)/2 is a lower bound on the perturbation that moves a
@@ -282,7 +287,7 @@ def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Any
     return own, nearest.min(axis=1)
 
 
-def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Any) -> Array:
+def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Unpack[RunOptions]) -> Array:
     """The closed-form distance of samples to the boundary of a two-class asymmetric model (Theorem 3).
 
     A sample at distance ρ₀ from its own component's subspace (noise σ²) that moves straight away from it loses

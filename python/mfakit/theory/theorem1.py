@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,11 @@ from .sweeps import (
     quantiles,
     short,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..attacks.minimal.settings import MinimalOptions
 
 __all__ = ["Theorem1Validation", "validate_theorem1"]
 
@@ -111,7 +116,7 @@ def validate_theorem1(
     *,
     tolerance: float = 0.05,
     progress: bool | None = False,
-    **options: Any,
+    **options: Unpack[MinimalOptions],
 ) -> Theorem1Validation:
     """Certify fresh samples of N(mean0, σ²I) and N(mean1, σ²I) for falling σ (Theorem 1).
 
@@ -126,7 +131,7 @@ def validate_theorem1(
     tolerance : float
         How far below ‖d‖/2 a radius may be to count, relative.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ from .sweeps import (
     quantiles,
     short,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..attacks.minimal.settings import MinimalOptions
 
 __all__ = ["Theorem2Validation", "validate_theorem2"]
 
@@ -128,7 +133,7 @@ def validate_theorem2(
     rng: Any = 0,
     *,
     progress: bool | None = False,
-    **options: Any,
+    **options: Unpack[MinimalOptions],
 ) -> Theorem2Validation:
     """Certify fresh samples of ``clf.symmetric(σ)`` for falling σ, and compare with half distances (Theorem 2).
 
@@ -142,7 +147,7 @@ def validate_theorem2(
         Falling, in data units.
     rng : numpy.random.Generator, int or None
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_integers
+from .._checks import check_choice, check_integers
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import minimal_perturbation
@@ -25,9 +25,16 @@ from .sweeps import (
     short,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..attacks.minimal.settings import MinimalOptions
+
 __all__ = ["Theorem3Validation", "validate_theorem3"]
 
 Array = NDArray[Any]
+
+Outliers = Literal["other", "both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +80,7 @@ class Theorem3Validation:
 
     sigmas: Array
     outlier_sigma: float
-    outliers: str
+    outliers: Outliers
     y: Array
     lower: Array
     upper: Array
@@ -139,13 +146,13 @@ def validate_theorem3(
     sigmas: Sequence[float] = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003),
     rng: Any = 0,
     *,
-    outliers: str = "other",
+    outliers: Outliers = "other",
     outlier_sigma: float = 0.5,
     scale: float = 1.0,
     direction: int = 50,
     closeness: float = 0.1,
     progress: bool | None = False,
-    **options: Any,
+    **options: Unpack[MinimalOptions],
 ) -> Theorem3Validation:
     """Certify samples of ``clf.symmetric(σ)`` for falling σ, against a class with a broad outlier (Theorem 3).
 
@@ -166,7 +173,7 @@ def validate_theorem3(
     closeness : float
         What counts as near the boundary, relative to min d_ij / 2.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         See :func:`mfakit.attacks.minimal_perturbation`.
 
@@ -194,8 +201,7 @@ def validate_theorem3(
         raise ValueError(f"sigmas must be below the outliers' {outlier_sigma}, got {values[0]:g}")
     if not closeness > 0:
         raise ValueError(f"closeness must be positive, got {closeness}")
-    if outliers not in ("other", "both"):
-        raise ValueError(f"outliers must be 'other' or 'both', got {outliers!r}")
+    check_choice("outliers", outliers, get_args(Outliers))
     generator = np.random.default_rng(rng)
 
     def measure(sigma: float) -> tuple[Array, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from .rows import RowsModule, as_n_logits, pad_logits
 
 __all__ = ["BayesClassifierModule"]
 
-LOGITS = ("log_likelihood", "scaled")
+Logits = Literal["log_likelihood", "scaled"]
 
 
 class BayesClassifierModule(RowsModule):
@@ -67,7 +67,7 @@ class BayesClassifierModule(RowsModule):
     def __init__(
         self,
         clf: BayesClassifier,
-        logits: str = "log_likelihood",
+        logits: Logits = "log_likelihood",
         *,
         image_shape: Sequence[int] | None = None,
         n_logits: int | None = None,
@@ -77,7 +77,7 @@ class BayesClassifierModule(RowsModule):
                 f"clf must be a BayesClassifier, got {type(clf).__name__}; for a linear or kernel machine take "
                 "SVMModule"
             )
-        check_choice("logits", logits, LOGITS)
+        check_choice("logits", logits, get_args(Logits))
         super().__init__(clf.n_features, image_shape)
         self.n_classes = clf.n_classes
         self.logits = logits

@@ -8,7 +8,7 @@ array that is returned.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from ..result import AttackResult
 from ..samples import as_given, class_names, on_host
 from ..state import State
 from ..verify import as_result, inside_bounds
-from .settings import Settings
+from .settings import Bounds, Settings
 
 if TYPE_CHECKING:
     from .network import Network
@@ -42,14 +42,14 @@ def carlini_wagner_l2(
     *,
     max_iterations: int = Settings.max_iterations,
     binary_search_steps: int = Settings.binary_search_steps,
-    learning_rate: float | str = Settings.learning_rate,
-    initial_const: float | str = Settings.initial_const,
+    learning_rate: float | Literal["auto"] = Settings.learning_rate,
+    initial_const: float | Literal["auto"] = Settings.initial_const,
     confidence: float = Settings.confidence,
-    bounds: tuple[float, float] | str | None = Settings.bounds,
+    bounds: Bounds = Settings.bounds,
     targets: Any = None,
     rescue_searches: int = Settings.rescue_searches,
     polish: bool = Settings.polish,
-    preset: str | None = Settings.preset,
+    preset: Literal["paper"] | None = Settings.preset,
     batch_size: int = 128,
     abort_early: bool = Settings.abort_early,
     check_finite: bool = True,
@@ -107,7 +107,7 @@ def carlini_wagner_l2(
     check_finite : bool
         Refuse NaN and inf in X; False: only the rows that have them fail, as "NaN logits".
     progress : bool or None
-        A progress bar over the searches; None shows it on a terminal.
+        A progress bar over the searches; None shows it on a terminal and in notebooks.
     device : {None, "cpu", "cuda", "cuda:1", ...}
         The device for the module of an mfakit classifier. A module that is passed runs on its own device.
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from ..._checks import MOST_INT32, as_bounds, check_integers, check_numbers, check_switches
 
-__all__ = ["Settings"]
+__all__ = ["Bounds", "Settings"]
+
+Bounds = Literal["data"] | tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,13 @@ class Settings:
 
     max_iterations: int = 500
     binary_search_steps: int = 3
-    learning_rate: float | str = "auto"
-    initial_const: float | str = "auto"
+    learning_rate: float | Literal["auto"] = "auto"
+    initial_const: float | Literal["auto"] = "auto"
     confidence: float = 0.0
-    bounds: tuple[float, float] | str | None = None
+    bounds: Bounds = None
     rescue_searches: int = 8
     polish: bool = True
-    preset: str | None = None
+    preset: Literal["paper"] | None = None
     abort_early: bool = True
 
     def __post_init__(self) -> None:
@@ -47,7 +50,7 @@ class Settings:
         object.__setattr__(self, "bounds", _bounds(self.bounds))
 
     @classmethod
-    def paper(cls, *, bounds: tuple[float, float] | str | None = None, abort_early: bool = True) -> Settings:
+    def paper(cls, *, bounds: Bounds = None, abort_early: bool = True) -> Settings:
         """The attack as the paper ran it: 500 iterations, three searches, learning rate 0.01 (section 2.4); first
         constant 0.01 and confidence 0, which are the defaults of the library that it names; no rescue and no polish.
         """
@@ -98,14 +101,14 @@ class Settings:
         return 10.0 if self.preset is None else 2.0
 
 
-def _number_or_auto(name: str, value: float | str) -> float | str:
+def _number_or_auto(name: str, value: float | Literal["auto"]) -> float | Literal["auto"]:
     if isinstance(value, str) and value == "auto":
         return value
     check_numbers({name: value}, positive=True, also='or "auto"')
     return float(value)
 
 
-def _bounds(bounds: tuple[float, float] | str | None) -> tuple[float, float] | str | None:
+def _bounds(bounds: Bounds) -> Bounds:
     """Bounds as two floats, "data", or None, which is also what infinite ones are."""
     if isinstance(bounds, str):
         if bounds != "data":

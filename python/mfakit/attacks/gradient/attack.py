@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -24,8 +24,13 @@ from ..models.linear import LinearVictim
 from ..result import AttackResult
 from ..task import Task, columns_of, open_task
 from .closed_form import ClosedForm
-from .settings import Settings
+from .settings import Direction, Path, Settings, Targets
 from .walk import FactorWalk, FeatureWalk, may_take_long
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..._arrays.options import RunOptions
 
 __all__ = ["gradient_attack"]
 
@@ -44,12 +49,12 @@ def gradient_attack(
     step_size: float = Settings.step_size,
     max_steps: int = Settings.max_steps,
     polish: bool = Settings.polish,
-    targets: str = Settings.targets,
-    path: str = Settings.path,
-    direction: str = Settings.direction,
+    targets: Targets = Settings.targets,
+    path: Path = Settings.path,
+    direction: Direction = Settings.direction,
     bounds: tuple[float, float] | None = Settings.bounds,
     progress: bool | None = False,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> AttackResult:
     """Walk each sample across the decision boundary in steps of fixed length.
 
@@ -86,7 +91,7 @@ def gradient_attack(
     bounds : (low, high), optional
         Keep every coordinate of x within these; None clips nothing.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         ``backend``, ``n_threads``, ``block_rows``; see :class:`mfakit._arrays.options.Options`. The state is float64.
 
@@ -150,13 +155,13 @@ def _victims(task: Task, settings: Settings) -> tuple[list[Any], AbstractContext
     return victims_of(task.clf, count, task.size, own), products
 
 
-def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) -> str:
+def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) -> Path:
     """The path to take, "factor", "features" or "closed-form"; an explicit choice is never replaced."""
     path, bounds = settings.path, settings.bounds
     if path == "features":
         return path
     linear = isinstance(victim, LinearVictim)
-    best = "closed-form" if linear or path == "closed-form" else "factor"
+    best: Path = "closed-form" if linear or path == "closed-form" else "factor"
     if path not in ("auto", best):
         best, reason = path, why_not(clf)
     elif bounds is not None:

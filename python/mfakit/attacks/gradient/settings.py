@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..._checks import MOST_INT32, as_bounds, check_choice, check_integers, check_numbers
 
-__all__ = ["Settings"]
+__all__ = ["Direction", "Path", "Settings", "Targets"]
 
-TARGETS = ("rechosen", "frozen")
-PATHS = ("auto", "factor", "features", "closed-form")
-DIRECTIONS = ("gradient", "log-ratio")
+Targets = Literal["rechosen", "frozen"]
+Path = Literal["auto", "factor", "features", "closed-form"]
+Direction = Literal["gradient", "log-ratio"]
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class Settings:
     step_size: float = 0.05
     max_steps: int = 5000
     polish: bool = False
-    targets: str = "rechosen"
-    path: str = "auto"
-    direction: str = "gradient"
+    targets: Targets = "rechosen"
+    path: Path = "auto"
+    direction: Direction = "gradient"
     bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_numbers({"step_size": self.step_size}, positive=True)
         check_integers({"max_steps": self.max_steps}, 1, MOST_INT32)
-        check_choice("targets", self.targets, TARGETS)
-        check_choice("path", self.path, PATHS)
-        check_choice("direction", self.direction, DIRECTIONS)
+        check_choice("targets", self.targets, get_args(Targets))
+        check_choice("path", self.path, get_args(Path))
+        check_choice("direction", self.direction, get_args(Direction))
         # Python's own numbers: kernels and JSON take no others.
         object.__setattr__(self, "step_size", float(self.step_size))
         object.__setattr__(self, "max_steps", int(self.max_steps))

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,13 @@ from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
 from .pairs import PairTable, why_not_pairs
-from .settings import Settings
+from .settings import Path, Settings
 from .shorten import shorten
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..._arrays.options import RunOptions
 
 __all__ = ["minimal_perturbation"]
 
@@ -78,8 +83,9 @@ _logger = logging.getLogger("mfakit")
 
 @keeps_errstate
 def minimal_perturbation(
-    clf: Any, X: Any, y: Any = None, *, path: str = Settings.path, progress: bool | None = False, **options: Any
-) -> MinimalResult:
+    clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, progress: bool | None = False,
+    **options: Unpack[RunOptions],
+) -> MinimalResult:  # fmt: skip
     """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
 
     Parameters
@@ -96,7 +102,7 @@ def minimal_perturbation(
         noise; up to some tens of samples a second.
         "auto": "factor" where it is possible.
     progress : bool or None
-        A progress bar; None shows it on a terminal.
+        A progress bar; None shows it on a terminal and in notebooks.
     **options
         ``backend``, ``n_threads``, ``check_finite``; see :class:`mfakit._arrays.options.Options`. Computed in float64.
 
@@ -195,7 +201,7 @@ def _check_scales(clf: BayesClassifier) -> None:
             )
 
 
-def _path(clf: Any, path: str) -> str:
+def _path(clf: Any, path: Path) -> Path:
     """Which of the two paths to take; one that was asked for is never swapped."""
     if not isinstance(clf, BayesClassifier):
         raise ValueError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+from ..._arrays.options import RunOptions
 from ..._checks import check_choice
 
-__all__ = ["Settings"]
+__all__ = ["MinimalOptions", "Path", "Settings"]
 
-PATHS = ("auto", "factor", "features")
+Path = Literal["auto", "factor", "features"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,13 @@ class Settings:
         For another path, with those that there are.
     """
 
-    path: str = "auto"
+    path: Path = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("path", self.path, PATHS)
+        check_choice("path", self.path, get_args(Path))
+
+
+class MinimalOptions(RunOptions, total=False):
+    """What functions hand on to :func:`mfakit.attacks.minimal_perturbation`, for type checkers."""
+
+    path: Path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._arrays.options import Options
+from ..._arrays.options import Options, Precision
 from ..._arrays.rows import wrap_like
 from ..._checks import check_integers, check_numbers
 from ..._sklearn import become, names_of
@@ -133,7 +133,7 @@ class NetworkClassifier(Classifier):
         return self
 
     def decision_function(
-        self, X: Any, *, precision: str | None = None, check_finite: bool = True, block_rows: int | None = None
+        self, X: Any, *, precision: Precision | None = None, check_finite: bool = True, block_rows: int | None = None
     ) -> Any:
         """Two classes: log-odds of the second, [n]; more: logits [n, C]. In X's dtype and container.
 
@@ -158,19 +158,19 @@ class NetworkClassifier(Classifier):
                                                            block_rows=block_rows))  # fmt: skip
 
     def decision_gradient(
-        self, X: Any, *, precision: str | None = None, check_finite: bool = True, block_rows: int | None = None
+        self, X: Any, *, precision: Precision | None = None, check_finite: bool = True, block_rows: int | None = None
     ) -> Any:
         """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more."""
         options = Options(precision=precision, check_finite=check_finite, block_rows=block_rows)
         return self._evaluate(X, _gradient, 3, (self._checked(X).shape[1],), options)
 
-    def predict(self, X: Any, *, precision: str | None = None, check_finite: bool = True) -> Any:
+    def predict(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """The class of each sample, int64 [n]; a tie goes to the lower label."""
         decision = np.asarray(self.decision_function(X, precision=precision, check_finite=check_finite))
         codes = (decision > 0).astype(np.int64) if decision.ndim == 1 else decision.argmax(axis=1)
         return wrap_like(self.classes_[codes], X)
 
-    def predict_log_proba(self, X: Any, *, precision: str | None = None, check_finite: bool = True) -> Any:
+    def predict_log_proba(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """log p(class | x) as the network has it, [n, C], nats, in X's dtype."""
         decision = np.asarray(self.decision_function(X, precision=precision, check_finite=check_finite))
         logits = decision.astype(np.float64)
@@ -181,7 +181,7 @@ class NetworkClassifier(Classifier):
             logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return wrap_like(logits.astype(decision.dtype), X)
 
-    def predict_proba(self, X: Any, *, precision: str | None = None, check_finite: bool = True) -> Any:
+    def predict_proba(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """p(class | x) as the network has it, [n, C]; rows sum to 1."""
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
         with errstate(under="ignore"):

@@ -43,7 +43,7 @@ class CNN(NetworkClassifier):
     n_threads : int or None
         Threads of torch while this computes; None: as many as a step is worth, and no more than torch is set to.
     progress : bool or None
-        A progress bar; None shows it on a terminal only.
+        A progress bar; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRADES", "TradesLoss"]
 
-NORMS = ("l2", "linf")
+Norm = Literal["l2", "linf"]
 # The divergence has no gradient at the sample itself, so the ascent starts this far beside it, in every feature.
 START = 1e-3
 
@@ -75,7 +75,7 @@ class TRADES(NetworkClassifier):
         self,
         image_shape: tuple[int, int, int] | None = None,
         *,
-        norm: str = "l2",
+        norm: Norm = "l2",
         epsilon: float = 1.0,
         n_attack_steps: int = 10,
         step_size: float | None = None,
@@ -114,7 +114,7 @@ class TRADES(NetworkClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_choice("norm", self.norm, NORMS)
+        check_choice("norm", self.norm, get_args(Norm))
         check_integers({"n_attack_steps": self.n_attack_steps}, 1)
         check_numbers({"epsilon": self.epsilon}, positive=True)
         check_numbers({"beta": self.beta}, positive=False)

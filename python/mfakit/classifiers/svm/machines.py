@@ -5,7 +5,7 @@ training, kernel expansions by products afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,7 @@ class RBFSVM(KernelSVM):
     block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`. Fits of a path run in up to `n_threads` threads.
     progress : bool or None
-        A progress bar over the path; None shows it on a terminal only.
+        A progress bar over the path; None shows it on a terminal and in notebooks.
 
     Attributes
     ----------
@@ -204,9 +204,9 @@ class RBFSVM(KernelSVM):
     def __init__(
         self,
         C: float = 1.0,
-        gamma: str | float = "largest-accurate",
+        gamma: Literal["largest-accurate", "scale"] | float = "largest-accurate",
         *,
-        accuracy_threshold: float | str = 0.99,
+        accuracy_threshold: float | Literal["best"] = 0.99,
         validation_share: float = 0.2,
         gammas: Sequence[float] | None = None,
         tol: float = 1e-3,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,11 +204,11 @@ class Study:
     def _attacked(self, kind: str, clf: Any, X: Array, y: Array | None) -> AttackResult:
         bounds, progress = self.bounds, self.progress
         if kind in (CW, CW_AUTO):
-            preset = "paper" if kind == CW else None
+            preset: Literal["paper"] | None = "paper" if kind == CW else None
             return carlini_wagner_l2(clf, X, y, preset=preset, bounds=bounds, learning_rate=CW_RATE, progress=progress)
         return gradient_attack(
             clf, X, y, step_size=self.step_size, max_steps=MAX_STEPS, polish=True,
-            direction=LOG_RATIO if kind == LOG_RATIO else "gradient", bounds=bounds, progress=progress,
+            direction="log-ratio" if kind == LOG_RATIO else "gradient", bounds=bounds, progress=progress,
         )  # fmt: skip
 
     def _shown(self, attacks: Sequence[dict[str, Array]]) -> Array:
