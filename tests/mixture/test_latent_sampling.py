@@ -243,11 +243,11 @@ def test_latent_side_of_nothing_and_of_torch(backend: str, dtype: str) -> None:
 
 
 def masks(n: int, d: int) -> Array:
-    """A mask per row, most of them shared by several rows: none missing, all missing, one feature seen, any half."""
+    """A mask per row, most of them shared by several rows: none missing, one feature seen, any half."""
     rng = np.random.default_rng(1)
     kinds = rng.uniform(size=(5, d)) < 0.5
-    kinds[0], kinds[1], kinds[2] = False, True, True
-    kinds[2, d // 2] = False
+    kinds[0], kinds[1] = False, True
+    kinds[1:, d // 2] = False
     return kinds[np.arange(n) % 5]
 
 
@@ -284,10 +284,26 @@ def test_one_mask_for_all_rows(backend: str, noise: str) -> None:
 
 def test_nothing_missing_and_everything_missing(backend: str, noise: str) -> None:
     mfa = random_mfa(noise=noise)
-    X = between(mfa)
-    np.testing.assert_array_equal(mfa.impute(X, np.zeros(12, bool), backend=backend), X)
-    got = mfa.impute(np.full_like(X, np.nan), np.ones(12, bool), backend=backend)
-    close(got, np.tile(mfa.weights @ mfa.means, (12, 1)), rtol=1e-12)
+    X, mask = between(mfa), np.zeros((12, 12), bool)
+    np.testing.assert_array_equal(mfa.impute(X, mask[0], backend=backend), X)
+    mask[7] = True
+    for given in ((X, mask), (np.where(mask, np.nan, X),)):
+        with pytest.raises(ValueError, match="X has a row without any known feature, first row 7; leave such rows out"):
+            mfa.impute(*given, backend=backend, block_rows=5)
+
+
+def test_nan_is_the_mask_and_bounds_clip_what_is_filled_in(noise: str) -> None:
+    mfa = random_mfa(noise=noise, spread=0.5)
+    X, mask = between(mfa, 23), masks(23, 12)
+    filled = mfa.impute(X, mask)
+    np.testing.assert_array_equal(mfa.impute(np.where(mask, np.nan, X)), filled)
+    low, high = np.quantile(filled[mask], [0.3, 0.7])
+    bounded = mfa.impute(X, mask, bounds=(low, high))
+    np.testing.assert_array_equal(bounded, np.where(mask, np.clip(filled, low, high), X))
+    with pytest.raises(ValueError, match="bounds must be"):
+        mfa.impute(X, mask, bounds=(1, 0))
+    with pytest.raises(ValueError, match="X has inf, first in row 3; what is not known is NaN"):
+        mfa.impute(np.where((np.arange(23) == 3)[:, None], np.inf, X))
 
 
 @pytest.mark.parametrize("missing", [np.nan, np.inf, 1e30])

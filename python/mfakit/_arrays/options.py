@@ -16,10 +16,22 @@ from .._threads.limits import default_threads
 from ..backends import Backend
 from .rows import _device_view, is_cupy, is_torch
 
-__all__ = ["ArrayOptions", "KernelOptions", "Method", "Options", "Precision", "RunOptions", "no_out", "refuse_unknown"]
+__all__ = [
+    "ArrayOptions",
+    "KernelOptions",
+    "Method",
+    "Missing",
+    "Options",
+    "Precision",
+    "RunOptions",
+    "no_out",
+    "refuse_unknown",
+]
 
 Method = Literal["auto", "dense", "pruned", "residual"]
 Precision = Literal["float32", "float64", "tf32"]
+# What NaN in samples is: a mistake, or a feature that is not known, which is integrated out.
+Missing = Literal["error", "marginal"]
 
 # Blocks below a thousand rows of 12,288 features run the product visibly below its rate; above, nothing more is gained.
 BLOCK_BYTES = 80 * 2**20

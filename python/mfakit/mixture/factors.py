@@ -39,6 +39,7 @@ __all__ = [
     "subspace_factors",
     "symmetric_eigh",
     "thin_svd",
+    "whiten",
 ]
 
 Array = NDArray[Any]
@@ -223,7 +224,7 @@ def factorize(weights: Array, means: Array, loadings: Array, noise_variance: Arr
 
     def work(_: int, first: int, last: int) -> None:
         for p in parts[first:last]:
-            whitened[p], latent_map[p], log_det[p] = _whiten(loadings[p], noise[p], live[p], p.start)
+            whitened[p], latent_map[p], log_det[p] = whiten(loadings[p], noise[p], live[p], p.start)
 
     share(len(parts), work)
     with errstate(divide="ignore"):
@@ -243,7 +244,7 @@ def component_parts(k: int, values: int, together: int = PART_VALUES) -> list[sl
 
 
 @keeps_errstate
-def _whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Array, Array, Array]:
+def whiten(loadings: Array, noise: Array, live: Array, first: int) -> tuple[Array, Array, Array]:
     """W [c, l, d], Z [c, l, l] and log det(A Aᵀ + D) [c] of some components, the first of which has the number `first`:
     loadings [c, d, l], noise [c, 1] or [c, d], live [c].
     """

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays.frames import is_pandas
-from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, on_device_of, returned, to_numpy, wrap_like
-from ..backends import get_arrays, get_backend
-from .density import Filling, each_block, open_rows, per_sample
+from .._checks import as_bounds
+from . import marginals
+from .density import each_block, open_rows, per_sample
 from .evaluator import Evaluator
-from .factors import Factors, factorize
+from .observed import posteriors
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def reconstruct(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     return per_sample(mfa, X, options, (mfa.n_features,), fill, features=True)
 
 
-def impute(mfa: MFA, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any:
+def impute(mfa: MFA, X: Any, mask: Any = None, *, bounds: Any = None, **options: Unpack[ArrayOptions]) -> Any:
     """Fill missing features with their conditional mean under the whole mixture, E[x_missing | x_observed].
 
     Parameters
@@ -109,84 +109,77 @@ def impute(mfa: MFA, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any:
     mfa : MFA
     X : array-like, [n, d]
         NaN is allowed where `mask` is True.
-    mask : bool array-like, [n, d] or [d]
-        True = missing; [d] is one mask for all rows.
+    mask : bool array-like, [n, d] or [d], optional
+        True = missing; [d] is one mask for all rows. None: what is NaN is missing.
+    bounds : (float, float), optional
+        Filled values are clipped to this interval.
     **options
-        ``backend``, ``check_finite``, ``n_threads``, ``out``; see :class:`mfakit._arrays.options.Options`.
+        ``backend``, ``block_rows``, ``check_finite``, ``out``; see :class:`mfakit._arrays.options.Options`.
 
     Returns
     -------
     array, [n, d]
-        X with the masked entries replaced; observed entries are X's own.
+        X with the missing entries replaced; observed entries are X's own.
 
     Raises
     ------
     ValueError
-        A mask of another shape or dtype, NaN or inf in an observed feature.
+        A mask of another shape or dtype, NaN or inf in an observed feature, a row without an observed feature.
 
     Notes
     -----
-    Rows with the same mask share one factorization of the observed features: O(k l² d_observed) per distinct mask.
-    It is made on the host: samples on a device are brought there and back.
+    For each component and distinct mask an l × l matrix is factorized: see :mod:`mfakit.mixture.observed`. It is made
+    on the host: samples on a device are brought there and back.
     """
-    rows, opts = open_rows(mfa, X, options)
+    limits = as_bounds(bounds)
+    check_finite = options.get("check_finite", True)
+    mask = None if mask is None else _as_mask(mask, mfa, X)
+
+    def make(start: int, rows: RowBlocks, block: Array) -> Array:
+        part = _masked(block, mask, start, check_finite)
+        filled: Array = to_numpy(rows.block(start, start + len(block))).copy()
+        some = part.any(axis=1)
+        if some.any():
+            means = _conditional_means(mfa, block[some], part[some])
+            filled[part] = (means if limits is None else np.clip(means, *limits))[part[some]]
+        return filled
+
+    return marginals.per_sample(mfa, X, options, (mfa.n_features,), make, features=True)
+
+
+def _as_mask(mask: Any, mfa: MFA, X: Any) -> Array:
+    """A mask for samples X, checked."""
     mask = np.asarray(mask) if is_pandas(mask) else to_numpy(mask, "mask")
-    if mask.dtype != bool or mask.shape not in (rows.shape, rows.shape[1:]):
+    shape = RowBlocks(X, mfa.n_features).shape
+    if mask.dtype != bool or mask.shape not in (shape, shape[1:]):
         raise ValueError(
-            f"mask must be bool (True = missing) of shape {rows.shape} or {rows.shape[1:]}, "
-            f"got {mask.dtype} {mask.shape}"
+            f"mask must be bool (True = missing) of shape {shape} or {shape[1:]}, got {mask.dtype} {mask.shape}"
         )
-    out = opts.result(rows.shape, rows.dtype, rows)
-    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
-    host = replace(opts, backend="auto", out=None) if arrays.is_device else opts
-    step = host.plan_block(mfa.n_features, mfa.factors.n_columns, 8)
-    for start in range(0, len(rows), step):
-        block = to_numpy(rows.block(start, min(start + step, len(rows))))
-        part = mask[start : start + step] if mask.ndim == 2 else np.broadcast_to(mask, block.shape)
-        filled = _impute_block(mfa, block, part, start, host)
-        out[start : start + len(block)] = filled if isinstance(out, np.ndarray) else arrays.asarray(filled)
-    return returned(out, rows.like, opts.out, features=True)
+    return np.asarray(mask)
 
 
-def _impute_block(mfa: MFA, X: Array, mask: Array, start: int, opts: Options) -> Array:
-    filled = X.copy()
-    bad = ~(np.isfinite(X) | mask).all(axis=1)
-    if opts.check_finite and bad.any():
+def _masked(X: Array, mask: Array | None, start: int, check_finite: bool) -> Array:
+    """What is missing of a block, bool [n, d], checked."""
+    if mask is None:
+        return ~marginals.known_features(X, start, "X", check_finite)
+    part = mask[start : start + len(X)] if mask.ndim == 2 else np.broadcast_to(mask, X.shape)
+    bad = ~(np.isfinite(X) | part).all(axis=1)
+    if check_finite and bad.any():
         first = start + int(bad.argmax())
         raise ValueError(f"X has NaN or inf in an observed feature, first in row {first}; mark it in the mask")
-    packed = np.packbits(mask, axis=1)
-    keys, group = np.unique(packed, axis=0, return_inverse=True)
-    for g in range(len(keys)):
-        rows = np.flatnonzero(group.ravel() == g)
-        missing = mask[rows[0]]
-        if missing.any():
-            filled[np.ix_(rows, missing)] = _conditional_mean(mfa, X[rows], missing, opts)
-    return filled
+    marginals.known_features(np.where(part, np.nan, 0.0), start)
+    return part
 
 
-def _conditional_mean(mfa: MFA, X: Array, missing: Array, opts: Options) -> Array:
-    """E[x_missing | x_observed] [n, d_missing] for rows that share a mask: Σ_k r_k (μ_m + A_m E[z | x_o]).
-
-    Given z the noise of different features is independent, so the observed features act through z alone.
+def _conditional_means(mfa: MFA, X: Array, missing: Array) -> Array:
+    """E[x | x_observed] [n, d]: Σ_k r_k (μ_k + A_k E_k[z | x_o]). Given z the noise of different features is
+    independent, so the observed features act through z alone.
     """
-    seen = ~missing
-    if not seen.any():
-        return np.tile(mfa.weights @ mfa.means.astype(np.float64), (len(X), 1))
-    noise = mfa.noise_variance if mfa.is_isotropic else mfa.noise_variance[:, seen]
-    observed: Factors = factorize(mfa.weights, mfa.means[:, seen], mfa.loadings[:, seen], noise)
-    rows = RowBlocks(np.ascontiguousarray(X[:, seen], np.float64))
-    result = np.zeros((len(X), int(missing.sum())))
-    options = Options(backend=opts.backend, n_threads=opts.n_threads, check_finite=opts.check_finite)
-
-    def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        scores = evaluator(block, first, rows.name)
-        resp = evaluator.responsibilities(scores)
-        part[np.isnan(resp[:, 0])] = np.nan
-        for j in np.unique(scores.components):
-            pair = scores.components == j
-            z = scores.whitened_latent[pair] @ observed.latent_map[j].T
-            guess = mfa.means[j, missing] + z @ mfa.loadings[j][missing].T.astype(np.float64)
-            part[scores.rows[pair]] += resp[scores.rows[pair], j][:, None] * guess
-
-    each_block(rows, [observed], options, Filling(fill, result))
+    found = list(posteriors(mfa, X, ~missing))
+    resp = marginals.shares(mfa, X, ~missing, np.stack([posterior.log_prob for posterior in found], axis=1))[1]
+    result = np.zeros(X.shape)
+    for j, posterior in enumerate(found):
+        some = ~(resp[:, j] == 0)  # NaN, where no component explains a sample, comes through
+        means = mfa.means[j] + posterior.z[some] @ mfa.loadings[j].T.astype(np.float64)
+        result[some] += resp[some, j][:, None] * means
     return result

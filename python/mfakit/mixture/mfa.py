@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arrays.options import Missing
+from .._checks import check_choice
 from .._io.html import bars, card, number_range
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
-from . import density, imported, latent, sampling, subsets
+from . import density, imported, latent, marginals, sampling, subsets
 from .factors import Factors, Share, factorize, subspace_factors
 from .parameters import PARAMETERS, checked_parameters
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
+    from types import ModuleType
 
     from torch import Tensor
     from typing_extensions import Unpack
@@ -220,34 +223,40 @@ class MFA:
             _logger.warning("a model that was on %s is on the host from here on: %s", device, error)
 
     @overload
-    def log_prob(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    def log_prob(self, X: Array, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Array: ...
     @overload
-    def log_prob(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def log_prob(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-        """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`."""
-        return density.log_prob(self, X, **options)
+    def log_prob(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
+        """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`. With ``missing="marginal"`` NaN is
+        a feature that is not known, and the density that of the others: :func:`mfakit.mixture.marginals.log_prob`.
+        """
+        return _densities(missing).log_prob(self, X, **options)
 
     @overload
-    def component_log_prob(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    def component_log_prob(self, X: Array, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Array: ...
     @overload
-    def component_log_prob(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def component_log_prob(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def component_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def component_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-        """log (weight_k p_k(x)), [n, k], nats; see :func:`mfakit.mixture.density.component_log_prob`."""
-        return density.component_log_prob(self, X, **options)
+    def component_log_prob(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def component_log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
+        """log (weight_k p_k(x)), [n, k], nats; see :func:`mfakit.mixture.density.component_log_prob`; `missing` as of
+        :meth:`log_prob`.
+        """
+        return _densities(missing).component_log_prob(self, X, **options)
 
     @overload
-    def responsibilities(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
+    def responsibilities(self, X: Array, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Array: ...
     @overload
-    def responsibilities(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def responsibilities(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def responsibilities(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def responsibilities(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-        """p(component | x), [n, k]; see :func:`mfakit.mixture.density.responsibilities`."""
-        return density.responsibilities(self, X, **options)
+    def responsibilities(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def responsibilities(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
+        """p(component | x), [n, k]; see :func:`mfakit.mixture.density.responsibilities`; `missing` as of
+        :meth:`log_prob`.
+        """
+        return _densities(missing).responsibilities(self, X, **options)
 
     @overload
     def grad_log_prob(self, X: Array, **options: Unpack[RunOptions]) -> Array: ...
@@ -284,14 +293,14 @@ class MFA:
         return latent.reconstruct(self, X, **options)
 
     @overload
-    def impute(self, X: Array, mask: Any, **options: Unpack[RunOptions]) -> Array: ...
+    def impute(self, X: Array, mask: Any = ..., *, bounds: Any = ..., **options: Unpack[RunOptions]) -> Array: ...
     @overload
-    def impute(self, X: Tensor, mask: Any, **options: Unpack[RunOptions]) -> Tensor: ...
+    def impute(self, X: Tensor, mask: Any = ..., *, bounds: Any = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def impute(self, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def impute(self, X: Any, mask: Any, **options: Unpack[ArrayOptions]) -> Any:
-        """X with the masked features replaced by their conditional mean; see :func:`mfakit.mixture.latent.impute`."""
-        return latent.impute(self, X, mask, **options)
+    def impute(self, X: Any, mask: Any = ..., *, bounds: Any = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def impute(self, X: Any, mask: Any = None, *, bounds: Any = None, **options: Unpack[ArrayOptions]) -> Any:
+        """X with what is masked, or NaN, replaced by its conditional mean; :func:`mfakit.mixture.latent.impute`."""
+        return latent.impute(self, X, mask, bounds=bounds, **options)
 
     def marginal(self, features: Any) -> MFA:
         """The density of some features, again a mixture; see :func:`mfakit.mixture.subsets.marginal`."""
@@ -370,6 +379,14 @@ class MFA:
             return MFA(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a valid mixture: {one_line(error)}") from None
+
+
+def _densities(missing: Missing) -> ModuleType:
+    """Where the densities are computed that take NaN as `missing` says."""
+    if missing != "error":
+        check_choice("missing", missing, get_args(Missing))
+        return marginals
+    return density
 
 
 def common_device(models: Mapping[str, MFA]) -> str | None:

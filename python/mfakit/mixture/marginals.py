@@ -1,0 +1,175 @@
+"""Densities of samples with missing features, NaN in X: of what is known of each. By blocks of rows, as in
+:mod:`mfakit.mixture.density`; on the host, wherever X is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays.options import ArrayOptions, Options
+from .._arrays.rows import RowBlocks, returned, to_numpy
+from .._arrays.sharing import plan_crew
+from .._threads.process import errstate
+from .._threads.rows import open_crew
+from ..backends import get_arrays, get_backend
+from .density import open_rows
+from .density import responsibilities as responsibilities_of
+from .observed import distinct, posteriors
+from .subsets import marginal
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .mfa import MFA
+
+__all__ = [
+    "component_log_prob", "each_block", "known_features", "log_prob", "per_sample", "posterior_mean",
+    "responsibilities", "shares",
+]  # fmt: skip
+
+Array = NDArray[Any]
+
+# Nats above which the rounding of a log-density may be more than UNCERTAIN_NATS.
+FAR = 1e6
+# Values of a block in float64: its temporaries stay in the cache.
+BLOCK_VALUES = 2**17
+
+
+def known_features(X: Array, start: int, name: str = "X", check_finite: bool = True) -> Array:
+    """Which values of a block [n, d], the first row of which is `start`, are no NaN, bool [n, d].
+
+    Raises
+    ------
+    ValueError
+        For the first row that has inf, unless that is not checked, or no value at all.
+    """
+    seen = ~np.isnan(X)
+    if check_finite and np.isinf(X).any():
+        row = int(np.isinf(X).any(axis=1).argmax())
+        raise ValueError(f"{name} has inf, first in row {start + row}; what is not known is NaN")
+    none = ~seen.any(axis=1)
+    if none.any():
+        raise ValueError(
+            f"{name} has a row without any known feature, first row {start + int(none.argmax())}; leave such rows out"
+        )
+    return seen
+
+
+def shares(mfa: MFA, X: Array, seen: Array, log_prob: Array) -> tuple[Array, Array]:
+    """log p(x) [n] and p(component | x) [n, k] from log (weight_k p_k(x)) [n, k] of samples X [n, d], of which the
+    features `seen` are known.
+
+    Samples so far away that rounding hides what components differ by are compared by :mod:`mfakit.mixture.far`, under
+    the mixture of their known features.
+    """
+    with errstate(invalid="ignore", under="ignore"):
+        top = log_prob.max(axis=1)
+        weights = np.exp(log_prob - top[:, None])
+        total = weights.sum(axis=1)
+        log_total, found = np.where(np.isneginf(top), -np.inf, top + np.log(total)), weights / total[:, None]
+    far = np.flatnonzero(np.abs(top) > FAR) if mfa.n_components > 1 else ()
+    if len(far):
+        patterns, number = distinct(seen[far])
+        for u, some in enumerate(patterns):
+            rows = far[number == u]
+            found[rows] = responsibilities_of(marginal(mfa, some), X[np.ix_(rows, some)])
+    return log_total, found
+
+
+def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int, Array], None]) -> None:
+    """Do ``work(start, block)`` on float64 copies of the rows on the host, block by block, shared out among threads."""
+    k, l, d = mfa.factors.shape
+    step = options.block_rows or max(16, BLOCK_VALUES // d)
+    count = 1 if rows.device is not None else plan_crew(len(rows), d, k * (2 * l + 6), step, options)[0]
+    with open_crew(count) as crew:
+
+        def run(_: int, first: int, last: int) -> None:
+            for start in range(first, last, step):
+                crew.raise_if_cancelled()
+                work(start, np.asarray(to_numpy(rows.block(start, min(start + step, last), np.float64))))
+
+        crew.share(len(rows), run)
+
+
+def per_sample(
+    mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[int, RowBlocks, Array], Array],
+    features: bool = False,
+) -> Any:  # fmt: skip
+    """What ``make(start, rows, block)`` gives for each block of samples, [n, *tail], `features` like X's or not, in X's
+    dtype and container.
+    """
+    rows, opts = open_rows(mfa, X, options)
+    out = opts.result((len(rows), *tail), rows.dtype, rows)
+    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
+
+    def work(start: int, block: Array) -> None:
+        found = make(start, rows, block).astype(rows.dtype, copy=False)
+        out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
+
+    each_block(mfa, rows, opts, work)
+    return returned(out, rows.like, opts.out, features)
+
+
+def _each(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[Array, Array], Array]) -> Any:
+    """What `make` gives for each block of samples and its known features."""
+    check = options.get("check_finite", True)
+    return per_sample(
+        mfa, X, options, tail, lambda start, rows, block: make(block, known_features(block, start, rows.name, check))
+    )
+
+
+def _components(mfa: MFA, X: Array, seen: Array) -> Array:
+    """log (weight_k p_k) [n, k] of what is known."""
+    return np.stack([posterior.log_prob for posterior in posteriors(mfa, X, seen)], axis=1)
+
+
+def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    """log p of the known features of each sample, [n], nats.
+
+    Parameters
+    ----------
+    mfa : MFA
+    X : array-like, [n, d]
+        NaN where a feature is missing.
+    **options
+        As of :func:`mfakit.mixture.density.log_prob`; ``method`` and ``precision`` make no difference.
+
+    Raises
+    ------
+    ValueError
+        A row without any known feature, inf, a wrong rank or width.
+    """
+    return _each(mfa, X, options, (), lambda block, seen: shares(mfa, block, seen, _components(mfa, block, seen))[0])
+
+
+def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as :func:`log_prob`."""
+    return _each(mfa, X, options, (mfa.n_components,), lambda block, seen: _components(mfa, block, seen))
+
+
+def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    """p(component | known features), [n, k]; parameters and errors as :func:`log_prob`."""
+
+    def make(X: Array, seen: Array) -> Array:
+        return shares(mfa, X, seen, _components(mfa, X, seen))[1]
+
+    return _each(mfa, X, options, (mfa.n_components,), make)
+
+
+def posterior_mean(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    """E[z | known features] under each sample's most likely component, [n, l]; parameters and errors as
+    :func:`log_prob`.
+    """
+
+    def make(X: Array, seen: Array) -> Array:
+        best, mean = np.full(len(X), -np.inf), np.full((len(X), mfa.n_factors), np.nan)
+        for posterior in posteriors(mfa, X, seen):
+            better = posterior.log_prob > best
+            best[better], mean[better] = posterior.log_prob[better], posterior.z[better]
+        return mean
+
+    return _each(mfa, X, options, (mfa.n_factors,), make)
