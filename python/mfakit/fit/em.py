@@ -33,6 +33,7 @@ from ..mixture.factors import Share, alone, component_parts
 from ..mixture.mfa import MFA
 from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
+from .observed import ObservedSource, observed_expectation
 from .resident import on_host, place, resident_maximization
 from .source import Source
 from .statistics import LOST_SHARE, Statistics
@@ -91,7 +92,7 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
     passes), that is logged, the better mixture is kept and the fit ends unconverged.
     """
     bounds, mfa = Bounds(source), place(mfa, source.arrays)
-    stats = expectation(mfa, source, bounds)
+    stats = _expectation(mfa, source, bounds)
     result = FitResult(mfa, stats.mean_log_likelihood, [])
     result.add(stats, bounds)
     reseeds = np.zeros(mfa.n_components, np.int64)
@@ -104,7 +105,7 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
             new, events = reseed_lost(new, stats, reseeds, iteration)
             new = place(new, source.arrays) if events else new
             del stats  # its sums are as large as the model; the next ones take their place
-            stats = expectation(new, source, bounds)
+            stats = _expectation(new, source, bounds)
             gain = stats.mean_log_likelihood - result.lower_bound
             if not events and not gain >= -ROUNDING * max(abs(result.lower_bound), mfa.n_features):
                 _logger.warning(
@@ -135,6 +136,10 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
                 )
     result.mfa = on_host(result.mfa)
     return result
+
+
+def _expectation(mfa: MFA, source: Source, bounds: Bounds) -> Statistics:
+    return observed_expectation(mfa, source) if isinstance(source, ObservedSource) else expectation(mfa, source, bounds)
 
 
 @keeps_errstate

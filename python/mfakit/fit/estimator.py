@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from .._arrays.options import Method
+from .._arrays.options import Method, Missing
 from .._arrays.sharing import careful_products
 from .._sklearn import become, names_of
 from .._threads.process import keeps_errstate
@@ -18,6 +18,7 @@ from ..mixture.mfa import MFA
 from .em import FitResult, fit_em
 from .fitted import FittedMixture
 from .noise_floor import lowest_noise
+from .observed import ObservedSource
 from .parameters import Init, Noise, Solver, TransformTo, as_generator, check_parameters
 from .source import Source
 from .starts import new_start, own_start
@@ -70,6 +71,10 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         warning, because SGD is given a number of them.
     batch_size : int
         Rows per step of SGD.
+    missing : {"error", "marginal"}
+        What NaN is: a mistake, or a feature that is not known. "marginal" fits to what is known of each row by exact EM
+        (:mod:`mfakit.fit.observed`), from a start in which it is the feature's mean, and scores by its density; on the
+        host, with solver="em".
     method : {"auto", "dense", "pruned", "residual"}
         How components that cannot matter are found: by the product with all of them, or by bounds from a few
         coordinates (isotropic noise, on the host; docs/pruning.md); "auto" counts candidates.
@@ -160,6 +165,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         transform_to: TransformTo = "latent",
         learning_rate: float = 1e-2,
         batch_size: int = 256,
+        missing: Missing = "error",
         method: Method = "auto",
         backend: Backend = "auto",
         block_rows: int | None = None,
@@ -178,6 +184,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         self.transform_to = transform_to
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.missing = missing
         self.method = method
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureOfFactorAnalyzers:
@@ -203,7 +210,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
             X that is not real numbers, or sparse; a DataFrame whose columns have names of several types.
         """
         check_parameters(self)
-        source = Source.from_array(X, sample_weight, self._options())
+        source = self._source.from_array(X, sample_weight, self._options())
         names = names_of(self, X)  # before the fit: names of mixed types are refused at once
         become(self, **self._fit(source), **names)
         return self
@@ -232,13 +239,21 @@ class MixtureOfFactorAnalyzers(FittedMixture):
             it yields pairs that `weighted` does not announce.
         """
         check_parameters(self)
-        source = Source.from_blocks(blocks, self._options(), weighted=weighted)
+        source = self._source.from_blocks(blocks, self._options(), weighted=weighted)
         become(self, **self._fit(source), n_features_in_=source.survey.n_features)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, then the most likely component [n] of each row."""
         return self.fit(X, y, sample_weight).predict(X)
+
+    @property
+    def _source(self) -> type[Source]:
+        if self.missing == "error":
+            return Source
+        if self.solver != "em":
+            raise ValueError(f'missing="marginal" is fitted by solver="em", got solver={self.solver!r}')
+        return ObservedSource
 
     def _fit(self, source: Source) -> dict[str, Any]:
         """The fitted attributes; the estimator stays as it is until all is done."""

@@ -10,9 +10,10 @@ from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays.frames import without_index
-from .._arrays.options import Options
+from .._arrays.options import Missing, Options
 from .._arrays.rows import to_numpy, wrap_like
 from .._sklearn import check_input
+from ..mixture.marginals import posterior_mean
 from ..mixture.mfa import MFA
 from .parameters import ModelParameters, as_generator, free_parameters
 from .source import as_weights
@@ -27,11 +28,12 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
 
     mfa_: MFA
     method: str
+    missing: Missing
     transform_to: str
 
     def score_samples(self, X: Any) -> Any:
         """log p(x) of each row, [n], nats; a Series with its index for a DataFrame."""
-        return self._checked(X).log_prob(X, **self._how())
+        return self._checked(X).log_prob(X, missing=self.missing, **self._how())
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log p(x) of the rows, nats, weighted by `sample_weight` [n] if given.
@@ -49,12 +51,12 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
 
     def predict(self, X: Any) -> Any:
         """The most likely component of each row, int64 [n]."""
-        shares = self._checked(X).responsibilities(X, **self._how())
+        shares = self._checked(X).responsibilities(X, missing=self.missing, **self._how())
         return wrap_like(to_numpy(shares).argmax(axis=1), X)
 
     def predict_proba(self, X: Any) -> Any:
         """p(component | x), [n, k]; rows sum to 1."""
-        return self._checked(X).responsibilities(without_index(X), **self._how())
+        return self._checked(X).responsibilities(without_index(X), missing=self.missing, **self._how())
 
     def transform(self, X: Any) -> Any:
         """A description of each row, in X's dtype: by `transform_to`, E[z | x] under its most likely component, [n, l],
@@ -62,8 +64,11 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
         """
         mfa = self._checked(X)
         if self.transform_to == "latent":
-            return mfa.latent(without_index(X), **self._how())[0]
-        return mfa.responsibilities(without_index(X), **self._how())
+            rows = without_index(X)
+            if self.missing == "marginal":
+                return posterior_mean(mfa, rows, **self._how())
+            return mfa.latent(rows, **self._how())[0]
+        return mfa.responsibilities(without_index(X), missing=self.missing, **self._how())
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Names of the columns of :meth:`transform`, str [l] or [k]: "latent0", … or "component0" and so on."""
@@ -129,5 +134,6 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginal"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from .._arrays.options import Missing
 from .._checks import check_choice, check_integers, check_numbers, check_switches
 from ..backends import Backend
 from ..mixture.mfa import MFA
@@ -21,7 +22,8 @@ Init = Literal["kmeans", "random"]
 TransformTo = Literal["latent", "responsibilities"]
 
 CHOICES = {
-    "noise": get_args(Noise), "solver": get_args(Solver), "init": get_args(Init), "transform_to": get_args(TransformTo),
+    "missing": get_args(Missing), "noise": get_args(Noise), "solver": get_args(Solver), "init": get_args(Init),
+    "transform_to": get_args(TransformTo),
 }  # fmt: skip
 COUNTS = {"n_components": 1, "n_factors": 0, "max_iter": 0, "n_init": 1, "batch_size": 1}
 

@@ -272,7 +272,8 @@ class _Sums:
         for row in np.flatnonzero(~np.isfinite(norms)).tolist():
             if not np.isfinite(to_numpy(block[row])).all():
                 raise ValueError(
-                    f"X has NaN or inf, first in row {self.n_read + row}; drop such rows or fill them before fitting"
+                    f"X has NaN or inf, first in row {self.n_read + row}; drop such rows, fill them before fitting, "
+                    'or pass missing="marginal", which takes NaN as features that are not known'
                 )
 
     def survey(self) -> Survey:

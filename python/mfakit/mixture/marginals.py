@@ -80,17 +80,19 @@ def shares(mfa: MFA, X: Array, seen: Array, log_prob: Array) -> tuple[Array, Arr
     return log_total, found
 
 
-def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int, Array], None]) -> None:
-    """Do ``work(start, block)`` on float64 copies of the rows on the host, block by block, shared out among threads."""
+def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int, int, Array], None]) -> None:
+    """Do ``work(thread, start, block)`` on float64 copies of the rows on the host, block by block, shared out among
+    threads, which have numbers from 0.
+    """
     k, l, d = mfa.factors.shape
     step = options.block_rows or max(16, BLOCK_VALUES // d)
     count = 1 if rows.device is not None else plan_crew(len(rows), d, k * (2 * l + 6), step, options)[0]
     with open_crew(count) as crew:
 
-        def run(_: int, first: int, last: int) -> None:
+        def run(thread: int, first: int, last: int) -> None:
             for start in range(first, last, step):
                 crew.raise_if_cancelled()
-                work(start, np.asarray(to_numpy(rows.block(start, min(start + step, last), np.float64))))
+                work(thread, start, np.asarray(to_numpy(rows.block(start, min(start + step, last), np.float64))))
 
         crew.share(len(rows), run)
 
@@ -106,7 +108,7 @@ def per_sample(
     out = opts.result((len(rows), *tail), rows.dtype, rows)
     arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
 
-    def work(start: int, block: Array) -> None:
+    def work(_: int, start: int, block: Array) -> None:
         found = make(start, rows, block).astype(rows.dtype, copy=False)
         out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
 

@@ -229,8 +229,8 @@ class MFA:
     @overload
     def log_prob(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
     def log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
-        """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`. With ``missing="marginal"`` NaN is
-        a feature that is not known, and the density that of the others: :func:`mfakit.mixture.marginals.log_prob`.
+        """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`. With ``missing="marginal"`` NaN
+        is a feature that is not known, and the density that of the others: :func:`mfakit.mixture.marginals.log_prob`.
         """
         return _densities(missing).log_prob(self, X, **options)
 

@@ -47,12 +47,15 @@ class Posterior(NamedTuple):
         H of each pattern, with Cov[z | x_O] = H Hᵀ.
     pattern : int [n]
         Which of the patterns a sample has.
+    patterns : bool [u, d]
+        Their known features.
     """
 
     log_prob: Array
     z: Array
     half: Array
     pattern: Array
+    patterns: Array
 
 
 @keeps_errstate
@@ -101,7 +104,7 @@ def _of_component(
         left /= np.sqrt(noise)
         size = np.einsum("nd,nd->n", left, left) + np.einsum("nl,nl->n", z, z)
         norm = np.log(mfa.weights[j]) - 0.5 * (known.sum(axis=1) * np.log(2 * np.pi) + log_det)
-    return Posterior(norm[number] - 0.5 * size, z, half, number)
+    return Posterior(norm[number] - 0.5 * size, z, half, number, patterns)
 
 
 def _of_patterns(mfa: MFA, j: int, known: Array, noise: Array) -> tuple[Array, Array, Array, Array]:
