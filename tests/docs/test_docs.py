@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 import sys
 from pathlib import Path
@@ -36,6 +37,10 @@ def test_pages_have_code() -> None:
     assert {"tutorial.md", "install.md", "index.md"} <= {page.name for page in PAGES}
 
 
+def _listed() -> set[str]:
+    return set(re.findall(r"^ {3}([A-Za-z_][\w.]*)$", (DOCS / "api.rst").read_text("utf-8"), re.M))
+
+
 def test_the_reference_names_everything_public(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("torch")
@@ -43,11 +48,31 @@ def test_the_reference_names_everything_public(monkeypatch: pytest.MonkeyPatch) 
     sys.modules.pop("public_names", None)
     import public_names
 
-    listed = set(re.findall(r"^ {3}([A-Za-z_][\w.]*)$", (DOCS / "api.rst").read_text("utf-8"), re.M))
+    listed = _listed()
     assert set(public_names.public_names()) <= listed
     for name in listed:
-        thing: Any = mfakit
-        for part in name.split("."):
-            thing = getattr(thing, part)
+        thing = operator.attrgetter(name)(mfakit)
         if (inspect.isfunction(thing) or inspect.isclass(thing)) and name in public_names.public_names():
             assert ">>>" in (thing.__doc__ or ""), f"{name} has no example"
+
+
+def _docstrings(thing: Any) -> str:
+    """What the reference shows of a public thing: its docstring, and those of a class's members."""
+    members = (getattr(thing, name, None) for name in dir(thing) if inspect.isclass(thing) and name[0] != "_")
+    return "\n".join(inspect.getdoc(part) or "" for part in (thing, *members))
+
+
+def test_docstrings_refer_to_what_the_reference_has() -> None:
+    """The build of the site, which takes minutes, would refuse them."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("torch")
+    listed = _listed()
+    unknown, seen = set(), 0
+    for name in listed:
+        text = _docstrings(operator.attrgetter(name)(mfakit))
+        for target in re.findall(r":(?:func|class|meth|attr):`~?mfakit\.(?!_)([\w.]+)`", text):
+            seen += 1
+            if target not in listed and target.rpartition(".")[0] not in listed:
+                unknown.add(target)
+    assert unknown == set()
+    assert seen > 20
