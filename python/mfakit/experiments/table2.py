@@ -56,7 +56,7 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
-        return network_parameters(learners(NAMES), self.n_train, self, self.seed)
+        return network_parameters(learners(NAMES), self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -61,7 +61,7 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """The network."""
-        return network_parameters([LEARNERS["cnn"]], self.n_train, self, self.seed)
+        return network_parameters([LEARNERS["cnn"]], self)
 
 
 @dataclass(frozen=True)
