@@ -55,11 +55,16 @@ def test_other_shapes_must_be_given(tmp_path: Path) -> None:
 
 def test_a_grid_shows_every_sample_on_one_grey_scale() -> None:
     X = np.random.default_rng(0).uniform(-0.5, 1.5, (7, 16))
-    figure = plots.show_images(X, columns=3, captions=[f"number {i}" for i in range(7)], title="seven")
+    captions = [f"a caption that is longer, {i}" if i % 3 else f"two\nlines {i}" for i in range(7)]
+    figure = plots.show_images(X, columns=3, captions=captions, title="seven")
+    figure.draw_without_rendering()
+    cells = [(ax.bbox, ax.title.get_window_extent()) for ax in figure.axes[:7]]
+    for i, (_, caption) in enumerate(cells):
+        assert not [box for j, cell in enumerate(cells) for box in cell if i != j and caption.overlaps(box)]
     images = [image for ax in figure.axes for image in ax.images]
     assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 7
     np.testing.assert_array_equal(images[4].get_array(), X[4].reshape(4, 4))
-    assert "number 6" in texts(figure)
+    assert captions[5] in texts(figure)
     assert "seven" in texts(figure)
 
 

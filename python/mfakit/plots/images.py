@@ -18,6 +18,9 @@ __all__ = ["as_images", "draw_image", "image_shape", "magnification", "show_imag
 
 Array = NDArray[Any]
 
+# Inches: an image's side in a grid, and the width of a character and height of a line of its caption.
+SIDE, CHARACTER, LINE = 0.75, 0.064, 0.18
+
 
 def image_shape(n_features: int) -> tuple[int, ...]:
     """(h, w) of square grey images or (h, w, 3) of square colour images with this number of features.
@@ -83,7 +86,7 @@ def show_images(
     columns : int, optional
         Images per row; None makes the grid about twice as wide as high.
     captions : sequence of str, optional
-        A line above each image.
+        Above each image, whose cell is as wide as the longest line.
     title : str, optional
     value_range : (low, high)
         What is black and white; values beyond are cut off in the picture.
@@ -98,8 +101,10 @@ def show_images(
     n = len(images)
     columns = min(n, columns or max(1, round((2 * n) ** 0.5)))
     rows = -(-n // columns)
-    cell = 0.75
-    figure = new_figure(cell * columns, cell * rows * (1.25 if captions else 1.0) + (0.35 if title else 0.05))
+    lines = [line for caption in captions or () for line in caption.split("\n")]
+    cell = max(SIDE, CHARACTER * max(map(len, lines), default=0))
+    above = LINE * max((caption.count("\n") + 1 for caption in captions or ()), default=0)
+    figure = new_figure(cell * columns, (SIDE + above) * rows + (0.35 if title else 0.05))
     with styled():
         axes = figure.subplots(rows, columns, squeeze=False)
         for i, ax in enumerate(axes.flat):
