@@ -225,5 +225,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", nargs=2, type=Path, metavar="FILE", help="two images of one size (default: drawn faces)"
     )
     parser.add_argument("--side", type=whole(8), help=f"height and width of the drawn faces (default: {Config.side})")
+    parser.add_argument(
+        "--certified-samples", dest="n_certified", type=whole(2), metavar="N",
+        help=f"whose certified radii are averaged (default: {Config.n_certified})",
+    )  # fmt: skip
     add_sizes(parser, Config)
     add_network(parser, Config)
