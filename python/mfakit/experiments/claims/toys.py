@@ -43,8 +43,8 @@ def _two_causes(results: Results) -> Decision:
         near < optimal / 2 and misled < min(BRITTLE * optimal, usual) and right >= ACCURATE,
         f"The nearest 5% of the samples are within {number(near, 3)} of the optimal boundary where the classes are "
         f"asymmetric, and within {number(optimal, 3)} where they are symmetric; there a network that was misled first "
-        f"has {number(misled / optimal)} of that, one that starts as usual {number(usual / optimal)}, and all three are "
-        f"right on at least {percent(right)}%",
+        f"has {number(misled / optimal)} of that, one that starts as usual {number(usual / optimal)}; all three are "
+        f"right on {percent(right)}% or more",
         f"{found.config.n} samples a class in the plane, one seed",
     )
 
