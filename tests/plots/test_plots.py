@@ -189,8 +189,23 @@ def test_distances_show_their_means_and_marks_and_leave_out_failures() -> None:
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["D, mean 6.00", "2 ℓ2, mean 7.00", "min d, 2.00"]
     assert ax.get_xlabel()
+    many = plots.distance_histogram({f"D{i}": D + i for i in range(6)})
+    assert len(vertical_lines(many.axes[0])) == 6  # more than there are colours
     with pytest.raises(ValueError, match="finite values"):
         plots.distance_histogram({"D": [np.nan]})
+
+
+def test_a_classifier_has_one_colour_in_all_pictures() -> None:
+    colors = {"Bayes": "#010203", "CNN": "#040506"}
+    sweeps = plots.norm_sweeps({"width": [(8, 1.6), (16, 1.8)]}, {"Bayes": 2.9}, colors=colors)
+    network, line = sweeps.axes[0].lines
+    assert (network.get_color(), line.get_color()) == ("#040506", "#010203")
+    points = {"Bayes": (1.0, 2.9), "TRADES β 1": (0.99, 2.1), "TRADES β 6": (0.5, 2.6)}
+    (ax,) = plots.tradeoff_plot(points, path="TRADES", colors={**colors, "TRADES": "#070809"}).axes
+    assert ax.lines[0].get_color() == "#070809"
+    found = [tuple(np.rint(255 * one.get_facecolor()[0, :3]).astype(int)) for one in ax.collections]
+    assert found == [(1, 2, 3), (7, 8, 9), (7, 8, 9)]
+    assert max(ax.get_xticks()) == 100.0  # no accuracy is above
 
 
 def test_brackets_are_sorted_and_only_finite_ones_drawn(tmp_path: Path) -> None:

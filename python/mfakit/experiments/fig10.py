@@ -18,7 +18,7 @@ from .pairs import open_pairs
 from .study.data import symmetric_pairs
 from .study.learners import CW, CW_AUTO, LEARNERS, Learner, network_parameters
 from .study.numbers import LearnerNumbers
-from .study.result import StudyOutcome
+from .study.result import StudyOutcome, classifier_colors
 from .study.run import run_studies
 from .study.settings import add_network, add_sizes, check_settings
 
@@ -131,7 +131,9 @@ class Result(StudyOutcome):
 def _draw(means: dict[str, tuple[float, float, float]]) -> Figure:
     from ..plots import tradeoff_plot
 
-    return tradeoff_plot({label: (accuracy, l2) for label, (accuracy, l2, _) in means.items()}, path="TRADES")
+    colors = classifier_colors()
+    points = {label: (accuracy, l2) for label, (accuracy, l2, _) in means.items()}
+    return tradeoff_plot(points, path="TRADES", colors={**colors, "TRADES": colors["CNN"]})
 
 
 def run(config: Config, context: Context) -> Result:

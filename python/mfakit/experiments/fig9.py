@@ -16,7 +16,7 @@ from .pairs import open_pairs
 from .study.data import symmetric_pairs
 from .study.learners import CW_AUTO, LEARNERS, Learner, network_parameters, unfitted
 from .study.numbers import LearnerNumbers, SetNumbers
-from .study.result import StudyOutcome
+from .study.result import StudyOutcome, classifier_colors
 from .study.run import run_studies
 from .study.settings import add_network, add_sizes, check_settings
 
@@ -147,7 +147,8 @@ def _sweeps(s: SetNumbers) -> Figure:
         field, _, value = learner.name.rpartition("-")
         by_axis[AXES[field]].append((float(value), learner.strongest.mean_l2))
     lines = {learner.label: learner.strongest.mean_l2 for learner in s.learners if learner.kind != "cnn"}
-    return norm_sweeps({label: points for label, points in by_axis.items() if points}, lines, title=s.name)
+    varied = {label: points for label, points in by_axis.items() if points}
+    return norm_sweeps(varied, lines, colors=classifier_colors(), title=s.name)
 
 
 def run(config: Config, context: Context) -> Result:
