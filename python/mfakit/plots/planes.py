@@ -19,7 +19,8 @@ __all__ = ["PlaneCase", "decision_plot", "mixture_in_space"]
 Array = NDArray[Any]
 
 # Colours and lines of boundaries: the optimal one, and those that were trained.
-BOUNDARIES = ((BLACK, "-"), ("#E69F00", "-"), (PURPLE, "--"))
+SOLID: tuple[float, tuple[float, ...]] = (0, ())
+BOUNDARIES = ((BLACK, SOLID), ("#E69F00", SOLID), (PURPLE, (0, (4, 2))))
 
 
 @dataclass(frozen=True, eq=False)
