@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .common import BLACK, BLUE, PURPLE, VERMILION, new_figure, styled
+from .common import BLACK, BLUE, GREEN, VERMILION, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 # Colours and lines of boundaries: the optimal one, and those that were trained.
 SOLID: tuple[float, tuple[float, ...]] = (0, ())
-BOUNDARIES = ((BLACK, SOLID), ("#E69F00", SOLID), (PURPLE, (0, (4, 2))))
+BOUNDARIES = ((BLACK, SOLID), ("#E69F00", SOLID), (GREEN, (0, (4, 2))))
 
 
 @dataclass(frozen=True, eq=False)
