@@ -110,6 +110,19 @@ def test_a_panel_of_colour_images() -> None:
     assert "difference × 10\n(grey: none)" in texts(figure)
 
 
+@pytest.mark.parametrize("captions", [["0 → 6", "6 → 0"], ["not mouth slightly open\n→ mouth slightly open"] * 2])
+def test_captions_of_a_comparison_fit_above_their_columns(captions: list[str]) -> None:
+    X = np.random.default_rng(0).uniform(0, 1, (2, 64))
+    figure = plots.comparison_panel([plots.Perturbations("CNN", X, X + 0.1)], captions=captions, title="celeba-Mouth")
+    figure.draw_without_rendering()
+    boxes = [figure.texts[0].get_window_extent(), *(ax.title.get_window_extent() for ax in figure.axes[:2])]
+    assert [box.width > 0 for box in boxes] == [True] * 3
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert min(box.y0 for box in boxes) > 0
+    assert max(box.y1 for box in boxes) < figure.bbox.y1
+    assert [" ".join(ax.get_title().split()) for ax in figure.axes[:2]] == [" ".join(c.split()) for c in captions]
+
+
 def test_bad_panels() -> None:
     X = np.zeros((2, 64))
     with pytest.raises(ValueError, match="at least one Perturbations"):

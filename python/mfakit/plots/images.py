@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["as_images", "draw_image", "image_shape", "magnification", "show_images"]
+__all__ = ["as_images", "draw_image", "image_shape", "magnification", "show_images", "wrapped"]
 
 Array = NDArray[Any]
 
@@ -64,6 +65,12 @@ def draw_image(ax: Axes, image: Array, value_range: tuple[float, float], cmap: s
     if image.ndim == 3:
         return ax.imshow(np.clip((image - low) / (high - low), 0, 1), interpolation="nearest")
     return ax.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+
+
+def wrapped(caption: str, width: float) -> str:
+    """The caption, in lines that fit into this width in inches; words stay whole."""
+    most = max(1, int(width / CHARACTER))
+    return "\n".join(textwrap.fill(line, most, break_long_words=False) for line in caption.split("\n"))
 
 
 def show_images(
