@@ -88,6 +88,25 @@ def test_a_finished_pair_is_kept_and_another_fitted_anew(quiet, tmp_path: Path) 
     assert "written" in out
 
 
+def test_components_of_each_class_and_a_tolerance(quiet, tmp_path: Path) -> None:
+    files = write_arrays(tmp_path)
+    words = ["fit-pair", "--data", *files, "--factors", "1", "--no-progress", "--components"]
+    path = tmp_path / "pairs" / "cats-dogs.safetensors"
+    status, out, err = quiet(*words, "2", "3", "--tol", "0", "--max-iter", "3")
+    assert status == 0
+    assert "2 components of 120 images and 3 components of 120 images" in out
+    assert "has not converged" in err
+    assert "tol is 0" in err
+    assert [m.n_components for m in mfakit.BayesClassifier.load(path).mixtures] == [2, 3]
+    # A large tolerance ends at the first step; other settings are fitted anew, one number stands for both.
+    status, out, err = quiet(*words, "2", "3", "--tol", "1e9", "--max-iter", "3")
+    assert (status, err) == (0, "")
+    assert "written" in out
+    assert "written" in quiet(*words, "2", "--tol", "1e9")[1]
+    assert [m.n_components for m in mfakit.BayesClassifier.load(path).mixtures] == [2, 2]
+    assert quiet(*words, "2", "2", "--tol", "1e9")[1] == "kept: pairs/cats-dogs.safetensors\n"
+
+
 def test_other_images_of_the_same_name_are_fitted_anew(quiet, tmp_path: Path) -> None:
     """Another copy of a data set under the same root, as with clothes in MNIST's files."""
     rng = np.random.default_rng(0)
@@ -189,6 +208,7 @@ def test_an_unknown_attribute_is_said_before_anything_is_fitted(quiet, tmp_path:
         (("--images", "cats.npy", "none"), "cats.npy must be a folder of images .*; it is no folder"),
         (("--data", "cats.npy", "dogs.npy", "--download"), "--download: the files are named already"),
         (("--mnist", "0", "6", "--data-root", "empty"), "--data-root"),
+        (("--data", "cats.npy", "dogs.npy", "--components", "1", "2", "3"), "one of each class, got 1 2 3"),
     ],
 )
 def test_bad_input_is_one_sentence(quiet, words: tuple[str, ...], message: str, tmp_path: Path) -> None:

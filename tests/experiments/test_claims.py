@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mfakit.experiments import EXPERIMENTS, Outcome, bayes, load_result, reproduce, table1, table3, theorems
+from mfakit.experiments import EXPERIMENTS, Outcome, bayes, fig4, fig6, load_result, reproduce, table1, table3, theorems
 from mfakit.experiments.claims import CLAIMS, Finding, evaluate
 from mfakit.experiments.collection import Collection
 from mfakit.experiments.study.numbers import AttackNumbers, LearnerNumbers, SetNumbers
 from mfakit.plots.histograms import PixelChanges
+from mfakit.plots.planes import PlaneCase
 
 NOTHING = PixelChanges.of(np.zeros((1, 4)))
 
@@ -65,6 +66,27 @@ def finding(name: str, **found: Outcome) -> Finding:
     return one
 
 
+def two_images(share: float = 1.0, *, n: int = 100, ratio: float = 0.1) -> fig4.Result:
+    """Certified radii around a share of ‖d‖/2 = 20, with deviations of .1; a CNN fooled at a ratio of them."""
+    radii = 20 * share + 0.1 * np.where(np.arange(n) % 2, 1.0, -1.0)
+    sets = [data_set(learner("cnn", attack("CW-L2 auto", 20 * ratio, ratio)), name="two-images")]
+    return fig4.Result(config=fig4.Config(), sets=sets, half_distance=20.0, radii=radii, shape=(8, 8, 3))
+
+
+def planes(misled: float | None, *, usual: float = 0.5, accuracy: float = 1.0, asymmetric: float = 0.02) -> fig6.Result:
+    """Two pairs of classes; distances of the nearest samples, where the optimal one of symmetric classes is .6."""
+    networks = {fig6.CONTROL: usual} if misled is None else {fig6.MISLED: misled, fig6.CONTROL: usual}
+    cases = [
+        fig6.Case(
+            name, PlaneCase(name, np.zeros((0, 2)), np.zeros(0, int), (-1, 1, -1, 1)),
+            dict.fromkeys([fig6.OPTIMAL, *networks], accuracy),
+            {label: np.full(4, l2) for label, l2 in {fig6.OPTIMAL: optimal, **networks}.items()},
+        )
+        for name, optimal in (("asymmetric", asymmetric), ("symmetric", 0.6))
+    ]  # fmt: skip
+    return fig6.Result(config=fig6.Config(), cases=cases)
+
+
 BAYES = learner("bayes", attack("gradient", 3.0, 1.01))
 CNN = learner("cnn", attack("CW-L2", 1.8, 0.6))
 LINEAR = learner("linear-svm", attack("closed form", 1.2, 0.4))
@@ -74,6 +96,21 @@ FACES = (pair("symmetric", "celeba-Male", mean_l2=3.3), pair("asymmetric", "cele
 
 # By claim: results with which it holds, results with which it fails, and what its numbers then say.
 CASES: dict[str, tuple[dict[str, Outcome], dict[str, Outcome], str]] = {
+    "theorem-1": (
+        {"fig4": two_images(1.0014)},
+        {"fig4": two_images(1.0016)},
+        "is 1.0016 of ‖d‖/2, with a standard error of 0.0005; the smallest is 0.997",
+    ),
+    "two-images-cnn": (
+        {"fig4": two_images()},
+        {"fig4": two_images(ratio=0.8)},
+        "fooled at 0.80 of the certified Bayes radius (median), mean ℓ2 16.00",
+    ),
+    "two-causes": (
+        {"fig6": planes(0.2)},
+        {"fig6": planes(0.4, usual=0.3)},
+        "misled first has 0.67 of that, one that starts as usual 0.50",
+    ),
     "bayes-accurate": (
         {"table1": study(data_set(BAYES)), "bayes": pairs(pair("symmetric"))},
         {"bayes": pairs(pair("symmetric", success_rate=0.9))},
@@ -187,6 +224,13 @@ def test_the_theorems_are_decided_from_their_validations(measured: theorems.Resu
     assert finding("theorem-2", theorems=changed).verdict == "fails"
 
 
+@pytest.mark.parametrize(
+    "found", [planes(0.5, usual=0.6), planes(0.2, accuracy=0.9), planes(0.2, asymmetric=0.4), planes(0.35, usual=0.3)]
+)
+def test_each_part_of_the_rule_of_two_causes_can_fail(found: fig6.Result) -> None:
+    assert finding("two-causes", fig6=found).verdict == "fails"
+
+
 def test_how_many_dynamic_samples_there_were_is_said() -> None:
     many = replace(CNN, name="fresh-10000", label="10,000 fresh")
     one = finding("cnn-settings", fig9=study(data_set(CNN, many)))
@@ -222,6 +266,13 @@ def test_nothing_is_decided_without_results() -> None:
         ("transfer", transfer(), "The result of table3 has no data sets."),
         ("real-faces", study(data_set(CNN, LINEAR, RBF)), "No data set in table2 is called celeba-..."),
         ("rbf-robust", study(data_set(replace(RBF, accuracy=0.5))), "No RBF SVM is right on 85%"),
+        (
+            "theorem-1",
+            two_images(n=10),
+            "The mean of 10 certified radii has a standard error above 0.1% of",
+        ),
+        ("theorem-1", two_images(n=0), "The mean of 0 certified radii has a standard error above"),
+        ("two-causes", planes(None), "No network was misled first; leave out --misled 0."),
     ],
 )
 def test_why_a_claim_is_not_measured(name: str, found: Outcome, message: str) -> None:

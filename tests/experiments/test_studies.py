@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch")
 
 from mfakit.attacks import carlini_wagner_l2
-from mfakit.experiments import load_experiment, load_result, reproduce
+from mfakit.experiments import fig6, load_experiment, load_result, reproduce
+from mfakit.experiments.fig4 import standard_error
 from mfakit.experiments.study import run as study
 
 NETWORK = {"width": 2, "depth": 1, "epochs": 1}
@@ -116,7 +117,7 @@ def test_pairs_are_fitted_to_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 FIGURES: dict[str, dict[str, Any]] = {
     "fig1": {**NETWORK, "n": 4, "n_train": 60, "pairs": ("mnist-06",)},
     "fig2": {"pairs": ("mnist-27",), "n": 300, "components": 4},
-    "fig4": {**NETWORK, "n": 2, "n_train": 20},
+    "fig4": {"side": 16, "n": 2, "n_train": 100, "n_certified": 200, "width": 4, "depth": 2, "epochs": 4},
     "fig6": {"n": 20, "misled": 10},
     "fig13": {"pairs": ("mnist-45",)},
 }
@@ -125,9 +126,6 @@ FIGURES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_from_what_comes_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pytest.importorskip("matplotlib.image")
-    if name == "fig4":
-        monkeypatch.setattr("mfakit.experiments.fig4.SIDE", 16)
-        monkeypatch.setattr("mfakit.experiments.fig4.drawn_faces.__defaults__", (16,))
     if name == "fig6":
         for size, value in (("FINE", 200), ("HIDDEN", 64), ("STEPS", 400)):
             monkeypatch.setattr(f"mfakit.experiments.fig6.{size}", value)
@@ -143,15 +141,34 @@ def test_figures_are_drawn_from_what_comes_back(name: str, tmp_path: Path, monke
         assert np.median(found.noise) < 0.15
     if name == "fig4":
         (s,) = found.sets
-        assert s.learners[0].attacks[0].mean_l2 == pytest.approx(found.half_distance, rel=0.05)
-        assert (s.lower <= s.learners[0].attacks[0].l2).all()
+        bayes, cnn = s.learners
+        assert found.shape == (16, 16, 3)
+        error = standard_error(found.radii)
+        assert error == pytest.approx(0.1 / 200**0.5, rel=0.2)  # σ/√n
+        assert found.radii.mean() == pytest.approx(found.half_distance, abs=3 * error)
+        assert (s.lower <= bayes.attacks[0].l2).all()
+        np.testing.assert_allclose(bayes.attacks[0].l2, s.lower, rtol=1e-4)
+        assert (cnn.accuracy, cnn.attacks[0].adversarial_accuracy) == (1.0, 0.0)
+        assert cnn.attacks[0].mean_l2 < found.half_distance / 3
     if name == "fig6":
         asymmetric, symmetric = found.cases
-        assert np.median(asymmetric.radii[0]) < 0.1 < 0.6 < np.median(symmetric.radii[0])
-        assert np.quantile(symmetric.radii[1], 0.05) < np.quantile(symmetric.radii[0], 0.05)
+        assert asymmetric.nearest(fig6.OPTIMAL, 0.5) < 0.1 < 0.6 < symmetric.nearest(fig6.OPTIMAL, 0.5)
+        assert symmetric.nearest(fig6.MISLED) < symmetric.nearest(fig6.CONTROL)
+        assert symmetric.nearest(fig6.MISLED) < symmetric.nearest(fig6.OPTIMAL)
+        alone: Any = reproduce(name, progress=False, **{**FIGURES[name], "misled": 0})
+        for case, both in zip(alone.cases, found.cases, strict=True):
+            assert list(case.accuracy) == list(case.radii) == list(case.case.decisions) == [fig6.OPTIMAL, fig6.CONTROL]
+            # The control is the same network, whether another one is misled or not.
+            np.testing.assert_array_equal(case.radii[fig6.CONTROL], both.radii[fig6.CONTROL])
     if name == "fig13":
         (o,) = found.outliers
         assert o.step == pytest.approx(0.384, rel=0.05)  # the paper's
+
+
+def test_the_error_of_a_mean_needs_two_values() -> None:
+    assert np.isnan(standard_error(np.ones(1)))
+    assert np.isnan(standard_error(np.zeros(0)))
+    assert standard_error(np.array([1.0, 3.0])) == pytest.approx(1.0)
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:

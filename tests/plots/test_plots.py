@@ -55,11 +55,16 @@ def test_other_shapes_must_be_given(tmp_path: Path) -> None:
 
 def test_a_grid_shows_every_sample_on_one_grey_scale() -> None:
     X = np.random.default_rng(0).uniform(-0.5, 1.5, (7, 16))
-    figure = plots.show_images(X, columns=3, captions=[f"number {i}" for i in range(7)], title="seven")
+    captions = [f"a caption that is longer, {i}" if i % 3 else f"two\nlines {i}" for i in range(7)]
+    figure = plots.show_images(X, columns=3, captions=captions, title="seven")
+    figure.draw_without_rendering()
+    cells = [(ax.bbox, ax.title.get_window_extent()) for ax in figure.axes[:7]]
+    for i, (_, caption) in enumerate(cells):
+        assert not [box for j, cell in enumerate(cells) for box in cell if i != j and caption.overlaps(box)]
     images = [image for ax in figure.axes for image in ax.images]
     assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 7
     np.testing.assert_array_equal(images[4].get_array(), X[4].reshape(4, 4))
-    assert "number 6" in texts(figure)
+    assert captions[5] in texts(figure)
     assert "seven" in texts(figure)
 
 
@@ -103,6 +108,19 @@ def test_a_panel_of_colour_images() -> None:
     assert difference.shape == (4, 4, 3)
     np.testing.assert_allclose(difference, 0.5 + 0.9 / 2)
     assert "difference × 10\n(grey: none)" in texts(figure)
+
+
+@pytest.mark.parametrize("captions", [["0 → 6", "6 → 0"], ["not mouth slightly open\n→ mouth slightly open"] * 2])
+def test_captions_of_a_comparison_fit_above_their_columns(captions: list[str]) -> None:
+    X = np.random.default_rng(0).uniform(0, 1, (2, 64))
+    figure = plots.comparison_panel([plots.Perturbations("CNN", X, X + 0.1)], captions=captions, title="celeba-Mouth")
+    figure.draw_without_rendering()
+    boxes = [figure.texts[0].get_window_extent(), *(ax.title.get_window_extent() for ax in figure.axes[:2])]
+    assert [box.width > 0 for box in boxes] == [True] * 3
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert min(box.y0 for box in boxes) > 0
+    assert max(box.y1 for box in boxes) < figure.bbox.y1
+    assert [" ".join(ax.get_title().split()) for ax in figure.axes[:2]] == [" ".join(c.split()) for c in captions]
 
 
 def test_bad_panels() -> None:
@@ -184,8 +202,23 @@ def test_distances_show_their_means_and_marks_and_leave_out_failures() -> None:
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["D, mean 6.00", "2 ℓ2, mean 7.00", "min d, 2.00"]
     assert ax.get_xlabel()
+    many = plots.distance_histogram({f"D{i}": D + i for i in range(6)})
+    assert len(vertical_lines(many.axes[0])) == 6  # more than there are colours
     with pytest.raises(ValueError, match="finite values"):
         plots.distance_histogram({"D": [np.nan]})
+
+
+def test_a_classifier_has_one_colour_in_all_pictures() -> None:
+    colors = {"Bayes": "#010203", "CNN": "#040506"}
+    sweeps = plots.norm_sweeps({"width": [(8, 1.6), (16, 1.8)]}, {"Bayes": 2.9}, colors=colors)
+    network, line = sweeps.axes[0].lines
+    assert (network.get_color(), line.get_color()) == ("#040506", "#010203")
+    points = {"Bayes": (1.0, 2.9), "TRADES β 1": (0.99, 2.1), "TRADES β 6": (0.5, 2.6)}
+    (ax,) = plots.tradeoff_plot(points, path="TRADES", colors={**colors, "TRADES": "#070809"}).axes
+    assert ax.lines[0].get_color() == "#070809"
+    found = [tuple(np.rint(255 * one.get_facecolor()[0, :3]).astype(int)) for one in ax.collections]
+    assert found == [(1, 2, 3), (7, 8, 9), (7, 8, 9)]
+    assert max(ax.get_xticks()) == 100.0  # no accuracy is above
 
 
 def test_brackets_are_sorted_and_only_finite_ones_drawn(tmp_path: Path) -> None:

@@ -63,27 +63,13 @@ def add_classifier(parser: argparse.ArgumentParser) -> None:
 
 def load_classifier(args: argparse.Namespace) -> BayesClassifier:
     """The classifier of :func:`add_classifier`'s arguments."""
-    from ..bayes.classifier import BayesClassifier
+    from ..datasets.shipped import load_pair
 
-    if Path(args.classifier).suffix == ".safetensors":
-        clf = BayesClassifier.load(args.classifier)
-    else:
-        clf = _shipped(args.classifier)
+    clf = load_pair(args.classifier)
     if args.variant == "as-is":
         return clf
     sym = clf.symmetric(args.sigma)
     return sym if args.variant == "symmetric" else sym.asymmetric()
-
-
-def _shipped(name: str) -> BayesClassifier:
-    from ..datasets import load_bayes_pair
-
-    try:
-        return load_bayes_pair(name)
-    except ValueError as error:
-        if Path(name).exists():
-            raise ValueError(f"{name} is no model file, because those end in .safetensors, and {error}") from None
-        raise
 
 
 def check_outputs(*outputs: Output) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._io.arguments import seed_type, whole
+from .._io.arguments import number, seed_type, whole
 from .._io.outputs import output_folder
 from ._common import Array, read_samples, refuse
 from .fit import in_flags
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "  mfakit fit-pair --celeba all --out pairs\n"
         "  mfakit fit-pair --cifar10 0 1 --out pairs\n"
         "  mfakit fit-pair --data cats.npy dogs.npy --components 5 --factors 8 --out pairs\n"
-        "  mfakit fit-pair --images folder/cats folder/dogs --out pairs",
+        "  mfakit fit-pair --images folder/cats folder/dogs --components 25 40 --tol 1e-4 --out pairs",
     )  # fmt: skip
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--mnist", type=whole(0, 9), nargs="+", metavar="DIGIT", help="digits, two a pair")
@@ -63,11 +63,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--components",
         type=whole(),
-        help="of a class (default: 25 for MNIST, else a thousandth of its images, at least 2)",
+        nargs="+",
+        metavar="K",
+        help="of both classes, or of each, as in 25 40 (default: 25 for MNIST, else a thousandth of the images of a "
+        "class, at least 2)",
     )
     parser.add_argument("--factors", type=whole(0), help="l (default: 6 for MNIST, else 10)")
     parser.add_argument("--noise", choices=("isotropic", "diagonal"), default="isotropic", help="default: %(default)s")
     parser.add_argument("--max-iter", type=whole(0), default=100, help="default: %(default)s")
+    parser.add_argument("--tol", type=number(0, 1e300), default=1e-3, help="nats per sample (default: %(default)s)")
     parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("pairs"), help="folder of the files (default: %(default)s)")
     return parser
@@ -75,6 +79,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Fit and write, one pair after the other."""
+    components = _each_class(args.components)
     folder = output_folder(args.out)
     # Of images that an earlier pair of this run has, too: the attributes of CelebA share theirs.
     steps: dict[str, dict[str, Array]] = {}
@@ -83,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
         X, y = source.load()
         images, classes = _digest(X), _digest(y)
         settings = {
-            **source.said, "images": images, "classes_of_images": classes, "components": args.components,
+            **source.said, "images": images, "classes_of_images": classes, "components": components,
             "factors": source.factors if args.factors is None else args.factors, "noise": args.noise,
-            "max_iter": args.max_iter, "seed": args.seed,
+            "max_iter": args.max_iter, "tol": args.tol, "seed": args.seed,
         }  # fmt: skip
         pair = _fitted_before(path, settings)
         if pair is not None:
@@ -96,6 +101,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"written: {path}")
         steps[images] = pair.extras
     return 0
+
+
+def _each_class(components: list[int] | None) -> list[int] | None:
+    """Components of both classes, where they were given for one or both."""
+    if components is None or len(components) == 2:
+        return components
+    if len(components) > 2:
+        raise ValueError(f"--components must be one number or one of each class, got {' '.join(map(str, components))}")
+    return components * 2
 
 
 def _digest(values: Array) -> str:
@@ -135,10 +149,10 @@ def _fit(
     X = np.divide(X, np.float32(255), dtype=np.float32) if X.dtype == np.uint8 else X
     counts = np.bincount(y, minlength=2)
     usual = [source.components or max(2, round(int(n) / SAMPLES_PER_COMPONENT)) for n in counts]
-    components = usual if settings["components"] is None else [settings["components"]] * 2
+    components = settings["components"] or usual
     estimator = MFAClassifier(
-        components, settings["factors"], noise=settings["noise"], max_iter=settings["max_iter"], priors=[0.5, 0.5],
-        random_state=settings["seed"], progress=progress,
+        components, settings["factors"], noise=settings["noise"], max_iter=settings["max_iter"], tol=settings["tol"],
+        priors=[0.5, 0.5], random_state=settings["seed"], progress=progress,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("always")

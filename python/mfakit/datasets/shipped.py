@@ -53,3 +53,23 @@ def load_bayes_pair(name: str) -> BayesClassifier:
         pairs = available_bayes_pairs()
         raise ValueError(f"no shipped pair {excerpt(name)}; there are {', '.join(pairs)}{meant(str(name), pairs)}")
     return BayesClassifier.load(_folder() / f"{name}.safetensors")
+
+
+def load_pair(given: str) -> BayesClassifier:
+    """A shipped pair by its name, or a classifier by its .safetensors file: what commands and experiments take.
+
+    Raises
+    ------
+    ValueError
+        For a name that is neither, and a file that is damaged.
+    FileNotFoundError
+        For a .safetensors file that is not there.
+    """
+    if Path(given).suffix == ".safetensors":
+        return BayesClassifier.load(given)
+    try:
+        return load_bayes_pair(given)
+    except ValueError as error:
+        if Path(given).exists():
+            raise ValueError(f"{given} is no model file, because those end in .safetensors, and {error}") from None
+        raise

@@ -15,7 +15,7 @@ from .pairs import by_pair as by_data_set
 from .pairs import open_pairs
 from .study.data import symmetric_pairs
 from .study.learners import CW, CW_AUTO, GRADIENT, Learner, learners
-from .study.result import StudyOutcome
+from .study.result import StudyOutcome, classifier_colors
 from .study.run import run_studies
 from .study.settings import add_sizes, check_settings
 
@@ -96,25 +96,27 @@ class Result(StudyOutcome):
         }
 
     def pictures(self) -> dict[str, Picture]:
-        """Histograms of the ratios."""
-        return {"ratios": partial(_draw, self.ratios())}
+        """Histograms of the ratios of each data set."""
+        return {f"{s.name}-ratios": partial(_draw, s.name, self.ratios()) for s in self.sets}
 
     def alt_texts(self) -> dict[str, str]:
-        """What the picture shows."""
-        return {"ratios": "Histograms of CW-L2's ℓ2 over the gradient attack's, by classifier"}
+        """What the pictures show."""
+        shown = "histograms of CW-L2's ℓ2 over the gradient attack's, by classifier"
+        return {f"{s.name}-ratios": f"{s.name}: {shown}" for s in self.sets}
 
 
-def _draw(ratios: dict[tuple[str, str, str], np.ndarray]) -> Figure:
+def _draw(name: str, ratios: dict[tuple[str, str, str], np.ndarray]) -> Figure:
     from ..plots import distance_histogram
 
     own = {
-        f"{data}, {label}": values
+        label: values
         for (data, label, attack), values in ratios.items()
-        if attack == CW_AUTO and values.size
+        if (data, attack) == (name, CW_AUTO) and values.size
     }
     return distance_histogram(
-        own, marks={"equal": 1.0}, xlabel="ℓ2 of CW-L2 (our defaults) / ℓ2 of the gradient attack"
-    )
+        own, marks={"equal": 1.0}, colors=[classifier_colors()[label] for label in own], title=name,
+        xlabel="ℓ2 of CW-L2 (our defaults) / ℓ2 of the gradient attack",
+    )  # fmt: skip
 
 
 def run(config: Config, context: Context) -> Result:

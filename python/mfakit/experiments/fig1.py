@@ -67,7 +67,7 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """Those that are attacked beside the asymmetric pair."""
-        return network_parameters(learners(NAMES), self.n_train, self, self.seed)
+        return network_parameters(learners(NAMES), self)
 
 
 @dataclass(frozen=True, eq=False)

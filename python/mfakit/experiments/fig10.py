@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,9 +16,9 @@ from .outcome import Context, Picture
 from .pairs import by_pair as by_data_set
 from .pairs import open_pairs
 from .study.data import symmetric_pairs
-from .study.learners import CW, CW_AUTO, LEARNERS, Learner
+from .study.learners import CW, CW_AUTO, LEARNERS, Learner, network_parameters
 from .study.numbers import LearnerNumbers
-from .study.result import StudyOutcome
+from .study.result import StudyOutcome, classifier_colors
 from .study.run import run_studies
 from .study.settings import add_network, add_sizes, check_settings
 
@@ -71,16 +71,11 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """Bayes, an RBF machine, and a network for each β."""
-        size = {"width": self.width, "depth": self.depth, "epochs": self.epochs, "random_state": self.seed}
-        found = [LEARNERS["bayes"], LEARNERS["rbf-svm-.04"].given(self.n_train, random_state=self.seed)]
-        for beta in self.betas:
-            parameters = {**size, "beta": beta, "epsilon": self.epsilon}
-            found.append(
-                Learner(
-                    f"trades-{beta:g}", f"TRADES β {beta:g}", "trades", (CW, CW_AUTO), self.n_train, None, parameters
-                )
-            )
-        return found
+        trades = Learner("trades", "TRADES", "trades", (CW, CW_AUTO), parameters={"epsilon": self.epsilon})
+        each = [
+            replace(trades.given(beta=beta), name=f"trades-{beta:g}", label=f"TRADES β {beta:g}") for beta in self.betas
+        ]
+        return network_parameters([LEARNERS["bayes"], LEARNERS["rbf-svm-.04"], *each], self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -136,7 +131,9 @@ class Result(StudyOutcome):
 def _draw(means: dict[str, tuple[float, float, float]]) -> Figure:
     from ..plots import tradeoff_plot
 
-    return tradeoff_plot({label: (accuracy, l2) for label, (accuracy, l2, _) in means.items()}, path="TRADES")
+    colors = classifier_colors()
+    points = {label: (accuracy, l2) for label, (accuracy, l2, _) in means.items()}
+    return tradeoff_plot(points, path="TRADES", colors={**colors, "TRADES": colors["CNN"]})
 
 
 def run(config: Config, context: Context) -> Result:

@@ -9,8 +9,7 @@ from typing import ClassVar
 from .._checks import check_integers
 from .._io.arguments import whole
 from .outcome import Context
-from .study.data import DataSet
-from .study.images import CIFAR10, cifar10_images
+from .study.images import CIFAR10, cifar10_images, sizes
 from .study.learners import Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
@@ -54,7 +53,7 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
-        return network_parameters(learners(NAMES), self.n_train, self, self.seed)
+        return network_parameters(learners(NAMES), self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,8 +77,7 @@ class Result(StudyOutcome):
 
 def run(config: Config, context: Context) -> Result:
     """Train and attack."""
-    sizes = {"n_train": config.n_train, "n_test": config.n, "seed": config.seed}
-    sets: list[DataSet] = [cifar10_images(first, context.data, **sizes) for first in dict.fromkeys(config.classes)]
+    sets = [cifar10_images(first, context.data, **sizes(config)) for first in dict.fromkeys(config.classes)]
     return Result(config=config, sets=run_studies(sets, config.learners(), context, desc="fig12"))
 
 

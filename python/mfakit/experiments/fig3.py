@@ -21,6 +21,7 @@ from ..plots.planes import PlaneCase
 from ..theory.lemma_a2 import LemmaA2Check, LemmaA2Validation, Metric
 from .outcome import Context, Outcome, Picture
 from .planes import CASES, Plane, plane_of
+from .study.numbers import mean
 
 __all__ = ["Config", "PlaneNumbers", "Result", "run"]
 
@@ -85,10 +86,9 @@ class Result(Outcome):
 
     def tables(self) -> dict[str, report.Table]:
         """Each table under its heading."""
-        columns = ("example", "boundary", "accuracy\n(%)", "class 0\nmedian ℓ2", "class 1\nmedian ℓ2")
+        columns = ("example", "boundary", "accuracy\n(%)", "class 0\nmean ℓ2", "class 1\nmean ℓ2")
         rows = tuple(
-            (p.case.title, "far" if p.far else "near", report.percent(p.accuracy), *(_median(r) for r in p.radii))
-            for p in self.planes
+            (p.case.title, "far" if p.far else "near", report.percent(p.accuracy), *_means(p)) for p in self.planes
         )
         return {
             "Certified radii in the plane": report.Table(columns, rows, labels=2),
@@ -100,12 +100,12 @@ class Result(Outcome):
     def notes(self) -> str:
         """What the columns mean."""
         return (
-            f"In the plane: {self.config.points} samples a class; certified radius, ℓ2, no smaller change alters the "
+            f"In the plane: {self.config.points} samples a class; certified radius, ℓ2: no smaller change alters the "
             f"optimal decision. Discrete: two classes over {' × '.join(map(str, self.sweep.levels))} cells, smooth "
             "random tables with the same floor; class 0 takes level k of feature 0 with probability p₀(f = k). A "
             f"point's levels are the fewest to change ({self.config.metric}) until the optimal decision changes; "
-            "shares and means are over the rightly decided points of a class. The paper does not print how its tables "
-            "were made."
+            "shares and means, in the plane too, are over the rightly decided points of a class. The paper does not "
+            "print how its tables were made."
         )
 
     def pictures(self) -> dict[str, Picture]:
@@ -139,8 +139,8 @@ def _plane(case: Plane, config: Config) -> PlaneNumbers:
     return PlaneNumbers(plane_of(case, clf, X, y), case.far, r.accuracy, (radii[0], radii[1]))
 
 
-def _median(values: Array) -> str:
-    return report.number(float(np.median(values)) if values.size else None, 3)
+def _means(p: PlaneNumbers) -> list[str]:
+    return [report.number(mean(radii), 3) for radii in p.radii]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,13 @@
 """Figure 6: two causes of brittleness, in the plane. Either the optimal classifier is brittle, because the classes are
-asymmetric; or it is robust, and training from a bad start ends elsewhere (a start that fits labels at random, see
-Liu et al., Bad Global Minima Exist and SGD Can Reach Them, 2020).
+asymmetric; or it is robust, and training from a bad start ends elsewhere. The bad start fits labels drawn at random, as
+in Liu et al., Bad Global Minima Exist and SGD Can Reach Them, 2020; the optimiser here is Adam. The control starts from
+the same weights and learns none of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +33,8 @@ EXAMPLE = "--misled 0"
 QUICK: dict[str, Any] = {"n": 60}
 FULL: dict[str, Any] = {"n": 1_000}
 EXAMPLES = {"asymmetric": "a line inside a sphere", "symmetric": "parallel lines"}
+# Names of the classifiers in tables: the optimal one, and networks by what they learn first.
+OPTIMAL, MISLED, CONTROL = "optimal", "network, misled first", "network, usual start"
 HIDDEN, STEPS, RATE, LOSS = 256, 1_500, 0.002, 1e-2
 # Points of the grid on which a network's distance is measured, a side: nearest ones of the other decision.
 FINE = 500
@@ -45,7 +49,8 @@ class Config:
     n : int
         Samples per class, to train on and to attack.
     misled : int
-        Points all over the plane whose labels, drawn at random, the network learns first; 0 starts as usual.
+        Points all over the plane whose labels, drawn at random, one network learns first; 0: only the control, which
+        starts as usual, is trained.
     seed : int
     """
 
@@ -66,16 +71,22 @@ class Case:
     ----------
     name : str
     case : PlaneCase
-    accuracy : (float, float)
-        Of the optimal classifier and of the network on fresh samples.
-    radii : (array, array)
-        Of samples of class 0 that are right: certified radii, and distances to the network's other decision.
+    accuracy : dict of classifier to float
+        On fresh samples; classifiers as in the case's decisions.
+    radii : dict of classifier to array
+        Of samples of class 0 that it has right: certified radii of the optimal classifier, distances to a network's
+        other decision.
     """
 
     name: str
     case: PlaneCase
-    accuracy: tuple[float, float]
-    radii: tuple[Array, Array]
+    accuracy: dict[str, float]
+    radii: dict[str, Array]
+
+    def nearest(self, classifier: str, share: float = 0.05) -> float:
+        """The distance that a share of the samples is nearer than, ℓ2; NaN where none was right."""
+        radii = self.radii[classifier]
+        return float(np.quantile(radii, share)) if radii.size else float("nan")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,24 +99,25 @@ class Result(Outcome):
     cases: list[Case]
 
     def tables(self) -> dict[str, Table]:
-        """Accuracy and median distance to the boundary, optimal and trained."""
-        rows = []
-        for c in self.cases:
-            for label, accuracy, radii in zip(("optimal", "network"), c.accuracy, c.radii, strict=True):
-                low, middle = np.quantile(radii, (0.05, 0.5)) if radii.size else (None, None)
-                rows.append((c.name, label, percent(accuracy), number(low, 3), number(middle, 3)))
-        columns = ("classes", "classifier", "accuracy\n(%)", "class 0\n5% ℓ2", "class 0\nmedian ℓ2")
-        return {"": Table(columns, tuple(rows), labels=2)}
+        """Each classifier of each pair."""
+        rows = tuple(
+            (c.name, label, percent(accuracy), number(c.nearest(label), 3),
+             number(c.nearest(label) / c.nearest(OPTIMAL), 2), number(c.nearest(label, 0.5), 3))
+            for c in self.cases for label, accuracy in c.accuracy.items()
+        )  # fmt: skip
+        columns = ("classes", "classifier", "accuracy\n(%)", "class 0\n5% ℓ2", "of the\noptimal", "class 0\nmedian ℓ2")
+        return {"": Table(columns, rows, labels=2)}
 
     @property
     def notes(self) -> str:
         """What was trained."""
         return (
-            f"A network with two layers of {HIDDEN} units learns the labels of {self.config.misled} points all over "
-            f"the plane, drawn at random, and then {2 * self.config.n} samples, by Adam. ℓ2: certified radius of the "
-            "optimal classifier; distance to the nearest point of a grid that the network decides otherwise. Left, the "
-            "optimal classifier itself is brittle: class 0 has next to no variance across its line. Right, it is "
-            "robust, and training ends at a boundary that is as accurate and less robust."
+            f"A network with two layers of {HIDDEN} units learns {2 * self.config.n} samples by Adam. Misled first: "
+            f"before that it learns the labels of {self.config.misled} points all over the plane, drawn at random; the "
+            "usual start has the same weights without that. ℓ2: certified radius of the optimal classifier; distance "
+            "to the nearest point of a grid that a network decides otherwise; 5% of the samples are nearer than the "
+            "first number. Left, the optimal classifier itself is brittle: class 0 has next to no variance across its "
+            "line. Right, it is robust, and what a network ends at depends on its start."
         )
 
     def pictures(self) -> dict[str, Picture]:
@@ -114,7 +126,7 @@ class Result(Outcome):
 
     def alt_texts(self) -> dict[str, str]:
         """What the picture shows."""
-        return {"boundaries": "Samples of two classes, the optimal boundary, and the less smooth one of a network"}
+        return {"boundaries": "Samples of two classes, the optimal boundary, and those of networks, one of them misled"}
 
 
 def _draw(cases: list[PlaneCase]) -> Any:
@@ -133,16 +145,26 @@ def _case(name: str, plane: Plane, config: Config) -> Case:
     clf = plane.classifier()
     rng = np.random.default_rng([config.seed, *name.encode()])
     (X, y), (X_test, y_test) = (clf.sample(2 * config.n, rng=rng, balanced=True, dtype=np.float64) for _ in range(2))
-    decide = _trained(X, y, plane.extent, config.misled, rng)
     optimal = minimal_perturbation(clf, X_test, y_test)
-    right = (decide(X_test) > 0) == (y_test == 1)
-    fine = grid_of(plane.extent, FINE)
-    other = fine[decide(fine) > 0]
-    distances = [float(np.linalg.norm(other - x, axis=1).min()) for x in X_test[right & (y_test == 0)]]
     case = plane_of(plane, clf, X, y)
-    case.decisions["network"] = decide(grid_of(plane.extent, GRID)).reshape(GRID, GRID)
-    radii = optimal.lower[~optimal.already_wrong & (y_test == 0)]
-    return Case(name, case, (optimal.accuracy, float(right.mean())), (radii, np.array(distances)))
+    found = Case(name, case, {OPTIMAL: optimal.accuracy}, {})
+    found.radii[OPTIMAL] = optimal.lower[~optimal.already_wrong & (y_test == 0)]
+    fine = grid_of(plane.extent, FINE)
+    starts = {MISLED: config.misled, CONTROL: 0} if config.misled else {CONTROL: 0}
+    for label, misled in starts.items():
+        # A copy: both networks start from the same weights.
+        decide = _trained(X, y, plane.extent, misled, copy.deepcopy(rng))
+        right = (decide(X_test) > 0) == (y_test == 1)
+        other = fine[decide(fine) > 0]
+        found.accuracy[label] = float(right.mean())
+        found.radii[label] = _distances(X_test[right & (y_test == 0)], other)
+        case.decisions[label] = decide(grid_of(plane.extent, GRID)).reshape(GRID, GRID)
+    return found
+
+
+def _distances(X: Array, other: Array) -> Array:
+    """From each row of X to the nearest of the others, which lie in the plane; inf where there are none."""
+    return np.array([float(np.linalg.norm(other - x, axis=1).min(initial=np.inf)) for x in X])
 
 
 def _trained(
@@ -190,5 +212,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", dest="n", type=whole(2), metavar="N", help=f"samples per class (default: {Config.n})"
     )
     parser.add_argument(
-        "--misled", type=whole(0), metavar="N", help=f"random labels that it learns first (default: {Config.misled})"
+        "--misled", type=whole(0), metavar="N", help=f"random labels that one learns first (default: {Config.misled})"
     )

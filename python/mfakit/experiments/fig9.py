@@ -14,9 +14,9 @@ from .outcome import Context, Picture
 from .pairs import by_pair as by_data_set
 from .pairs import open_pairs
 from .study.data import symmetric_pairs
-from .study.learners import CW_AUTO, LEARNERS, Learner, unfitted
+from .study.learners import CW_AUTO, LEARNERS, Learner, network_parameters, unfitted
 from .study.numbers import LearnerNumbers, SetNumbers
-from .study.result import StudyOutcome
+from .study.result import StudyOutcome, classifier_colors
 from .study.run import run_studies
 from .study.settings import add_network, add_sizes, check_settings
 
@@ -78,11 +78,8 @@ class Config:
 
     def learners(self) -> list[Learner]:
         """Bayes and an RBF machine to compare with, and the networks; one that several settings share stands once."""
-        cnn = LEARNERS["cnn"].given(
-            self.n_train, width=self.width, depth=self.depth, epochs=self.epochs, random_state=self.seed
-        )
-        cnn = cnn.attacked_by(CW_AUTO)
-        found = [LEARNERS["bayes"], LEARNERS["rbf-svm-.04"].given(self.n_train, random_state=self.seed)]
+        usual = [LEARNERS["cnn"].attacked_by(CW_AUTO), LEARNERS["bayes"], LEARNERS["rbf-svm-.04"]]
+        cnn, *found = network_parameters(usual, self)
         for field, parameter in (("widths", "width"), ("depths", "depth"), ("passes", "epochs")):
             for value in getattr(self, field):
                 found.append(
@@ -150,7 +147,8 @@ def _sweeps(s: SetNumbers) -> Figure:
         field, _, value = learner.name.rpartition("-")
         by_axis[AXES[field]].append((float(value), learner.strongest.mean_l2))
     lines = {learner.label: learner.strongest.mean_l2 for learner in s.learners if learner.kind != "cnn"}
-    return norm_sweeps({label: points for label, points in by_axis.items() if points}, lines, title=s.name)
+    varied = {label: points for label, points in by_axis.items() if points}
+    return norm_sweeps(varied, lines, colors=classifier_colors(), title=s.name)
 
 
 def run(config: Config, context: Context) -> Result:

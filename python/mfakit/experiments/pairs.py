@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..bayes.classifier import BayesClassifier
-from ..datasets import available_bayes_pairs, load_bayes_pair
+from ..datasets import available_bayes_pairs
+from ..datasets.shipped import load_pair
 
 __all__ = ["by_pair", "captions_of", "open_pairs"]
 
@@ -27,12 +28,10 @@ def open_pairs(names: Sequence[str]) -> dict[str, BayesClassifier]:
     """
     found: dict[str, BayesClassifier] = {}
     for given in dict.fromkeys(names or available_bayes_pairs()):
-        path = Path(given)
-        is_file = path.suffix == ".safetensors"
-        name = path.stem if is_file else given
+        name = Path(given).stem if Path(given).suffix == ".safetensors" else given
         if name in found:
             raise ValueError(f"two pairs are called {name}; results would mix them up: rename one of the files")
-        clf = BayesClassifier.load(path) if is_file else load_bayes_pair(given)
+        clf = load_pair(given)
         if len(clf.mixtures) != 2:
             raise ValueError(f"{given} must be a pair, and has {len(clf.mixtures)} classes")
         found[name] = clf

@@ -82,7 +82,7 @@ class Config:
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
         beside = (CW, CW_AUTO) if self.cw_all else ()
-        found = network_parameters(learners(self.classifiers), self.n_train, self, self.seed)
+        found = network_parameters(learners(self.classifiers), self)
         return [learner.attacked_by(*learner.attacks, *beside) for learner in found]
 
 

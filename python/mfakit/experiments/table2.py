@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from . import paper
 from .outcome import Context
-from .study.data import DataSet
-from .study.images import DIGITS, celeba_images, mnist_images
+from .study.images import by_faces_and_digits as by_data_set
+from .study.images import faces_and_digits
 from .study.learners import Learner, learners, network_parameters
 from .study.result import StudyOutcome
 from .study.run import run_studies
 from .study.settings import add_network, add_sizes, check_settings
 
-__all__ = ["Config", "Result", "run"]
+__all__ = ["Config", "Result", "by_data_set", "run"]
 
 EXAMPLE = "--quick --digits --attributes Male --data ROOT"
-QUICK = {"n": 50, "n_train": 1_000, "width": 16, "epochs": 3, "attributes": ("Male",)}
+QUICK = {"n": 50, "n_train": 2_000, "width": 16, "epochs": 3, "attributes": ("Male",)}
 FULL = {"digits": True}
 NAMES = ("cnn", "linear-svm", "rbf-svm")
 
@@ -50,13 +50,11 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.attributes and not self.digits:
-            raise ValueError("attributes must name at least one attribute, or digits be True; got nothing to train on")
         check_settings(self)
 
     def learners(self) -> list[Learner]:
         """The classifiers with their parameters and attacks."""
-        return network_parameters(learners(NAMES), self.n_train, self, self.seed)
+        return network_parameters(learners(NAMES), self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,17 +78,8 @@ class Result(StudyOutcome):
 
 def run(config: Config, context: Context) -> Result:
     """Train and attack."""
-    sizes = {"n_train": config.n_train, "n_test": config.n, "seed": config.seed}
-    sets: list[DataSet] = [celeba_images(name, context.data, **sizes) for name in config.attributes]
-    if config.digits:
-        sets += [mnist_images(pair, context.data, **sizes) for pair in DIGITS]
+    sets = faces_and_digits(config, context.data)
     return Result(config=config, sets=run_studies(sets, config.learners(), context, desc="table2"))
-
-
-def by_data_set(config: Config) -> list[Config]:
-    """Configurations of single data sets, whose parts are those of all."""
-    found = [replace(config, attributes=(name,), digits=False) for name in config.attributes]
-    return [*found, replace(config, attributes=())] if config.digits else found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

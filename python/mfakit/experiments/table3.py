@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .._io.progress import open_bar
@@ -13,15 +13,16 @@ from . import paper
 from .outcome import Context, Outcome
 from .study.data import SymmetricPair
 from .study.fitted import fitted_pair
-from .study.images import DIGITS, RealImages, celeba_images, mnist_images
+from .study.images import RealImages, faces_and_digits
+from .study.images import by_faces_and_digits as by_data_set
 from .study.learners import LEARNERS, Learner, network_parameters
 from .study.run import Study, device_for
 from .study.settings import add_network, add_sizes, check_settings
 
-__all__ = ["Config", "Result", "Row", "run"]
+__all__ = ["Config", "Result", "Row", "by_data_set", "run"]
 
 EXAMPLE = "--quick --data ROOT"
-QUICK = {"n": 500, "n_train": 1_000, "width": 16, "epochs": 3, "attributes": ("Male",)}
+QUICK = {"n": 500, "n_train": 2_000, "width": 16, "epochs": 3, "attributes": ("Male",)}
 FULL: dict[str, Any] = {}
 
 
@@ -55,13 +56,11 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.attributes and not self.digits:
-            raise ValueError("attributes must name at least one attribute, or digits be True; got nothing to train on")
         check_settings(self)
 
     def learners(self) -> list[Learner]:
         """The network."""
-        return network_parameters([LEARNERS["cnn"]], self.n_train, self, self.seed)
+        return network_parameters([LEARNERS["cnn"]], self)
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,7 @@ class Result(Outcome):
 
 def run(config: Config, context: Context) -> Result:
     """Train both networks on each data set."""
-    sizes = {"n_train": config.n_train, "n_test": config.n, "seed": config.seed}
-    sets = [celeba_images(name, context.data, **sizes) for name in config.attributes]
-    if config.digits:
-        sets += [mnist_images(pair, context.data, **sizes) for pair in DIGITS]
+    sets = faces_and_digits(config, context.data)
     rows = []
     with open_bar(context.progress, total=len(sets), unit="data set", desc="table3") as bar:
         for data in sets:
@@ -142,12 +138,6 @@ def _row(data: RealImages, config: Config, context: Context) -> Row:
         float(Study(samples, context, device).trained(learner).classifier.score(X, y)) for samples in (data, pair)
     )
     return Row(data.name, len(X), n_train, real, symmetric, pair.model.score(X, y))
-
-
-def by_data_set(config: Config) -> list[Config]:
-    """Configurations of single data sets, whose parts are those of all."""
-    found = [replace(config, attributes=(name,), digits=False) for name in config.attributes]
-    return [*found, replace(config, attributes=())] if config.digits else found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .common import COLORS, new_figure, styled
 from .histograms import pixel_histogram
-from .images import as_images, draw_image, magnification
+from .images import LINE, as_images, draw_image, magnification, wrapped
 from .panels import Perturbations, draw_scale, name_row
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def comparison_panel(
     shape : tuple of int, optional
         (h, w) or (h, w, 3); None takes square images.
     captions : sequence of str, optional
-        A line or two above each column.
+        Above each column; long ones are wrapped.
     colors : mapping of label to str, optional
         Of the histograms; None takes them in the order of the attacks.
     title : str, optional
@@ -74,15 +74,17 @@ def comparison_panel(
         raise ValueError("attacks must all be of the same samples X, to be shown side by side")
     moved = [as_images(a.x_adv, shape, "x_adv") for a in attacks]
     differences = [points - originals for points in moved]
-    sheet = _Sheet(len(originals), originals.shape[1:3], len(attacks), bool(title))
+    above = [wrapped(caption, CELL + GAP) for caption in captions or ()]
+    lines = max((caption.count("\n") + 1 for caption in above), default=1)
+    sheet = _Sheet(len(originals), originals.shape[1:3], len(attacks), bool(title), lines)
     factor = magnification(np.stack(differences))
     with styled():
         sheet.say(0.12, 0.22, title or "", fontsize=12)
         for j, image in enumerate(originals):
             ax = sheet.image(0, j)
             draw_image(ax, image, value_range)
-            if captions:
-                ax.set_title(captions[j], pad=3, fontsize=7 if "\n" in captions[j] else 8)
+            if above:
+                ax.set_title(above[j], pad=3, fontsize=7 if lines > 1 else 8)
             if j == 0:
                 name_row(ax, "original")
         for i, (attack, points, change) in enumerate(zip(attacks, moved, differences, strict=True)):
@@ -95,9 +97,9 @@ def comparison_panel(
 class _Sheet:
     """Where the parts go, in inches from the top left corner."""
 
-    def __init__(self, m: int, shape: tuple[int, ...], n_blocks: int, title: bool) -> None:
+    def __init__(self, m: int, shape: tuple[int, ...], n_blocks: int, title: bool, lines: int) -> None:
         self.height = CELL * shape[0] / shape[1]
-        self.top = (0.4 if title else 0.0) + 0.3
+        self.top = (0.4 if title else 0.0) + 0.3 + LINE * max(0, lines - 2)
         self.first_block = self.top + self.height + HEAD
         self.block = 2 * (self.height + GAP) + FOOT
         self.left = LABELS + m * (CELL + GAP)

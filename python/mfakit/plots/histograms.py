@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def pixel_histogram(
     within = {label: f"{100 * values.within:.0f}%" for label, values in found.items()}
     figure, ax = axes_on(ax)
     with styled():
-        for (label, values), color in zip(found.items(), colors, strict=False):
+        for (label, values), color in zip(found.items(), cycle(colors), strict=False):
             share = values.share(edges)
             ax.stairs(share, edges, fill=True, color=color, alpha=0.45, label=f"{label}: {within[label]} within ±5/255")
             ax.stairs(share, edges, color=color, linewidth=0.9)
@@ -181,7 +182,7 @@ def distance_histogram(
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     figure, ax = axes_on(ax)
     with styled():
-        for (label, values), color in zip(arrays.items(), colors, strict=False):
+        for (label, values), color in zip(arrays.items(), cycle(colors), strict=False):
             share = 100 * np.histogram(values, edges)[0] / values.size
             ax.stairs(share, edges, fill=True, color=color, alpha=0.35, label=f"{label}, mean {values.mean():.2f}")
             ax.stairs(share, edges, color=color, linewidth=1.0)
@@ -191,7 +192,12 @@ def distance_histogram(
         ax.set_xlabel(xlabel)
         ax.set_ylabel("samples per bin (%)")
         ax.set_ylim(bottom=0)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.4, borderaxespad=0.1, frameon=False)
+        entries = len(arrays) + len(marks or {})
+        columns = 1 if entries < 4 else 2
+        ax.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.4, borderaxespad=0.1, frameon=False,
+            ncols=columns, columnspacing=1.0,
+        )  # fmt: skip
         if title:
-            ax.set_title(title, pad=14 + 11 * (len(arrays) + len(marks or {})))
+            ax.set_title(title, pad=14 + 11 * -(-entries // columns))
     return figure

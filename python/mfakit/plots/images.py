@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["as_images", "draw_image", "image_shape", "magnification", "show_images"]
+__all__ = ["as_images", "draw_image", "image_shape", "magnification", "show_images", "wrapped"]
 
 Array = NDArray[Any]
+
+# Inches: an image's side in a grid, and the width of a character and height of a line of its caption.
+SIDE, CHARACTER, LINE = 0.75, 0.064, 0.18
 
 
 def image_shape(n_features: int) -> tuple[int, ...]:
@@ -63,6 +67,12 @@ def draw_image(ax: Axes, image: Array, value_range: tuple[float, float], cmap: s
     return ax.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
 
 
+def wrapped(caption: str, width: float) -> str:
+    """The caption, in lines that fit into this width in inches; words stay whole."""
+    most = max(1, int(width / CHARACTER))
+    return "\n".join(textwrap.fill(line, most, break_long_words=False) for line in caption.split("\n"))
+
+
 def show_images(
     X: ArrayLike,
     *,
@@ -83,7 +93,7 @@ def show_images(
     columns : int, optional
         Images per row; None makes the grid about twice as wide as high.
     captions : sequence of str, optional
-        A line above each image.
+        Above each image, whose cell is as wide as the longest line.
     title : str, optional
     value_range : (low, high)
         What is black and white; values beyond are cut off in the picture.
@@ -98,8 +108,10 @@ def show_images(
     n = len(images)
     columns = min(n, columns or max(1, round((2 * n) ** 0.5)))
     rows = -(-n // columns)
-    cell = 0.75
-    figure = new_figure(cell * columns, cell * rows * (1.25 if captions else 1.0) + (0.35 if title else 0.05))
+    lines = [line for caption in captions or () for line in caption.split("\n")]
+    cell = max(SIDE, CHARACTER * max(map(len, lines), default=0))
+    above = LINE * max((caption.count("\n") + 1 for caption in captions or ()), default=0)
+    figure = new_figure(cell * columns, (SIDE + above) * rows + (0.35 if title else 0.05))
     with styled():
         axes = figure.subplots(rows, columns, squeeze=False)
         for i, ax in enumerate(axes.flat):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .common import BLACK, BLUE, VERMILION, new_figure, styled
+from .common import BLACK, BLUE, GREEN, VERMILION, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,13 +18,14 @@ __all__ = ["PlaneCase", "decision_plot", "mixture_in_space"]
 
 Array = NDArray[Any]
 
-# The colours of boundaries: the optimal one, and those that were trained.
-BOUNDARIES = (BLACK, "#E69F00")
+# Colours and lines of boundaries: the optimal one, and those that were trained.
+SOLID: tuple[float, tuple[float, ...]] = (0, ())
+BOUNDARIES = ((BLACK, SOLID), ("#E69F00", SOLID), (GREEN, (0, (4, 2))))
 
 
 @dataclass(frozen=True, eq=False)
 class PlaneCase:
-    """Samples in the plane, and one or two decision functions on a grid.
+    """Samples in the plane, and one to three decision functions on a grid.
 
     Attributes
     ----------
@@ -66,7 +67,7 @@ def decision_plot(cases: Sequence[PlaneCase], *, columns: int = 4, title: str | 
     Raises
     ------
     ValueError
-        For no cases.
+        For no cases, or one with more boundaries than there are colours for.
 
     Examples
     --------
@@ -80,6 +81,9 @@ def decision_plot(cases: Sequence[PlaneCase], *, columns: int = 4, title: str | 
 
     if not cases:
         raise ValueError("cases must hold at least one PlaneCase, got none")
+    most = max(len(case.decisions) for case in cases)
+    if most > len(BOUNDARIES):
+        raise ValueError(f"a case must have at most {len(BOUNDARIES)} decisions, got {most}")
     columns = min(columns, len(cases))
     rows = -(-len(cases) // columns)
     labels = list(dict.fromkeys(label for case in cases for label in case.decisions))
@@ -94,17 +98,18 @@ def decision_plot(cases: Sequence[PlaneCase], *, columns: int = 4, title: str | 
                     ax.imshow(shades[(values > 0).astype(int)], extent=case.extent, origin="lower", aspect="equal")
                 grid = (np.linspace(left, right, values.shape[1]), np.linspace(bottom, top, values.shape[0]))
                 if values.min() < 0 < values.max():
-                    ax.contour(*grid, values, levels=[0.0], colors=[BOUNDARIES[i]], linewidths=1.3)
+                    color, line = BOUNDARIES[i]
+                    ax.contour(*grid, values, levels=[0.0], colors=[color], linestyles=[line], linewidths=1.3)
             for c, color in ((0, BLUE), (1, VERMILION)):
                 own = case.X[case.y == c]
                 ax.scatter(own[:, 0], own[:, 1], s=5, color=color, linewidths=0)
-            ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+            ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="x₁", ylabel="x₂")
             ax.set_title(case.title, fontsize=8.5)
         for ax in axes[len(cases) :]:
             ax.axis("off")
         if len(labels) > 1:
-            lines = [Line2D([], [], color=color, linewidth=1.3) for color in BOUNDARIES]
-            figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+            lines = [Line2D([], [], color=color, linestyle=line, linewidth=1.3) for color, line in BOUNDARIES]
+            figure.legend(lines[: len(labels)], labels, loc="outside lower center", ncols=len(labels), frameon=False)
         if title:
             figure.suptitle(title, fontsize=10)
     return figure
@@ -153,6 +158,7 @@ def mixture_in_space(points: ArrayLike, means: ArrayLike, loadings: ArrayLike, *
                 )
                 ax.scatter(*mu.T, s=8, color=BLACK)
             ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
+            ax.set(xlabel="x₁", ylabel="x₂", zlabel="x₃")
             ax.set_box_aspect(np.maximum(high - low, 1e-9), zoom=0.85)
             ax.set_title(text)
             ax.tick_params(labelsize=6)

@@ -73,7 +73,7 @@ def _draw_samples(ax: Axes, case: LemmaA2Check, n: int, rng: np.random.Generator
         cells = rng.choice(table.size, size=n, p=table.ravel() / table.sum())
         row, column = np.unravel_index(cells, table.shape)
         ax.scatter(row, column, s=5, color=CLASS_COLORS[c], linewidths=0, alpha=0.7, label=f"class {c}")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handletextpad=0.1, markerscale=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handletextpad=0.1, markerscale=2)
 
 
 def _draw_levels(ax: Axes, case: LemmaA2Check) -> None:

@@ -18,7 +18,9 @@ __all__ = ["SERIES", "norm_bars", "norm_sweeps", "robustness_curves", "tradeoff_
 
 Array = NDArray[Any]
 
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#F0E442", BLACK)
+# Okabe and Ito's, with grey for their yellow, which is hard to see on white.
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#999999", BLACK)
+DASHES = ((0, (5, 2)), (0, (2, 1.5)), (0, (1, 1)))
 
 
 def _color(label: str, i: int, colors: Mapping[str, str] | None) -> str:
@@ -131,6 +133,7 @@ def norm_sweeps(
     sweeps: Mapping[str, Sequence[tuple[float, float]]],
     lines: Mapping[str, float],
     *,
+    colors: Mapping[str, str] | None = None,
     ylabel: str = "mean ℓ2 (data units)",
     title: str | None = None,
 ) -> Figure:
@@ -142,6 +145,8 @@ def norm_sweeps(
         By what the axis says, values of the setting and mean norms; axes are logarithmic.
     lines : mapping of label to float
         Norms to compare with.
+    colors : mapping of label to str, optional
+        Of the lines, and of the networks under "CNN"; None takes them in the order of the labels.
     ylabel, title : str
 
     Raises
@@ -161,11 +166,10 @@ def norm_sweeps(
         row = figure.subplots(1, len(sweeps), squeeze=False, sharey=True)[0]
         for ax, (label, points) in zip(row, sweeps.items(), strict=True):
             x, y = np.array(sorted(points), np.float64).T
-            ax.plot(x, y, marker="o", markersize=4, color=BLUE, label="networks")
-            for (name, value), color, dash in zip(
-                lines.items(), (BLACK, VERMILION, GREEN), ((0, (5, 2)), (0, (2, 1.5)), (0, (1, 1))), strict=False
-            ):
-                ax.axhline(value, color=color, linestyle=dash, linewidth=1.1, label=name)
+            ax.plot(x, y, marker="o", markersize=4, color=_color("CNN", 0, colors), label="networks")
+            for i, (name, value) in enumerate(lines.items()):
+                dash = DASHES[i % len(DASHES)]
+                ax.axhline(value, color=_color(name, i + 1, colors), linestyle=dash, linewidth=1.1, label=name)
             ax.set_xscale("log")
             ax.set_xticks(x, [f"{value:g}" if value < 1e4 else f"{value:.0e}".replace("e+0", "e") for value in x])
             ax.minorticks_off()
@@ -179,8 +183,8 @@ def norm_sweeps(
 
 
 def tradeoff_plot(
-    points: Mapping[str, tuple[float, float]], *, path: str | None = None, title: str | None = None,
-    ax: Axes | None = None,
+    points: Mapping[str, tuple[float, float]], *, path: str | None = None, colors: Mapping[str, str] | None = None,
+    title: str | None = None, ax: Axes | None = None,
 ) -> Figure:  # fmt: skip
     """Accuracy against mean perturbation norm, a point for each classifier (Figure 10).
 
@@ -190,6 +194,8 @@ def tradeoff_plot(
         Accuracy as a share of 1, and mean ℓ2 in data units.
     path : str, optional
         Points whose labels begin with this are joined in their order.
+    colors : mapping of label to str, optional
+        Of the points, and of those on the path under its own name; None takes them in the order of the labels.
     title : str, optional
     ax : matplotlib Axes, optional
         Draw here; None makes a figure.
@@ -211,12 +217,11 @@ def tradeoff_plot(
     joined = [(100 * a, l2) for label, (a, l2) in points.items() if path and label.startswith(path)]
     with styled():
         if joined:
-            ax.plot(*np.array(joined).T, color=BLUE, linewidth=0.9, zorder=1)
-        for label, (accuracy, l2) in points.items():
+            ax.plot(*np.array(joined).T, color=_color(path or "", 0, colors), linewidth=0.9, zorder=1)
+        for i, (label, (accuracy, l2)) in enumerate(points.items()):
             on_path = bool(path) and label.startswith(path or "")
-            ax.scatter(
-                100 * accuracy, l2, s=26, color=BLUE if on_path else VERMILION, marker="o" if on_path else "s", zorder=2
-            )
+            color = _color(path or "", 0, colors) if on_path else _color(label, i + 1, colors)
+            ax.scatter(100 * accuracy, l2, s=26, color=color, marker="o" if on_path else "s", zorder=2)
             text = label.removeprefix(path or "").strip() if on_path else label
             side = -1 if on_path else 1
             ax.annotate(
@@ -227,6 +232,7 @@ def tradeoff_plot(
         ax.set_ylabel("mean ℓ2 that fools (data units)")
         ax.margins(x=0.3, y=0.15)
         ax.set_ylim(bottom=0)
+        ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= 100])  # the rest is room for labels
         if title:
             ax.set_title(title)
     return figure

@@ -145,7 +145,7 @@ def _sigma_axis(ax: Axes, sigmas: Array) -> None:
     ax.xaxis.set_major_locator(FixedLocator(list(sigmas)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    ax.set_xlabel("σ")
+    ax.set_xlabel("σ (data units)")
 
 
 def _draw_rows(ax: Axes, sigmas: Array, values: Array, color: str, *, shift: float = 0.0, width: float = 0.7) -> None:
@@ -163,4 +163,4 @@ def _draw_rows(ax: Axes, sigmas: Array, values: Array, color: str, *, shift: flo
         ax.vlines(at, low, high, color=BLACK, linewidth=1.0)
         ax.hlines(middle, at - width / 3, at + width / 3, color=BLACK, linewidth=1.6)
     ax.set_xticks(range(len(sigmas)), [f"{s:.3g}" for s in sigmas])
-    ax.set_xlabel("σ (bars: 5%, median, 95%)")
+    ax.set_xlabel("σ, data units (bars: 5%, median, 95%)")

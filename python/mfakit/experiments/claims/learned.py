@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from .claim import (
     studied,
 )  # fmt: skip
 
-__all__ = ["CLAIMS"]
+__all__ = ["ACCURATE", "CLAIMS", "FOOLED", "brittle"]
 
 # A classifier that learned its data set at all, and an attack that fooled as good as all.
 ACCURATE, FOOLED = 0.95, 0.1
@@ -40,7 +40,11 @@ ALIKE, SMALL_GAMMA = 0.2, 0.002
 LOSS, ABOUT_5 = 0.02, 0.08
 
 
-def _brittle(kind: str, name: str, accurate: float) -> Callable[[Results], Decision]:
+def brittle(
+    kind: str, name: str, accurate: float, printed: Mapping[str, object] = paper.TABLE1
+) -> Callable[[Results], Decision]:
+    """What decides that every learner of a kind is accurate and brittle; `printed`: data sets that the paper has."""
+
     def decide(results: Results) -> Decision:
         sets = studied(results, kind)
         found = ratios(sets, kind)
@@ -52,7 +56,7 @@ def _brittle(kind: str, name: str, accurate: float) -> Callable[[Results], Decis
             f"{name}: {percents(right)}% right; fooled at {spread(values)} of the certified "
             f"Bayes radius (median), mean ℓ2 {spread([learner.strongest.mean_l2 for _, learner, _ in found])}; at most "
             f"{percent(max(left))}% resist",
-            scope(sets),
+            scope(sets, printed),
         )
 
     return decide
@@ -231,7 +235,7 @@ CLAIMS = (
         ("table1",),
         f"on every data set each CNN is right on {100 * ACCURATE:g}% of the samples and fooled below {_BRITTLE_MEANS}; "
         f"{_FOOLED_MEANS}",
-        _brittle("cnn", "CNNs", ACCURATE),
+        brittle("cnn", "CNNs", ACCURATE),
     ),
     Claim(
         "linear-brittle",
@@ -241,7 +245,7 @@ CLAIMS = (
         ("table1",),
         f"on every data set it is right on {100 * ACCURATE:g}% of the samples and fooled below {_BRITTLE_MEANS}; "
         f"{_FOOLED_MEANS}",
-        _brittle("linear-svm", "Linear SVMs", ACCURATE),
+        brittle("linear-svm", "Linear SVMs", ACCURATE),
     ),
     Claim(
         "rbf-robust",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import learned, optimal, theorems
+from . import learned, optimal, theorems, toys
 from .claim import Claim
 
 __all__ = ["CLAIMS"]
 
-CLAIMS: tuple[Claim, ...] = (*theorems.CLAIMS, *optimal.CLAIMS, *learned.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (*toys.CLAIMS, *theorems.CLAIMS, *optimal.CLAIMS, *learned.CLAIMS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,13 @@ from numpy.typing import NDArray
 from ..._lazy import lazy
 from .data import DataSet, Samples
 
-__all__ = ["CIFAR10", "DIGITS", "RealImages", "celeba_images", "cifar10_images", "mnist_images"]
+__all__ = [
+    "CIFAR10", "RealImages", "by_faces_and_digits", "celeba_images", "cifar10_images", "faces_and_digits",
+    "mnist_images", "sizes",
+]  # fmt: skip
 
 Array = NDArray[Any]
+C = TypeVar("C")
 
 # The paper's pairs of digits.
 DIGITS = ((0, 6), (2, 7), (4, 5))
@@ -96,3 +101,22 @@ def cifar10_images(first: int, root: Path | None, **sizes: int) -> RealImages:
         f"cifar10-{first}{first + 1}", (CIFAR10[first], CIFAR10[first + 1]),
         lambda: load_cifar10(root, classes=(first, first + 1), as_uint8=True), **sizes,
     )  # fmt: skip
+
+
+def sizes(config: Any) -> dict[str, int]:
+    """How many images a configuration with `n_train`, `n` and `seed` takes."""
+    return {"n_train": config.n_train, "n_test": config.n, "seed": config.seed}
+
+
+def faces_and_digits(config: Any, root: Path | None) -> list[RealImages]:
+    """CelebA's faces by each of a configuration's `attributes`, and MNIST's pairs of digits, where it has `digits`."""
+    faces = [celeba_images(name, root, **sizes(config)) for name in config.attributes]
+    digits = DIGITS if config.digits else ()
+    return [*faces, *(mnist_images(pair, root, **sizes(config)) for pair in digits)]
+
+
+def by_faces_and_digits(config: C) -> list[C]:
+    """Configurations of single attributes, and one of all digits, whose parts are those of all."""
+    one: Any = config
+    faces = [replace(one, attributes=(name,), digits=False) for name in one.attributes]
+    return [*faces, replace(one, attributes=())] if one.digits else faces

@@ -102,14 +102,14 @@ def learners(names: Sequence[str]) -> list[Learner]:
     return [learner for name, learner in LEARNERS.items() if name in names]
 
 
-def network_parameters(found: Sequence[Learner], n_train: int, config: Any, seed: int) -> list[Learner]:
-    """With this number of training samples, the seed, and the `width`, `depth` and `epochs` of a configuration for the
-    networks, where they are not None.
+def network_parameters(found: Sequence[Learner], config: Any) -> list[Learner]:
+    """With a configuration's `n_train` and `seed`, and for networks its `width`, `depth` and `epochs`, where they are
+    not None.
     """
     size = {name: getattr(config, name) for name in ("width", "depth", "epochs")}
-    size = {name: value for name, value in size.items() if value is not None}
-    own: dict[str, dict[str, Any]] = {"cnn": {**size, "random_state": seed}, "rbf-svm": {"random_state": seed}}
-    return [learner.given(n_train, **own.get(learner.kind, {})) for learner in found]
+    network = {name: value for name, value in size.items() if value is not None} | {"random_state": config.seed}
+    own: dict[str, dict[str, Any]] = {"cnn": network, "trades": network, "rbf-svm": {"random_state": config.seed}}
+    return [learner.given(config.n_train, **own.get(learner.kind, {})) for learner in found]
 
 
 def unfitted(kind: str, parameters: Mapping[str, Any]) -> Any:

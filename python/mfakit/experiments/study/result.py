@@ -18,7 +18,7 @@ from .numbers import AttackNumbers, LearnerNumbers, SetNumbers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["StudyOutcome"]
+__all__ = ["StudyOutcome", "classifier_colors"]
 
 Array = NDArray[Any]
 
@@ -139,11 +139,11 @@ def _panel(s: SetNumbers) -> Figure:
     arrow = " → " if max(map(len, s.classes)) < 4 else "\n→ "
     captions = [f"{s.classes[c]}{arrow}{s.classes[1 - c]}" for c in s.shown_y]
     title = f"{s.name}: what fools each classifier (its first attack)"
-    return comparison_panel(attacks, captions=captions, colors=_colors(), title=title)
+    return comparison_panel(attacks, captions=captions, colors=classifier_colors(), title=title)
 
 
-def _colors() -> dict[str, str]:
-    """A classifier has its colour in all pictures."""
+def classifier_colors() -> dict[str, str]:
+    """By label: a classifier has its colour in all pictures."""
     from ...plots.robustness import SERIES
 
     return {learner.label: SERIES[i] for learner, i in zip(LEARNERS.values(), (0, 1, 5, 2, 3, 4, 6), strict=True)}
@@ -154,7 +154,9 @@ def _bars(sets: list[SetNumbers]) -> Figure:
 
     labels = list(dict.fromkeys(learner.label for s in sets for learner in s.learners))
     norms = {label: [_norm(s, label) for s in sets] for label in labels}
-    return norm_bars(norms, [s.name for s in sets], colors=_colors(), ylabel="mean ℓ2 that fools (data units)")
+    return norm_bars(
+        norms, [s.name for s in sets], colors=classifier_colors(), ylabel="mean ℓ2 that fools (data units)"
+    )
 
 
 def _norm(s: SetNumbers, label: str) -> float:
@@ -179,6 +181,6 @@ def _curves(s: SetNumbers) -> Figure:
         {label: attack.curve(eps) for label, attack in strongest},
         eps,
         band=band,
-        colors=_colors(),
+        colors=classifier_colors(),
         title=f"{s.name}: robust accuracy",
     )

@@ -12,12 +12,14 @@ __all__ = ["add_network", "add_sizes", "check_settings"]
 
 
 def check_settings(config: Any) -> None:
-    """Raise for the numbers of samples, the seed, the noise or the learners of a study's configuration."""
+    """Raise for the numbers of samples, the seed, the noise, no data or the learners of a study's configuration."""
     check_integers({"n": config.n}, 2)
     check_integers({"n_train": config.n_train}, 10)
     check_integers({"seed": config.seed}, 0)
     if hasattr(config, "sigma"):
         check_numbers({"sigma": config.sigma}, positive=True)
+    if hasattr(config, "digits") and not (config.attributes or config.digits):
+        raise ValueError("attributes must name at least one attribute, or digits be True; got nothing to train on")
     for learner in config.learners():
         learner.check()
 
