@@ -39,7 +39,7 @@ struct Tiles {
       for (index_t i = 0; i < p.l * p.r; ++i) at(whitened, j, p.l * p.r, i) = p.whitened[j * p.l * p.r + i];
     }
     const index_t padded = count * lanes, wide = padded * p.groups;
-    columns.resize(std::size_t(3 * wide + 5 * padded));
+    columns.resize(std::size_t(5 * wide + 3 * padded));
     Real* next = columns.data();
     whole.k = padded;
     whole.rest_means = pad(p.rest_means, p.k * p.groups, wide, Real(0), &next);
@@ -47,8 +47,8 @@ struct Tiles {
     whole.rest_scales = pad(p.rest_scales, p.k * p.groups, wide, Real(0), &next);
     whole.latent_scale = pad(p.latent_scale, p.k, padded, Real(0), &next);
     whole.stretch = pad(p.stretch, p.k, padded, Real(0), &next);
-    whole.steepness = pad(p.steepness, p.k, padded, Real(0), &next);
-    whole.offsets = pad(p.offsets, p.k, padded, Real(0), &next);
+    whole.steepness = pad(p.steepness, p.k * p.groups, wide, Real(0), &next);
+    whole.offsets = pad(p.offsets, p.k * p.groups, wide, Real(0), &next);
     whole.log_norm = pad(p.log_norm, p.k, padded, Real(-1e30), &next);
   }
 

@@ -180,7 +180,9 @@ def _projection(model: Model) -> tuple[Projected, Projection, Projection]:
     pruner = Pruner.of([model.factors], (2, 5))
     coordinates = model.centered @ pruner.matrix(model.X.dtype)
     coarse, fine = pruner.tables(model.factors, model.X.dtype)
-    return project(coordinates, model.norms, fine.means.shape[1], model.X.shape[1]), coarse, fine
+    directions = pruner.directions
+    sums = directions.sums(np.square(model.centered, dtype=np.float64))
+    return project(coordinates, sums, directions, fine.means.shape[1]), coarse, fine
 
 
 def _bound_components(model: Model) -> Case:

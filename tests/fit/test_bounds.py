@@ -18,6 +18,7 @@ from mfakit.fit import Source, em, expectation, fit_em, workers
 from mfakit.fit import bounds as bounds_module
 from mfakit.fit.bounds import Bounds
 from mfakit.mixture import choose, factors, pruning
+from mfakit.mixture.directions import Directions
 
 pytestmark = pytest.mark.skipif(EMULATE, reason="components are bounded on the host only")
 
@@ -139,7 +140,8 @@ def test_any_projection_gives_the_same_sums() -> None:
     bounds = Bounds(source)
     first = expectation(mfa, source, bounds)
     assert bounds._rows is not None
-    bounds._rows = np.ascontiguousarray(np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0][:20])
+    rows = np.ascontiguousarray(np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0][:20])
+    bounds._rows = Directions(rows, np.zeros(20, int), np.zeros(30, int))
     bounds._sizes = (16, 20)
     other = expectation(mfa, source, bounds)
     for name in NAMES:
@@ -189,11 +191,11 @@ def test_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_that_share_components_change_no_bit(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factors, "PART_VALUES", 200)
     alone, shared = random_mfa(40, 30, 2, seed=1), random_mfa(40, 30, 2, seed=1)
-    tables = []
+    tables, directions = [], Directions(np.eye(30)[:20], np.zeros(20, int), np.zeros(30, int))
     with open_crew(n_threads) as crew:
         shared.factorize(crew.share)
         for mfa, share in ((alone, factors.alone), (shared, crew.share)):
-            pruner = pruning.Pruner([mfa.factors], np.eye(30)[:20], (16, 20), {})
+            pruner = pruning.Pruner([mfa.factors], directions, (16, 20), {})
             pruner.prepare(np.float32, share)
             tables.append(pruner.tables(mfa.factors, np.float32))
     for name in ("whitened", "latent_map", "log_norm", "center"):
@@ -242,11 +244,11 @@ def test_the_estimator_says_what_it_took(monkeypatch: pytest.MonkeyPatch, caplog
     assert sum("candidates per sample (pruned)" in m for m in said) == 6
 
 
-def test_diagonal_noise_is_refused() -> None:
-    est = mfakit.MixtureOfFactorAnalyzers(3, 1, noise="diagonal", method="pruned")
-    with pytest.raises(ValueError, match=r'method="pruned" needs isotropic noise.*use method="dense"'):
-        est.fit(data(3))
-    assert not hasattr(est, "mfa_")
+def test_diagonal_noise_is_bounded_in_groups() -> None:
+    start = random_mfa(12, 30, 2, seed=9, noise="diagonal", sigma=0.5)
+    pruned, dense = both(start, data(12), 6)
+    same_fit(pruned, dense)
+    assert set(pruned.methods) == {"pruned"}
 
 
 def test_an_unknown_method_is_named() -> None:

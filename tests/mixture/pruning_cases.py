@@ -13,7 +13,8 @@ import mfakit
 def mixture(weights: Any, means: Array, loadings: Array, noise: Any, dtype: Any = np.float64) -> mfakit.MFA:
     k = len(means)
     weights = np.full(k, 1.0 / k) if weights is None else np.asarray(weights)
-    return mfakit.MFA(weights, means.astype(dtype), loadings.astype(dtype), np.broadcast_to(noise, k).astype(float))
+    noise = noise if np.ndim(noise) == 2 else np.broadcast_to(noise, k)
+    return mfakit.MFA(weights, means.astype(dtype), loadings.astype(dtype), noise.astype(float))
 
 
 def hard_model(name: str, rng: np.random.Generator, dtype: Any) -> mfakit.MFA:
@@ -59,11 +60,25 @@ def hard_model(name: str, rng: np.random.Generator, dtype: Any) -> mfakit.MFA:
         return mixture(None, np.zeros((k, d)), A[:, :, :1] * np.geomspace(0.1, 30, k)[:, None, None], 0.09, dtype)
     if name == "no factors":
         return mixture(None, means, A[:, :, :0], 0.01, dtype)
+    if name == "diagonal noise":
+        return mixture(None, means, A, 10.0 ** rng.uniform(-3, 0, (k, d)), dtype)
+    if name == "diagonal, alike":  # three levels for all: groups are exact
+        return mixture(None, means, A, np.tile(10.0 ** -rng.integers(1, 4, d), (k, 1)), dtype)
+    if name == "diagonal over 12 orders":  # and loadings that mix all of them
+        return mixture(None, means, A, 10.0 ** rng.uniform(-12, 0, d) * rng.uniform(0.5, 2, (k, d)), dtype)
+    if name == "diagonal over 12 orders, aligned":  # loadings in units of the noise, each in few features
+        noise = 10.0 ** rng.uniform(-12, 0, d) * rng.uniform(0.5, 2, (k, d))
+        A = 5 * A * (rng.random((1, d, l)) < 0.2) * np.sqrt(noise)[:, :, None]
+        return mixture(None, means * np.sqrt(noise), A, noise, dtype)
+    if name == "diagonal, zero weights":
+        noise = 10.0 ** rng.uniform(-2, 0, (k, d))
+        return mixture(np.r_[0.0, 0.0, np.full(k - 2, 1 / (k - 2))], means, A, noise, dtype)
     raise AssertionError(name)
 
 
 HARD = [
     "near equal", "one far broader", "sigma 1e-12", "sigma 1e-6", "sigma 1e-2", "sigma 1", "sigma 1e6", "every sigma",
     "means unseen", "offset", "one component", "few features", "more factors than features", "duplicates",
-    "zero weights", "dependent loadings", "graded loadings", "aligned", "no factors",
+    "zero weights", "dependent loadings", "graded loadings", "aligned", "no factors", "diagonal noise",
+    "diagonal, alike", "diagonal over 12 orders", "diagonal over 12 orders, aligned", "diagonal, zero weights",
 ]  # fmt: skip

@@ -29,7 +29,8 @@ def _bounds(mfa: mfakit.MFA, X: Array, real: Any, ops: ModuleType, r: int) -> Ar
     centered, norms = np.empty(X.shape, real), np.empty(len(X))
     ops.center_rows(X.astype(real), pruner.center, centered, norms)
     coordinates = np.ascontiguousarray(centered @ pruner.matrix(real))
-    projected = project(coordinates, norms, table.means.shape[1], mfa.n_features)
+    sums = pruner.directions.sums(np.square(centered, dtype=np.float64))
+    projected = project(coordinates, sums, pruner.directions, table.means.shape[1])
     above, best = np.empty((len(X), mfa.n_components), real), np.empty((len(X), 1), np.int64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         ops.bound_components(projected, table, above, best)
@@ -47,16 +48,16 @@ def _values(mfa: mfakit.MFA, X: Array) -> Array:
 
 def _exact(mfa: mfakit.MFA, X: Array) -> tuple[Array, Array]:
     """The same in extended precision, and how far that may be rounded: the residual of the least-squares problem
-    min over z of ‖x - μ - A z‖²/σ² + ‖z‖², by Gram and Schmidt, each step twice.
+    min over z of ‖D^-½ (x - μ - A z)‖² + ‖z‖², by Gram and Schmidt, each step twice.
     """
     wide = np.longdouble
-    sigma = np.sqrt(mfa.noise_variance.astype(wide))
-    A = mfa.loadings.astype(wide)
+    sigma = np.sqrt(mfa.noise_variance.astype(wide).reshape(mfa.n_components, -1))
+    A = mfa.loadings.astype(wide) / sigma[:, :, None]
     k, d, l = A.shape
-    Q = np.concatenate([A, np.broadcast_to(np.eye(l, dtype=wide), (k, l, l)) * sigma[:, None, None]], axis=1)
+    Q = np.concatenate([A, np.broadcast_to(np.eye(l, dtype=wide), (k, l, l))], axis=1)
     R = np.zeros((len(X), k, d + l), wide)
-    R[:, :, :d] = X.astype(wide)[:, None] - mfa.means.astype(wide)
-    length = np.sqrt((R**2).sum(axis=2)) / sigma
+    R[:, :, :d] = (X.astype(wide)[:, None] - mfa.means.astype(wide)) / sigma
+    length = np.sqrt((R**2).sum(axis=2))
     for a in range(l):
         q = Q[:, :, a]
         for _ in range(2):
@@ -65,8 +66,8 @@ def _exact(mfa: mfakit.MFA, X: Array) -> tuple[Array, Array]:
         Q[:, :, a] = q / np.sqrt((q**2).sum(axis=1, keepdims=True))
         for _ in range(2):
             R = R - Q[:, :, a] * (R * Q[:, :, a]).sum(axis=2, keepdims=True)
-    maha = (R**2).sum(axis=2) / sigma**2
-    delta = 20 * np.finfo(wide).eps * (1 + np.sqrt((A**2).sum(axis=(1, 2))) / sigma) * length
+    maha = (R**2).sum(axis=2)
+    delta = 20 * np.finfo(wide).eps * (1 + np.sqrt((A**2).sum(axis=(1, 2)))) * length
     log_norm = mfa.factors.log_norm
     with np.errstate(invalid="ignore"):
         error = 2 * np.sqrt(maha) * delta + delta**2 + 1e-14 * (np.abs(log_norm) + maha)
@@ -79,7 +80,7 @@ def _near_threshold(mfa: mfakit.MFA, rng: np.random.Generator, n: int, real: Any
     """
     live = np.flatnonzero(mfa.weights > 0)
     start, end = rng.choice(live, n), rng.choice(live, n)
-    scale = np.sqrt(mfa.noise_variance[start])[:, None]
+    scale = np.sqrt(mfa.noise_variance[start]).reshape(n, -1)
     latent = rng.normal(size=(n, mfa.n_factors, 1))
     inside = mfa.means[start] + (mfa.loadings[start].astype(float) @ latent)[:, :, 0]
     inside = inside + scale * rng.normal(size=inside.shape)
@@ -209,13 +210,15 @@ def test_tables_are_as_far_off_as_they_say(name: str, real: Any) -> None:
     for r in (2, 5, 16):
         pruner = Pruner.of([factors], (r,))
         (table,) = pruner.tables(factors, real)
-        rows = pruner.rows[: table.means.shape[1]].astype(wide)
+        found = pruner.directions.first(table.means.shape[1])
+        rows, members = found.rows.astype(wide), found.members()
         offset = factors.means.astype(wide) - pruner.center
         exact = offset @ rows.T
-        rest = np.sqrt(((offset - exact @ rows) ** 2).sum(axis=1))
-        assert (np.sqrt(((table.means - exact) ** 2).sum(axis=1)) <= table.offsets).all()
-        rounded = 16 * np.finfo(real).eps / 2 * table.rest_means[:, 0] + table.offsets
-        assert (np.abs(table.rest_means[:, 0] - rest) <= rounded).all()
+        left = (offset - exact @ rows) ** 2
+        rest = np.sqrt(np.stack([left[:, some].sum(axis=1) for some in members], axis=1))
+        assert (np.sqrt(found.row_sums((table.means - exact) ** 2)) <= table.offsets).all()
+        rounded = 16 * np.finfo(real).eps / 2 * table.rest_means + table.offsets
+        assert (np.abs(table.rest_means - rest) <= rounded).all()
 
 
 @pytest.mark.parametrize("ops_name", ["native", "numpy"])

@@ -56,7 +56,7 @@ struct Projected {
   const Real* coordinates;  // [n, stride], of which the first r count
   const Real* nearest;      // [n, G]
   const Real* farthest;     // [n, G]
-  const Real* errors;       // [n]
+  const Real* errors;       // [n, G]
   index_t n, stride, groups;
 };
 
@@ -70,8 +70,8 @@ struct Projection {
   const Real* rest_scales;    // [k, G]
   const Real* latent_scale;   // [k]
   const Real* stretch;        // [k]
-  const Real* steepness;      // [k]
-  const Real* offsets;        // [k]
+  const Real* steepness;      // [k, G]
+  const Real* offsets;        // [k, G]
   const Real* log_norm;       // [k]
   index_t k, l, r, groups;
 };

@@ -47,23 +47,51 @@ MFAKIT_HD Real sums_rounding(index_t l, index_t r) {
   return Real(4) * Real(r + l + 8) * (Real(1) + root_(Real(l))) * unit_roundoff<Real>::value;
 }
 
+// How far |u| may be off for the rounding of coordinates and means: their lengths in each group, in its unit.
+template <class Real>
+MFAKIT_HD Real length_off(const Projected<Real>& x, index_t i, const Projection<Real>& p, index_t j) {
+  if (p.groups == 1) return p.steepness[j] * (x.errors[i] + p.offsets[j]);
+  const Real *steepness = p.steepness + j * p.groups, *errors = x.errors + i * p.groups,
+             *offsets = p.offsets + j * p.groups;
+  Real sum = 0;
+  MFAKIT_SIMD_SUM(sum)
+  for (index_t g = 0; g < p.groups; ++g) {
+    const Real off = steepness[g] * (errors[g] + offsets[g]);
+    sum += off * off;
+  }
+  return root_(sum);
+}
+
+// What the rest of one group adds, (q_g)^2, `loading` being |P A| |z0|.
+template <class Real>
+MFAKIT_HD Real rest_term(Real near, Real far, Real mean, Real loading, Real scale, Real offset) {
+  const Real gap = near - mean > mean - far ? near - mean : mean - far;
+  const Real rounded = Real(16) * unit_roundoff<Real>::value * (far + mean + loading) + offset;
+  const Real q = positive(gap - loading - rounded) * scale;
+  return q * q;
+}
+
 // The bound from |u|^2 and |W u|^2, u = (B (x - c) - B (mu - c)) / sigma, and what the projection leaves of sample i
 // and component j.
 template <class Real>
 MFAKIT_HD Real log_prob_bound(const Projected<Real>& x, index_t i, const Projection<Real>& p, index_t j, Real size,
                               Real explained) {
   const Real unit = unit_roundoff<Real>::value, rounding = sums_rounding<Real>(p.l, p.r), length = root_(size);
-  const Real off = p.steepness[j] * (x.errors[i] + p.offsets[j]) + Real(8) * unit * length;
+  const Real off = length_off(x, i, p, j) + Real(8) * unit * length;
   const Real root = positive(root_(positive(size - explained - rounding * size)) - off);
   const Real latent = (root_(explained) + rounding * length + off) * p.latent_scale[j];
   Real rest = 0;
-  for (index_t g = 0; g < p.groups; ++g) {
-    const Real mean = p.rest_means[j * p.groups + g], loading = p.rest_loadings[j * p.groups + g] * latent;
-    const Real near = x.nearest[i * p.groups + g], far = x.farthest[i * p.groups + g];
-    const Real gap = near - mean > mean - far ? near - mean : mean - far;
-    const Real rounded = Real(16) * unit * (far + mean + loading) + p.offsets[j];
-    const Real q = positive(gap - loading - rounded) * p.rest_scales[j * p.groups + g];
-    rest += q * q;
+  if (p.groups == 1) {
+    rest = rest_term(x.nearest[i], x.farthest[i], p.rest_means[j], p.rest_loadings[j] * latent, p.rest_scales[j],
+                     p.offsets[j]);
+  } else {
+    const Real *near = x.nearest + i * p.groups, *far = x.farthest + i * p.groups, *means = p.rest_means + j * p.groups,
+               *loadings = p.rest_loadings + j * p.groups, *scales = p.rest_scales + j * p.groups,
+               *offsets = p.offsets + j * p.groups;
+    MFAKIT_SIMD_SUM(rest)
+    for (index_t g = 0; g < p.groups; ++g) {
+      rest += rest_term(near[g], far[g], means[g], loadings[g] * latent, scales[g], offsets[g]);
+    }
   }
   const Real sum = (root * root + rest * p.stretch[j]) * (Real(1) - Real(32) * unit * Real(p.groups));
   const Real maha = sum > largest_length<Real>::value ? largest_length<Real>::value : sum;  // a NaN stays one

@@ -54,7 +54,7 @@ class Options:
     method : {"auto", "dense", "pruned", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
         "pruned": components are bounded from a few coordinates first, and those that could carry more than e^-40 of a
-        sample's density are refined (docs/pruning.md); isotropic noise, on the host. "residual": every component from
+        sample's density are refined (docs/pruning.md); on the host. "residual": every component from
         its residual, slow and exact. "auto" counts what bounds leave of a pilot block, and takes what that makes
         cheaper, "dense" where that takes some 50 ms or less; what it took is in the log.
     precision : {None, "float32", "float64", "tf32"}

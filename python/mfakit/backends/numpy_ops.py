@@ -227,7 +227,7 @@ def _bound(x: Projected, p: Projection, j: int) -> Array:
     u = (x.coordinates[:, :r] - p.means[j]) * p.scales[j]
     size, explained = (u**2).sum(axis=1), ((u @ p.whitened[j].T) ** 2).sum(axis=1)
     length = np.sqrt(size)
-    off = p.steepness[j] * (x.errors + p.offsets[j]) + 8 * unit * length
+    off = np.sqrt(((p.steepness[j] * (x.errors + p.offsets[j])) ** 2).sum(axis=1)) + 8 * unit * length
     root = np.maximum(np.sqrt(np.maximum(size - explained - rounding * size, 0)) - off, 0)
     loading = p.rest_loadings[j] * ((np.sqrt(explained) + rounding * length + off) * p.latent_scale[j])[:, None]
     gap = np.maximum(x.nearest - p.rest_means[j], p.rest_means[j] - x.farthest)

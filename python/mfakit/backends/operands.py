@@ -93,7 +93,7 @@ class Projected(NamedTuple):
     coordinates: Array  # [n, at least r] B (x - c)
     nearest: Array  # [n, G] the least that ‖Π (x - c)‖ can be in a group, Π what B leaves
     farthest: Array  # [n, G] and the most
-    errors: Array  # [n] how far `coordinates` may be off, as a length
+    errors: Array  # [n, G] how far the coordinates of a group may be off, as a length
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -112,8 +112,8 @@ class Projection(NamedTuple):
     rest_scales: Array  # [k, G] 1/σ of the group
     latent_scale: Array  # [k] 1/√λ, λ the least eigenvalue of the projected capacitance
     stretch: Array  # [k] 1 / (1 + Σ_g (‖Π A‖/σ)² / λ)
-    steepness: Array  # [k] the largest of `scales`
-    offsets: Array  # [k] how far the component's own lengths may be off
+    steepness: Array  # [k, G] 1/σ of the group, rounded up
+    offsets: Array  # [k, G] how far the component's own lengths in a group may be off
     log_norm: Array  # [k]
 
     @property

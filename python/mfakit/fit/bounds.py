@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .._arrays.rows import RowBlocks
 from ..mixture.choose import choose_pruner
+from ..mixture.directions import Directions
 from ..mixture.mfa import MFA
 from ..mixture.pruning import Pruner
 from .source import Source
@@ -34,7 +35,7 @@ class Bounds:
         self.source = source
         self._step = 0
         self._again = True
-        self._rows: Array | None = None  # B of the current projection; None: the dense product
+        self._rows: Directions | None = None  # B of the current projection; None: the dense product
         self._sizes: tuple[int, ...] = ()
         self._fresh: float | None = None  # candidates per sample when the projection was new
         self._best: Array | None = None
@@ -55,7 +56,7 @@ class Bounds:
         chosen = choose_pruner(rows, [mfa.factors], self.source.options, self.source.n_read)
         self._again, self._fresh, self._rows = False, None, None
         if chosen is not None:
-            self._sizes, self._rows = chosen.sizes, chosen.rows[: max(chosen.sizes)]
+            self._sizes, self._rows = chosen.sizes, chosen.directions.first(max(chosen.sizes))
             if self._best is None:
                 self._best = np.full(self.source.n_read, -1, np.int32)
 

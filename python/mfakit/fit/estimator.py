@@ -77,7 +77,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         host, with solver="em".
     method : {"auto", "dense", "pruned", "residual"}
         How components that cannot matter are found: by the product with all of them, or by bounds from a few
-        coordinates (isotropic noise, on the host; docs/pruning.md); "auto" counts candidates.
+        coordinates (on the host; docs/pruning.md); "auto" counts candidates.
     backend, block_rows, n_threads
         How to compute; see :class:`mfakit._arrays.options.Options`.
     progress : bool or None

@@ -79,7 +79,7 @@ class _Rows:
 
     def _projected(self, table: Projection) -> Projected:
         block = self.block
-        return project(block.coordinates, block.sq_norms, table.means.shape[1], self.factors.shape[2])
+        return project(block.coordinates, block.sq_norms, block.directions, table.means.shape[1])
 
     def _tighten(self, threshold: Array) -> Pairs:
         """Bound finely what is at least `threshold` [n], and list what still is."""

@@ -33,6 +33,8 @@ PILOT_ROWS = 32
 # and of one at a time; per value of a refined pair; per pair that is listed; of the product with few columns; and of
 # the one that tables are made by.
 BOUND, TIGHTEN, REFINE, LISTED, PROJECT, TABLE = 2.0, 4.0, 6.0, 200.0, 2.0, 8.0
+# Of diagonal noise: per group of a bound, and per feature for the lengths in each group.
+GROUP, LENGTH = 16.0, 64.0
 # Bounds must promise at most this share of the dense product's time to be taken: at .74 they were no faster.
 WORTH = 0.5
 
@@ -56,7 +58,7 @@ def choose_pruner(
     if method in ("dense", "residual") or (method == "auto" and steps < LEAST_STEPS):
         return None
     ops = get_backend(options.backend, X.device)
-    why_not = _why_not(mixtures, bool(get_arrays(ops, X.device).is_device))
+    why_not = _why_not(bool(get_arrays(ops, X.device).is_device))
     if why_not is not None:
         if method == "pruned":
             raise ValueError(f'method="pruned" {why_not}; use method="dense"')
@@ -80,12 +82,8 @@ def choose_pruner(
             return None
 
 
-def _why_not(mixtures: Sequence[Factors], on_device: bool) -> str | None:
-    if on_device:
-        return "is computed on the host, and cuda has the dense product only"
-    if not all(f.is_isotropic for f in mixtures):
-        return "needs isotropic noise, and this model's is diagonal"
-    return None
+def _why_not(on_device: bool) -> str | None:
+    return "is computed on the host, and cuda has the dense product only" if on_device else None
 
 
 def _cheapest(
@@ -115,14 +113,15 @@ def _cost(pilot: Any, pruner: Pruner, ops: Any, dtype: np.dtype[Any], options: O
     """Of a row, in multiplications of a large product, and its candidates; inf where rows leave float64."""
     coarse, last = pruner.sizes[0], pruner.sizes[-1]
     d = pruner.mixtures[0].shape[2]
-    cost, candidates = PROJECT * d * last, 0.0
+    groups = pruner.directions.n_groups if pruner.directions.n_groups > 1 else 0
+    cost, candidates = PROJECT * d * last + (LENGTH * d if groups else 0.0), 0.0
     for factors in pruner.mixtures:
         k, l, _ = factors.shape
         counted = Evaluator(factors, ops, dtype, len(pilot), options, pruner).count(pilot)
         if counted is None:
             return np.inf, np.inf
         finely = counted[0] if len(pruner.sizes) > 1 else 0.0
-        cost += (l + 2) * (BOUND * k * coarse + TIGHTEN * finely * last)
+        cost += (l + 2) * (BOUND * k * coarse + TIGHTEN * finely * last) + GROUP * groups * (k + finely)
         cost += counted[1] * (REFINE * (l + 1) * d + LISTED)
         candidates += counted[1]
     return cost, candidates

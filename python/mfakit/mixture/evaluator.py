@@ -190,7 +190,9 @@ class Evaluator:
         matrix = pruner.matrix(centered.dtype)
         coordinates = self.buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
-        return ProjectedBlock(X, norms, coordinates)
+        directions = pruner.directions
+        sums = norms[:, None] if directions.n_groups == 1 else directions.sums(np.square(centered, dtype=np.float64))
+        return ProjectedBlock(X, sums, coordinates, directions)
 
     def _tools(self, block: ProjectedBlock) -> Tools:
         assert self.pruner is not None

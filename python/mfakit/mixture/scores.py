@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.operands import Pairs, WeightedPairs
+from .directions import Directions
 
 __all__ = ["ProjectedBlock", "Scores", "part_of", "repeated", "sorted_pairs"]
 
@@ -79,11 +80,14 @@ class Scores:
 
 @dataclass
 class ProjectedBlock:
-    """A block that several mixtures share: its rows, their squared lengths from the centre and their coordinates."""
+    """A block that several mixtures share: its rows, their squared lengths from the centre in each group of features
+    [n, G], their coordinates and what these are along.
+    """
 
     X: Array
     sq_norms: Array
     coordinates: Array
+    directions: Directions
 
 
 def repeated(rows: Array, n: int, xp: Any) -> Array:
