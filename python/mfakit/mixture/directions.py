@@ -60,7 +60,7 @@ class Directions(NamedTuple):
     def sums(self, values: Array) -> Array:
         """Values [n, d] of features summed over each group [n, G], in float64."""
         if self.n_groups == 1:
-            return values.sum(axis=1, dtype=np.float64)[:, None]
+            return np.asarray(values.sum(axis=1, dtype=np.float64)[:, None])
         order = np.argsort(self.groups, kind="stable")
         starts = np.searchsorted(self.groups[order], np.arange(self.n_groups))
         return np.asarray(np.add.reduceat(values[:, order], starts, axis=1, dtype=np.float64))
