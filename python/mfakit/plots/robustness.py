@@ -182,6 +182,22 @@ def norm_sweeps(
     return figure
 
 
+def _label_points(ax: Axes, points: list[tuple[float, float, str]], side: int) -> None:
+    """Names (x, y, text) of points to the left (side -1) or right (1) of each, above one another where they would meet;
+    the limits of the axes are final.
+    """
+    per_point = ax.figure.dpi / 72
+    above = -np.inf
+    for x, y, text in sorted(points, key=lambda point: point[1]):
+        height = float(ax.transData.transform((x, y))[1]) / per_point
+        place = max(height + 4, above + 9)
+        above = place
+        ax.annotate(
+            text, (x, y), xytext=(6 * side, place - height), textcoords="offset points", fontsize=7.5,
+            ha="left" if side > 0 else "right",
+        )  # fmt: skip
+
+
 def tradeoff_plot(
     points: Mapping[str, tuple[float, float]], *, path: str | None = None, colors: Mapping[str, str] | None = None,
     title: str | None = None, ax: Axes | None = None,
@@ -214,6 +230,7 @@ def tradeoff_plot(
     if not points:
         raise ValueError("points must hold at least one classifier, got none")
     figure, ax = axes_on(ax)
+    labels: dict[int, list[tuple[float, float, str]]] = {}  # by the side of the point that they stand on
     joined = [(100 * a, l2) for label, (a, l2) in points.items() if path and label.startswith(path)]
     with styled():
         if joined:
@@ -223,15 +240,13 @@ def tradeoff_plot(
             color = _color(path or "", 0, colors) if on_path else _color(label, i + 1, colors)
             ax.scatter(100 * accuracy, l2, s=26, color=color, marker="o" if on_path else "s", zorder=2)
             text = label.removeprefix(path or "").strip() if on_path else label
-            side = -1 if on_path else 1
-            ax.annotate(
-                text, (100 * accuracy, l2), xytext=(6 * side, 4), textcoords="offset points", fontsize=7.5,
-                ha="left" if side > 0 else "right",
-            )  # fmt: skip
+            labels.setdefault(-1 if on_path else 1, []).append((100 * accuracy, l2, text))
         ax.set_xlabel("accuracy (%)")
         ax.set_ylabel("mean ℓ2 that fools (data units)")
         ax.margins(x=0.3, y=0.15)
         ax.set_ylim(bottom=0)
+        for side, found in labels.items():
+            _label_points(ax, found, side)
         ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= 100])  # the rest is room for labels
         if title:
             ax.set_title(title)
