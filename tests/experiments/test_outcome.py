@@ -171,11 +171,9 @@ PUBLISHED = sorted((Path(__file__).parents[2] / "benchmarks" / "results" / "pape
 def test_published_results_are_read(path: Path) -> None:
     """But for those whose arrays are pictures that may not be published: these say which array is missing."""
     name, root = path.parent.name, path.parents[1]
-    try:
-        found = load_result(name, root)
-    except ValueError as error:
-        assert "must be an array that is there" in str(error)
-        assert not path.with_suffix(".safetensors").exists()
+    if '"array"' in path.read_text() and not path.with_suffix(".safetensors").exists():
+        with pytest.raises(ValueError, match="must be an array that is there"):
+            load_result(name, root)
     else:
-        assert found.tables()
+        assert load_result(name, root).tables()
     assert "/" not in json.dumps(json.loads(path.read_text())["config"])

@@ -73,7 +73,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         Rows per step of SGD.
     missing : {"error", "marginal"}
         What NaN is: a mistake, or a feature that is not known. "marginal" fits to what is known of each row by exact EM
-        (:mod:`mfakit.fit.observed`), from a start in which it is the feature's mean, and scores by its density; on the
+        (``mfakit/fit/observed.py``), from a start in which it is the feature's mean, and scores by its density; on the
         host, with solver="em".
     method : {"auto", "dense", "pruned", "residual"}
         How components that cannot matter are found: by the product with all of them, or by bounds from a few

@@ -128,7 +128,7 @@ def impute(mfa: MFA, X: Any, mask: Any = None, *, bounds: Any = None, **options:
 
     Notes
     -----
-    For each component and distinct mask an l × l matrix is factorized: see :mod:`mfakit.mixture.observed`. It is made
+    For each component and distinct mask an l × l matrix is factorized: see ``mfakit/mixture/observed.py``. It is made
     on the host: samples on a device are brought there and back.
     """
     limits = as_bounds(bounds)

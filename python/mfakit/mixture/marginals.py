@@ -149,12 +149,12 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
 
 
 def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as :func:`log_prob`."""
+    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as :func:`mfakit.mixture.marginals.log_prob`."""
     return _each(mfa, X, options, (mfa.n_components,), lambda block, seen: _components(mfa, block, seen))
 
 
 def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-    """p(component | known features), [n, k]; parameters and errors as :func:`log_prob`."""
+    """p(component | known features), [n, k]; parameters and errors as :func:`mfakit.mixture.marginals.log_prob`."""
 
     def make(X: Array, seen: Array) -> Array:
         return shares(mfa, X, seen, _components(mfa, X, seen))[1]
@@ -164,7 +164,7 @@ def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
 
 def posterior_mean(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """E[z | known features] under each sample's most likely component, [n, l]; parameters and errors as
-    :func:`log_prob`.
+    :func:`mfakit.mixture.marginals.log_prob`.
     """
 
     def make(X: Array, seen: Array) -> Array:
