@@ -149,7 +149,9 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
 
 
 def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as :func:`mfakit.mixture.marginals.log_prob`."""
+    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as
+    :func:`mfakit.mixture.marginals.log_prob`.
+    """
     return _each(mfa, X, options, (mfa.n_components,), lambda block, seen: _components(mfa, block, seen))
 
 
