@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 
 from .._arrays.options import ArrayOptions, Options
 from .._arrays.rows import RowBlocks, returned, to_numpy
-from .._arrays.sharing import plan_crew
+from .._arrays.sharing import careful_products, plan_crew
 from .._threads.process import errstate
 from .._threads.rows import open_crew
 from ..backends import get_arrays, get_backend
 from .density import open_rows
 from .density import responsibilities as responsibilities_of
-from .observed import distinct, posteriors
+from .observed import distinct, evidence
 from .subsets import marginal
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .mfa import MFA
 
 __all__ = [
-    "component_log_prob", "each_block", "known_features", "log_prob", "per_sample", "posterior_mean",
+    "component_log_prob", "each_block", "groups", "known_features", "log_prob", "per_sample", "posterior_mean",
     "responsibilities", "shares",
 ]  # fmt: skip
 
@@ -35,8 +36,10 @@ Array = NDArray[Any]
 
 # Nats above which the rounding of a log-density may be more than UNCERTAIN_NATS.
 FAR = 1e6
-# Values of a block in float64: its temporaries stay in the cache.
-BLOCK_VALUES = 2**17
+# Values of a block in float64, and of what is computed of its samples and components.
+BLOCK_VALUES, PAIR_VALUES = 2**19, 2**21
+# Values of the matrices [l, l] of patterns and components that are in memory at once.
+MATRIX_VALUES = 2**21
 
 
 def known_features(X: Array, start: int, name: str = "X", check_finite: bool = True) -> Array:
@@ -85,9 +88,10 @@ def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int,
     threads, which have numbers from 0.
     """
     k, l, d = mfa.factors.shape
-    step = options.block_rows or max(16, BLOCK_VALUES // d)
-    count = 1 if rows.device is not None else plan_crew(len(rows), d, k * (2 * l + 6), step, options)[0]
-    with open_crew(count) as crew:
+    step = options.block_rows or _block_rows(k, l, d)
+    columns = k * (l + 1) * (l + 4) // 2
+    count = 1 if rows.device is not None else plan_crew(len(rows), d, columns, step, options)[0]
+    with open_crew(count) as crew, careful_products(len(rows) * d * columns):
 
         def run(thread: int, first: int, last: int) -> None:
             for start in range(first, last, step):
@@ -95,6 +99,24 @@ def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int,
                 work(thread, start, np.asarray(to_numpy(rows.block(start, min(start + step, last), np.float64))))
 
         crew.share(len(rows), run)
+
+
+def _block_rows(k: int, l: int, d: int) -> int:
+    """Rows per block."""
+    return max(1, min(PAIR_VALUES // (k * (l + 1)), max(BLOCK_VALUES // d, 64)))
+
+
+def groups(mfa: MFA, seen: Array) -> Iterator[Any]:
+    """The rows of a block with known features `seen`, those of as many patterns at a time as have room."""
+    most = max(1, MATRIX_VALUES // (mfa.n_components * max(mfa.n_factors, 1) ** 2))
+    if len(seen) <= most:
+        yield slice(None)
+        return
+    number = distinct(seen)[1]
+    order, last = np.argsort(number, kind="stable"), int(number.max(initial=0))
+    edges = np.searchsorted(number[order], np.arange(0, last + most, most))
+    for first, end in pairwise([*edges.tolist(), len(seen)]):
+        yield np.sort(order[first:end])
 
 
 def per_sample(
@@ -117,16 +139,16 @@ def per_sample(
 
 
 def _each(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[Array, Array], Array]) -> Any:
-    """What `make` gives for each block of samples and its known features."""
-    check = options.get("check_finite", True)
-    return per_sample(
-        mfa, X, options, tail, lambda start, rows, block: make(block, known_features(block, start, rows.name, check))
-    )
+    """What `make` gives for samples and their known features, some at a time."""
 
+    def of_block(start: int, rows: RowBlocks, block: Array) -> Array:
+        seen = known_features(block, start, rows.name, options.get("check_finite", True))
+        found = np.empty((len(block), *tail))
+        for some in groups(mfa, seen):
+            found[some] = make(block[some], seen[some])
+        return found
 
-def _components(mfa: MFA, X: Array, seen: Array) -> Array:
-    """log (weight_k p_k) [n, k] of what is known."""
-    return np.stack([posterior.log_prob for posterior in posteriors(mfa, X, seen)], axis=1)
+    return per_sample(mfa, X, options, tail, of_block)
 
 
 def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
@@ -145,19 +167,21 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     ValueError
         A row without any known feature, inf, a wrong rank or width.
     """
-    return _each(mfa, X, options, (), lambda block, seen: shares(mfa, block, seen, _components(mfa, block, seen))[0])
+    return _each(mfa, X, options, (), lambda X, seen: shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[0])
 
 
 def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as :func:`log_prob`."""
-    return _each(mfa, X, options, (mfa.n_components,), lambda block, seen: _components(mfa, block, seen))
+    """log (weight_k p_k) of the known features, [n, k], nats: to rounding for the components that matter to a sample,
+    as :func:`mfakit.mixture.density.component_log_prob`. Parameters and errors as :func:`log_prob`.
+    """
+    return _each(mfa, X, options, (mfa.n_components,), lambda X, seen: evidence(mfa, X, seen).log_prob)
 
 
 def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """p(component | known features), [n, k]; parameters and errors as :func:`log_prob`."""
 
     def make(X: Array, seen: Array) -> Array:
-        return shares(mfa, X, seen, _components(mfa, X, seen))[1]
+        return shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[1]
 
     return _each(mfa, X, options, (mfa.n_components,), make)
 
@@ -168,10 +192,11 @@ def posterior_mean(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """
 
     def make(X: Array, seen: Array) -> Array:
-        best, mean = np.full(len(X), -np.inf), np.full((len(X), mfa.n_factors), np.nan)
-        for posterior in posteriors(mfa, X, seen):
-            better = posterior.log_prob > best
-            best[better], mean[better] = posterior.log_prob[better], posterior.z[better]
+        found = evidence(mfa, X, seen)
+        best, mean = found.log_prob.argmax(axis=1), np.full((len(X), mfa.n_factors), np.nan)
+        for posterior in found.posteriors:
+            own = best[posterior.rows] == posterior.component
+            mean[posterior.rows[own]] = posterior.z[own]
         return mean
 
     return _each(mfa, X, options, (mfa.n_factors,), make)
