@@ -171,6 +171,13 @@ def test_the_error_of_a_mean_needs_two_values() -> None:
     assert standard_error(np.array([1.0, 3.0])) == pytest.approx(1.0)
 
 
+def test_distances_where_there_is_nothing_to_measure() -> None:
+    X, none = np.zeros((3, 2)), np.zeros((0, 2))
+    case = fig6.Case("x", None, {}, {"one class": fig6._distances(X, none), "never right": fig6._distances(none, X)})  # type: ignore[arg-type]
+    assert np.isinf(case.nearest("one class"))
+    assert np.isnan(case.nearest("never right"))
+
+
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]

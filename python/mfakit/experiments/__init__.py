@@ -45,7 +45,7 @@ class Experiment:
     data : str
         What it runs on.
     quick : str
-        How long ``--quick`` took, on two cores of an AMD EPYC.
+        How long ``--quick`` took, on two cores of an AMD EPYC; "of CPU": the time of its one thread, beside other work.
 
     Examples
     --------
@@ -68,10 +68,10 @@ EXPERIMENTS = {
     ),
     "fig2": Experiment("a mixture that follows a curved surface, and samples of the image models", quick="1 s"),
     "fig4": Experiment(
-        "Theorem 1 in 49,152 dimensions, and a CNN", needs=("torch",), data="drawn, or two images", quick="10 s",
+        "Theorem 1 in 49,152 dimensions, and a CNN", needs=("torch",), data="drawn, or two images", quick="20 s of CPU",
     ),
     "fig6": Experiment(
-        "two causes of brittleness: asymmetric data, and training", needs=("torch",), data="none", quick="7 s",
+        "two causes of brittleness: asymmetric data, and training", needs=("torch",), data="none", quick="30 s of CPU",
     ),
     "fig13": Experiment("the outlier components of asymmetric pairs", quick="1 s"),
     "bayes": Experiment(
@@ -84,15 +84,17 @@ EXPERIMENTS = {
     ),
     "table2": Experiment(
         "what is robust when it learns from real images",
-        shows=("fig11",), needs=("torch", "Pillow"), data="CelebA, MNIST",
+        shows=("fig11",), needs=("torch", "Pillow"), data="CelebA, MNIST", quick="not measured",
     ),
     "table3": Experiment(
         "real images, and networks that learned from a symmetric model of them",
-        needs=("torch", "Pillow"), data="CelebA, MNIST",
+        needs=("torch", "Pillow"), data="CelebA, MNIST", quick="85 s of CPU",
     ),
     "fig9": Experiment("wider and deeper networks, longer training and more samples", needs=("torch",), quick="24 s"),
     "fig10": Experiment("accuracy against robustness of adversarial training (TRADES)", needs=("torch",), quick="37 s"),
-    "fig12": Experiment("CIFAR-10, class i against class i + 1", needs=("torch",), data="CIFAR-10"),
+    "fig12": Experiment(
+        "CIFAR-10, class i against class i + 1", needs=("torch",), data="CIFAR-10", quick="58 s of CPU",
+    ),
     "cw_vs_gradient": Experiment("CW-L2 beside the gradient attack (appendix C.2)", needs=("torch",), quick="10 s"),
     "theorems": Experiment("what certified radii do as σ → 0: Theorems 1 to 3 validated", quick="25 s"),
     "fig3": Experiment(

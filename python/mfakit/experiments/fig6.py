@@ -84,8 +84,12 @@ class Case:
     radii: dict[str, Array]
 
     def nearest(self, classifier: str, share: float = 0.05) -> float:
-        """The distance that a share of the samples is nearer than, ℓ2; NaN where none was right."""
+        """The distance that a share of the samples is nearer than, ℓ2; NaN where none was right, and inf where the
+        plane has no other decision.
+        """
         radii = self.radii[classifier]
+        if not np.isfinite(radii).all():
+            return float("inf")
         return float(np.quantile(radii, share)) if radii.size else float("nan")
 
 

@@ -18,7 +18,7 @@ from .study.settings import add_network, add_sizes, check_settings
 __all__ = ["Config", "Result", "by_data_set", "run"]
 
 EXAMPLE = "--quick --digits --attributes Male --data ROOT"
-QUICK = {"n": 50, "n_train": 2_000, "width": 16, "epochs": 3, "attributes": ("Male",)}
+QUICK = {"n": 50, "n_train": 2_000, "width": 8, "epochs": 3, "attributes": ("Male",)}
 FULL = {"digits": True}
 NAMES = ("cnn", "linear-svm", "rbf-svm")
 
