@@ -23,7 +23,7 @@ from .._threads.process import errstate
 from ..mixture.marginals import each_block, groups, known_features, shares
 from ..mixture.mfa import MFA
 from ..mixture.observed import Posterior, evidence
-from .source import CENTER_ROWS, Source, Survey
+from .source import Source, Survey, check_total
 from .statistics import DROPPED, WORST_KEPT, Statistics, WorstRows
 from .workers import WORKER_BYTES
 
@@ -55,7 +55,7 @@ class ObservedSource(Source):
                 block = rows.block(start, min(start + step, len(rows)), np.float64)
                 seen = known_features(block, n_read + start)
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
-                sums = _Moments(block, seen) if sums is None else sums
+                sums = _Moments(rows.shape[1]) if sums is None else sums
                 sums.add(block, seen, w)
                 n_rows += int(np.count_nonzero(w))
             n_read += len(rows)
@@ -79,15 +79,18 @@ class ObservedSource(Source):
 
 
 class _Moments:
-    """Sums of each feature over the rows that have it, around a provisional centre."""
+    """Sums of each feature over the rows that have it, around the first value that it has anywhere: exactly 0 where no
+    row differs.
+    """
 
-    def __init__(self, block: Array, seen: Array) -> None:
-        count = np.maximum(seen[:CENTER_ROWS].sum(axis=0), 1)
-        self.center = np.where(seen, block, 0.0)[:CENTER_ROWS].sum(axis=0) / count
+    def __init__(self, d: int) -> None:
         self.weight = 0.0
-        self.counts, self.first, self.second = np.zeros((3, len(self.center)))
+        self.found = np.zeros(d, bool)
+        self.center, self.counts, self.first, self.second = np.zeros((4, d))
 
     def add(self, block: Array, seen: Array, weights: Array) -> None:
+        new = np.flatnonzero(seen.any(axis=0) & ~self.found)
+        self.center[new], self.found[new] = block[seen[:, new].argmax(axis=0), new], True
         with errstate(over="ignore", invalid="ignore"):
             R = np.where(seen, block - self.center, 0.0)
             self.weight += float(weights.sum())
@@ -97,12 +100,13 @@ class _Moments:
 
     def moments(self) -> tuple[Array, Array]:
         """Means and variances [d]."""
-        if not self.weight > 0:
-            raise ValueError("sample_weight is zero for every row; at least one must be positive")
+        check_total(self.weight)
         nowhere = np.flatnonzero(self.counts == 0)
         if len(nowhere):
+            weighed = " with a positive weight" if self.found[nowhere[0]] else ""
             raise ValueError(
-                f"feature {nowhere[0]} is missing in every row; leave it out ({len(nowhere)} of {len(self.counts)} are)"
+                f"feature {nowhere[0]} is missing in every row{weighed}; leave it out ({len(nowhere)} of "
+                f"{len(self.counts)} are)"
             )
         with errstate(over="ignore", invalid="ignore"):
             shift = self.first / self.counts

@@ -131,7 +131,8 @@ def per_sample(
     arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
 
     def work(_: int, start: int, block: Array) -> None:
-        found = make(start, rows, block).astype(rows.dtype, copy=False)
+        with errstate(over="ignore"):  # beyond float32's range a log-density is -inf
+            found = make(start, rows, block).astype(rows.dtype, copy=False)
         out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
 
     each_block(mfa, rows, opts, work)
@@ -160,7 +161,8 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     X : array-like, [n, d]
         NaN where a feature is missing.
     **options
-        As of :func:`mfakit.mixture.density.log_prob`; ``method`` and ``precision`` make no difference.
+        As of :func:`mfakit.mixture.density.log_prob`; ``backend``, ``method`` and ``precision`` make no difference,
+        because all is computed by NumPy in float64.
 
     Raises
     ------

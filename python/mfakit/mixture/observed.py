@@ -77,8 +77,8 @@ class Evidence(NamedTuple):
 
 class _Products(NamedTuple):
     """Of samples and components: `log_prob` [n, k], and what rounding may have done to it, `error` [n, k]. Of patterns
-    and components: the lower triangles R [t, u, k] with N⁻¹ = Rᵀ R, `roots`; the constant of the log-density, `norm` [u, k], and which N are
-    conditioned too badly, `ill` [u, k].
+    and components: the lower triangles R [t, u, k] with N⁻¹ = Rᵀ R, `roots`; the constant of the log-density, `norm`
+    [u, k]; and which N are conditioned too badly, `ill` [u, k].
     """
 
     log_prob: Array
@@ -224,5 +224,7 @@ def _refine(
     residual *= known
     residual /= np.sqrt(noise)
     size = np.einsum("nd,nd->n", residual, residual) + np.einsum("nl,nl->n", z, z)
+    overflow = np.flatnonzero(np.isnan(size))  # unless inf was let in
+    size[overflow[np.isfinite(np.where(known, X[rows], 0.0)[overflow]).all(axis=1)]] = np.inf
     found.log_prob[rows, j] = norm[own] - 0.5 * size
     return Posterior(j, rows, z, half, own, patterns[some])
