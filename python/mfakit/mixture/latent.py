@@ -130,6 +130,16 @@ def impute(mfa: MFA, X: Any, mask: Any = None, *, bounds: Any = None, **options:
     -----
     For each component and distinct mask an l × l matrix is factorized: see :mod:`mfakit.mixture.observed`. It is made
     on the host: samples on a device are brought there and back.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([1.0], [[0.0, 0.0]], np.ones((1, 2, 1)), 0.25)
+    >>> mfa.impute(np.array([[1.0, np.nan], [2.0, 3.0]]))
+    array([[1. , 0.8],
+           [2. , 3. ]])
+    >>> mfa.impute(np.array([[1.0, np.nan]]), bounds=(0, 0.5))
+    array([[1. , 0.5]])
     """
     limits = as_bounds(bounds)
     check_finite = options.get("check_finite", True)

@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.options import ArrayOptions, Options
+from .._arrays.options import ArrayOptions, Missing, Options
 from .._arrays.rows import RowBlocks, returned, to_numpy
 from .._arrays.sharing import careful_products, plan_crew
+from .._checks import check_choice
 from .._threads.process import errstate
 from .._threads.rows import open_crew
 from ..backends import get_arrays, get_backend
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from .mfa import MFA
 
 __all__ = [
-    "component_log_prob", "each_block", "groups", "known_features", "log_prob", "per_sample", "posterior_mean",
-    "responsibilities", "shares",
+    "component_log_prob", "each_block", "fill_classes", "groups", "known_features", "log_prob", "per_sample",
+    "posterior_mean", "responsibilities", "shares", "takes_gaps",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -119,6 +120,20 @@ def groups(mfa: MFA, seen: Array) -> Iterator[Any]:
         yield np.sort(order[first:end])
 
 
+def fill(
+    mfa: MFA, rows: RowBlocks, options: Options, out: Any, make: Callable[[int, RowBlocks, Array], Array]
+) -> None:  # fmt: skip
+    """Write what ``make(start, rows, block)`` gives for each block of samples into `out`, where they are."""
+    arrays = get_arrays(get_backend(options.backend, rows.device), rows.device)
+
+    def work(_: int, start: int, block: Array) -> None:
+        with errstate(over="ignore"):  # beyond float32's range a log-density is -inf
+            found = make(start, rows, block).astype(out.dtype, copy=False)
+        out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
+
+    each_block(mfa, rows, options, work)
+
+
 def per_sample(
     mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[int, RowBlocks, Array], Array],
     features: bool = False,
@@ -128,28 +143,46 @@ def per_sample(
     """
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), *tail), rows.dtype, rows)
-    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
-
-    def work(_: int, start: int, block: Array) -> None:
-        with errstate(over="ignore"):  # beyond float32's range a log-density is -inf
-            found = make(start, rows, block).astype(rows.dtype, copy=False)
-        out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
-
-    each_block(mfa, rows, opts, work)
+    fill(mfa, rows, opts, out, make)
     return returned(out, rows.like, opts.out, features)
 
 
-def _each(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[Array, Array], Array]) -> Any:
-    """What `make` gives for samples and their known features, some at a time."""
+def takes_gaps(missing: Missing) -> bool:
+    """Whether NaN is a feature that is not known; a word that is no choice is an error."""
+    if isinstance(missing, str) and missing == "error":
+        return False
+    check_choice("missing", missing, get_args(Missing))
+    return True
+
+
+def fill_classes(mixtures: Sequence[MFA], rows: RowBlocks, options: Options, out: Any) -> None:
+    """Write log p_c of the known features of each sample into `out` [n, C], for each of the mixtures."""
+
+    def make(X: Array, seen: Array) -> Array:
+        return np.stack([shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[0] for mfa in mixtures], axis=1)
+
+    widest = max(mixtures, key=lambda mfa: mfa.n_components * (mfa.n_factors + 1) ** 2)
+    fill(widest, rows, options, out, _by_patterns(widest, (len(mixtures),), make, options.check_finite))
+
+
+def _by_patterns(
+    mfa: MFA, tail: tuple[int, ...], make: Callable[[Array, Array], Array], check_finite: bool
+) -> Callable[[int, RowBlocks, Array], Array]:
+    """What makes [n, *tail] of a block by what `make` gives for samples and their known features, some at a time."""
 
     def of_block(start: int, rows: RowBlocks, block: Array) -> Array:
-        seen = known_features(block, start, rows.name, options.get("check_finite", True))
+        seen = known_features(block, start, rows.name, check_finite)
         found = np.empty((len(block), *tail))
         for some in groups(mfa, seen):
             found[some] = make(block[some], seen[some])
         return found
 
-    return per_sample(mfa, X, options, tail, of_block)
+    return of_block
+
+
+def _each(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[Array, Array], Array]) -> Any:
+    """What `make` gives for samples and their known features, some at a time."""
+    return per_sample(mfa, X, options, tail, _by_patterns(mfa, tail, make, options.get("check_finite", True)))
 
 
 def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
@@ -168,6 +201,14 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     ------
     ValueError
         A row without any known feature, inf, a wrong rank or width.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([0.5, 0.5], [[0, 0], [3, 3]], np.ones((2, 2, 1)), 0.1)
+    >>> X = np.array([[0.5, np.nan], [0.5, 0.4]])
+    >>> np.allclose(mfa.log_prob(X, missing="marginal")[0], mfa.marginal([0]).log_prob(X[:1, :1]))
+    True
     """
     return _each(mfa, X, options, (), lambda X, seen: shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[0])
 
