@@ -63,7 +63,7 @@ RUNS = {
     "log_prob": ("mfakit.mixture.evaluator:Evaluator.center", lambda: mfa.log_prob(X, block_rows=20, n_threads=1)),
     "log_prob in threads": ("mfakit.mixture.evaluator:Evaluator.center", lambda: mfa.log_prob(X, **many)),
     "gradients in threads": ("mfakit.mixture.evaluator:Evaluator.gradient", lambda: clf.decision_gradient(X, **many)),
-    "impute": ("mfakit.mixture.observed:_of_component", lambda: mfa.impute(X[:200], rng.random((200, 60)) > 0.5)),
+    "impute": ("mfakit.mixture.observed:_refine", lambda: mfa.impute(X[:200], rng.random((200, 60)) > 0.5)),
     "attack in the features": ("mfakit.attacks.models.bayes:MixtureVictim.direction",
                       lambda: attacks.gradient_attack(clf, X[:50], path="features", n_threads=1, **walk)),
     "attack in the features, in threads": ("mfakit.attacks.models.bayes:MixtureVictim.direction",

@@ -39,6 +39,36 @@ def test_two_classes_against_the_oracle(noise: str) -> None:
     close(clf.decision_gradient(X), gradients[1] - gradients[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_missing_features_leave_the_classifier_of_the_others(n_classes: int) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(seed=s, k=s + 2, l=s + 1) for s in range(n_classes)])
+    X, y = clf.sample(30, rng=0, dtype=np.float64)
+    missing = np.random.default_rng(0).uniform(size=X.shape) < 0.4
+    missing[:, 0] &= ~missing.all(axis=1)
+    gaps = np.where(missing, np.nan, X)
+    how: dict[str, Any] = {"missing": "marginal"}
+    marginals = [
+        mfakit.BayesClassifier([m.marginal(~gap) for m in clf.mixtures], clf.priors) for gap in missing
+    ]  # fmt: skip
+    rows = [(its, x[None, ~gap]) for its, x, gap in zip(marginals, X, missing, strict=True)]
+    for name in ("class_log_prob", "decision_function", "predict_proba", "predict_log_proba"):
+        expected = np.concatenate([getattr(its, name)(x) for its, x in rows])
+        close(getattr(clf, name)(gaps, **how), expected, rtol=1e-9, atol=1e-9)
+    predicted = clf.predict(gaps, **how)
+    np.testing.assert_array_equal(predicted, np.concatenate([its.predict(x) for its, x in rows]))
+    assert clf.score(gaps, y, **how) == (predicted == y).mean()
+    assert clf.class_log_prob(gaps.astype(np.float32), **how).dtype == np.float64
+    with pytest.raises(ValueError, match=r"missing must be .*'marginal'"):
+        clf.predict(gaps, missing="drop")  # type: ignore[arg-type]
+
+
+def test_far_samples_with_missing_features_are_decided_by_differences() -> None:
+    means = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
+    clf = mfakit.BayesClassifier([mfakit.MFA([1.0], m[None], np.zeros((1, 3, 1)), 1.0) for m in means])
+    X = np.array([[0.3, 1e9, np.nan], [-0.3, np.nan, 1e10], [0.1, np.nan, 1e12]])
+    close(clf.decision_function(X, missing="marginal"), -2 * X[:, 0], rtol=1e-6)
+
+
 def test_three_classes_of_different_ranks() -> None:
     clf = mfakit.BayesClassifier([random_mfa(seed=s, k=s + 2, l=s + 1) for s in range(3)])
     X, y = clf.sample(80, rng=0, dtype=np.float64)

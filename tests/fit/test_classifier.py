@@ -27,7 +27,8 @@ EXPECTED_FAILURES = {
 
 @pytest.mark.filterwarnings("ignore:.* features have no variance:UserWarning")
 @parametrize_with_checks(
-    [Classifier(), Classifier(noise="diagonal", n_factors=0)], expected_failed_checks=lambda _: EXPECTED_FAILURES
+    [Classifier(), Classifier(noise="diagonal", n_factors=0), Classifier(missing="marginal")],
+    expected_failed_checks=lambda _: EXPECTED_FAILURES,
 )
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     if getattr(check, "keywords", {}).get("X_dtype") == "float32" and estimator.noise == "diagonal":
@@ -54,6 +55,28 @@ def test_without_factors_it_is_gaussian_naive_bayes(data: tuple[Array, Array]) -
     close(ours.class_prior_, theirs.class_prior_, rtol=1e-14)
     np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
     assert ours.score(X, y) == theirs.score(X, y)
+
+
+def test_with_missing_values_it_is_naive_bayes_of_the_others(data: tuple[Array, Array]) -> None:
+    X, y = data
+    missing = np.random.default_rng(0).uniform(size=X.shape) < 0.3
+    missing[:, 0] &= ~missing.all(axis=1)
+    gaps = np.where(missing, np.nan, X)
+    clf = Classifier(1, 0, noise="diagonal", missing="marginal", tol=1e-13, max_iter=500).fit(gaps, y)
+    joint = []
+    for c in range(3):
+        rows = gaps[y == c]
+        mean, variance = np.nanmean(rows, axis=0), np.nanvar(rows, axis=0)
+        terms = -0.5 * (np.log(2 * np.pi * variance) + (gaps - mean) ** 2 / variance)
+        joint.append(np.nansum(terms, axis=1) + np.log((y == c).mean()))
+    close(clf.decision_function(gaps), np.stack(joint, axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(clf.predict(gaps), np.argmax(joint, axis=0))
+    gaps[y == 1, 0] = np.nan
+    some = ~np.isnan(gaps).all(axis=1)
+    with pytest.raises(ValueError, match=r"feature 0 is missing in every row of class 1, .*; leave it out"):
+        clone(clf).fit(gaps[some], y[some])
+    with pytest.raises(ValueError, match='missing="marginal"'):
+        Classifier().fit(gaps, y)
 
 
 def test_each_class_is_fitted_to_its_own_rows(data: tuple[Array, Array]) -> None:

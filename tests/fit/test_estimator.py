@@ -48,7 +48,12 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:.* features have no variance:UserWarning")
 @parametrize_with_checks(
-    [Estimator(), Estimator(noise="diagonal", n_factors=0), Estimator(n_components=2, max_iter=5)],
+    [
+        Estimator(),
+        Estimator(noise="diagonal", n_factors=0),
+        Estimator(n_components=2, max_iter=5),
+        Estimator(missing="marginal"),
+    ],
     expected_failed_checks=expected_failures,
 )
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:

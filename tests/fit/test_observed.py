@@ -13,6 +13,7 @@ from support import close, random_mfa
 
 import mfakit
 from mfakit._arrays.options import Options
+from mfakit._arrays.rows import RowBlocks
 from mfakit.fit import Statistics, maximization
 from mfakit.fit.observed import ObservedSource, observed_expectation
 
@@ -118,6 +119,31 @@ def test_the_estimator_fits_scores_and_describes_what_is_known() -> None:
     close(blocks.means_, once.means_, rtol=1e-9, atol=1e-9)
 
 
+def test_the_start_knows_each_feature_by_the_rows_that_have_it() -> None:
+    X = samples(random_mfa(2, 6, 1), 50)
+    X[:20, 1] = np.nan
+    X[20:, 1] += 1e8
+    X[:, 2] = np.where(np.isnan(X[:, 2]), np.nan, 0.1)
+    weights = np.random.default_rng(0).uniform(0.5, 2, 50)
+    for parts in ([X], [X[:20], X[20:]]):
+        source = ObservedSource(lambda parts=parts: _with_weights(parts, weights), Options(block_rows=7))
+        for i, values in enumerate(X.T):
+            known = ~np.isnan(values)
+            mean = np.average(values[known], weights=weights[known])
+            variance = np.average((values[known] - mean) ** 2, weights=weights[known])
+            close(source.survey.mean[i], mean, rtol=1e-12)
+            close(source.feature_variances()[i], 0.0 if i == 2 else variance, rtol=1e-6)
+        filled = source.sample(np.random.default_rng(0), 1)[0]
+        close(filled, np.where(np.isnan(X), source.survey.mean, X), rtol=1e-12)
+
+
+def _with_weights(parts: list[Array], weights: Array) -> Any:
+    first = 0
+    for X in parts:
+        yield RowBlocks(X), weights[first : first + len(X)]
+        first += len(X)
+
+
 def test_what_cannot_be_fitted_is_one_sentence() -> None:
     X = np.random.default_rng(0).normal(size=(20, 4))
 
@@ -143,5 +169,9 @@ def test_what_cannot_be_fitted_is_one_sentence() -> None:
         fit(gap(3, 1), backend="cuda")
     with pytest.raises(ValueError, match=r"missing must be .*'marginal'"):
         fit(gap(3, 1), missing="drop")
+    with pytest.raises(ValueError, match="sample_weight must sum to 1e-15 or more"):
+        mfakit.MixtureOfFactorAnalyzers(missing="marginal").fit(X, sample_weight=np.full(20, 1e-30))
+    with pytest.raises(ValueError, match="feature 2 is missing in every row with a positive weight"):
+        mfakit.MixtureOfFactorAnalyzers(missing="marginal").fit(gap(slice(1, None), 2), sample_weight=np.arange(20))
     with pytest.raises(ValueError, match="sample_weight is zero for every row"):
         mfakit.MixtureOfFactorAnalyzers(missing="marginal").fit(X, sample_weight=np.zeros(20))

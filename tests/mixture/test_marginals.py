@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from support import close, random_mfa
 
 import mfakit
-from mfakit.mixture import marginals
+from mfakit.mixture import marginals, observed
 
 Array = NDArray[Any]
 
@@ -45,6 +45,51 @@ def test_every_row_is_the_mixture_of_its_features(noise: str, sigma: float, k: i
     close(mfa.responsibilities(X, missing="marginal"), one_by_one(mfa, X, "responsibilities"), **tolerance)
 
 
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("sigma", [1.0, 1e-3, 1e-6])
+def test_products_are_wrong_by_no_more_than_they_say(noise: str, sigma: float) -> None:
+    """Also where the known features say little of a factor; and they do say something, unless noise is tiny."""
+    mfa = random_mfa(4, 30, 3, sigma=sigma, noise=noise, spread=0.5)
+    loadings = np.array(mfa.loadings)
+    loadings[1:, :20, 0] *= np.array([1e-1, 1e-2, 1e-3])[:, None]
+    mfa = mfa.replace(loadings=loadings)
+    X = mfa.sample(40, rng=0, dtype=np.float64)[0]
+    X[5:, 20:] = np.nan
+    X[np.random.default_rng(1).random(X.shape) < 0.2] = np.nan
+    seen = ~np.isnan(X)
+    found = observed.products(mfa, X, seen, *observed.distinct(seen))
+    exact = np.concatenate(
+        [mfa.marginal(s).component_log_prob(x[None, s], method="residual") for x, s in zip(X, seen, strict=True)]
+    )
+    assert (np.abs(found.log_prob - exact) <= found.error + 1e-9 * np.abs(exact)).all()
+    assert (found.error > 0).all()
+    if sigma > 1e-6:
+        assert np.median(found.error) < 1.0
+
+
+def test_cost_and_memory_are_those_of_the_patterns(monkeypatch: Any) -> None:
+    mfa, patterns = random_mfa(5, 9, 3), []
+    X = mfa.sample(300, rng=0, dtype=np.float64)[0]
+    few = np.where((np.arange(300) % 2 == 0)[:, None] & (np.arange(9) < 4), np.nan, X)
+    many = with_gaps(X)
+    expected, filled = mfa.log_prob(many, missing="marginal"), mfa.impute(many)
+    products = observed.products
+
+    def count(mfa: mfakit.MFA, X: Array, seen: Array, known: Array, number: Array) -> Any:
+        patterns.append(len(known))
+        return products(mfa, X, seen, known, number)
+
+    monkeypatch.setattr(observed, "products", count)
+    mfa.log_prob(few, missing="marginal")
+    assert patterns == [2]
+    monkeypatch.setattr(marginals, "MATRIX_VALUES", 40 * 5 * 9)
+    patterns.clear()
+    np.testing.assert_allclose(mfa.log_prob(many, missing="marginal"), expected, rtol=1e-12)
+    close(mfa.impute(many), filled, rtol=1e-10, atol=1e-12)
+    assert max(patterns) == 40
+    assert len(observed.distinct(~np.isnan(many))[0]) > 100
+
+
 def test_inputs_and_options() -> None:
     torch = pytest.importorskip("torch")
     mfa = random_mfa(3, 7, 2)
@@ -69,7 +114,7 @@ def test_inputs_and_options() -> None:
 def test_what_is_no_sample_is_one_sentence() -> None:
     mfa = random_mfa(3, 7, 2)
     X = with_gaps(mfa.sample(30, rng=0)[0])
-    with pytest.raises(ValueError, match="NaN or inf"):
+    with pytest.raises(ValueError, match=r'NaN or inf, first in row 2; .* use MFA.impute or missing="marginal"'):
         mfa.log_prob(X)
     with pytest.raises(ValueError, match=r"missing must be .*'marginal'"):
         mfa.log_prob(X, missing="ignore")
@@ -86,6 +131,9 @@ def test_far_samples_are_compared_by_their_differences() -> None:
     means = np.array([[1.0, 0, 0, 0], [-1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     mfa = mfakit.MFA(np.full(3, 1 / 3), means, np.zeros((3, 4, 1)), 1.0)
     X = np.array([[0.0, 1.0, 1e9, np.nan], [0.5, np.nan, np.nan, 1e12]])
+    assert (mfa.log_prob([[0.0, np.nan, 0.0, 1e200], [-1e308, 0.0, 0.0, np.nan]], missing="marginal") == -np.inf).all()
+    single = mfa.log_prob(np.array([[0.0, np.nan, 0.0, 3e38]], np.float32), missing="marginal")
+    assert (single.dtype, single[0]) == (np.float32, -np.inf)
     near = np.where(np.abs(X) > 1e6, 0.0, X)
     expected = mfa.responsibilities(near, missing="marginal")
     close(mfa.responsibilities(X, missing="marginal"), expected, rtol=1e-6, atol=1e-9)

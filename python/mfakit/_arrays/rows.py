@@ -214,15 +214,17 @@ def on_device_of(array: Any) -> AbstractContextManager[Any]:
     return context
 
 
-def check_finite_rows(norms: Any, block: Any, start: int, name: str, *, optional: bool = True) -> None:
+def check_finite_rows(
+    norms: Any, block: Any, start: int, name: str, *, optional: bool = True, also: str = ""
+) -> None:  # fmt: skip
     """Raise for the first row of `block` with NaN or inf; `norms` [rows]: sums that such a value makes NaN or inf. The
-    caller's own caller has a ``check_finite`` to switch this off where it is `optional`.
+    caller's own caller has a ``check_finite`` to switch this off where it is `optional`; `also` says what else to do.
     """
     for row in np.flatnonzero(~np.isfinite(to_numpy(norms))):
         # A finite row may still overflow its norm, so the row itself decides.
         if not np.isfinite(to_numpy(block[int(row)])).all():
             remedy = "clean it or pass check_finite=False" if optional else "clean it"
-            raise ValueError(f"{name} has NaN or inf, first in row {start + row}; {remedy}")
+            raise ValueError(f"{name} has NaN or inf, first in row {start + row}; {remedy}{also}")
 
 
 def wrap_like(result: Any, like: Any) -> Any:

@@ -16,6 +16,7 @@ from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._threads.process import errstate
 from ..mixture import sampling
+from ..mixture.marginals import fill_classes, takes_gaps
 from ..mixture.mfa import MFA, common_device
 from .parameters import as_priors, checked_extras, checked_metadata
 from .posterior import log_odds, log_proba
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Unpack
 
-    from .._arrays.options import ArrayOptions, RunOptions
+    from .._arrays.options import ArrayOptions, Missing, RunOptions
     from ..mixture.evaluator import Evaluator
     from .parameters import Parts
 
@@ -139,9 +140,10 @@ class BayesClassifier:
         rows = ((f"class {c}, prior {self._priors[c]:.4g}", repr(m)) for c, m in enumerate(self._mixtures))
         return card("BayesClassifier", rows)
 
-    def class_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Array:
+    def class_log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Array:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
-        array, or a CuPy array for samples on a device.
+        array, or a CuPy array for samples on a device. With ``missing="marginal"`` NaN is a feature that is not known,
+        and the densities are those of the others: :func:`mfakit.mixture.marginals.log_prob`.
         """
         from ..mixture.density import Filling, each_block
 
@@ -152,6 +154,11 @@ class BayesClassifier:
         joint = opts.result((len(rows), self.n_classes), np.float64, rows)
         with errstate(divide="ignore"):
             log_priors = np.log(self._priors)
+        if takes_gaps(missing):
+            fill_classes(self._mixtures, rows, opts, joint)
+            with on_device_of(joint):
+                joint += array_module(joint).asarray(log_priors)
+            return joint
 
         # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
         def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
@@ -162,18 +169,19 @@ class BayesClassifier:
         each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, joint))
         return joint
 
-    def _relative_joint(self, X: Any, **options: Unpack[ArrayOptions]) -> Array:
+    def _relative_joint(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Array:
         """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
         from .decisions import settle
 
-        joint = self.class_log_prob(X, **options)
+        joint = self.class_log_prob(X, missing=missing, **options)
         with on_device_of(joint):
             settle(joint, self, X)
         return joint
 
     def _from_joint(
-        self, X: Any, options: ArrayOptions, tail: tuple[int, ...], compute: Callable[[Any], Any] | None
-    ) -> Any:
+        self, X: Any, missing: Missing, options: ArrayOptions, tail: tuple[int, ...],
+        compute: Callable[[Any], Any] | None,
+    ) -> Any:  # fmt: skip
         """What `compute` makes of log prior_c p_c(x) less a number for each sample (None: those themselves),
         [n, *tail], in X's dtype and container, or in ``out``.
         """
@@ -181,7 +189,7 @@ class BayesClassifier:
         out = None if opts.out is None else opts.result((len(rows), *tail), rows.dtype, rows)
         score = self.class_log_prob if compute is None else self._relative_joint
         how: ArrayOptions = {**options, "out": None}
-        joint = score(X, **how)
+        joint = score(X, missing=missing, **how)
         with on_device_of(joint), errstate(under="ignore", over="ignore"):
             values = (joint if compute is None else compute(joint)).astype(rows.dtype)
             if out is not None:
@@ -189,12 +197,14 @@ class BayesClassifier:
             return returned(values if out is None else out, X, opts.out)
 
     @overload
-    def decision_function(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    def decision_function(
+        self, X: NDArray[Any], *, missing: Missing = ..., **options: Unpack[RunOptions]
+    ) -> NDArray[Any]: ...
     @overload
-    def decision_function(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def decision_function(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def decision_function(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def decision_function(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    def decision_function(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def decision_function(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
         Of two classes, also far samples have the right sign and size: where the log-densities round by more than the
@@ -204,6 +214,8 @@ class BayesClassifier:
         Parameters
         ----------
         X : array-like, [n, d]
+        missing : {"error", "marginal"}
+            What NaN is; see :meth:`class_log_prob`.
         **options
             See :class:`mfakit._arrays.options.Options`.
 
@@ -214,7 +226,7 @@ class BayesClassifier:
         """
         two = self.n_classes == 2
         tail = () if two else (self.n_classes,)
-        return self._from_joint(X, options, tail, log_odds if two else None)
+        return self._from_joint(X, missing, options, tail, log_odds if two else None)
 
     @overload
     def decision_gradient(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
@@ -249,39 +261,45 @@ class BayesClassifier:
         return returned(out, X, opts.out, features=True)
 
     @overload
-    def predict(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    def predict(self, X: NDArray[Any], *, missing: Missing = ..., **options: Unpack[RunOptions]) -> NDArray[Any]: ...
     @overload
-    def predict(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def predict(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def predict(self, X: Any, **options: Unpack[RunOptions]) -> Any: ...
-    def predict(self, X: Any, **options: Unpack[RunOptions]) -> Any:
+    def predict(self, X: Any, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Any: ...
+    def predict(self, X: Any, *, missing: Missing = "error", **options: Unpack[RunOptions]) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         no_out("predict", options)
-        joint = self._relative_joint(X, **options)
+        joint = self._relative_joint(X, missing=missing, **options)
         with on_device_of(joint):
             return returned(joint.argmax(axis=1), X)
 
     @overload
-    def predict_log_proba(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    def predict_log_proba(
+        self, X: NDArray[Any], *, missing: Missing = ..., **options: Unpack[RunOptions]
+    ) -> NDArray[Any]: ...
     @overload
-    def predict_log_proba(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def predict_log_proba(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def predict_log_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def predict_log_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    def predict_log_proba(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def predict_log_proba(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """log p(class | x), [n, C], nats."""
-        return self._from_joint(X, options, (self.n_classes,), log_proba)
+        return self._from_joint(X, missing, options, (self.n_classes,), log_proba)
 
     @overload
-    def predict_proba(self, X: NDArray[Any], **options: Unpack[RunOptions]) -> NDArray[Any]: ...
+    def predict_proba(
+        self, X: NDArray[Any], *, missing: Missing = ..., **options: Unpack[RunOptions]
+    ) -> NDArray[Any]: ...
     @overload
-    def predict_proba(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
+    def predict_proba(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
-    def predict_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
-    def predict_proba(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
+    def predict_proba(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    def predict_proba(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
-        return self._from_joint(X, options, (self.n_classes,), lambda joint: array_module(joint).exp(log_proba(joint)))
+        return self._from_joint(
+            X, missing, options, (self.n_classes,), lambda joint: array_module(joint).exp(log_proba(joint))
+        )
 
-    def score(self, X: Any, y: Any, **options: Unpack[RunOptions]) -> float:
+    def score(self, X: Any, y: Any, *, missing: Missing = "error", **options: Unpack[RunOptions]) -> float:
         """Share of samples whose predicted class is `y` [n].
 
         Raises
@@ -289,7 +307,7 @@ class BayesClassifier:
         ValueError
             For labels that are not classes of this model, or no samples at all.
         """
-        predicted = to_numpy(self.predict(X, **options))
+        predicted = to_numpy(self.predict(X, missing=missing, **options))
         labels = as_labels(y, len(predicted), self.n_classes)
         if not len(labels):
             raise ValueError("score needs at least one sample")

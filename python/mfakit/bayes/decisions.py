@@ -13,6 +13,8 @@ from .._threads.process import errstate
 from ..backends import get_backend
 from ..mixture.evaluator import Evaluator
 from ..mixture.far import UNCERTAIN_NATS, Gaussian, RoundedPairs, relative_log_prob
+from ..mixture.observed import distinct
+from ..mixture.subsets import marginal
 
 if TYPE_CHECKING:
     from .classifier import BayesClassifier
@@ -39,7 +41,18 @@ def settle(joint: Any, clf: BayesClassifier, X: Any) -> None:
     for start in range(0, len(rows), FAR_ROWS):
         part = rows[start : start + FAR_ROWS]
         far = to_numpy(RowBlocks(X).take(to_numpy(part))).astype(np.float64)
-        joint[part] = xp.asarray(relative_class_log_prob(clf, far))
+        joint[part] = xp.asarray(_by_patterns(clf, far))
+
+
+def _by_patterns(clf: BayesClassifier, X: Array) -> Array:
+    """:func:`relative_class_log_prob` of samples with missing features, NaN: of the marginal classifiers."""
+    patterns, number = distinct(~np.isnan(X))
+    joint = np.empty((len(X), clf.n_classes))
+    for u, some in enumerate(patterns):
+        rows = np.flatnonzero(number == u)
+        its = clf if some.all() else type(clf)([marginal(mfa, some) for mfa in clf.mixtures], clf.priors)
+        joint[rows] = relative_class_log_prob(its, X[np.ix_(rows, some)])
+    return joint
 
 
 def relative_class_log_prob(clf: BayesClassifier, X: Array) -> Array:

@@ -11,7 +11,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._arrays.frames import without_index
-from .._arrays.options import Options
+from .._arrays.options import Missing, Options
 from .._arrays.rows import RowBlocks, to_numpy, wrap_like
 from .._checks import check_integers
 from .._sklearn import accuracy, become, check_input, names_of
@@ -19,6 +19,7 @@ from ..backends import Backend
 from ..bayes.classifier import BayesClassifier
 from ..classifiers._checks import as_labels
 from .estimator import MixtureOfFactorAnalyzers
+from .observed import ObservedSource
 from .parameters import Init, ModelParameters, Noise, as_generator, check_parameters
 from .source import Source, as_weights
 
@@ -28,8 +29,8 @@ Array = NDArray[Any]
 
 # Of the constructor's arguments, those that each class's mixture is fitted with as they are.
 SHARED = (
-    "n_factors", "noise", "init", "tol", "max_iter", "n_init", "noise_floor", "backend", "block_rows", "n_threads",
-    "progress",
+    "n_factors", "noise", "init", "tol", "max_iter", "n_init", "noise_floor", "missing", "backend", "block_rows",
+    "n_threads", "progress",
 )  # fmt: skip
 
 
@@ -48,6 +49,8 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         Class probabilities in the order of ``classes_``; None takes the frequencies in the training data.
     init, tol, max_iter, n_init, noise_floor
         Of each class's fit by EM; see :class:`mfakit.MixtureOfFactorAnalyzers`.
+    missing : {"error", "marginal"}
+        What NaN is: a mistake, or a feature that is not known; see :class:`mfakit.MixtureOfFactorAnalyzers`.
     random_state : int, numpy.random.RandomState, numpy.random.Generator or None
         Each class has a stream of its own, so that a class's mixture depends on its own samples only.
     backend, block_rows, n_threads
@@ -108,6 +111,7 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         max_iter: int = 100,
         n_init: int = 1,
         noise_floor: float | None = None,
+        missing: Missing = "error",
         random_state: Any = None,
         backend: Backend = "auto",
         block_rows: int | None = None,
@@ -120,6 +124,7 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
             n_threads=n_threads, progress=progress,
         )  # fmt: skip
         self.priors = priors
+        self.missing = missing
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MFAClassifier:
         """Fit a mixture to the rows of each class.
@@ -147,7 +152,8 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         models = {name: getattr(self, name) for name in SHARED}
         check_parameters(MixtureOfFactorAnalyzers(**models))
         options = Options(backend=self.backend, block_rows=self.block_rows, n_threads=self.n_threads)
-        Source.from_array(X, sample_weight, options)  # refuses bad rows by their number in X
+        kind = Source if self.missing == "error" else ObservedSource
+        kind.from_array(X, sample_weight, options)  # refuses bad rows by their number in X
         rows = RowBlocks(X)
         labels = as_labels(y, len(rows), type(self).__name__)
         weights = as_weights(sample_weight, len(rows))
@@ -160,7 +166,10 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         for c, (k, stream) in enumerate(zip(counts, streams, strict=True)):
             members = np.flatnonzero(codes == c)
             est = MixtureOfFactorAnalyzers(k, random_state=stream, **models)
-            fits.append(est.fit(rows.take(members), sample_weight=None if weights is None else weights[members]))
+            own = rows.take(members)
+            if self.missing == "marginal":
+                _check_known(own, classes.tolist()[c])
+            fits.append(est.fit(own, sample_weight=None if weights is None else weights[members]))
         bayes = BayesClassifier([est.mfa_ for est in fits], mass / mass.sum() if self.priors is None else self.priors)
         fitted = {
             "bayes_": bayes,
@@ -174,21 +183,21 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """The most probable class of each row, labels [n]; a tie goes to the lower label."""
-        codes = to_numpy(self._checked(X).predict(without_index(X), **self._how()))
+        codes = to_numpy(self._checked(X).predict(without_index(X), missing=self.missing, **self._how()))
         labels = self.classes_[codes]
         return wrap_like(labels, X) if labels.dtype.kind in "iufb" else labels
 
     def predict_proba(self, X: Any) -> Any:
         """p(class | x), [n, C], columns in the order of ``classes_``."""
-        return self._checked(X).predict_proba(without_index(X), **self._how())
+        return self._checked(X).predict_proba(without_index(X), missing=self.missing, **self._how())
 
     def predict_log_proba(self, X: Any) -> Any:
         """log p(class | x), [n, C], nats."""
-        return self._checked(X).predict_log_proba(without_index(X), **self._how())
+        return self._checked(X).predict_log_proba(without_index(X), missing=self.missing, **self._how())
 
     def decision_function(self, X: Any) -> Any:
         """Log-odds in nats: two classes [n], positive for ``classes_[1]``; more [n, C], log prior_c p_c(x)."""
-        return self._checked(X).decision_function(without_index(X), **self._how())
+        return self._checked(X).decision_function(without_index(X), missing=self.missing, **self._how())
 
     def decision_gradient(self, X: Any) -> Any:
         """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more."""
@@ -205,6 +214,21 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
 
     def _how(self) -> dict[str, Any]:
         return {"backend": self.backend, "block_rows": self.block_rows, "n_threads": self.n_threads}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginal"
+        return tags
+
+
+def _check_known(X: Array, label: Any) -> None:
+    """Raise for a feature that no sample of a class has."""
+    nowhere = np.flatnonzero(np.isnan(X).all(axis=0))
+    if len(nowhere):
+        raise ValueError(
+            f"feature {nowhere[0]} is missing in every row of class {label!r}, so that its density there is not known; "
+            f"leave it out ({len(nowhere)} of {X.shape[1]} are)"
+        )
 
 
 def _classes(labels: Array, weights: Array | None) -> tuple[Array, Array]:

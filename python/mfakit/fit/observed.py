@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from .._arrays.rows import RowBlocks
 from .._threads.process import errstate
-from ..mixture.marginals import each_block, known_features, shares
+from ..mixture.marginals import each_block, groups, known_features, shares
 from ..mixture.mfa import MFA
-from ..mixture.observed import Posterior, posteriors
-from .source import CENTER_ROWS, Source, Survey
+from ..mixture.observed import Posterior, evidence
+from .source import Source, Survey, check_total
 from .statistics import DROPPED, WORST_KEPT, Statistics, WorstRows
 from .workers import WORKER_BYTES
 
@@ -55,7 +55,7 @@ class ObservedSource(Source):
                 block = rows.block(start, min(start + step, len(rows)), np.float64)
                 seen = known_features(block, n_read + start)
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
-                sums = _Moments(block, seen) if sums is None else sums
+                sums = _Moments(rows.shape[1]) if sums is None else sums
                 sums.add(block, seen, w)
                 n_rows += int(np.count_nonzero(w))
             n_read += len(rows)
@@ -79,15 +79,18 @@ class ObservedSource(Source):
 
 
 class _Moments:
-    """Sums of each feature over the rows that have it, around a provisional centre."""
+    """Sums of each feature over the rows that have it, around the first value that it has anywhere: exactly 0 where no
+    row differs.
+    """
 
-    def __init__(self, block: Array, seen: Array) -> None:
-        count = np.maximum(seen[:CENTER_ROWS].sum(axis=0), 1)
-        self.center = np.where(seen, block, 0.0)[:CENTER_ROWS].sum(axis=0) / count
+    def __init__(self, d: int) -> None:
         self.weight = 0.0
-        self.counts, self.first, self.second = np.zeros((3, len(self.center)))
+        self.found = np.zeros(d, bool)
+        self.center, self.counts, self.first, self.second = np.zeros((4, d))
 
     def add(self, block: Array, seen: Array, weights: Array) -> None:
+        new = np.flatnonzero(seen.any(axis=0) & ~self.found)
+        self.center[new], self.found[new] = block[seen[:, new].argmax(axis=0), new], True
         with errstate(over="ignore", invalid="ignore"):
             R = np.where(seen, block - self.center, 0.0)
             self.weight += float(weights.sum())
@@ -97,12 +100,13 @@ class _Moments:
 
     def moments(self) -> tuple[Array, Array]:
         """Means and variances [d]."""
-        if not self.weight > 0:
-            raise ValueError("sample_weight is zero for every row; at least one must be positive")
+        check_total(self.weight)
         nowhere = np.flatnonzero(self.counts == 0)
         if len(nowhere):
+            weighed = " with a positive weight" if self.found[nowhere[0]] else ""
             raise ValueError(
-                f"feature {nowhere[0]} is missing in every row; leave it out ({len(nowhere)} of {len(self.counts)} are)"
+                f"feature {nowhere[0]} is missing in every row{weighed}; leave it out ({len(nowhere)} of "
+                f"{len(self.counts)} are)"
             )
         with errstate(over="ignore", invalid="ignore"):
             shift = self.first / self.counts
@@ -122,8 +126,10 @@ def observed_expectation(mfa: MFA, source: ObservedSource) -> Statistics:
     def add(rows: RowBlocks, weights: Array | None, thread: int, start: int, block: Array) -> None:
         if thread not in own:
             own[thread] = Statistics.zeros(mfa)
-        w = None if weights is None else weights[start : start + len(block)]
-        _add(own[thread], block, known_features(block, start, rows.name), w)
+        seen = known_features(block, start, rows.name)
+        w = np.ones(len(block)) if weights is None else weights[start : start + len(block)]
+        for some in groups(mfa, seen):
+            _add(own[thread], block[some], seen[some], w[some])
 
     for rows, weights in source.parts():
         each_block(mfa, rows, options, partial(add, rows, weights))
@@ -133,41 +139,38 @@ def observed_expectation(mfa: MFA, source: ObservedSource) -> Statistics:
     return total
 
 
-def _add(stats: Statistics, X: Array, seen: Array, weights: Array | None) -> None:
-    """Add a block of samples X [n, d] with known features `seen`."""
+def _add(stats: Statistics, X: Array, seen: Array, w: Array) -> None:
+    """Add samples X [n, d] with known features `seen` and weights w [n]."""
     mfa, k = stats.mfa, len(stats.weight)
-    found = list(posteriors(mfa, X, seen))
-    log_total, resp = shares(mfa, X, seen, np.stack([posterior.log_prob for posterior in found], axis=1))
+    found = evidence(mfa, X, seen)
+    log_total, resp = shares(mfa, X, seen, found.log_prob)
     resp[np.isneginf(log_total)] = 0.0  # it belongs to none: its squares would leave no sum finite
-    w = np.ones(len(X)) if weights is None else weights
-    best = resp.argmax(axis=1)
-    for j, posterior in enumerate(found):
-        rows = np.flatnonzero((resp[:, j] >= DROPPED / k) & (w > 0))
-        if len(rows):
-            _add_component(stats, j, posterior, X, seen, rows, resp[rows, j] * w[rows])
-            stats.n_pairs += len(rows)
-    present = np.flatnonzero(w > 0)
+    best, present = resp.argmax(axis=1), np.flatnonzero(w > 0)
     worst = present[np.argsort(log_total[present], kind="stable")[:WORST_KEPT]]
-    filled = np.array([_filled(mfa, found, int(best[i]), X[i], seen[i], int(i)) for i in worst]).reshape(-1, X.shape[1])
+    filled = np.where(seen[worst], X[worst], mfa.means[best[worst]])
+    for posterior in found.posteriors:
+        j, rows = posterior.component, posterior.rows
+        at = np.flatnonzero(best[worst] == j)
+        means = posterior.z[np.searchsorted(rows, worst[at])] @ mfa.loadings[j].T
+        filled[at] += np.where(seen[worst[at]], 0.0, means)
+        own = np.flatnonzero((resp[rows, j] >= DROPPED / k) & (w[rows] > 0))
+        if len(own):
+            _add_component(stats, posterior, X, seen, own, (resp[rows, j] * w[rows])[own])
     stats.worst.merge(WorstRows(log_total[worst], filled, best[worst]))
     stats.n_rows += len(X)
+    stats.n_pairs += sum(len(posterior.rows) for posterior in found.posteriors)
     stats.log_likelihood += float(w[present] @ log_total[present])
     stats.total_weight += float(w.sum())
 
 
-def _filled(mfa: MFA, found: list[Posterior], j: int, x: Array, seen: Array, i: int) -> Array:
-    """Sample number i with what is missing as component j has it."""
-    return np.where(seen, x, mfa.means[j] + mfa.loadings[j] @ found[j].z[i])
-
-
 def _add_component(
-    stats: Statistics, j: int, posterior: Posterior, X: Array, seen: Array, rows: Array, weight: Array
-) -> None:
-    """Add the samples `rows` with their weights [m] to the sums of component j; see the module."""
-    mfa = stats.mfa
+    stats: Statistics, posterior: Posterior, X: Array, seen: Array, own: Array, weight: Array
+) -> None:  # fmt: skip
+    """Add the samples ``posterior.rows[own]`` with their weights [m] to the sums of its component; see the module."""
+    mfa, j, rows = stats.mfa, posterior.component, posterior.rows[own]
     A, Z = mfa.loadings[j].astype(np.float64), mfa.factors.latent_map[j]
     noise, l = np.broadcast_to(mfa.noise_variance[j], mfa.n_features), mfa.n_factors
-    z, number = posterior.z[rows], posterior.pattern[rows]
+    z, number = posterior.z[own], posterior.pattern[own]
     r = np.where(seen[rows], X[rows] - mfa.means[j], z @ A.T)
     weighted = weight[:, None] * z
     C = posterior.half @ np.swapaxes(posterior.half, 1, 2)

@@ -19,7 +19,7 @@ from ..backends.host_arrays import HOST, Host
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Source", "Survey", "as_weights"]
+__all__ = ["Source", "Survey", "as_weights", "check_total"]
 
 Array = NDArray[Any]
 Part = tuple[RowBlocks, "Array | None"]
@@ -277,13 +277,7 @@ class _Sums:
                 )
 
     def survey(self) -> Survey:
-        if not self.weight > 0:
-            raise ValueError("sample_weight is zero for every row; at least one must be positive")
-        if self.weight < 1 / MOST_WEIGHT:
-            raise ValueError(
-                f"sample_weight must sum to {1 / MOST_WEIGHT:g} or more, got {self.weight:g}; only ratios of weights "
-                f"matter, so divide them by their mean"
-            )
+        check_total(self.weight)
         d = len(self.center)
         with errstate(over="ignore", invalid="ignore"):
             shift = self.first_moment / self.weight
@@ -293,6 +287,17 @@ class _Sums:
         if not np.isfinite([variance, mean_square]).all():
             raise ValueError("the variance of X overflows; rescale X")
         return Survey(self.n_rows, self.weight, self.dtype, mean, max(float(variance), 0.0), float(mean_square))
+
+
+def check_total(weight: float) -> None:
+    """Raise for a sum of sample weights that is zero or too small."""
+    if not weight > 0:
+        raise ValueError("sample_weight is zero for every row; at least one must be positive")
+    if weight < 1 / MOST_WEIGHT:
+        raise ValueError(
+            f"sample_weight must sum to {1 / MOST_WEIGHT:g} or more, got {weight:g}; only ratios of weights matter, so "
+            f"divide them by their mean"
+        )
 
 
 def _rows(X: Any) -> RowBlocks:

@@ -28,6 +28,8 @@ __all__ = ["Evaluator"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
+# What else to do about NaN.
+MISSING = ', or where NaN is a missing feature, use MFA.impute or missing="marginal"'
 # A component with a smaller share of a sample adds nothing to its gradient: CUTOFF_NATS below the best.
 LEAST_SHARE = math.exp(-CUTOFF_NATS)
 # Values in float64 of the rows whose gradients are summed over several components.
@@ -126,7 +128,7 @@ class Evaluator:
         self._largest, all_finite, number = self.arrays.to_host(found).tolist()
         self._all_finite = bool(all_finite)
         if self.options.check_finite and not self._all_finite:
-            check_finite_rows(norms, X, start, name)
+            check_finite_rows(norms, X, start, name, also=MISSING)
         return int(number)
 
     def _fits(self, dtype: np.dtype[Any]) -> bool:

@@ -14,7 +14,7 @@ from .._checks import as_bounds
 from . import marginals
 from .density import each_block, open_rows, per_sample
 from .evaluator import Evaluator
-from .observed import posteriors
+from .observed import evidence
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -130,6 +130,16 @@ def impute(mfa: MFA, X: Any, mask: Any = None, *, bounds: Any = None, **options:
     -----
     For each component and distinct mask an l × l matrix is factorized: see ``mfakit/mixture/observed.py``. It is made
     on the host: samples on a device are brought there and back.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([1.0], [[0.0, 0.0]], np.ones((1, 2, 1)), 0.25)
+    >>> mfa.impute(np.array([[1.0, np.nan], [2.0, 3.0]]))
+    array([[1. , 0.8],
+           [2. , 3. ]])
+    >>> mfa.impute(np.array([[1.0, np.nan]]), bounds=(0, 0.5))
+    array([[1. , 0.5]])
     """
     limits = as_bounds(bounds)
     check_finite = options.get("check_finite", True)
@@ -175,11 +185,13 @@ def _conditional_means(mfa: MFA, X: Array, missing: Array) -> Array:
     """E[x | x_observed] [n, d]: Σ_k r_k (μ_k + A_k E_k[z | x_o]). Given z the noise of different features is
     independent, so the observed features act through z alone.
     """
-    found = list(posteriors(mfa, X, ~missing))
-    resp = marginals.shares(mfa, X, ~missing, np.stack([posterior.log_prob for posterior in found], axis=1))[1]
-    result = np.zeros(X.shape)
-    for j, posterior in enumerate(found):
-        some = ~(resp[:, j] == 0)  # NaN, where no component explains a sample, comes through
-        means = mfa.means[j] + posterior.z[some] @ mfa.loadings[j].T.astype(np.float64)
-        result[some] += resp[some, j][:, None] * means
+    result, seen = np.zeros(X.shape), ~missing
+    for some in marginals.groups(mfa, seen):
+        found, part = evidence(mfa, X[some], seen[some]), np.zeros(X[some].shape)
+        resp = marginals.shares(mfa, X[some], seen[some], found.log_prob)[1]
+        for posterior in found.posteriors:  # NaN, where no component explains a sample, comes through
+            j, rows = posterior.component, posterior.rows
+            means = mfa.means[j] + posterior.z @ mfa.loadings[j].T.astype(np.float64)
+            part[rows] += resp[rows, j][:, None] * means
+        result[some] = part
     return result

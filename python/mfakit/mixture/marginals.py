@@ -4,21 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.options import ArrayOptions, Options
+from .._arrays.options import ArrayOptions, Missing, Options
 from .._arrays.rows import RowBlocks, returned, to_numpy
-from .._arrays.sharing import plan_crew
+from .._arrays.sharing import careful_products, plan_crew
+from .._checks import check_choice
 from .._threads.process import errstate
 from .._threads.rows import open_crew
 from ..backends import get_arrays, get_backend
 from .density import open_rows
 from .density import responsibilities as responsibilities_of
-from .observed import distinct, posteriors
+from .observed import distinct, evidence
 from .subsets import marginal
 
 if TYPE_CHECKING:
@@ -27,16 +29,18 @@ if TYPE_CHECKING:
     from .mfa import MFA
 
 __all__ = [
-    "component_log_prob", "each_block", "known_features", "log_prob", "per_sample", "posterior_mean",
-    "responsibilities", "shares",
+    "component_log_prob", "each_block", "fill_classes", "groups", "known_features", "log_prob", "per_sample",
+    "posterior_mean", "responsibilities", "shares", "takes_gaps",
 ]  # fmt: skip
 
 Array = NDArray[Any]
 
 # Nats above which the rounding of a log-density may be more than UNCERTAIN_NATS.
 FAR = 1e6
-# Values of a block in float64: its temporaries stay in the cache.
-BLOCK_VALUES = 2**17
+# Values of a block in float64, and of what is computed of its samples and components.
+BLOCK_VALUES, PAIR_VALUES = 2**19, 2**21
+# Values of the matrices [l, l] of patterns and components that are in memory at once.
+MATRIX_VALUES = 2**21
 
 
 def known_features(X: Array, start: int, name: str = "X", check_finite: bool = True) -> Array:
@@ -85,9 +89,10 @@ def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int,
     threads, which have numbers from 0.
     """
     k, l, d = mfa.factors.shape
-    step = options.block_rows or max(16, BLOCK_VALUES // d)
-    count = 1 if rows.device is not None else plan_crew(len(rows), d, k * (2 * l + 6), step, options)[0]
-    with open_crew(count) as crew:
+    step = options.block_rows or _block_rows(k, l, d)
+    columns = k * (l + 1) * (l + 4) // 2
+    count = 1 if rows.device is not None else plan_crew(len(rows), d, columns, step, options)[0]
+    with open_crew(count) as crew, careful_products(len(rows) * d * columns):
 
         def run(thread: int, first: int, last: int) -> None:
             for start in range(first, last, step):
@@ -95,6 +100,38 @@ def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int,
                 work(thread, start, np.asarray(to_numpy(rows.block(start, min(start + step, last), np.float64))))
 
         crew.share(len(rows), run)
+
+
+def _block_rows(k: int, l: int, d: int) -> int:
+    """Rows per block."""
+    return max(1, min(PAIR_VALUES // (k * (l + 1)), max(BLOCK_VALUES // d, 64)))
+
+
+def groups(mfa: MFA, seen: Array) -> Iterator[Any]:
+    """The rows of a block with known features `seen`, those of as many patterns at a time as have room."""
+    most = max(1, MATRIX_VALUES // (mfa.n_components * max(mfa.n_factors, 1) ** 2))
+    if len(seen) <= most:
+        yield slice(None)
+        return
+    number = distinct(seen)[1]
+    order, last = np.argsort(number, kind="stable"), int(number.max(initial=0))
+    edges = np.searchsorted(number[order], np.arange(0, last + most, most))
+    for first, end in pairwise([*edges.tolist(), len(seen)]):
+        yield np.sort(order[first:end])
+
+
+def fill(
+    mfa: MFA, rows: RowBlocks, options: Options, out: Any, make: Callable[[int, RowBlocks, Array], Array]
+) -> None:  # fmt: skip
+    """Write what ``make(start, rows, block)`` gives for each block of samples into `out`, where they are."""
+    arrays = get_arrays(get_backend(options.backend, rows.device), rows.device)
+
+    def work(_: int, start: int, block: Array) -> None:
+        with errstate(over="ignore"):  # beyond float32's range a log-density is -inf
+            found = make(start, rows, block).astype(out.dtype, copy=False)
+        out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
+
+    each_block(mfa, rows, options, work)
 
 
 def per_sample(
@@ -106,27 +143,46 @@ def per_sample(
     """
     rows, opts = open_rows(mfa, X, options)
     out = opts.result((len(rows), *tail), rows.dtype, rows)
-    arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
-
-    def work(_: int, start: int, block: Array) -> None:
-        found = make(start, rows, block).astype(rows.dtype, copy=False)
-        out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
-
-    each_block(mfa, rows, opts, work)
+    fill(mfa, rows, opts, out, make)
     return returned(out, rows.like, opts.out, features)
 
 
+def takes_gaps(missing: Missing) -> bool:
+    """Whether NaN is a feature that is not known; a word that is no choice is an error."""
+    if isinstance(missing, str) and missing == "error":
+        return False
+    check_choice("missing", missing, get_args(Missing))
+    return True
+
+
+def fill_classes(mixtures: Sequence[MFA], rows: RowBlocks, options: Options, out: Any) -> None:
+    """Write log p_c of the known features of each sample into `out` [n, C], for each of the mixtures."""
+
+    def make(X: Array, seen: Array) -> Array:
+        return np.stack([shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[0] for mfa in mixtures], axis=1)
+
+    widest = max(mixtures, key=lambda mfa: mfa.n_components * (mfa.n_factors + 1) ** 2)
+    fill(widest, rows, options, out, _by_patterns(widest, (len(mixtures),), make, options.check_finite))
+
+
+def _by_patterns(
+    mfa: MFA, tail: tuple[int, ...], make: Callable[[Array, Array], Array], check_finite: bool
+) -> Callable[[int, RowBlocks, Array], Array]:
+    """What makes [n, *tail] of a block by what `make` gives for samples and their known features, some at a time."""
+
+    def of_block(start: int, rows: RowBlocks, block: Array) -> Array:
+        seen = known_features(block, start, rows.name, check_finite)
+        found = np.empty((len(block), *tail))
+        for some in groups(mfa, seen):
+            found[some] = make(block[some], seen[some])
+        return found
+
+    return of_block
+
+
 def _each(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: Callable[[Array, Array], Array]) -> Any:
-    """What `make` gives for each block of samples and its known features."""
-    check = options.get("check_finite", True)
-    return per_sample(
-        mfa, X, options, tail, lambda start, rows, block: make(block, known_features(block, start, rows.name, check))
-    )
-
-
-def _components(mfa: MFA, X: Array, seen: Array) -> Array:
-    """log (weight_k p_k) [n, k] of what is known."""
-    return np.stack([posterior.log_prob for posterior in posteriors(mfa, X, seen)], axis=1)
+    """What `make` gives for samples and their known features, some at a time."""
+    return per_sample(mfa, X, options, tail, _by_patterns(mfa, tail, make, options.get("check_finite", True)))
 
 
 def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
@@ -138,28 +194,38 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     X : array-like, [n, d]
         NaN where a feature is missing.
     **options
-        As of :func:`mfakit.mixture.density.log_prob`; ``method`` and ``precision`` make no difference.
+        As of :func:`mfakit.mixture.density.log_prob`; ``backend``, ``method`` and ``precision`` make no difference,
+        because all is computed by NumPy in float64.
 
     Raises
     ------
     ValueError
         A row without any known feature, inf, a wrong rank or width.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mfa = mfakit.MFA([0.5, 0.5], [[0, 0], [3, 3]], np.ones((2, 2, 1)), 0.1)
+    >>> X = np.array([[0.5, np.nan], [0.5, 0.4]])
+    >>> np.allclose(mfa.log_prob(X, missing="marginal")[0], mfa.marginal([0]).log_prob(X[:1, :1]))
+    True
     """
-    return _each(mfa, X, options, (), lambda block, seen: shares(mfa, block, seen, _components(mfa, block, seen))[0])
+    return _each(mfa, X, options, (), lambda X, seen: shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[0])
 
 
 def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
-    """log (weight_k p_k) of the known features, [n, k], nats; parameters and errors as
+    """log (weight_k p_k) of the known features, [n, k], nats: to rounding for the components that matter to a sample,
+    as :func:`mfakit.mixture.density.component_log_prob`. Parameters and errors as
     :func:`mfakit.mixture.marginals.log_prob`.
     """
-    return _each(mfa, X, options, (mfa.n_components,), lambda block, seen: _components(mfa, block, seen))
+    return _each(mfa, X, options, (mfa.n_components,), lambda X, seen: evidence(mfa, X, seen).log_prob)
 
 
 def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """p(component | known features), [n, k]; parameters and errors as :func:`mfakit.mixture.marginals.log_prob`."""
 
     def make(X: Array, seen: Array) -> Array:
-        return shares(mfa, X, seen, _components(mfa, X, seen))[1]
+        return shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[1]
 
     return _each(mfa, X, options, (mfa.n_components,), make)
 
@@ -170,10 +236,11 @@ def posterior_mean(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """
 
     def make(X: Array, seen: Array) -> Array:
-        best, mean = np.full(len(X), -np.inf), np.full((len(X), mfa.n_factors), np.nan)
-        for posterior in posteriors(mfa, X, seen):
-            better = posterior.log_prob > best
-            best[better], mean[better] = posterior.log_prob[better], posterior.z[better]
+        found = evidence(mfa, X, seen)
+        best, mean = found.log_prob.argmax(axis=1), np.full((len(X), mfa.n_factors), np.nan)
+        for posterior in found.posteriors:
+            own = best[posterior.rows] == posterior.component
+            mean[posterior.rows[own]] = posterior.z[own]
         return mean
 
     return _each(mfa, X, options, (mfa.n_factors,), make)

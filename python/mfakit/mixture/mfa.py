@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.options import Missing
-from .._checks import check_choice
 from .._io.html import bars, card, number_range
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
@@ -383,10 +382,7 @@ class MFA:
 
 def _densities(missing: Missing) -> ModuleType:
     """Where the densities are computed that take NaN as `missing` says."""
-    if missing != "error":
-        check_choice("missing", missing, get_args(Missing))
-        return marginals
-    return density
+    return marginals if marginals.takes_gaps(missing) else density
 
 
 def common_device(models: Mapping[str, MFA]) -> str | None:
