@@ -216,10 +216,10 @@ def test_it_has_second_derivatives_in_samples_and_parameters() -> None:
 
 def test_training_finds_the_density_of_the_samples() -> None:
     truth = mfakit.MFA([1.0], [[2.0, -1.0]], [[[1.0], [0.5]]], 0.04)
-    samples = torch.from_numpy(truth.sample(2000, rng=0, dtype=np.float64)[0])
+    samples = torch.from_numpy(truth.sample(1000, rng=0, dtype=np.float64)[0])
     density = TrainableMFA(mfakit.MFA([1.0], [[0.0, 0.0]], [[[0.1], [0.1]]], 1.0), noise_floor=1e-3)
     optimizer = torch.optim.Adam(density.parameters(), lr=0.05)
-    for _ in range(400):
+    for _ in range(200):
         optimizer.zero_grad()
         (-density(samples).mean()).backward()
         optimizer.step()

@@ -200,7 +200,8 @@ print(peak())
 
 @needs_two
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the threads of /proc")
-@pytest.mark.parametrize("backend", ["native", "numba"])
+# Numba compiles for 13 s in a process of its own.
+@pytest.mark.parametrize("backend", ["native", pytest.param("numba", marks=pytest.mark.slow)])
 def test_nothing_of_ours_starts_threads_beyond_the_limit(backend: str) -> None:
     if (reason := mfakit.backends.why_missing(backend)) is not None:
         pytest.skip(reason)

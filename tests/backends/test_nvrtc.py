@@ -138,8 +138,9 @@ def _pair_sizes(l: int) -> dict[str, int]:
 
 
 # Pairs of subspaces and the attack's state are float64 whatever the samples are; only the first know l at compilation.
+# The variant in float64 takes more registers than the one in float32, and as long to compile.
 VARIANTS = [
-    (family, real, l)
+    pytest.param(family, real, l, marks=pytest.mark.slow if real == "float" and family in ("density", "pairs") else ())
     for family in _cuda_source.FAMILIES
     for real in (("double",) if family in ("subspace", "attack") else ("float", "double"))
     for l in (FACTORS if family == "subspace" else FACTORS[:1])

@@ -14,6 +14,7 @@ from mfakit.attacks import carlini_wagner_l2
 from mfakit.experiments import fig6, load_experiment, load_result, reproduce
 from mfakit.experiments.fig4 import standard_error
 from mfakit.experiments.study import run as study
+from mfakit.plots.common import STYLE
 
 NETWORK = {"width": 2, "depth": 1, "epochs": 1}
 SMALL: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ def short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
         return carlini_wagner_l2(clf, X, y, max_iterations=30, binary_search_steps=2, **settings)
 
     monkeypatch.setattr(study, "carlini_wagner_l2", short)
+    monkeypatch.setitem(STYLE, "savefig.dpi", 60)  # that pictures are drawn is tested, not their size
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.data if name in DATA else ()) for name in SMALL])
