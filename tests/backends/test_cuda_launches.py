@@ -120,8 +120,8 @@ def test_kernels_under_sanitizers() -> None:
         "PYTHONPATH": os.pathsep.join([str(tests.parents[1]), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "permuted and (float32 and usual or memory)",
-        f"--rootdir={tests.parents[2]}", str(tests),
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tests.parents[2]}", str(tests),
+        "-k", "permuted and (float32 and usual or memory)",
     ]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
