@@ -1,13 +1,15 @@
 """``python -m benchmarks [name ...]``: run all benchmarks, or those named; results go to benchmarks/results/.
 
 A benchmark is a file here with ``CASES``, and perhaps ``BACKEND`` (default "auto"), ``around`` (a context that holds
-while it runs) and ``draw`` (called with the report and the folder).
+while it runs), ``FOLDER`` (of its results, within the others'), ``table`` (of the report, instead of its own), ``draw``
+(called with the report and the folder) and ``with_checkouts`` (the cases, given the folders of ``--checkout``).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -18,10 +20,12 @@ from mfakit.backends import why_missing
 from mfakit.bench import Machine, Report, run_cases
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("core", "imports", "fit", "attack", "train", "svm", "carlini_wagner", "busy", "growth", "device", "gpu")
+NAMES = (
+    "core", "imports", "fit", "attack", "train", "svm", "carlini_wagner", "busy", "growth", "peers", "device", "gpu",
+)  # fmt: skip
 
 
-def run(name: str, folder: Path, **how: Any) -> Report | None:
+def run(name: str, folder: Path, checkouts: Mapping[str, Path], **how: Any) -> Report | None:
     """One benchmark, into ``<folder>/<name>.json``; None where its backend is missing."""
     module = import_module(f"benchmarks.{name}")
     backend = getattr(module, "BACKEND", "auto")
@@ -29,17 +33,29 @@ def run(name: str, folder: Path, **how: Any) -> Report | None:
     if reason is not None:
         print(f"{name}: not measured here, {reason}")
         return None
+    cases = module.with_checkouts(checkouts) if hasattr(module, "with_checkouts") else module.CASES
+    folder = folder / getattr(module, "FOLDER", "")
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(report: Report) -> None:
         write_json(folder / f"{name}.json", report.to_json())
 
     with getattr(module, "around", nullcontext)():
-        report = run_cases(name, module.CASES, Machine(backend), source=Path(__file__), save=save, **how)
-    print(f"{name}\n\n{report.table().terminal()}\n\n{report.notes}\n", flush=True)
+        report = run_cases(name, cases, Machine(backend), source=Path(__file__), save=save, **how)
+    table = module.table(report) if hasattr(module, "table") else report.table()
+    print(f"{name}\n\n{table.terminal()}\n\n{report.notes}\n", flush=True)
     if hasattr(module, "draw"):
         module.draw(report, folder)
     return report
+
+
+def checkout(text: str) -> tuple[str, Path]:
+    """The name and the folder of ``NAME=FOLDER``."""
+    name, _, folder = text.partition("=")
+    names = import_module("benchmarks.peers").CHECKOUTS
+    if name not in names or not folder or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"must be NAME=FOLDER with a name of {', '.join(names)}, got {text!r}")
+    return name, Path(folder)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,6 +65,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--slow", action="store_true", help="also the cases that take minutes each")
     parser.add_argument("--seconds", type=float, help="no case of a benchmark begins later than this")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where results go (default: benchmarks/results)")
+    parser.add_argument(
+        "--checkout", action="append", default=[], type=checkout, metavar="NAME=FOLDER",
+        help="of peers: where a library lies that is not installed (torch-mfa, VAMM); may be given several times",
+    )  # fmt: skip
     args = parser.parse_args(arguments)
     unknown = sorted(set(args.names) - set(NAMES))
     if unknown:
@@ -56,7 +76,7 @@ def main(arguments: list[str]) -> int:
     if args.rounds < 1:
         parser.error(f"--rounds must be positive, got {args.rounds}")
     for name in args.names or NAMES:
-        run(name, args.folder, rounds=args.rounds, slow=args.slow, seconds=args.seconds)
+        run(name, args.folder, dict(args.checkout), rounds=args.rounds, slow=args.slow, seconds=args.seconds)
     return 0
 
 

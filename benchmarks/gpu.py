@@ -7,28 +7,17 @@ l = 6 in 10 ms, gradients within twice that; 2,000 x 2,000 subspaces at 60% of t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 import mfakit
 from mfakit.bench import SIZES, Case, Machine, Size, Timed, Work, core_cases
 from mfakit.bench.core import random_mixture
 
+from .peers.density import torch_mixture
+
 BACKEND = "cuda"
 # Of the [n, k, d] arrays that torch.distributions makes, several at a time, which its pool then keeps.
 TORCH_BYTES = 2**30
-
-
-def torch_mixture(mfa: mfakit.MFA, device: str) -> Any:
-    """The same mixture as torch's MixtureSameFamily of LowRankMultivariateNormal, isotropic noise."""
-    import torch
-
-    means, loadings = (torch.tensor(np.array(a, np.float32), device=device) for a in (mfa.means, mfa.loadings))
-    diagonal = torch.tensor(mfa.noise_variance, dtype=torch.float32, device=device)[:, None].expand_as(means)
-    components = torch.distributions.LowRankMultivariateNormal(means, loadings, diagonal, validate_args=False)
-    weights = torch.distributions.Categorical(torch.tensor(mfa.weights, dtype=torch.float32, device=device))
-    return torch.distributions.MixtureSameFamily(weights, components, validate_args=False)
 
 
 def against_torch(case: Case, machine: Machine) -> Work:
@@ -40,7 +29,7 @@ def against_torch(case: Case, machine: Machine) -> Work:
     X = mfa.to("cuda").sample(size.n, rng=2)[0]
     n = int(max(1, min(size.n, TORCH_BYTES // (4 * size.k * size.d))))
     part = torch.from_dlpack(X[:n])
-    mixture = torch_mixture(mfa, "cuda")
+    mixture = torch_mixture(mfa, device="cuda")
     expected = machine.arrays.to_host(mfa.log_prob(X[:n], precision="float64"))
     error = np.abs(machine.arrays.to_host(mfa.log_prob(X[:n])) - expected).max()
     theirs = np.abs(mixture.log_prob(part).cpu().numpy() - expected).max()

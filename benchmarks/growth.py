@@ -17,6 +17,8 @@ import numpy as np
 from mfakit.bench import Case, Machine, Report, Size, Timed, Work
 from mfakit.bench.core import random_mixture
 
+from .peers.density import samples_of_a_call, torch_mixture
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -28,8 +30,6 @@ SWEEPS: dict[str, tuple[Size, tuple[int, ...]]] = {
     "d": (Size(1024, 784, 100, 6), (196, 784, 3072, 12_288)),
     "l": (BASE, (1, 2, 6, 20)),
 }
-# torch.distributions forms arrays [n, k, d]: it is timed on as many samples as this many values hold.
-TORCH_VALUES = 2**24
 # Samples that are compared with their residuals in float64.
 CHECKED = 16
 STYLES = {
@@ -62,7 +62,7 @@ def grown(case: Case, machine: Machine) -> Work:
         "dense, cold": Timed(partial(cold, "dense")),
         "product": Timed(lambda: np.matmul(X, P, out=out)),
     }
-    torch = torch_mixture(mfa, X)
+    torch = of_torch(mfa, X)
     if torch is not None:
         beside["torch.distributions"] = torch
     return Work(
@@ -76,19 +76,13 @@ def grown(case: Case, machine: Machine) -> Work:
     )
 
 
-def torch_mixture(mfa: Any, X: np.ndarray) -> Timed | None:
+def of_torch(mfa: Any, X: np.ndarray) -> Timed | None:
     """The same log-densities by torch.distributions, of some of the samples; None without torch."""
     try:
         import torch
     except ImportError:
         return None
-    from torch.distributions import Categorical, LowRankMultivariateNormal, MixtureSameFamily
-
-    k, d, _ = mfa.loadings.shape
-    count = int(min(len(X), max(1, TORCH_VALUES // (k * d))))
-    noise = torch.full((k, d), float(mfa.noise_variance[0]))
-    components = LowRankMultivariateNormal(torch.tensor(mfa.means), torch.tensor(mfa.loadings), noise)
-    mixture = MixtureSameFamily(Categorical(torch.from_numpy(mfa.weights.astype(np.float32))), components)
+    mixture, count = torch_mixture(mfa), samples_of_a_call(mfa, len(X))
     some = torch.from_numpy(X[:count])
     return Timed(lambda: mixture.log_prob(some), work=count / len(X))
 
