@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,12 +50,23 @@ class Side:
 
 @dataclass(frozen=True)
 class Checked:
-    """How far the two results are from each other, and each from the oracle, in the comparison's measure."""
+    """How far the two results are from each other, and each from the oracle, in the comparison's measure.
+
+    Attributes
+    ----------
+    difference, ours, theirs : float
+    facts : mapping
+        What else was found.
+    equal_unit, right_unit : float
+        What the two bounds of the comparison are multiples of.
+    """
 
     difference: float
     ours: float
     theirs: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+    equal_unit: float = 1.0
+    right_unit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,9 @@ class Comparison:
     measure : str
         What the numbers of :class:`Checked` are.
     equal : Bound
-        The largest difference at which the peer is timed.
+        The largest difference at which the peer is timed, in units of `Checked.equal_unit`.
     right : Bound
-        The largest distance of ours from the oracle; beyond it the benchmark fails.
+        The largest distance of ours from the oracle, in units of `Checked.right_unit`; beyond it the benchmark fails.
     count, unit : str, str
         Which entry of `size` counts the work, and what is counted.
     dtype, rounds, slow
@@ -125,16 +137,23 @@ def compare(case: Case, machine: Machine, comparison: Comparison, checkouts: Map
     except Exception as error:  # whatever it is, it is not ours: the other comparisons go on
         raise Skipped(f"{peer.name} {version} raised {type(error).__name__}: {_first_line(error)}") from error
     found = comparison.check(inputs, ours.result, theirs.result)
-    equal = bool(found.difference <= comparison.equal.value)  # NaN is not
+    within = comparison.equal.value * found.equal_unit
+    equal = bool(found.difference <= within)  # NaN is not
     facts = {
         "task": comparison.task, "peer": peer.name, "version": version, "measure": comparison.measure,
-        "difference": found.difference, "equal": equal, "equal_within": comparison.equal.value,
+        "difference": found.difference, "equal": equal, "equal_within": within,
         "why_within": comparison.equal.reason, "why_right": comparison.right.reason,
         "error": {"mfakit": found.ours, peer.name: found.theirs},
-        "part": theirs.part, **found.facts,
+        "part": theirs.part, "load": _load(), **found.facts,
     }  # fmt: skip
     beside = {peer.name: _silenced(theirs.timed)} if equal else {}
-    return Work(ours.timed, found.ours, size[comparison.count], comparison.unit, beside=beside, facts=facts)
+    error = found.ours / found.right_unit
+    return Work(ours.timed, error, size[comparison.count], comparison.unit, beside=beside, facts=facts)
+
+
+def _load() -> float | None:
+    """Processes that want a core, of the last minute: beside others a time is no more than an upper bound."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _first_line(error: Exception) -> str:

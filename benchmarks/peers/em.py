@@ -240,7 +240,7 @@ def vamm(inputs: Digits, module: Any) -> Side:
 
     def run() -> Any:
         model = module.Gaussian(C=inputs.k, D=inputs.X.shape[1], H=inputs.l, covariance_type="mfa", reg_covar=floor)
-        _, log = model.fit(inputs.X, rng=0, limit=MOST_STEPS)
+        _, log = model.fit(inputs.X, rng=0, limit=MOST_STEPS, C_prime=min(3, inputs.k), G=min(15, inputs.k))
         return model, int(log["M_step"].sum())
 
     model, steps = run()
