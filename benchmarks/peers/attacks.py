@@ -223,13 +223,13 @@ PEERS = ((FOOLBOX, foolbox), (ADV_LIB, adv_lib), (TORCHATTACKS, torchattacks), (
 NO_LONGER = Bound(5e-3, "a search over c ends between two constants: mean ℓ2 of ours above theirs, where both fool")
 COMPARISONS = (
     *[
-        Comparison("CW-L2 on a plane", peer, {"n": 64, "d": 784}, Plane, ours, theirs, check_plane,
+        Comparison("CW-L2 on a plane", peer, {"n": 32, "d": 196}, Plane, ours, theirs, check_plane,
                    "mean ℓ2 above the exact distance, relative", NO_LONGER,
                    Bound(2e-3, "float32 logits, and Adam's last step"), rounds=3)
         for peer, theirs in PEERS
     ],
     *[
-        Comparison("CW-L2 on a small CNN", peer, {"n": 64}, Digits, ours, theirs, check_network,
+        Comparison("CW-L2 on a small CNN", peer, {"n": 32}, Digits, ours, theirs, check_network,
                    "share of samples not fooled", NO_LONGER,
                    Bound(0.05, "the paper's constants do not reach every sample's c"), rounds=3)
         for peer, theirs in PEERS

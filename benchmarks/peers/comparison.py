@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from mfakit.bench import Case, Machine, Skipped, Timed, Work
 
-from .libraries import Library
+from .libraries import Library, first_line
 
 
 class Bound(NamedTuple):
@@ -135,7 +135,8 @@ def compare(case: Case, machine: Machine, comparison: Comparison, checkouts: Map
         with quiet():
             theirs = comparison.theirs(inputs, module)
     except Exception as error:  # whatever it is, it is not ours: the other comparisons go on
-        raise Skipped(f"{peer.name} {version} raised {type(error).__name__}: {_first_line(error)}") from error
+        name = f"{peer.name} {version}".strip()
+        raise Skipped(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
     found = comparison.check(inputs, ours.result, theirs.result)
     within = comparison.equal.value * found.equal_unit
     equal = bool(found.difference <= within)  # NaN is not
@@ -154,10 +155,6 @@ def compare(case: Case, machine: Machine, comparison: Comparison, checkouts: Map
 def _load() -> float | None:
     """Processes that want a core, of the last minute: beside others a time is no more than an upper bound."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 @contextlib.contextmanager

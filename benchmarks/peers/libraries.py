@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -51,20 +52,25 @@ class Library:
                 module = import_module(self.module)
         except ModuleNotFoundError as error:
             if error.name != self.module.partition(".")[0]:
-                raise Skipped(f"{self.name} cannot be imported: {error}") from error
+                raise Skipped(f"{self.name} cannot be imported: {first_line(error)}") from error
             remedy = f"its checkout has no module {self.module}" if folder else f"pip install {self.package}"
             raise Skipped(f"{self.name} is not installed: {remedy}") from error
         except Exception as error:  # such as a compiled extension for another version of torch
-            raise Skipped(f"{self.name} cannot be imported: {error}") from error
+            raise Skipped(f"{self.name} cannot be imported: {first_line(error)}") from error
         return module, self._version(folder)
 
     def _version(self, folder: Path | None) -> str:
         if self.package is None:
-            return "" if folder is None else commit(_any_file(folder)) or "without git"
+            return "" if folder is None else commit(_any_file(folder)) or ""
         try:
             return version(self.package)
         except PackageNotFoundError:
             return ""
+
+
+def first_line(error: Exception) -> str:
+    """What it says, without the folders of this machine: it stands in results that are published."""
+    return re.sub(r"(?<!\S)/\S*/", "", (str(error).splitlines() or [""])[0])
 
 
 def _any_file(folder: Path) -> Path:

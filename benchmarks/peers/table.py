@@ -55,10 +55,12 @@ def markdown(report: Report) -> str:
             key = (case.facts["task"], case.facts["equal_within"], case.facts["why_within"])
             reasons.setdefault(key, f"- {key[0]}: within {key[1]:g} ({key[2]})")
     bounds, notes = "\n".join(reasons.values()), "\n".join(f"- {line}" for line in report.notes.splitlines())
+    loads = [case.facts["load"] for case in report.cases if case.skipped is None and case.facts["load"] is not None]
+    load = f" The machine's load was {min(loads):.1f} to {max(loads):.1f}." if loads else ""
     return (
         "# Beside other libraries\n\n"
         "Times are those of the quickest of the interleaved rounds in one process. A library that does not compute\n"
-        "the same thing is not timed. Memory is what a call adds to the process.\n\n"
+        f"the same thing is not timed. Memory is what a call adds to the process.{load}\n\n"
         f"{table(report).markdown()}\n\nHow equal the two must be:\n\n{bounds}\n\n"
         f"Not measured, and where the rest was:\n\n{notes}\n"
     )

@@ -116,7 +116,7 @@ def test_a_library_that_is_missing_or_fails_is_named_with_the_reason(tmp_path: P
     comparison = of(density.COMPARISONS, TORCH, "log_prob")
 
     def fails(inputs: Any, module: Any) -> Side:
-        raise TypeError("no such argument\nand more")
+        raise TypeError("no such argument in /some/folder/file.py\nand more")
 
     (tmp_path / "peer_that_breaks.py").write_text("import a_module_that_is_not_there", encoding="utf-8")
     broken = Library("torch-mfa", "peer_that_breaks", None)
@@ -126,7 +126,7 @@ def test_a_library_that_is_missing_or_fails_is_named_with_the_reason(tmp_path: P
     )  # fmt: skip
     reasons = [case.skipped for case in report.cases]
     assert reasons == [
-        f"torch.distributions {torch.__version__} raised TypeError: no such argument",
+        f"torch.distributions {torch.__version__} raised TypeError: no such argument in file.py",
         "other is not installed: pip install other-lib",
         "torch-mfa is not installed: its checkout has no module mfa",
         "torch-mfa cannot be imported: No module named 'a_module_that_is_not_there'",
