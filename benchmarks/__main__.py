@@ -17,7 +17,7 @@ from typing import Any
 
 from mfakit._io.report import write_json
 from mfakit.backends import why_missing
-from mfakit.bench import Machine, Report, run_cases
+from mfakit.bench import Machine, Report, read_report, run_cases
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = (
@@ -25,8 +25,10 @@ NAMES = (
 )  # fmt: skip
 
 
-def run(name: str, folder: Path, checkouts: Mapping[str, Path], **how: Any) -> Report | None:
-    """One benchmark, into ``<folder>/<name>.json``; None where its backend is missing."""
+def run(name: str, folder: Path, checkouts: Mapping[str, Path], resume: bool = False, **how: Any) -> Report | None:
+    """One benchmark, into ``<folder>/<name>.json``; None where its backend is missing. `resume` keeps what the file has,
+    see :func:`mfakit.bench.run_cases`.
+    """
     module = import_module(f"benchmarks.{name}")
     backend = getattr(module, "BACKEND", "auto")
     reason = why_missing(backend) if backend == "cuda" else None
@@ -36,12 +38,14 @@ def run(name: str, folder: Path, checkouts: Mapping[str, Path], **how: Any) -> R
     cases = module.with_checkouts(checkouts) if hasattr(module, "with_checkouts") else module.CASES
     folder = folder / getattr(module, "FOLDER", "")
     folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.json"
+    earlier = read_report(file) if resume and file.exists() else None
 
     def save(report: Report) -> None:
-        write_json(folder / f"{name}.json", report.to_json())
+        write_json(file, report.to_json())
 
     with getattr(module, "around", nullcontext)():
-        report = run_cases(name, cases, Machine(backend), source=Path(__file__), save=save, **how)
+        report = run_cases(name, cases, Machine(backend), source=Path(__file__), save=save, earlier=earlier, **how)
     table = module.table(report) if hasattr(module, "table") else report.table()
     print(f"{name}\n\n{table.terminal()}\n\n{report.notes}\n", flush=True)
     if hasattr(module, "draw"):
@@ -64,6 +68,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of each candidate (default: %(default)s)")
     parser.add_argument("--slow", action="store_true", help="also the cases that take minutes each")
     parser.add_argument("--seconds", type=float, help="no case of a benchmark begins later than this")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what the results there have of this commit, machine and day"
+    )
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where results go (default: benchmarks/results)")
     parser.add_argument(
         "--checkout", action="append", default=[], type=checkout, metavar="NAME=FOLDER",
@@ -76,7 +83,10 @@ def main(arguments: list[str]) -> int:
     if args.rounds < 1:
         parser.error(f"--rounds must be positive, got {args.rounds}")
     for name in args.names or NAMES:
-        run(name, args.folder, dict(args.checkout), rounds=args.rounds, slow=args.slow, seconds=args.seconds)
+        run(
+            name, args.folder, dict(args.checkout), args.resume, rounds=args.rounds, slow=args.slow,
+            seconds=args.seconds,
+        )  # fmt: skip
     return 0
 
 

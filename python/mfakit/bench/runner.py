@@ -98,7 +98,7 @@ class Machine:
 def run_cases(
     benchmark: str, cases: Iterable[Case], machine: Machine, *, rounds: int = 5, limits: Limits | None = None,
     seconds: float | None = None, slow: bool = False, progress: bool | None = None, source: Path | None = None,
-    save: Callable[[Report], None] | None = None,
+    save: Callable[[Report], None] | None = None, earlier: Report | None = None,
 ) -> Report:  # fmt: skip
     """Check and time cases, one after the other.
 
@@ -122,6 +122,9 @@ def run_cases(
         A file of the checkout that is measured, for the commit.
     save : callable or None
         Called with the report after each case: what is measured is kept, whatever comes after it.
+    earlier : Report or None
+        What an earlier run measured in part. Its cases are kept, and not measured again, if they were measured with the
+        same versions, commit, machine and day.
 
     Raises
     ------
@@ -135,8 +138,11 @@ def run_cases(
         if limits is None and any(case.limit or case.bandwidth for case in chosen):
             limits = measure_limits(machine, rounds)
         report = Report(benchmark, provenance(machine.ops_name, machine.device, source), limits, [])
+        kept = {} if earlier is None or earlier.provenance != report.provenance else _measured(earlier)
         for case in open_bar(progress, chosen, desc=benchmark):
-            if case.slow and not slow:
+            if _key(case) in kept:
+                found = kept[_key(case)]
+            elif case.slow and not slow:
                 found = _skipped(case, "it takes minutes; ask for slow cases")
             elif deadline is not None and time.monotonic() > deadline:
                 found = _skipped(case, f"the {seconds:.0f} s for this benchmark were used up")
@@ -146,6 +152,14 @@ def run_cases(
             if save is not None:
                 save(report)
     return report
+
+
+def _key(case: Case | Measurement) -> tuple[Any, ...]:
+    return case.name, case.dtype, *case.size.items()
+
+
+def _measured(report: Report) -> dict[tuple[Any, ...], Measurement]:
+    return {_key(case): case for case in report.cases if case.skipped is None}
 
 
 def _skipped(case: Case, reason: str) -> Measurement:
