@@ -26,8 +26,8 @@ NAMES = (
 
 
 def run(name: str, folder: Path, checkouts: Mapping[str, Path], resume: bool = False, **how: Any) -> Report | None:
-    """One benchmark, into ``<folder>/<name>.json``; None where its backend is missing. `resume` keeps what the file has,
-    see :func:`mfakit.bench.run_cases`.
+    """One benchmark, into ``<folder>/<name>.json``; None where its backend is missing. `resume` keeps what the file
+    has, see :func:`mfakit.bench.run_cases`.
     """
     module = import_module(f"benchmarks.{name}")
     backend = getattr(module, "BACKEND", "auto")
