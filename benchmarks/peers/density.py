@@ -7,7 +7,7 @@ terms of the size of ‖x - μ‖²/σ² cancel; scikit-learn has no factors and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,8 +29,9 @@ Array = NDArray[Any]
 # Samples that are checked: spread over all of them.
 CHECKED = 32
 # torch.distributions forms arrays [n, k, d] and linear_operator [k, d, n]: a call takes as many samples as this many
-# values hold, and theirs is timed with the one of these that is fastest for a sample.
+# values hold, and theirs is timed with the one of these that is fastest for a sample. torch-mfa goes by components.
 VALUES = (2**20, 2**22, 2**24)
+BY_COMPONENTS = (2**24, 2**27)
 # The oracle has dense covariances up to this many features, beyond which it takes half a minute and more.
 DENSE = 256
 
@@ -140,8 +141,7 @@ def torch_mfa(inputs: Inputs, module: Any) -> Side:
     means, loadings, noise, weights = (torch.from_numpy(a) for a in parameters(inputs.mfa, inputs.X.dtype))
     model.MU.data, model.A.data = means, loadings
     model.log_D.data, model.PI_logits.data = noise.log(), weights.log()
-    X, few = torch.from_numpy(inputs.X), torch.from_numpy(inputs.few)
-    return Side(Timed(lambda: model.log_prob(X)), model.log_prob(few).numpy())
+    return piecewise(inputs, lambda X: model.log_prob(torch.from_numpy(X)).numpy(), BY_COMPONENTS)
 
 
 def gaussian_mixture(inputs: Inputs, sklearn: Any, covariance: str) -> Side:
@@ -169,10 +169,10 @@ def parameters(mfa: MFA, dtype: Any) -> tuple[Array, Array, Array, Array]:
     return tuple(np.array(a, dtype) for a in (mfa.means, mfa.loadings, noise, mfa.weights))  # type: ignore[return-value]
 
 
-def fastest_part(inputs: Inputs, log_prob: Callable[[Array], Array]) -> int:
+def fastest_part(inputs: Inputs, log_prob: Callable[[Array], Array], choices: Sequence[int]) -> int:
     """How many samples of a call take the least time each, the better of two calls."""
     n = len(inputs.X)
-    parts = sorted({samples_of_a_call(inputs.mfa, n, values) for values in VALUES})
+    parts = sorted({samples_of_a_call(inputs.mfa, n, values) for values in choices})
 
     def seconds(m: int) -> float:
         start = time.perf_counter()
@@ -182,9 +182,9 @@ def fastest_part(inputs: Inputs, log_prob: Callable[[Array], Array]) -> int:
     return min(parts, key=lambda m: min(seconds(m), seconds(m))) if len(parts) > 1 else parts[0]
 
 
-def piecewise(inputs: Inputs, log_prob: Callable[[Array], Array]) -> Side:
+def piecewise(inputs: Inputs, log_prob: Callable[[Array], Array], choices: Sequence[int] = VALUES) -> Side:
     """A library that takes a part of the samples at a time: one part is timed."""
-    m = fastest_part(inputs, log_prob)
+    m = fastest_part(inputs, log_prob, choices)
     part = inputs.X[:m]
     result = np.concatenate([log_prob(inputs.few[i : i + m]) for i in range(0, len(inputs.few), m)])
     whole = m == len(inputs.X)
