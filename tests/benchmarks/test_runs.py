@@ -24,14 +24,19 @@ def test_a_run_goes_on_from_what_was_measured(monkeypatch: Any, tmp_path: Path, 
 
     cases = [bench.Case(name, work, {"n": n}) for name, n in (("a", 1), ("a", 2), ("absent", 1))]
     run = {"rounds": 1, "progress": False}
-    first = bench.run_cases("some", cases[::2], bench.Machine("auto", rest=0.0), **run)
+    first = bench.run_cases("some", cases[1:], bench.Machine("auto", rest=0.0), **run)
     path = tmp_path / "some.json"
     path.write_text(json.dumps(first.to_json()), encoding="utf-8")
     made.clear()
-    again = bench.run_cases("some", cases, bench.Machine("auto", rest=0.0), **run, earlier=bench.read_report(path))
+    saved: list[bench.Report] = []
+    again = bench.run_cases(
+        "some", cases, bench.Machine("auto", rest=0.0), **run, earlier=bench.read_report(path), save=saved.append
+    )
     assert made == ["a", "absent"]
+    # One that ends after its first case has not lost the second.
+    assert [case.size["n"] for case in saved[0].cases] == [1, 2]
     assert [case.size["n"] for case in again.cases if case.skipped is None] == [1, 2]
-    assert again.cases[0].to_json() == first.cases[0].to_json()
+    assert again.cases[1].to_json() == first.cases[0].to_json()
     other = replace(first, provenance={**first.provenance, "commit": "another"})
     made.clear()
     bench.run_cases("some", cases, bench.Machine("auto", rest=0.0), **run, earlier=other)

@@ -139,7 +139,7 @@ def run_cases(
             limits = measure_limits(machine, rounds)
         report = Report(benchmark, provenance(machine.ops_name, machine.device, source), limits, [])
         kept = {} if earlier is None or earlier.provenance != report.provenance else _measured(earlier)
-        for case in open_bar(progress, chosen, desc=benchmark):
+        for position, case in enumerate(open_bar(progress, chosen, desc=benchmark), 1):
             if _key(case) in kept:
                 found = kept[_key(case)]
             elif case.slow and not slow:
@@ -150,7 +150,8 @@ def run_cases(
                 found = _measure(case, machine, limits, rounds)
             report = replace(report, cases=[*report.cases, found])
             if save is not None:
-                save(report)
+                later = [kept[_key(case)] for case in chosen[position:] if _key(case) in kept]
+                save(replace(report, cases=[*report.cases, *later]))
     return report
 
 
