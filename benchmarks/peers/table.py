@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "what", "size", "beside", "mfakit\n(ms)", "theirs\n(ms)", "times\nfaster", "memory\nmfakit (MiB)",
-    "memory\ntheirs (MiB)", "off the oracle\nmfakit", "off the oracle\ntheirs", "in", "as equal as it must be",
+    "memory\ntheirs (MiB)", "off the oracle\nmfakit", "off the oracle\ntheirs", "measure", "equal",
 )  # fmt: skip
 
 
@@ -31,12 +31,16 @@ def _row(case: Measurement) -> tuple[str, ...]:
     return (
         facts["task"], size, f"{peer} {facts['version']}".strip(), number(1e3 * case.best),
         number(1e3 * case.timings[peer].best) if timed else NOT_KNOWN,
-        f"{case.ratios[peer]:.3g}" if timed else NOT_KNOWN,
+        _times(case.ratios[peer]) if timed else NOT_KNOWN,
         _mebibytes(case.extra_bytes.get(case.name)),
         _mebibytes(case.extra_bytes.get(peer)) + (part if timed else ""),
         _scientific(facts["error"]["mfakit"]), _scientific(facts["error"][peer]), facts["measure"],
         "yes" if facts["equal"] else f"no, differs by {difference}: not timed",
     )  # fmt: skip
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"
 
 
 def _scientific(value: float | None) -> str:
@@ -53,7 +57,7 @@ def markdown(report: Report) -> str:
     for case in report.cases:
         if case.skipped is None:
             key = (case.facts["task"], case.facts["equal_within"], case.facts["why_within"])
-            reasons.setdefault(key, f"- {key[0]}: within {key[1]:g} ({key[2]})")
+            reasons.setdefault(key, f"- {key[0]}: within {key[1]:.2g} ({key[2]})")
     bounds, notes = "\n".join(reasons.values()), "\n".join(f"- {line}" for line in report.notes.splitlines())
     loads = [case.facts["load"] for case in report.cases if case.skipped is None and case.facts["load"] is not None]
     load = f" The machine's load was {min(loads):.1f} to {max(loads):.1f}." if loads else ""
@@ -83,9 +87,9 @@ def picture(cases: list[Measurement]) -> Any:
         speed, error = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         rows = range(len(cases))
         ratios = [case.ratios[case.facts["peer"]] for case in cases]
-        speed.barh(rows, ratios, 0.7, left=0, color=common.BLUE)
+        speed.barh(rows, [ratio - 1 for ratio in ratios], 0.7, left=1, color=common.BLUE)
         for row, ratio in zip(rows, ratios, strict=True):
-            speed.text(ratio, row, f" {ratio:.3g}", va="center", fontsize=7)
+            speed.text(max(ratio, 1), row, f" {_times(ratio)}", va="center", fontsize=7)
         speed.axvline(1, color=common.BLACK, linewidth=0.7)
         speed.set_xscale("log")
         speed.set_yticks(rows, [_label(case) for case in cases], fontsize=7)
