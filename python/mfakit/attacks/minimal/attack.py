@@ -59,6 +59,7 @@ from .components import Components
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
+from .machines.attack import bracket_machine
 from .pairs import PairTable, why_not_pairs
 from .settings import Path, Settings
 from .shorten import shorten
@@ -134,10 +135,12 @@ def minimal_perturbation(
     """
     settings = Settings(path)
     clf = bayes_inside(clf)
-    path = _path(clf, settings.path)
     refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
     opts = Options(**options)
+    if not isinstance(clf, BayesClassifier):
+        return _of_machine(clf, X, y, settings.path, opts, progress)
+    path = _path(clf, settings.path)
     clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
@@ -201,14 +204,17 @@ def _check_scales(clf: BayesClassifier) -> None:
             )
 
 
-def _path(clf: Any, path: Path) -> Path:
+def _of_machine(
+    clf: Any, X: Any, y: Any, path: Path, options: Options, progress: bool | None
+) -> MinimalResult:
+    """The brackets of a classifier that is no mixture, which has one path only."""
+    if path != "auto":
+        raise ValueError(f'path="{path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out')
+    return bracket_machine(clf, X, y, options, progress)
+
+
+def _path(clf: BayesClassifier, path: Path) -> Path:
     """Which of the two paths to take; one that was asked for is never swapped."""
-    if not isinstance(clf, BayesClassifier):
-        raise ValueError(
-            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; of an "
-            "MFAClassifier with other labels than 0, 1, … take its bayes_, for other classifiers take gradient_attack, "
-            "or carlini_wagner_l2 for networks"
-        )
     if path == "features":
         return path
     reason, missing = why_not(clf) or why_not_pairs(clf), why_missing("native")
