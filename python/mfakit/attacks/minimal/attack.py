@@ -204,12 +204,12 @@ def _check_scales(clf: BayesClassifier) -> None:
             )
 
 
-def _of_machine(
-    clf: Any, X: Any, y: Any, path: Path, options: Options, progress: bool | None
-) -> MinimalResult:
+def _of_machine(clf: Any, X: Any, y: Any, path: Path, options: Options, progress: bool | None) -> MinimalResult:
     """The brackets of a classifier that is no mixture, which has one path only."""
     if path != "auto":
-        raise ValueError(f'path="{path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out')
+        raise ValueError(
+            f'path="{path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out'
+        )
     return bracket_machine(clf, X, y, options, progress)
 
 

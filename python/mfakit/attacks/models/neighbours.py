@@ -72,7 +72,7 @@ class NeighbourVictim(GradientVictim):
         return joint, choice
 
     def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        """To the nearest prototype of the other class, [n, d]: straight into its cell, whatever the other planes are."""
+        """To the nearest prototype of the other class, [n, d]: straight into its cell, whatever its planes are."""
         return self.form.prototypes[choice.target].astype(np.float64) - X
 
     direction = margin_gradient

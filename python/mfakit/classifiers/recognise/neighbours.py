@@ -68,7 +68,7 @@ def neighbour_form(clf: Any) -> NeighbourForm:
     if metric != "euclidean":
         raise Unrecognised(f"{name} has the metric {metric!r}, whose cells are not bounded by planes; {TAKEN}")
     if not isinstance(clf.weights, str | None) or clf.weights not in (*WEIGHTS, None):
-        raise Unrecognised(f"{name} has weights={clf.weights!r}, of which one may be 0; {TAKEN} and no weights of its own")
+        raise Unrecognised(f"{name} has weights={clf.weights!r}, of which one may be 0; {TAKEN}")
     if getattr(clf, "outputs_2d_", False):
         raise Unrecognised(f"{name} was fitted to several outputs per sample; {TAKEN} and one class per sample")
     prototypes = dense(clf._fit_X)

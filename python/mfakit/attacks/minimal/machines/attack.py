@@ -39,9 +39,9 @@ Array = NDArray[Any]
 # Samples of a block: few where each takes a while, so that progress shows.
 BLOCK_ROWS = {"linear": 4096, "kernel": 16, "neighbours": 16}
 HAVE_BRACKETS = (
-    "brackets are there for BayesClassifier and MFAClassifier, for linear classifiers and machines of RBF kernels (ours "
-    "and scikit-learn's; more than two classes: each against the rest), and for KNeighborsClassifier(n_neighbors=1) "
-    "with the Euclidean metric; others take gradient_attack, or carlini_wagner_l2 for networks"
+    "brackets are there for BayesClassifier and MFAClassifier, for linear classifiers and machines of RBF kernels, ours "
+    "and scikit-learn's (more than two classes: each against the rest), and for KNeighborsClassifier(n_neighbors=1) "
+    "with the Euclidean metric; attack others by gradient_attack, or networks by carlini_wagner_l2"
 )
 
 Form = LinearForm | KernelForm | NeighbourForm
@@ -77,7 +77,8 @@ def bracket_machine(clf: Any, X: Any, y: Any, options: Options, progress: bool |
             found = bracketer.bracket(block, None if labels is None else labels[part])
             points[part] = push_until_flipped(bracketer.victim.final(), found, block, None)
         lower[part], examined[part] = found.lower, found.examined
-        return found.state
+        state: State = found.state
+        return state
 
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, BLOCK_ROWS[kind], HOST, bracketers, attack, bar)

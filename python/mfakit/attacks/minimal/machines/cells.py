@@ -1,6 +1,6 @@
 """The nearest point of a prototype's Voronoi cell among the prototypes of another class, with a bound that is a proof.
 
-In the cell of p against s_1, ..., s_m every x + δ has a_i·δ ≥ β_i with a_i = p - s_i and β_i = (‖p - x‖² - ‖s_i - x‖²)/2.
+In the cell of p against s_1, ..., s_m every x + δ has a_i·δ ≥ β_i for a_i = p - s_i, 2β_i = ‖p - x‖² - ‖s_i - x‖².
 For every λ ≥ 0 then Σ λ_i β_i ≤ Σ λ_i a_i·δ ≤ ‖Σ λ_i a_i‖ ‖δ‖, whatever λ it is. The shortest δ is a problem of least
 distance, which is one of nonnegative least squares (Lawson & Hanson 1974, chapter 23); planes join as they are needed.
 """
@@ -82,9 +82,7 @@ def nearest_in_cell(cell: Cell, p: Array, below: float) -> tuple[float, Array | 
         active = np.concatenate([active, new])
         rows = (p - own[active]) / sizes[active, None]
         wanted = beta[active] / sizes[active]
-        weights, _ = nnls(
-            np.vstack([rows.T, wanted / np.abs(wanted).max()]), np.append(np.zeros(len(p)), 1.0)
-        )
+        weights, _ = nnls(np.vstack([rows.T, wanted / np.abs(wanted).max()]), np.append(np.zeros(len(p)), 1.0))
         pulled = weights @ rows
         gain, least = float(weights @ wanted), float(np.linalg.norm(pulled))
         # Rounding of β, and of the sum and its parts.

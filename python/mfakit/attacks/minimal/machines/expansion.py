@@ -96,7 +96,7 @@ class Expansion:
         return inside if beside is None else inside + delta[-1] * beside
 
     def coordinates(self, displacement: Array) -> Array:
-        """The coordinates [n] of a displacement [d]; what it has beside them changes every kernel alike, and no sign."""
+        """The coordinates [n] of a displacement [d], without what it has beside them."""
         rows, beside = self.frame
         if rows is None:
             return displacement

@@ -21,8 +21,9 @@ __all__ = ["LinearBracketer"]
 
 Array = NDArray[Any]
 
-# Twice what verification takes for the rounding of a margin: that of the distance's own margin is added.
-ROUNDINGS = 8.0
+# As verification has it for the rounding of a margin; that of our own sums is added.
+ROUNDINGS = 4.0
+EPS = float(np.finfo(np.float64).eps)
 # Relative; for the arithmetic of a length.
 MARGIN = 1e-12
 
@@ -55,7 +56,7 @@ class LinearBracketer:
         slope = np.linalg.norm(W, axis=2)
         margin = -(np.einsum("ncd,nd->nc", W, X) + b)
         joint = np.abs(self.victim.scores(X, y)[0]).max(axis=1, initial=0.0)
-        unit = ROUNDINGS * np.sqrt(X.shape[1]) * self.victim.unit
+        unit = ROUNDINGS * np.sqrt(X.shape[1]) * (self.victim.unit + EPS)
         noise = unit * (slope * np.linalg.norm(X, axis=1)[:, None] + joint[:, None])
         # At a distance r the sizes that round may be larger by as much as the values change.
         steepest = np.linalg.norm(self.victim.weights, axis=1).max()
@@ -65,4 +66,4 @@ class LinearBracketer:
         constant = (slope == 0) & (margin - noise <= 0)
         constant[rows, y] = False
         distance[constant] = 0.0
-        return np.maximum(distance.min(axis=1, initial=np.inf), 0.0) * (1.0 - MARGIN)
+        return np.asarray(np.maximum(distance.min(axis=1, initial=np.inf), 0.0) * (1.0 - MARGIN))

@@ -13,6 +13,7 @@ docs/certificates.md has the whole proof.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,9 @@ EDGES = (-1.0, -0.3, 0.3, 0.7, 0.9, 1.0)
 NARROWEST, MOST_SLICES = 1.0 / 64.0, 60
 # Values of λ tried, and their relative distance below which another is not.
 MULTIPLIERS, CLOSE = 14, 0.02
-# The first gap that is tried, after which it doubles up to a half, and the radius halves down to this share.
-FIRST_GAP, LEAST_SHARE = 1e-4, 1e-9
+# The first gap that is tried, the factor by which it then grows up to a half, and the share of the length down to which
+# the radius halves after that.
+FIRST_GAP, WIDER, LEAST_SHARE = 2e-4, 1.6, 1e-9
 # A flip that a slice runs into is worth a new search if it is shorter than the best one by this share.
 SHORTER = 1e-6
 
@@ -87,7 +89,7 @@ class Ball:
         first shorter flip that a slice runs into.
         """
         gap, radius, multiplier, examined, cuts = FIRST_GAP, (1.0 - FIRST_GAP) * length, None, 0, 0
-        open_slices = [(a * length, b * length) for a, b in zip(EDGES[:-1], EDGES[1:], strict=True)]
+        open_slices = [(a * length, b * length) for a, b in pairwise(EDGES)]
         while open_slices:
             low, high = open_slices.pop()
             low, high = max(low, -radius), min(high, radius)
@@ -104,7 +106,7 @@ class Ball:
                 middle = 0.5 * (low + high)
                 open_slices += [(low, middle), (middle, high)]
                 continue
-            gap = 2.0 * gap
+            gap = WIDER * gap
             radius = (1.0 - gap) * length if gap <= 0.5 else 0.5 * radius
             if radius < LEAST_SHARE * length:
                 return Certified(0.0, None, examined)
@@ -121,22 +123,21 @@ class Ball:
         part = self._slice(low, high, radius)
         if part is None:
             return False, multiplier, None
-        least, largest, best, worst = 0.0, np.inf, -np.inf, None
+        best, worst, ascent = -np.inf, None, Ascent()
         at = abs(float(part.linear[-1])) / 2.0 if multiplier is None else multiplier
         for _ in range(MULTIPLIERS):
             found = _lowest(part, at)
             if found is None:  # not yet convex across the axis
-                least = at
+                ascent.too_small(at)
             else:
                 value, curvature, slope, point = found
                 if value > 0.0 and _is_positive(part, at, curvature):
                     return True, at, None
                 if value > best:
                     best, worst = value, point
-                least, largest = (at, largest) if slope > 0 else (least, at)
-            before = at
-            at = _between(least, largest)
-            if abs(at - before) <= CLOSE * before:
+                ascent.saw(at, value, slope)
+            at, most = ascent.next()
+            if most <= 0.0 or ascent.is_closed:
                 break
         return False, multiplier, None if worst is None else radius * self._turned_back(worst)
 
@@ -197,11 +198,41 @@ def phi(z: Array) -> Array:
     return np.where(small, series, (np.expm1(far) - far) / far**2)
 
 
-def _between(least: float, largest: float) -> float:
-    """The next λ: between those that are too small and too large."""
-    if largest == np.inf:
-        return 4.0 * least if least > 0.0 else 1.0
-    return float(np.sqrt(max(least, 1e-3 * largest) * largest))
+class Ascent:
+    """The search for a λ at which a concave function is positive, by its tangents."""
+
+    def __init__(self) -> None:
+        self.least, self.largest = 0.0, np.inf
+        self.rising: tuple[float, float] | None = None  # value and slope at `least`, if it is known there
+        self.falling: tuple[float, float] | None = None
+
+    def too_small(self, at: float) -> None:
+        """The function is -∞ at a λ, which is too small."""
+        self.least, self.rising = max(self.least, at), None
+
+    def saw(self, at: float, value: float, slope: float) -> None:
+        """The value and the derivative at a λ."""
+        if slope > 0.0:
+            self.least, self.rising = at, (value, slope)
+        else:
+            self.largest, self.falling = at, (value, slope)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the λ left differ by little."""
+        return self.largest < np.inf and self.largest - self.least <= CLOSE * self.largest
+
+    def next(self) -> tuple[float, float]:
+        """The next λ, and a value that the function does not exceed."""
+        low, high = self.least, self.largest
+        if high == np.inf:
+            return 4.0 * low if low > 0.0 else 1.0, np.inf
+        if self.rising is None or self.falling is None:
+            return float(np.sqrt(max(low, 1e-3 * high) * high)), np.inf
+        (left, up), (right, down) = self.rising, self.falling
+        at = (right - left + up * low - down * high) / (up - down)
+        inside = 0.1 * (high - low)
+        return float(min(max(at, low + inside), high - inside)), left + up * (at - low)
 
 
 def _lowest(part: Slice, multiplier: float) -> tuple[float, float, float, Array] | None:
@@ -210,7 +241,8 @@ def _lowest(part: Slice, multiplier: float) -> tuple[float, float, float, Array]
     """
     Q, n = part.quadratic, len(part.linear) - 1
     if n:
-        across = Q[:n, :n] + multiplier * np.eye(n)
+        across = np.array(Q[:n, :n], order="F")
+        across[np.arange(n), np.arange(n)] += multiplier
         try:
             factor = cho_factor(across, lower=True, overwrite_a=True, check_finite=False)
         except np.linalg.LinAlgError:
