@@ -39,7 +39,7 @@ Array = NDArray[Any]
 # Samples of a block: few where each takes a while, so that progress shows.
 BLOCK_ROWS = {"linear": 4096, "kernel": 16, "neighbours": 16}
 HAVE_BRACKETS = (
-    "brackets are there for BayesClassifier and MFAClassifier, for linear classifiers and machines of RBF kernels, ours "
+    "brackets are there for BayesClassifier and MFAClassifier, linear classifiers and machines of RBF kernels, ours "
     "and scikit-learn's (more than two classes: each against the rest), and for KNeighborsClassifier(n_neighbors=1) "
     "with the Euclidean metric; attack others by gradient_attack, or networks by carlini_wagner_l2"
 )

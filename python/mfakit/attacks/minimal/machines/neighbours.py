@@ -101,7 +101,7 @@ class NeighbourBracketer:
         return way, min(lower, best), examined
 
     def _noise(self, x: Array, square: float) -> float:
-        """What rounding may change a margin of squared distances by: ours about the centre, the classifier's about 0."""
+        """What rounding may change a margin of squares by: of ours about the centre, of the classifier's about 0."""
         victim, root = self.victim, np.sqrt(len(x))
         own = ROUNDINGS * (square + float(victim.squares.max()))
         center = float(victim.center @ victim.center)

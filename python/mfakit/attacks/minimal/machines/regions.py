@@ -146,15 +146,18 @@ class Ball:
         f, large = self.f, (1.0 + MARGIN)
         middle, half = 0.5 * (low + high), 0.5 * (high - low) * large
         near = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high)) / large
-        beside = np.sqrt((large * radius) ** 2 - near**2) * large
-        z = self.exponents
+        outer = large * radius
+        beside = np.sqrt(outer**2 - near**2) * large
+        z = self.exponents.copy()
         logs = np.append(f.log_weight, -np.inf)
-        if f.constant:  # b e^(γ‖δ‖²): at least that on its side if it holds, at most if it pulls
-            square = near**2 if f.constant > 0 else (large * radius) ** 2
-            logs[-1] = np.log(abs(f.constant)) + f.gamma * square
+        if f.constant > 0:  # b e^(γ‖δ‖²) holds: ‖δ‖² lies above its tangent and the square of η
+            z[-1, -1] = 2.0 * f.gamma * middle
+            logs[-1] = np.log(f.constant) - f.gamma * middle**2
+        elif f.constant < 0:  # it pulls: ‖δ‖² is at most R²
+            logs[-1] = np.log(-f.constant) + f.gamma * outer**2
         logs = logs + middle * z[:, -1]
         top = float(logs.max())
-        errors = np.append(f.errors(radius), 2.0 * EPS * 64.0)
+        errors = np.append(f.errors(radius), 64.0 * EPS * (2.0 + 4.0 * f.gamma * outer**2))
         weights = np.exp(logs - top) * (self.sign - errors)
         sizes = np.abs(weights)
         total = float(sizes.sum())
@@ -170,10 +173,20 @@ class Ball:
         v = v * radius
         curved = weights * bend
         length2 = np.einsum("mn,mn->m", v, v)
-        size = 1.0 + float(sizes @ np.sqrt(length2) + np.abs(curved) @ length2)
-        return Slice(
-            float(weights.sum()), weights @ v, (v.T * curved) @ v, middle / radius, half / radius, len(v) * size
-        )
+        constant, linear, quadratic = float(weights.sum()), weights @ v, (v.T * curved) @ v
+        every = np.arange(len(linear))
+        # What was left out of the constant's term, of which its own exponential is at least e^-reach.
+        share = (1.0 - MARGIN) * sizes[-1] * float(np.exp(-reach[-1]))
+        if f.constant > 0:  # e^z (1 + γ‖η‖²) instead of e^z
+            quadratic[every, every] += share * f.gamma * radius**2
+        elif f.constant < 0:  # e^(γ‖δ‖²) lies below its chord between the least ‖δ‖² and R²
+            room = 1.0 - (near / outer) ** 2
+            share *= -float(np.expm1(-f.gamma * outer**2 * room)) / room
+            quadratic[every, every] -= share
+            linear[-1] -= 2.0 * share * middle / radius
+            constant += share * (1.0 - (middle / radius) ** 2)
+        size = 1.0 + 4.0 * share + float(sizes @ np.sqrt(length2) + np.abs(curved) @ length2)
+        return Slice(constant, linear, quadratic, middle / radius, half / radius, len(v) * size)
 
     def _reflected(self, rows: Array) -> Array:
         turned = rows - np.multiply.outer(rows @ self.mirror, self.mirror)
