@@ -12,7 +12,7 @@ from support import Array, blobs, close
 
 import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
-from mfakit.attacks.minimal.machines.regions import phi
+from mfakit.attacks.minimal.machines.quadratic import phi
 from mfakit.classifiers import RBFSVM
 from mfakit.classifiers.svm.kernel_machine import RBFMachine
 
@@ -69,7 +69,7 @@ def test_no_flip_below_lower_and_none_nearer_than_upper_by_brute_force() -> None
     quality = check_against_grids(range(25))
     assert len(quality) > 50
     assert np.median(quality) > 0.999
-    assert np.mean(np.array(quality) > 0.9) > 0.85
+    assert np.mean(np.array(quality) > 0.99) > 0.9
 
 
 @pytest.mark.slow
@@ -122,10 +122,10 @@ def test_a_tie_has_radius_0() -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Array, Array, Array]:
-    """Samples of a shipped pair: 400 to train with, classes, and 12 others."""
+    """Samples of a shipped pair: 400 to train with, classes, and 6 others."""
     pair = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
     X, y = pair.sample(400, rng=0)
-    return X, y, pair.sample(12, rng=1)[0]
+    return X, y, pair.sample(6, rng=1)[0]
 
 
 @pytest.mark.parametrize("name", ["ours", "SVC"])
@@ -136,7 +136,7 @@ def test_brackets_of_digits_are_tight(name: str, digits: tuple[Array, Array, Arr
     r = minimal_perturbation(clf, new)
     share = r.lower / r.upper
     assert np.median(share) >= 0.999
-    assert share.min() >= 0.9
+    assert share.min() >= 0.998
     assert (clf.predict(r.x_adv) == r.y_adv).all()
     assert (r.y_adv != r.y).all()
     assert r.x_adv.dtype == new.dtype
@@ -165,8 +165,8 @@ def test_several_classes_against_the_rest() -> None:
 def test_samples_do_not_depend_on_others_and_on_threads(digits: tuple[Array, Array, Array]) -> None:
     X, y, new = digits
     clf = RBFSVM(gamma=0.04).fit(X[:60], y[:60])
-    together = minimal_perturbation(clf, new[:6], n_threads=1)
-    shared = minimal_perturbation(clf, new[:6], n_threads=2)
+    together = minimal_perturbation(clf, new[:4], n_threads=1)
+    shared = minimal_perturbation(clf, new[:4], n_threads=2)
     alone = minimal_perturbation(clf, new[3:4])
     np.testing.assert_array_equal(together.lower, shared.lower)
     np.testing.assert_array_equal(together.x_adv, shared.x_adv)

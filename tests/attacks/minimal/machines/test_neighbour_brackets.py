@@ -36,7 +36,7 @@ def exact_radius(prototypes: Array, classes: Array, x: Array) -> float:
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_the_bracket_is_the_shortest_way_by_all_sets_of_planes(d: int) -> None:
     rng = np.random.default_rng(d)
-    for _ in range(8):
+    for _ in range(4):
         prototypes = rng.normal(size=(9, d))
         classes = rng.permutation(np.arange(9) % 3)
         clf = KNeighborsClassifier(1).fit(prototypes, classes)

@@ -97,7 +97,7 @@ class NeighbourBracketer:
             if delta is None or _is_duplicate(cell, p):
                 continue
             if np.linalg.norm(delta) < best:
-                best, way = float(np.linalg.norm(delta)), delta
+                best, way = float(np.linalg.norm(delta)), _inwards(cell, p, delta)
         return way, min(lower, best), examined
 
     def _noise(self, x: Array, square: float) -> float:
@@ -117,6 +117,15 @@ def _screen(cell: Cell, S: Array, norms: Array, squares: Array, others: Array) -
     apart = np.sqrt(np.maximum(apart, 0.0) + 2.0 * cell.noise)
     gained = 0.5 * (squares[others, None] - cell.squares[nearest]) - cell.noise
     return np.asarray(np.maximum((gained / apart).max(axis=1), 0.0)) * (1.0 - 1e-12)
+
+
+def _inwards(cell: Cell, p: Array, delta: Array) -> Array:
+    """A way to a cell's edge, extended towards its prototype by as much as rounding needs: there every own prototype is
+    farther by half of its squared distance from p.
+    """
+    apart = cell.own_squares + float(p @ p) - 2.0 * (cell.own @ p)
+    share = min(1.0, 4.0 * cell.noise / max(float(apart.min()), cell.noise))
+    return np.asarray(delta + share * (p - cell.x - delta))
 
 
 def _is_duplicate(cell: Cell, p: Array) -> bool:
