@@ -59,7 +59,7 @@ def test_other_models_get_one_sentence_that_names_those_with_brackets(name: str)
 
 
 def test_three_classes_by_votes_of_pairs() -> None:
-    with pytest.raises(TypeError, match="votes of machines for each pair.*take OneVsRestClassifier"):
+    with pytest.raises(TypeError, match=r"votes of machines for each pair.*take OneVsRestClassifier"):
         minimal_perturbation(SVC().fit(X3, Y3), X3)
 
 
@@ -84,7 +84,7 @@ def test_samples_and_labels_are_checked(kind: str) -> None:
         minimal_perturbation(clf, bad)
     with pytest.raises(ValueError, match="y"):
         minimal_perturbation(clf, X, Y + 5)
-    with pytest.raises(ValueError, match='path="factor" is for mixtures, and .* is not a BayesClassifier'):
+    with pytest.raises(ValueError, match=r'path="factor" is for mixtures, and .* is not a BayesClassifier'):
         minimal_perturbation(clf, X, Y, path="factor")
     with pytest.raises(TypeError, match="minimal_perturbation got"):
         minimal_perturbation(clf, X, Y, steps=3)

@@ -131,8 +131,8 @@ def _pressures(A: Array, B: Array, half: Array, tau: Array) -> Array:
 
 
 def _is_definite(q: Quadratic, multiplier: float, mu: Array) -> bool:
-    """Whether the quadratic with λ and μ is positive for all δ. Cholesky's algorithm ends on the matrix less a shift only
-    if the matrix is positive definite (Rump 2006).
+    """Whether the quadratic with λ and μ is positive for all δ. Cholesky's algorithm ends on the matrix less a shift
+    only if the matrix is positive definite (Rump 2006).
     """
     n, k = len(q.linear), len(mu)
     M = np.empty((n + 1, n + 1), order="F")

@@ -1,8 +1,8 @@
 """The margin of a machine of RBF kernels from below, on a part of a ball, by one quadratic.
 
-On the part, with η from its middle, every term of e^(γ‖δ‖²) g is a weight times e^z, z = 2γ η·(u_i - c) after division by
-the positive function e^(2γ δ·c). For |z| ≤ r it lies above 1 + z + φ(-r) z² and below 1 + z + φ(r) z², because φ(z) =
-(e^z - 1 - z)/z² rises. docs/certificates.md has the proof, with what is added for rounding.
+On the part, with η from its middle, every term of e^(γ‖δ‖²) g is a weight times e^z, z = 2γ η·(u_i - c), after division
+by the positive function e^(2γ δ·c). For |z| ≤ r it lies above 1 + z + φ(-r) z² and below 1 + z + φ(r) z², because
+φ(z) = (e^z - 1 - z)/z² rises. docs/certificates.md has the proof, with what is added for rounding.
 """
 
 from __future__ import annotations
@@ -65,8 +65,19 @@ class Box:
 
 @dataclass(frozen=True)
 class Quadratic:
-    """g from below in units of R: constant + linear·η + ηᵀ Q η. The box is that of the last k coordinates; `size` bounds
-    what rounding is relative to, and `spread` [n] is how fast exponents change along each coordinate.
+    """g from below, in units of R: constant + linear·η + ηᵀ Q η, with η from the box's middle.
+
+    Attributes
+    ----------
+    constant : float
+    linear : float64 [n]
+    quadratic : float64 [n, n]
+    middle, half : float64 [k]
+        Of the box.
+    size : float
+        What rounding of all these is relative to.
+    weights, rows : float64 [m + 1], [m + 1, n]
+        Sizes of the terms, which add to 1, and their exponents.
     """
 
     constant: float
@@ -77,10 +88,6 @@ class Quadratic:
     size: float
     weights: Array
     rows: Array
-
-    def variation(self, way: Array) -> float:
-        """How much exponents vary, per unit of length along a unit vector [n]."""
-        return float(np.sqrt(self.weights @ (self.rows @ way) ** 2))
 
 
 class Frame:

@@ -1,7 +1,7 @@
 """Proof that no perturbation of length up to R flips a machine of RBF kernels, part by part of the ball.
 
-The ball is cut in slices across an axis, the way to the nearest flip known, and those slices, where they are wide, across
-a second axis: the way to the point at which their bound fails. Each part is proved by a quadratic
+The ball is cut in slices across an axis, the way to the nearest flip known, and those slices, where they are wide,
+across a second axis: the way to the point at which their bound fails. Each part is proved by a quadratic
 (:mod:`.quadratic`) and weak duality (:mod:`.duality`). Parts that fail when they are narrow make R smaller; what was
 proved for a larger R stays proved.
 """
@@ -98,20 +98,18 @@ def _cut(
     that is narrow.
     """
     widths = np.minimum(box.high, radius) - np.maximum(box.low, -radius)
-    k = frame.n_axes
-    if q is None or worst is None:
-        axis = int(widths.argmax())
-        return [(frame, half) for half in box.halves(axis)] if widths[axis] > narrow else []
-    units = np.eye(len(worst))[-k:]
-    change = np.array([q.variation(unit) for unit in units]) * widths
-    across = np.where(np.arange(len(worst)) < len(worst) - k, worst, 0.0)
+    k, n, beside = frame.n_axes, frame.exponents.shape[1], 2.0 * box.beside(radius)
+    rows = frame.exponents if q is None else np.sqrt(q.weights)[:, None] * q.rows
+    change = np.linalg.norm(rows[:, -k:], axis=0) * widths
+    # The second axis leads to where the bound fails, or where exponents vary most if there is none.
+    across = np.zeros(n)
+    across[:-k] = (rows[np.linalg.norm(rows[:, :-k], axis=1).argmax()] if worst is None else worst)[:-k]
     length = float(np.linalg.norm(across))
-    beside = box.beside(radius)
-    if k == 1 and length > 0.0 and 2.0 * beside > narrow:
-        if q.variation(across / length) * 2.0 * beside > change[0] or widths[0] <= narrow:
-            second = frame.with_axis(across)
-            whole = Box(np.append(-beside, box.low), np.append(beside, box.high))
-            return [(second, half) for half in whole.halves(0)]
+    if k == 1 and length > 0.0 and beside > narrow:
+        varies = float(np.linalg.norm(rows @ across)) / length * beside
+        if varies > change[0] or widths[0] <= narrow:
+            whole = Box(np.append(-0.5 * beside, box.low), np.append(0.5 * beside, box.high))
+            return [(frame.with_axis(across), half) for half in whole.halves(0)]
     change[widths <= narrow] = 0.0
     axis = int(change.argmax())
     return [(frame, half) for half in box.halves(axis)] if change[axis] > 0.0 else []
