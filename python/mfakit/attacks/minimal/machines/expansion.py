@@ -36,13 +36,13 @@ class Expansion:
     Attributes
     ----------
     to : float64 [m, n]
-        u_i, for the support vectors whose coefficient is not 0.
-    sign : float64 [m]
-        Of a_i: 1 holds the sample in its class, -1 pulls it out.
-    log_weight : float64 [m]
-        log |c_i|.
+        u_i, for the support vectors that have a coefficient.
+    share : float64 [m]
+        a_i over the size s_i of its parts, which round: above 0 it holds the sample in its class, below 0 it pulls.
+    log_size : float64 [m]
+        log s_i - γ‖u_i‖², so that c_i = share · exp(log_size).
     constant, gamma : float
-        b and γ.
+        b, less what it may be rounded by, and γ.
     off : float64 [m]
         How far `to` may be from the exact u_i.
     size : float
@@ -52,8 +52,8 @@ class Expansion:
     """
 
     to: Array
-    sign: Array
-    log_weight: Array
+    share: Array
+    log_size: Array
     constant: float
     gamma: float
     off: Array
@@ -72,11 +72,12 @@ class Expansion:
 
     def log_ratio(self, delta: Array) -> tuple[float, Array]:
         """L = log of what holds over what pulls at δ [n], and ∇L [n]; the sample is right where L > 0."""
-        logs = self.log_weight + 2.0 * self.gamma * (self.to @ delta)
+        with np.errstate(divide="ignore"):
+            logs = self.log_size + np.log(np.abs(self.share)) + 2.0 * self.gamma * (self.to @ delta)
         square = self.gamma * float(delta @ delta) + (np.log(abs(self.constant)) if self.constant else -np.inf)
         value, gradient = 0.0, np.zeros_like(delta)
         for sign in (1.0, -1.0):
-            part = np.where(self.sign == sign, logs, -np.inf)
+            part = np.where(sign * self.share > 0, logs, -np.inf)
             own = square if sign * self.constant > 0 else -np.inf
             top = max(float(part.max(initial=-np.inf)), own)
             if top == -np.inf:
@@ -123,17 +124,20 @@ class Span:
         machine = self.machine
         a, b = machine.coefficients, machine.intercept
         if len(a) == 1:
-            a, b = (a[0], b[0]) if y == 1 else (-a[0], -b[0])
+            own, theirs = (a[0], 0.0 * a[0]) if y == 1 else (0.0 * a[0], a[0])
+            constant = float(b[0] if y == 1 else -b[0])
         else:
-            a, b = a[y] - a[other], b[y] - b[other]
-        kept = np.flatnonzero(a)
+            own, theirs, constant = a[y], a[other], float(b[y] - b[other])
+        parts = np.abs(own) + np.abs(theirs)
+        kept = np.flatnonzero(parts)
+        parts, coefficients = parts[kept], (own - theirs)[kept]
         to, off, beside = self._seen_from(x, kept)
         squares = np.einsum("mn,mn->m", to, to)
         centered = x - self.center
         size = machine.gamma * float(centered @ centered + machine.squares.max())
         return Expansion(
-            to, np.sign(a[kept]), np.log(np.abs(a[kept])) - machine.gamma * squares, float(b), machine.gamma,
-            off, size, (self.rows, beside),
+            to, coefficients / parts, np.log(parts) - machine.gamma * squares,
+            constant - 4.0 * ROUNDINGS * float(np.abs(b).max()), machine.gamma, off, size, (self.rows, beside),
         )  # fmt: skip
 
     def _seen_from(self, x: Array, kept: Array) -> tuple[Array, Array, Array | None]:

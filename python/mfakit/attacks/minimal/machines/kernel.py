@@ -26,9 +26,11 @@ Array = NDArray[Any]
 
 # Searches from flips that a proof ran into, at most.
 RESTARTS = 8
-# A bracket that is wider than this is searched for shorter points: from support vectors of the other class, and by the
-# gradient attack in steps of 2^-k of the length.
-OPEN, NEAR_SUPPORT, FINENESS, DETOUR = 1e-3, 6, (3, 4, 5), 4
+# A bracket that is wider than this is searched for shorter points: from the last points at which bounds failed, from
+# support vectors of the other class, and by the gradient attack in steps of 2^-k of the length.
+OPEN, MOST_SUSPECTS, NEAR_SUPPORT, FINENESS, DETOUR = 1e-3, 8, 6, (3, 4, 5), 4
+# exp of less than minus this loses digits.
+UNDERFLOW = 700.0
 # Where no direction is uphill, starts are this share of a kernel's width away.
 NUDGE = 1e-3
 
@@ -75,7 +77,7 @@ class Problem:
         self.owner, self.x, self.y = owner, x, y
         self.delta: Array | None = None
         self.radius, self.examined = 0.0, 0
-        self.never = not (f.sign < 0).any() and f.constant >= 0  # nothing pulls
+        self.never = not (f.share < 0).any() and f.constant >= 0  # nothing pulls
         for start in () if self.never else _starts(f):
             self._try(start)
             if self.delta is not None:
@@ -91,16 +93,16 @@ class Problem:
         of any class.
         """
         if self.never:
-            self.radius = np.inf
+            self.radius = _seen(self.f)
             return
         found = self._certify(least)
         if self.delta is not None and found.radius < (1.0 - OPEN) * min(least, self.length):
             before = self.length
-            for start in self._other_starts():
+            for start in (*found.suspects[-MOST_SUSPECTS:], *self._other_starts()):
                 self._try(start)
             if self.length < before:
                 found = max(found, self._certify(least), key=lambda c: c.radius)
-        self.radius = found.radius
+        self.radius = min(found.radius, _seen(self.f))
 
     def _certify(self, least: float) -> Certified:
         """The ball about the axis to the nearest flip; of flips that are run into the search goes on."""
@@ -150,7 +152,7 @@ def _starts(f: Expansion) -> Iterator[Array]:
 
 def _pulling(f: Expansion) -> Array:
     """The nearest support vectors that pull the sample out of its class, [., n]."""
-    pulling = f.to[f.sign < 0]
+    pulling = f.to[f.share < 0]
     return np.asarray(pulling[np.argsort(np.einsum("mn,mn->m", pulling, pulling))[:NEAR_SUPPORT]])
 
 
@@ -161,10 +163,21 @@ def _pull(f: Expansion) -> Array:
     return np.asarray(next(way / length for way, length in zip(ways, lengths, strict=True) if 0 < length < np.inf))
 
 
+def _seen(f: Expansion) -> float:
+    """Without a constant the machine computes 0 where all kernels underflow, and says the first class: a radius within
+    which one that holds the sample does not. Infinite with a constant.
+    """
+    if f.constant or not (f.share > 0).any():
+        return np.inf
+    lengths = np.sqrt(np.einsum("mn,mn->m", f.to, f.to))
+    nats = UNDERFLOW + f.log_size + f.gamma * lengths**2 + np.log(np.maximum(f.share, np.finfo(float).tiny))
+    return max(0.0, float((np.sqrt(np.maximum(nats, 0.0) / f.gamma) - lengths).max()))
+
+
 def _reach(f: Expansion) -> float:
     """A length beyond which there is no flip if the constant holds the sample, and that is worth proving if not."""
     longest = float(np.sqrt(np.einsum("mn,mn->m", f.to, f.to).max()))
-    logs = f.log_weight + f.gamma * np.einsum("mn,mn->m", f.to, f.to)  # log |a|
-    pull = float(np.log(np.exp(logs[f.sign < 0] - logs.max()).sum()) + logs.max()) if (f.sign < 0).any() else -np.inf
+    logs = (f.log_size + f.gamma * np.einsum("mn,mn->m", f.to, f.to))[f.share < 0]  # log |a|
+    pull = float(np.log(np.exp(logs - logs.max()).sum()) + logs.max()) if len(logs) else -np.inf
     beyond = pull - np.log(f.constant) if f.constant > 0 else 1.0
     return longest + float(np.sqrt(max(beyond, 1.0) / f.gamma))

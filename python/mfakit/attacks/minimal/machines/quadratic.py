@@ -104,7 +104,7 @@ class Frame:
 
     def __init__(self, f: Expansion, exponents: Array, mirrors: tuple[tuple[Array, int, float], ...] = ()) -> None:
         self.f, self.exponents, self.mirrors = f, exponents, mirrors
-        self.sign = np.append(f.sign, np.sign(f.constant))
+        self.share = np.append(f.share, np.sign(f.constant))
 
     @classmethod
     def of(cls, f: Expansion) -> Frame:
@@ -145,7 +145,7 @@ class Frame:
         logs = logs + z[:, -k:] @ box.middle
         top = float(logs.max())
         errors = np.append(f.errors(radius), 64.0 * EPS * (2.0 + 4.0 * f.gamma * outer**2))
-        weights = np.exp(logs - top) * (self.sign - errors)
+        weights = np.exp(logs - top) * (self.share - errors)
         sizes = np.abs(weights)
         total = float(sizes.sum())
         if not (np.isfinite(top) and 0.0 < total < np.inf):
@@ -182,10 +182,10 @@ class Frame:
         if f.constant > 0:  # b e^(γ‖δ‖²) holds: ‖δ‖² lies above its tangent in the middle
             z = self.exponents.copy()
             z[-1, -k:] = 2.0 * f.gamma * middle
-            return z, np.append(f.log_weight, np.log(f.constant) - f.gamma * float(middle @ middle))
+            return z, np.append(f.log_size, np.log(f.constant) - f.gamma * float(middle @ middle))
         # It pulls: ‖δ‖² is at most R².
         pulls = np.log(-f.constant) + f.gamma * outer**2 if f.constant else -np.inf
-        return self.exponents, np.append(f.log_weight, pulls)
+        return self.exponents, np.append(f.log_size, pulls)
 
 
 def phi(z: Array) -> Array:

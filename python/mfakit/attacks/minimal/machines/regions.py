@@ -39,12 +39,13 @@ SHORTER = 1e-6
 @dataclass(frozen=True)
 class Certified:
     """What was proved: no flip within `radius`. `shorter` is a flip [n] below the length that was known, and then
-    nothing was proved yet. `examined` counts parts.
+    nothing was proved yet. `examined` counts parts, and `suspects` [., n] are points at which bounds failed for good.
     """
 
     radius: float
     shorter: Array | None
     examined: int
+    suspects: tuple[Array, ...] = ()
 
 
 class Ball:
@@ -60,6 +61,7 @@ class Ball:
         first shorter flip that a part runs into.
         """
         gap, radius, multiplier, examined, cuts = FIRST_GAP, (1.0 - FIRST_GAP) * length, None, 0, 0
+        suspects: list[Array] = []
         parts = [(self.frame, Box(np.array([a]), np.array([b]))) for a, b in pairwise(np.multiply(EDGES, length))]
         while parts:
             frame, box = parts.pop()
@@ -72,20 +74,22 @@ class Ball:
                 proved, multiplier, worst = is_positive_within(q, multiplier)
                 if proved:
                     continue
-            if stops and worst is not None and self._is_shorter(radius * frame.back(worst), length):
-                return Certified(0.0, radius * frame.back(worst), examined)
+            point = None if worst is None else radius * frame.back(worst)
+            if stops and point is not None and self._is_shorter(point, length):
+                return Certified(0.0, point, examined)
             narrow = max(NARROWEST, 2.0 * gap) * length
             pieces = _cut(frame, box, q, worst, radius, narrow) if cuts < self.most_cuts else []
             if pieces:
                 cuts += 1
                 parts += pieces
                 continue
+            suspects += [] if point is None else [point]
             gap = WIDER * gap
             radius = (1.0 - gap) * length if gap <= 0.5 else 0.5 * radius
             if radius < LEAST_SHARE * length:
-                return Certified(0.0, None, examined)
+                return Certified(0.0, None, examined, tuple(suspects))
             parts.append((frame, box))
-        return Certified((1.0 - MARGIN) * radius, None, examined)
+        return Certified((1.0 - MARGIN) * radius, None, examined, tuple(suspects))
 
     def _is_shorter(self, delta: Array, length: float) -> bool:
         return bool(np.linalg.norm(delta) < (1.0 - SHORTER) * length and self.f.log_ratio(delta)[0] <= 0.0)
