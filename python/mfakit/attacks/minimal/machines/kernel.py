@@ -29,6 +29,8 @@ RESTARTS = 8
 # A bracket that is wider than this is searched for shorter points: from the last points at which bounds failed, from
 # support vectors of the other class, and by the gradient attack in steps of 2^-k of the length.
 OPEN, MOST_SUSPECTS, NEAR_SUPPORT, FINENESS, DETOUR = 1e-3, 8, 6, (3, 4, 5), 4
+# A ball without a known flip is larger than what has to be proved by this, which is more than the first gap.
+BEYOND = 1.001
 # exp of less than minus this loses digits.
 UNDERFLOW = 700.0
 # Where no direction is uphill, starts are this share of a kernel's width away.
@@ -102,14 +104,15 @@ class Problem:
                 self._try(start)
             if self.length < before:
                 found = max(found, self._certify(least), key=lambda c: c.radius)
-        self.radius = min(found.radius, _seen(self.f))
+        everywhere = self.f.constant > 0 and found.radius >= _reach(self.f)
+        self.radius = min(np.inf if everywhere else found.radius, _seen(self.f))
 
     def _certify(self, least: float) -> Certified:
         """The ball about the axis to the nearest flip; of flips that are run into the search goes on."""
         for restart in range(RESTARTS + 1):
             axis, length = self.delta, min(least, self.length)
             if axis is None:
-                axis, length = _pull(self.f), min(least, _reach(self.f))
+                axis, length = _pull(self.f), least if least < np.inf else BEYOND * _reach(self.f)
             if not 0.0 < length < np.inf:
                 break
             self.owner.raise_if_cancelled()
@@ -140,6 +143,7 @@ class Problem:
             if walk.state.flipped[0]:
                 yield self.f.coordinates(walk.here[0] - self.x)
         yield from _pulling(self.f)
+        yield from _away(self.f)
 
 
 def _starts(f: Expansion) -> Iterator[Array]:
@@ -148,12 +152,22 @@ def _starts(f: Expansion) -> Iterator[Array]:
     yield here
     yield NUDGE / np.sqrt(f.gamma) * _pull(f)
     yield from _pulling(f)
+    yield from _away(f)
 
 
 def _pulling(f: Expansion) -> Array:
     """The nearest support vectors that pull the sample out of its class, [., n]."""
     pulling = f.to[f.share < 0]
     return np.asarray(pulling[np.argsort(np.einsum("mn,mn->m", pulling, pulling))[:NEAR_SUPPORT]])
+
+
+def _away(f: Expansion) -> Array:
+    """Far from the nearest support vectors that hold the sample, where a constant that pulls decides, [., n]."""
+    holding = f.to[f.share > 0]
+    lengths = np.sqrt(np.einsum("mn,mn->m", holding, holding))
+    nearest = np.argsort(lengths)[:NEAR_SUPPORT]
+    nearest = nearest[(lengths[nearest] > 0) & (f.constant < 0)]
+    return np.asarray(-_reach(f) * holding[nearest] / lengths[nearest, None])
 
 
 def _pull(f: Expansion) -> Array:

@@ -51,6 +51,11 @@ class Box:
         least = np.where(crosses, 0.0, np.minimum(np.abs(self.low), np.abs(self.high)))
         return float(np.linalg.norm(least)) * (1.0 - MARGIN)
 
+    @property
+    def far(self) -> float:
+        """The largest length in it without what is beside the axes, larger by MARGIN."""
+        return float(np.linalg.norm(np.maximum(np.abs(self.low), np.abs(self.high)))) * (1.0 + MARGIN)
+
     def beside(self, radius: float) -> float:
         """How far points of it in the ball are from the plane of the k axes, at most."""
         outer = (1.0 + MARGIN) * radius
@@ -140,11 +145,13 @@ class Frame:
     def below(self, box: Box, radius: float) -> Quadratic | None:
         """The quadratic below g on a box within a ball; None where exponentials overflow."""
         f, k = self.f, self.n_axes
-        outer, near, beside = (1.0 + MARGIN) * radius, box.near, box.beside(radius)
-        z, logs = self._terms(box, outer)
+        beside, far = box.beside(radius), (1.0 + MARGIN) * radius
+        if k == self.exponents.shape[1]:
+            far = min(far, box.far)
+        z, logs = self._terms(box, far)
         logs = logs + z[:, -k:] @ box.middle
         top = float(logs.max())
-        errors = np.append(f.errors(radius), 64.0 * EPS * (2.0 + 4.0 * f.gamma * outer**2))
+        errors = np.append(f.errors(radius), 64.0 * EPS * (2.0 + 4.0 * f.gamma * radius**2))
         weights = np.exp(logs - top) * (self.share - errors)
         sizes = np.abs(weights)
         total = float(sizes.sum())
@@ -167,24 +174,23 @@ class Frame:
         if f.constant > 0:  # e^z (1 + γ‖η‖²) instead of e^z
             share *= f.gamma * radius**2
             quadratic[every, every] += share
-        elif f.constant < 0:  # e^(γ‖δ‖²) lies below its chord between the least ‖δ‖² and R²
-            room = 1.0 - (near / outer) ** 2
-            share *= -float(np.expm1(-f.gamma * outer**2 * room)) / room
+        elif f.constant < 0:  # e^(γ‖δ‖²) lies below its chord between the least and the largest ‖δ‖²
+            room = far**2 - box.near**2
+            share *= -float(np.expm1(-f.gamma * room)) / room * radius**2
             quadratic[every, every] -= share
             linear[-k:] -= 2.0 * share * middle
-            constant += share * (1.0 - float(middle @ middle))
+            constant += share * ((far / radius) ** 2 - float(middle @ middle))
         size = 1.0 + 4.0 * share + float(sizes @ np.sqrt(squares) + np.abs(curved) @ squares)
         return Quadratic(constant, linear, quadratic, middle, box.half / radius, len(v) * size, sizes, v)
 
-    def _terms(self, box: Box, outer: float) -> tuple[Array, Array]:
+    def _terms(self, box: Box, far: float) -> tuple[Array, Array]:
         """Exponents per unit of length [m + 1, n] and logarithms of weights [m + 1] of the terms of e^(γ‖δ‖²) g."""
         f, k, middle = self.f, self.n_axes, box.middle
         if f.constant > 0:  # b e^(γ‖δ‖²) holds: ‖δ‖² lies above its tangent in the middle
             z = self.exponents.copy()
             z[-1, -k:] = 2.0 * f.gamma * middle
             return z, np.append(f.log_size, np.log(f.constant) - f.gamma * float(middle @ middle))
-        # It pulls: ‖δ‖² is at most R².
-        pulls = np.log(-f.constant) + f.gamma * outer**2 if f.constant else -np.inf
+        pulls = np.log(-f.constant) + f.gamma * far**2 if f.constant else -np.inf
         return self.exponents, np.append(f.log_size, pulls)
 
 
