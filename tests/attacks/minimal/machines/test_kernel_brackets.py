@@ -179,6 +179,7 @@ def test_far_samples_end_without_a_certificate_and_alone() -> None:
     r = minimal_perturbation(machine, X, check_finite=False)
     assert r.lower[0] > 0.5
     assert r.lower[1] == 0
+    assert r.reason[1] == "not certified"
     assert np.isnan(r.lower[2])
 
 

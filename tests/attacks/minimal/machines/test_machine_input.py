@@ -99,6 +99,10 @@ def test_results_are_of_the_same_kind_as_of_mixtures(kind: str) -> None:
     assert r.settings["path"] == kind
     assert (r.lower <= r.upper).all()
     assert (r.upper[r.already_wrong] == 0).all()
+    np.testing.assert_array_equal(r.target_class, np.where(r.success, r.y_adv, -1))
+    huge = minimal_perturbation(clf, np.concatenate([X[:2], 1e200 * X[:1]]))
+    assert not np.isnan(huge.lower).any()
+    close(huge.lower[:2], minimal_perturbation(clf, X[:2]).lower, rtol=1e-9)
     empty = minimal_perturbation(clf, X[:0])
     assert len(empty) == 0
     assert empty.lower.shape == (0,)
