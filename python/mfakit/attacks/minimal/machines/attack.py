@@ -75,12 +75,11 @@ def bracket_machine(clf: Any, X: Any, y: Any, options: Options, progress: bool |
             check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
         with np.errstate(all="ignore"):  # numbers beyond float64 end as samples without a certificate
             found = bracketer.bracket(block, None if labels is None else labels[part])
+            found.give_up()
             points[part] = push_until_flipped(bracketer.victim.final(), found, block, None)
         state: State = found.state
         state.choice.target_class[:] = np.where(state.flipped, state.y_adv, -1)
-        lost = ~state.already_wrong & ~state.flipped & ~(found.lower > 0)
-        state.reason[lost], found.lower[lost] = "not certified", 0.0
-        lower[part], examined[part] = np.nan_to_num(found.lower, nan=0.0, posinf=np.inf), found.examined
+        lower[part], examined[part] = found.lower, found.examined
         return state
 
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:

@@ -14,6 +14,9 @@ __all__ = ["Bracket", "Bracketer"]
 
 Array = NDArray[Any]
 
+# Samples with larger features end without a certificate, because their squares are beyond float64.
+LARGEST = 1e100
+
 
 class Bracket:
     """A block of samples X [n, d]: the points `here` [n, d] float64, the `state`, `lower` [n] and how many problems
@@ -24,6 +27,20 @@ class Bracket:
         self.here = X.astype(np.float64)
         self.state = State.of(victim, self.here, y)
         self.lower, self.examined = np.zeros(len(X)), np.zeros(len(X), np.int64)
+        with np.errstate(invalid="ignore"):
+            self.within_range = np.abs(self.here).max(axis=1, initial=0.0) <= LARGEST
+
+    def rows(self) -> Array:
+        """The samples to bracket: those that are right, and whose squares are numbers."""
+        return np.flatnonzero(~self.state.already_wrong & self.within_range)
+
+    def give_up(self) -> None:
+        """Samples without a point and without a bound say so; so do those beyond float64's squares."""
+        state = self.state
+        state.flipped &= self.within_range
+        self.lower[~self.within_range] = 0.0
+        lost = ~state.already_wrong & ~state.flipped & ~(self.lower > 0)
+        state.reason[lost], self.lower[lost] = "not certified", 0.0
 
     def put(self, i: int, point: Array | None, lower: float, examined: int) -> None:
         """What was found for sample i: a point [d] beyond the boundary or None, and the bound."""

@@ -51,7 +51,7 @@ class KernelBracketer:
         """Brackets of samples X [n, d] of classes y [n], one after the other."""
         found = Bracket(self.victim, X, y)
         with single_threaded_products():  # the same bits with any number of threads
-            for i in np.flatnonzero(~found.state.already_wrong):
+            for i in found.rows():
                 self.raise_if_cancelled()
                 found.put(int(i), *self._sample(found.here[i].copy(), int(found.state.y[i])))
         return found

@@ -44,7 +44,7 @@ class LinearBracketer:
         walk = ClosedForm(self.victim, X, y)
         walk.run(Settings())
         found.here, found.state = walk.here, walk.state
-        right = np.flatnonzero(~found.state.already_wrong)
+        right = found.rows()
         found.lower[right] = self._distances(X[right].astype(np.float64), found.state.y[right])
         found.examined[right] = self.victim.n_classes - 1
         return found

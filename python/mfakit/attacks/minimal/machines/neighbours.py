@@ -47,7 +47,7 @@ class NeighbourBracketer:
         found = Bracket(self.victim, X, y)
         self._settle_ties(found, X, y)
         with single_threaded_products():  # the same bits with any number of threads
-            for i in np.flatnonzero(~found.state.already_wrong):
+            for i in found.rows():
                 self.raise_if_cancelled()
                 x = found.here[i].copy()
                 delta, lower, examined = self._sample(x, int(found.state.y[i]))
