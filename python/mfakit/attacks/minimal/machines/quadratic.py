@@ -167,7 +167,7 @@ class Frame:
         v = v * radius
         curved = weights * bend
         squares = np.einsum("mn,mn->m", v, v)
-        constant, linear, quadratic = float(weights.sum()), weights @ v, (v.T * curved) @ v
+        constant, linear, quadratic = float(weights.sum()), weights @ v, _weighted_squares(v, curved)
         middle, every = box.middle / radius, np.arange(v.shape[1])
         # What was left out of the constant's term, of which its own exponential is at least e^-reach.
         share = (1.0 - MARGIN) * float(sizes[-1] * np.exp(-reach[-1]))
@@ -192,6 +192,12 @@ class Frame:
             return z, np.append(f.log_size, np.log(f.constant) - f.gamma * float(middle @ middle))
         pulls = np.log(-f.constant) + f.gamma * far**2 if f.constant else -np.inf
         return self.exponents, np.append(f.log_size, pulls)
+
+
+def _weighted_squares(v: Array, weights: Array) -> Array:
+    """Σ_i w_i v_i v_iᵀ [n, n]. A matrix times its own transpose takes half of the multiplications."""
+    parts = [np.sqrt(np.abs(weights[side]))[:, None] * v[side] for side in (weights > 0, weights < 0)]
+    return np.asarray(parts[0].T @ parts[0] - parts[1].T @ parts[1])
 
 
 def phi(z: Array) -> Array:
