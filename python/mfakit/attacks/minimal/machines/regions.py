@@ -27,8 +27,9 @@ Array = NDArray[Any]
 EDGES = (-1.0, -0.3, 0.3, 0.7, 0.9, 1.0)
 # A part that is narrower than this share of the radius, and than twice the gap, is not cut.
 NARROWEST = 1.0 / 64.0
-# How often parts are cut: as often as takes so many multiplications, within limits.
-CUT_STEPS, FEWEST_CUTS, MOST_CUTS = 2e9, 20, 400
+# How often parts are cut: as often as takes so many multiplications, within limits; and how many cuts more a smaller
+# radius has, for the parts that are still wide when it is taken.
+CUT_STEPS, FEWEST_CUTS, MOST_CUTS, MORE_CUTS = 2e9, 40, 400, 10
 # The first gap that is tried, the factor by which it then grows up to a half, and the share of the length down to which
 # the radius halves after that.
 FIRST_GAP, WIDER, LEAST_SHARE = 2e-4, 1.6, 1e-9
@@ -60,7 +61,7 @@ class Ball:
         """The largest radius below a flip's `length` that is proved, found by ever shorter ones; `stops`: return the
         first shorter flip that a part runs into.
         """
-        gap, radius, multiplier, examined, cuts = FIRST_GAP, (1.0 - FIRST_GAP) * length, None, 0, 0
+        gap, radius, multiplier, examined, cuts = FIRST_GAP, (1.0 - FIRST_GAP) * length, None, 0, self.most_cuts
         suspects: list[Array] = []
         parts = [(self.frame, Box(np.array([a]), np.array([b]))) for a, b in pairwise(np.multiply(EDGES, length))]
         while parts:
@@ -78,13 +79,13 @@ class Ball:
             if stops and point is not None and self._is_shorter(point, length):
                 return Certified(0.0, point, examined)
             narrow = max(NARROWEST, 2.0 * gap) * length
-            pieces = _cut(frame, box, q, worst, radius, narrow) if cuts < self.most_cuts else []
+            pieces = _cut(frame, box, q, worst, radius, narrow) if cuts else []
             if pieces:
-                cuts += 1
+                cuts -= 1
                 parts += pieces
                 continue
             suspects += [] if point is None else [point]
-            gap = WIDER * gap
+            gap, cuts = WIDER * gap, cuts + MORE_CUTS
             radius = (1.0 - gap) * length if gap <= 0.5 else 0.5 * radius
             if radius < LEAST_SHARE * length:
                 return Certified(0.0, None, examined, tuple(suspects))
