@@ -30,6 +30,8 @@ NARROWEST = 1.0 / 64.0
 # How often parts are cut: as often as takes so many multiplications, within limits; and how many cuts more a smaller
 # radius has, for the parts that are still wide when it is taken.
 CUT_STEPS, FEWEST_CUTS, MOST_CUTS, MORE_CUTS = 2e9, 40, 400, 10
+# Where a bound fails farther away than this many radii, the slice is cut before a second axis is chosen by that point.
+ASTRAY = 1.2
 # The first gap that is tried, the factor by which it then grows up to a half, and the share of the length down to which
 # the radius halves after that.
 FIRST_GAP, WIDER, LEAST_SHARE = 2e-4, 1.6, 1e-9
@@ -110,7 +112,8 @@ def _cut(
     across = np.zeros(n)
     across[:-k] = (rows[np.linalg.norm(rows[:, :-k], axis=1).argmax()] if worst is None else worst)[:-k]
     length = float(np.linalg.norm(across))
-    if k == 1 and length > 0.0 and beside > narrow:
+    astray = worst is not None and float(np.linalg.norm(worst)) > ASTRAY and widths[0] > narrow
+    if k == 1 and length > 0.0 and beside > narrow and not astray:
         varies = float(np.linalg.norm(rows @ across)) / length * beside
         if varies > change[0] or widths[0] <= narrow:
             whole = Box(np.append(-0.5 * beside, box.low), np.append(0.5 * beside, box.high))
