@@ -125,7 +125,9 @@ def _refusal(X: Any, name: str, kind: str) -> str | None:
     if isinstance(X, set | frozenset):
         return f"is a {kind}, which has no order; pass a list or an array"
     if isinstance(X, Iterator):
-        return f"is a {kind}, which can be read only once; pass an array, np.stack(list({name})), or use fit_blocks"
+        return (
+            f"is a {kind}, which can be read only once; pass an array, np.stack(list({name})), or use fit_blocks"
+        )
     return _refusal_of_torch(X, kind) or (None if _is_array_like(X) else f"must be an array, got {_article(kind)}")
 
 
@@ -137,7 +139,10 @@ def _refusal_of_torch(X: Any, kind: str) -> str | None:
         return f"is a torch module, {_article(kind)}; pass the samples, an array [n, d]"
     for what in ("Dataset", "DataLoader"):
         if isinstance(X, getattr(torch.utils.data, what)):
-            return f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], or blocks to fit_blocks"
+            return (
+                f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], an iterator of blocks of "
+                "them, or, to fit, a callable that returns one to fit_blocks"
+            )
     return None
 
 
