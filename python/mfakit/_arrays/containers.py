@@ -125,9 +125,7 @@ def _refusal(X: Any, name: str, kind: str) -> str | None:
     if isinstance(X, set | frozenset):
         return f"is a {kind}, which has no order; pass a list or an array"
     if isinstance(X, Iterator):
-        return (
-            f"is a {kind}, which can be read only once; pass an array, np.stack(list({name})), or use fit_blocks"
-        )
+        return f"is a {kind}, which can be read only once; pass an array, np.stack(list({name})), or use fit_blocks"
     return _refusal_of_torch(X, kind) or (None if _is_array_like(X) else f"must be an array, got {_article(kind)}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.mapped import reserve
+from .._io.mapped import reserve, says_size
 
 __all__ = ["Pages", "give_back"]
 
@@ -112,7 +112,8 @@ class Pages:
         try:
             if os.fstat(handle).st_size == self._map.size():
                 start, end = self._extent(self.array)
-                reserve(handle, self._offset + start, end - start, f"the memory map {self.name}")
+                with says_size(f"the memory map {self.name}", end - start):
+                    reserve(handle, self._offset + start, end - start)
         finally:
             os.close(handle)
 

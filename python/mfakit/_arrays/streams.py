@@ -5,6 +5,7 @@ One decorator for every public function of samples: what stands below it sees ar
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -51,7 +52,8 @@ def streamed(function: Callable[P, R]) -> Callable[P, R]:
 
     With an iterator an argument y, which goes with the rows, is an iterator, too, or an array [n] of all rows.
     """
-    positions = function.__code__.co_varnames[: function.__code__.co_argcount]
+    code = inspect.unwrap(function).__code__
+    positions = code.co_varnames[: code.co_argcount]
     at = positions.index("X")
     y_at = positions.index("y") if "y" in positions else None
 

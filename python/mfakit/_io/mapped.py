@@ -19,7 +19,7 @@ from .._threads.process import interruptible
 from .messages import excerpt, one_line
 from .outputs import PathLike, output_file, replacing
 
-__all__ = ["NewArray", "is_path", "map_array", "new_array", "reserve", "split_name"]
+__all__ = ["NewArray", "is_path", "map_array", "new_array", "reserve", "says_size", "split_name"]
 
 Array = NDArray[Any]
 
@@ -45,10 +45,10 @@ def is_path(thing: Any) -> bool:
 def split_name(path: PathLike) -> tuple[str, str | None]:
     """The path of a file, and the name of a tensor in it where one is given, as in ``data.safetensors::images``."""
     text = os.fsdecode(path)
-    file, separator, name = text.rpartition(SEPARATOR)
-    if not separator or not file.endswith(".safetensors") or os.path.exists(text):
+    file, separator, name = text.partition(SUFFIXES[1] + SEPARATOR)
+    if not separator or os.path.exists(text):
         return text, None
-    return file, name
+    return file + SUFFIXES[1], name
 
 
 def map_array(path: PathLike) -> Array:
@@ -157,7 +157,7 @@ class NewArray:
 
     def __init__(self, path: Path, temporary: Path) -> None:
         self.path, self._temporary = path, temporary
-        self._array: Array | None = None
+        self._array: np.memmap[Any, Any] | None = None
 
     def make(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """The array to write to, whose bytes have a place on the disk.
@@ -167,24 +167,20 @@ class NewArray:
         OSError
             Where the disk has no room for it.
         """
-        array: Array = npy.open_memmap(self._temporary, "w+", np.dtype(dtype), shape) if math.prod(shape) else (
-            self._empty(shape, dtype)
-        )  # fmt: skip
-        with self._temporary.open("r+b") as file:
-            reserve(file.fileno(), 0, os.fstat(file.fileno()).st_size, str(self.path))
-        self._array = array
-        return array
-
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        array = np.empty(shape, dtype)
-        np.save(self._temporary, array)
-        return array
+        if not math.prod(shape):  # which cannot be mapped
+            np.save(self._temporary, np.empty(shape, dtype))
+            return np.empty(shape, dtype)
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        with says_size(str(self.path), size):
+            self._array = npy.open_memmap(self._temporary, "w+", np.dtype(dtype), shape)
+            with self._temporary.open("r+b") as file:
+                reserve(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        return self._array
 
     def finish(self) -> None:
         """Bring everything to the disk; Ctrl-C is answered meanwhile."""
-        if isinstance(self._array, np.memmap):
+        if self._array is not None:
             interruptible(self._array.flush)
-        self._array = None
 
 
 @contextlib.contextmanager
@@ -207,9 +203,9 @@ def new_array(path: PathLike) -> Iterator[NewArray]:
         new.finish()
 
 
-def reserve(handle: int, start: int, size: int, name: str) -> None:
+def reserve(handle: int, start: int, size: int) -> None:
     """Give `size` bytes of an open file from `start` on a place on the disk: who writes to a part that has none through
-    a memory map, while the disk is full, is killed.
+    a memory map, while the disk is full, is killed. Where the file system cannot, nothing happens.
 
     Raises
     ------
@@ -223,4 +219,15 @@ def reserve(handle: int, start: int, size: int, name: str) -> None:
         allocate(handle, start, size)
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise OSError(error.errno, f"{name} needs {size} bytes, and there is no room: {error.strerror}") from None
+            raise
+
+
+@contextlib.contextmanager
+def says_size(name: str, size: int) -> Iterator[None]:
+    """Around what makes a file: an error of a full disk says which, and what it needs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(error.errno, f"{name} takes {size} bytes, for which there is no room: {error.strerror}") from None

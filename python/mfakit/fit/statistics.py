@@ -190,6 +190,9 @@ class Statistics:
         for name in COUNTS:
             setattr(stats, name, type(getattr(stats, name))(counts[name]))
         stats.worst = WorstRows(*(tensors[f"worst.{name}"] for name in WORST))
+        m = len(stats.worst.log_prob)
+        if (stats.worst.rows.shape, stats.worst.components.shape) != ((m, mfa.n_features), (m,)):
+            raise ValueError(f"worst.rows has shape {stats.worst.rows.shape}, not ({m}, {mfa.n_features})")
         if not isinstance(mfa, ResidentMFA):
             return stats
         with arrays.active():
