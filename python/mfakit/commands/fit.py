@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from .._io.arguments import number, seed_type, whole
-from .._io.mapped import is_path, map_array, split_name
 from ._common import MODEL, Array, check_outputs, read_samples, refuse, samples_from
 
 
@@ -84,15 +83,14 @@ def run(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> Array:
     if args.data is not None:
         refuse(args, {"download": False, "data_root": None}, "--data is a file of its own")
-        return map_array(args.data) if is_path(args.data) and _is_there(args.data) else read_samples(args.data)[0]
+        from .._io.mapped import is_path, map_array, split_name
+
+        stays = is_path(args.data) and Path(split_name(args.data)[0]).is_file()
+        return map_array(args.data) if stays else read_samples(args.data)[0]
     try:
         return _load_images(args)
     except (OSError, ValueError) as error:
         raise type(error)(in_flags(str(error))) from error
-
-
-def _is_there(path: Path) -> bool:
-    return Path(split_name(path)[0]).is_file()
 
 
 def _load_images(args: argparse.Namespace) -> Array:
