@@ -122,7 +122,7 @@ def test_results_are_whole_or_absent(tmp_path: Path) -> None:
         new.make((4, 3), np.float32)[:] = values()
         assert not path.exists()
     same(np.load(path), values())
-    with pytest.raises(ValueError, match="could not be broadcast"), new_array(path) as new:
+    with pytest.raises(ValueError, match="could not broadcast"), new_array(path) as new:
         new.make((2, 2), np.float64)[:] = values()
     same(np.load(path), values())
     with new_array(path) as new:
