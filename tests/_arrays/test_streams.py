@@ -21,6 +21,7 @@ MFA = random_mfa(d=4, seed=0)
 CLF = mfakit.BayesClassifier([random_mfa(d=4, seed=0), random_mfa(d=4, seed=1)])
 EST = MixtureOfFactorAnalyzers(2, 1, max_iter=2, tol=1e9, random_state=0)
 CLASSES = mfakit.MFAClassifier(1, 1, max_iter=2, tol=1e9, random_state=0)
+SVM = mfakit.classifiers.LinearSVM()
 Y = np.arange(30) % 2
 
 
@@ -30,6 +31,7 @@ def samples() -> Array:
 
 EST.fit(samples())
 CLASSES.fit(samples(), Y)
+SVM.fit(samples(), Y)
 
 # What takes samples, and whether it takes a place for its result.
 USES: dict[str, tuple[Use, bool]] = {
@@ -51,6 +53,8 @@ USES: dict[str, tuple[Use, bool]] = {
     "component": (EST.predict, False),
     "transform": (EST.transform, False),
     "MFAClassifier.predict": (CLASSES.predict, False),
+    "LinearSVM.predict": (SVM.predict, False),
+    "LinearSVM.decision_gradient": (SVM.decision_gradient, False),
     "MFAClassifier.decision_function": (CLASSES.decision_function, False),
 }
 
@@ -136,7 +140,7 @@ def test_points_of_others_may_be_in_files(tmp_path: Path) -> None:
 def test_fits_read_files(tmp_path: Path) -> None:
     X = samples()
     np.save(tmp_path / "X.npy", X)
-    for est, y in ((EST, None), (CLASSES, Y)):
+    for est, y in ((EST, None), (CLASSES, Y), (SVM, Y)):
         again = type(est)(**est.get_params()).fit(str(tmp_path / "X.npy"), y)
         np.testing.assert_array_equal(again.predict(tmp_path / "X.npy"), est.predict(X))
         assert again.n_features_in_ == 4
