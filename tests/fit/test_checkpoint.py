@@ -215,6 +215,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(of_another_fit: Path, tmp_path:
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         estimator().fit(data(), checkpoint=path)
     tensors, settings = read_tensors(of_another_fit, "fit-checkpoint")
+    for random in ({}, {"bit_generator": "MT19937", "state": {}}, {**settings["random"], "state": {"state": -1}}):
+        write_tensors(path, "fit-checkpoint", tensors, {**settings, "random": random})
+        with pytest.raises(ValueError, match="its random numbers are no state of a PCG64"):
+            estimator().fit(data(), checkpoint=path)
     for name in ("sum_xz", "reseeds", "mfa.means", "worst.rows"):
         for value in (None, np.zeros(3)):
             changed = {key: array for key, array in tensors.items() if key != name or value is not None}

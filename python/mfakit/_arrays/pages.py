@@ -30,8 +30,8 @@ class Pages:
 
     Attributes
     ----------
-    name : str
-        Of the file.
+    name : str or None
+        The path of the file, if it is known.
     by_rows : bool
         Whether some of the array's rows are one part of the file, so that they can be read ahead and given back.
     """
@@ -40,7 +40,8 @@ class Pages:
         self.array, self._map = array, mapped
         self._bytes = np.frombuffer(mapped, np.uint8)
         self._start = self._bytes.ctypes.data
-        self.name = str(getattr(root, "filename", None) or "a file")
+        filename = getattr(root, "filename", None)
+        self.name = None if filename is None else str(filename)
         offset = getattr(root, "offset", None)
         # Where in the file the map begins; the rest of the offset is within the map.
         self._offset = None if offset is None else offset - offset % mmap.ALLOCATIONGRANULARITY
@@ -72,8 +73,8 @@ class Pages:
         end, size = self._offset + self._extent(part)[1], self._map.size()
         if end > size:
             raise ValueError(
-                f"{name} is a memory map of {self.name}, which has {size} bytes where {end} are read: the file was cut "
-                "short after it was opened"
+                f"{name} is a memory map of {self.name or 'a file'}, which has {size} bytes where {end} are read: the "
+                "file was cut short after it was opened"
             )
 
     def read(self, part: Array, unwanted: threading.Event) -> None:
@@ -103,7 +104,7 @@ class Pages:
         OSError
             Where there is no room.
         """
-        if self._offset is None or not self._shared or not self._bytes.flags.writeable:
+        if self.name is None or self._offset is None or not self._shared or not self._bytes.flags.writeable:
             return
         try:
             handle = os.open(self.name, os.O_RDWR)

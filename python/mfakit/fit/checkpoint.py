@@ -82,6 +82,16 @@ class Checkpoint:
         saved, self._saved = self._saved, None
         return saved
 
+    def restore(self, rng: np.random.Generator) -> None:
+        """Put a generator in the state that it had when the fit's start was found."""
+        try:
+            rng.bit_generator.state = self.random
+        except (KeyError, TypeError, ValueError, OverflowError, IndexError):
+            raise ValueError(
+                f"{self.path} is no whole checkpoint of a fit (its random numbers are no state of a "
+                f"{type(rng.bit_generator).__name__}); remove it to start anew"
+            ) from None
+
     def offer(self, n_steps: int, pack: Callable[[], Saved], *, last: bool = False) -> None:
         """Write the state after a step that `pack` returns, if that is due, or the `last` one.
 

@@ -41,7 +41,7 @@ from .state import State
 from .statistics import LOST_SHARE, Statistics
 from .workers import expectation, open_helpers
 
-__all__ = ["FitResult", "fit_em", "maximization", "progress_bar"]
+__all__ = ["fit_em", "maximization", "progress_bar"]
 
 Array = NDArray[Any]
 _logger = logging.getLogger("mfakit")
@@ -65,7 +65,7 @@ def fit_em(
     """
     state = _begin(mfa, source, checkpoint, max_iter)
     result = state.result
-    with progress_bar(max_iter, progress, "EM") as bar:
+    with progress_bar(max_iter - result.n_iter, progress, "EM") as bar:
         while result.n_iter < max_iter and not result.converged and not result.problem:
             _step(state, source, floor, tol, bar)
             if checkpoint is not None and not result.problem:

@@ -321,7 +321,7 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         """One of the starts, and where it leads; what a checkpoint has of it is not found again."""
         start = own
         if checkpoint is not None and checkpoint.exists:
-            rng.bit_generator.state = checkpoint.random
+            checkpoint.restore(rng)
         elif own is None:
             with careful_products():
                 start = new_start(self, source, floor, rng)
