@@ -163,8 +163,8 @@ def _checked(blocks: Any) -> Iterator[Any]:
         yield block
 
 
-def same_form(name: str, block: Any, before: Form | None) -> Form:
-    """The shape of a block without its rows, and its dtype.
+def same_form(name: str, block: Any, before: Form | None, *, any_float: bool = False) -> Form:
+    """The shape of a block without its rows, and its dtype; of floats just that they are some, where these may differ.
 
     Raises
     ------
@@ -172,6 +172,7 @@ def same_form(name: str, block: Any, before: Form | None) -> Form:
         Where they are not those of the blocks `before` it.
     """
     dtype = str(getattr(block, "dtype", "numbers")).removeprefix("torch.")
+    dtype = "floats" if any_float and "float" in dtype else dtype
     form = tuple(getattr(block, "shape", ()))[1:], dtype
     if before is not None and form != before:
         now, then = (f"[n, {', '.join(map(str, shape))}] of {dtype}" for shape, dtype in (form, before))

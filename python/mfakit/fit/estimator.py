@@ -261,8 +261,9 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         Raises
         ------
         ValueError, TypeError
-            As :meth:`fit`; also when a later pass yields another number of rows, a block has another width or dtype
-            than the first, `blocks` can be read only once, or it yields pairs that `weighted` does not announce.
+            As :meth:`fit`; also when a later pass yields another number of rows, a block has another width than the
+            first, or integers where that has floats, `blocks` can be read only once, or it yields pairs that `weighted`
+            does not announce.
         """
         check_parameters(self)
         check_checkpoint(checkpoint, checkpoint_every, self.solver)

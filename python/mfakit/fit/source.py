@@ -133,7 +133,7 @@ class Source:
             for i, item in enumerate(found):
                 X, weight = _weighted_block(item, i) if weighted else (_plain_block(item, i), None)
                 rows = RowBlocks(X, d, name=f"block {i}")
-                d, form = rows.shape[1], same_form(f"block {i}", X, form)
+                d, form = rows.shape[1], same_form(f"block {i}", X, form, any_float=True)
                 weights = as_weights(weight, len(rows), f"the sample_weight of block {i}")
                 if len(rows):
                     yield rows, weights
