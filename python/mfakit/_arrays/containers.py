@@ -137,7 +137,10 @@ def _refusal_of_torch(X: Any, kind: str) -> str | None:
         return f"is a torch module, {_article(kind)}; pass the samples, an array [n, d]"
     for what in ("Dataset", "DataLoader"):
         if isinstance(X, getattr(torch.utils.data, what)):
-            return f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], or blocks to fit_blocks"
+            return (
+                f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], an iterator of blocks of "
+                "them, or, to fit, a callable that returns one to fit_blocks"
+            )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,38 @@ class Bounds:
             self._sizes, self._rows = chosen.sizes, chosen.directions.first(max(chosen.sizes))
             if self._best is None:
                 self._best = np.full(self.source.n_read, -1, np.int32)
+
+    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What the next step reads of the steps before it, as arrays and what JSON can hold."""
+        tensors: dict[str, Array] = {}
+        if self._rows is not None:
+            tensors |= {f"bounds.{name}": getattr(self._rows, name) for name in Directions._fields}
+        if self._best is not None:
+            tensors["bounds.best"] = self._best
+        numbers = {"step": self._step, "again": self._again, "sizes": list(self._sizes), "fresh": self._fresh}
+        return tensors, numbers
+
+    @classmethod
+    def unpacked(cls, source: Source, tensors: Mapping[str, Array], numbers: Mapping[str, Any]) -> Bounds:
+        """Those that :meth:`packed` returned, for the same rows.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            For what is missing or does not fit.
+        """
+        bounds = cls(source)
+        bounds._step, bounds._again = int(numbers["step"]), bool(numbers["again"])
+        bounds._sizes = tuple(int(size) for size in numbers["sizes"])
+        bounds._fresh = None if numbers["fresh"] is None else float(numbers["fresh"])
+        if "bounds.rows" in tensors:
+            bounds._rows = Directions(*(tensors[f"bounds.{name}"] for name in Directions._fields))
+            if bounds._rows.rows.shape[1:] != (source.survey.n_features,):
+                raise ValueError(f"bounds.rows has shape {bounds._rows.rows.shape}")
+        bounds._best = tensors.get("bounds.best")
+        if bounds._best is not None and bounds._best.shape != (source.n_read,):
+            raise ValueError(f"bounds.best has shape {bounds._best.shape}, not ({source.n_read},)")
+        return bounds
 
     @property
     def method(self) -> str:

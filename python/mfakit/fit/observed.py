@@ -51,8 +51,7 @@ class ObservedSource(Source):
                 raise ValueError(f"X is on {rows.device}; missing features are computed on the host, bring it there")
             step = self.options.plan_block(rows.shape[1], 4, 8)
             dtype = rows.dtype if sums is None else dtype
-            for start in range(0, len(rows), step):
-                block = rows.block(start, min(start + step, len(rows)), np.float64)
+            for start, block in rows.walk(0, len(rows), step, np.float64):
                 seen = known_features(block, n_read + start)
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
                 sums = _Moments(rows.shape[1]) if sums is None else sums

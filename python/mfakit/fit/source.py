@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from .._arrays.containers import as_host_array, check_container
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, array_module, on_device_of, to_numpy
+from .._arrays.streams import Form, opened, same_form
 from .._threads.process import errstate
 from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import HOST, Host
@@ -100,8 +102,8 @@ class Source:
 
     @classmethod
     def from_array(cls, X: Any, sample_weight: Any = None, options: Options | None = None) -> Source:
-        """The rows of an array-like [n, d], weighted by `sample_weight` [n]."""
-        rows = _rows(X)
+        """The rows of an array-like [n, d], or of a file of one, weighted by `sample_weight` [n]."""
+        rows = _rows(opened(X))
         weights = as_weights(sample_weight, len(rows))
         parts = [(rows, weights)] if len(rows) else []
         return cls(lambda: iter(parts), options or Options())
@@ -123,14 +125,15 @@ class Source:
             )
 
         def parts() -> Iterator[Part]:
-            d = None
-            opened = blocks() if callable(blocks) else blocks
-            if not isinstance(opened, Iterable):
-                raise TypeError(f"blocks() must return an iterator over arrays, got {_kind(opened)}")
-            for i, item in enumerate(opened):
+            d: int | None = None
+            form: Form | None = None
+            found = blocks() if callable(blocks) else blocks
+            if not isinstance(found, Iterable):
+                raise TypeError(f"blocks() must return an iterator over arrays, got {_kind(found)}")
+            for i, item in enumerate(found):
                 X, weight = _weighted_block(item, i) if weighted else (_plain_block(item, i), None)
                 rows = RowBlocks(X, d, name=f"block {i}")
-                d = rows.shape[1]
+                d, form = rows.shape[1], same_form(f"block {i}", X, form, any_float=True)
                 weights = as_weights(weight, len(rows), f"the sample_weight of block {i}")
                 if len(rows):
                     yield rows, weights
@@ -188,8 +191,7 @@ class Source:
             present = _present(rows, weights)
             if origin is None and len(present):
                 origin = to_numpy(rows.take(present[:1], np.float64))[0]
-            for start in range(0, len(rows) if len(present) else 0, step):
-                block = rows.block(start, min(start + step, len(rows)), np.float64)
+            for start, block in rows.walk(0, len(rows) if len(present) else 0, step, np.float64):
                 with on_device_of(block):
                     xp = array_module(block)
                     w = xp.asarray(np.ones(len(block)) if weights is None else weights[start : start + step])
@@ -198,6 +200,19 @@ class Source:
                     second += to_numpy(w @ R**2)
         first /= self.survey.total_weight
         return np.asarray(np.maximum(second / self.survey.total_weight - first**2, 0.0))
+
+    def digest(self) -> str:
+        """Of all rows, in the dtype that they are computed in, and their weights; whatever the container and the sizes
+        of blocks. From a pass of its own.
+        """
+        values, weighted = hashlib.sha256(), hashlib.sha256()
+        step = self.options.plan_block(self.survey.n_features, 1, 8)
+        for rows, weights in self.parts():
+            for _, block in rows.walk(0, len(rows), step):
+                values.update(np.ascontiguousarray(to_numpy(block)).data)
+            weighted.update((np.ones(len(rows)) if weights is None else weights).data)
+        values.update(weighted.digest())
+        return values.hexdigest()[:16]
 
     def sample(self, rng: np.random.Generator, least: int) -> tuple[Array, Array | None]:
         """A random sample of rows [m, d] in their order, and their weights [m], on the host: the same rows whatever the
@@ -251,8 +266,7 @@ class _Sums:
         arrays = get_arrays(self.ops, rows.device)
         with arrays.active():
             step, center = self.options.plan_block(rows.shape[1], 1, rows.dtype.itemsize), arrays.asarray(self.center)
-            for start in range(0, len(rows), step):
-                block = rows.block(start, min(start + step, len(rows)))
+            for start, block in rows.walk(0, len(rows), step):
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
                 centered, norms = arrays.xp.empty_like(block), arrays.xp.empty(len(block))
                 moment = arrays.xp.empty((1, block.shape[1]), block.dtype)

@@ -7,6 +7,7 @@ large sums is O(n·d·l), not O(n·k·d·l).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
 from ..mixture.parameters import PARAMETERS
+from ..mixture.resident import ResidentMFA
 from ..mixture.scores import Scores
 from .source import as_weights
 
@@ -36,6 +38,8 @@ WORST_KEPT = 16
 LOST_SHARE = 1e-10
 # Sums that grow with the number of components alone, and those that grow with the number of features, too.
 SMALL, LARGE = ("weight", "sum_z", "sum_zz"), ("sum_x", "sum_xx", "sum_xz")
+# What else there is, and what is known of the worst rows.
+COUNTS, WORST = ("log_likelihood", "total_weight", "n_rows", "n_pairs"), ("log_prob", "rows", "components")
 
 
 @dataclass(eq=False)
@@ -158,6 +162,43 @@ class Statistics:
         found = self.arrays.all_to_host(tuple(sums.values())) if sums else ()
         for name, total in zip(sums, found, strict=True):
             setattr(self, name, total)
+
+    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The sums by name as arrays on the host, and the counts; they stay where they are."""
+        sums = {name: getattr(self, name) for name in (*SMALL, *LARGE)}
+        there = {name: value for name, value in sums.items() if not isinstance(value, np.ndarray)}
+        with self.arrays.active():
+            sums |= zip(there, self.arrays.all_to_host(tuple(there.values())) if there else (), strict=True)
+        sums |= {f"worst.{name}": getattr(self.worst, name) for name in WORST}
+        return sums, {name: getattr(self, name) for name in COUNTS}
+
+    @classmethod
+    def unpacked(cls, mfa: MFA, tensors: Mapping[str, Array], counts: Mapping[str, Any], arrays: Host) -> Statistics:
+        """Those that :meth:`packed` returned, under the same mixture; the large sums are on a device if that is there.
+
+        Raises
+        ------
+        KeyError, ValueError
+            For sums that are missing, or of another shape.
+        """
+        stats = cls.zeros(mfa)
+        for name in (*SMALL, *LARGE):
+            value, shape = tensors[name], getattr(stats, name).shape
+            if value.shape != shape or value.dtype != np.float64:
+                raise ValueError(f"{name} is {value.dtype} {value.shape}, not float64 {shape}")
+            setattr(stats, name, value)
+        for name in COUNTS:
+            setattr(stats, name, type(getattr(stats, name))(counts[name]))
+        stats.worst = WorstRows(*(tensors[f"worst.{name}"] for name in WORST))
+        m = len(stats.worst.log_prob)
+        if (stats.worst.rows.shape, stats.worst.components.shape) != ((m, mfa.n_features), (m,)):
+            raise ValueError(f"worst.rows has shape {stats.worst.rows.shape}, not ({m}, {mfa.n_features})")
+        if not isinstance(mfa, ResidentMFA):
+            return stats
+        with arrays.active():
+            for name in LARGE:
+                setattr(stats, name, arrays.asarray(getattr(stats, name)))
+        return replace(stats, arrays=arrays)
 
     @property
     def present(self) -> Array:

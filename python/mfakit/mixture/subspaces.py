@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .._arrays.options import Options
 from .._arrays.rows import array_module, returned, to_numpy
 from .._arrays.sharing import useful_threads
+from .._arrays.streams import streamed
 from .._checks import check_choice, check_integers
 from .._io.progress import open_bar
 from .._threads.process import interruptible, keeps_errstate, single_threaded_products
@@ -52,6 +53,7 @@ def point_subspace_distances(X: NDArray[Any], mfa: MFA, **options: Unpack[RunOpt
 def point_subspace_distances(X: Tensor, mfa: MFA, **options: Unpack[RunOptions]) -> Tensor: ...
 @overload
 def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) -> Any: ...
+@streamed
 def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) -> Any:
     """‖(I - Q Qᵀ)(x - μ)‖ of every sample to every component's subspace.
 

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
+from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
 from ..._threads.process import keeps_errstate
@@ -83,6 +84,7 @@ _logger = logging.getLogger("mfakit")
 
 
 @keeps_errstate
+@streamed
 def minimal_perturbation(
     clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, progress: bool | None = False,
     **options: Unpack[RunOptions],
