@@ -33,6 +33,7 @@ from ..mixture.factors import Share, alone, component_parts
 from ..mixture.mfa import MFA
 from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
+from .cluster import ClusterSource, cluster_expectation
 from .observed import ObservedSource, observed_expectation
 from .resident import on_host, place, resident_maximization
 from .source import Source
@@ -139,7 +140,11 @@ def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int,
 
 
 def _expectation(mfa: MFA, source: Source, bounds: Bounds) -> Statistics:
-    return observed_expectation(mfa, source) if isinstance(source, ObservedSource) else expectation(mfa, source, bounds)
+    if isinstance(source, ObservedSource):
+        return observed_expectation(mfa, source)
+    if isinstance(source, ClusterSource):
+        return cluster_expectation(mfa, source, bounds)
+    return expectation(mfa, source, bounds)
 
 
 @keeps_errstate

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from .._arrays.containers import is_dask
 from .._arrays.options import Method, Missing
 from .._arrays.sharing import careful_products
 from .._sklearn import become, names_of
 from .._threads.process import keeps_errstate
 from ..backends import Backend
 from ..mixture.mfa import MFA
+from .cluster import ClusterSource
 from .em import FitResult, fit_em
 from .fitted import FittedMixture
 from .noise_floor import lowest_noise
@@ -210,7 +212,8 @@ class MixtureOfFactorAnalyzers(FittedMixture):
             X that is not real numbers, or sparse; a DataFrame whose columns have names of several types.
         """
         check_parameters(self)
-        source = self._source.from_array(X, sample_weight, self._options())
+        kind = self._cluster_source() if is_dask(X) else self._source
+        source = kind.from_array(X, sample_weight, self._options())
         names = names_of(self, X)  # before the fit: names of mixed types are refused at once
         become(self, **self._fit(source), **names)
         return self
@@ -254,6 +257,15 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         if self.solver != "em":
             raise ValueError(f'missing="marginal" is fitted by solver="em", got solver={self.solver!r}')
         return ObservedSource
+
+    def _cluster_source(self) -> type[Source]:
+        for name, wanted in (("solver", "em"), ("missing", "error")):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"X is an array of dask, and {name}={getattr(self, name)!r} fits to arrays on one machine alone; "
+                    f"pass X.compute(), or {name}={wanted!r}"
+                )
+        return ClusterSource
 
     def _fit(self, source: Source) -> dict[str, Any]:
         """The fitted attributes; the estimator stays as it is until all is done."""

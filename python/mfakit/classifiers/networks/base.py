@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays.lazy_rows import by_blocks
 from ..._arrays.options import Options, Precision
 from ..._arrays.rows import wrap_like
 from ..._checks import check_integers, check_numbers
@@ -132,6 +133,7 @@ class NetworkClassifier(Classifier):
         )  # fmt: skip
         return self
 
+    @by_blocks
     def decision_function(
         self, X: Any, *, precision: Precision | None = None, check_finite: bool = True, block_rows: int | None = None
     ) -> Any:
@@ -157,6 +159,7 @@ class NetworkClassifier(Classifier):
         return self._evaluate(X, _decision, 1, (), Options(precision=precision, check_finite=check_finite,
                                                            block_rows=block_rows))  # fmt: skip
 
+    @by_blocks
     def decision_gradient(
         self, X: Any, *, precision: Precision | None = None, check_finite: bool = True, block_rows: int | None = None
     ) -> Any:
@@ -164,12 +167,14 @@ class NetworkClassifier(Classifier):
         options = Options(precision=precision, check_finite=check_finite, block_rows=block_rows)
         return self._evaluate(X, _gradient, 3, (self._checked(X).shape[1],), options)
 
+    @by_blocks
     def predict(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """The class of each sample, int64 [n]; a tie goes to the lower label."""
         decision = np.asarray(self.decision_function(X, precision=precision, check_finite=check_finite))
         codes = (decision > 0).astype(np.int64) if decision.ndim == 1 else decision.argmax(axis=1)
         return wrap_like(self.classes_[codes], X)
 
+    @by_blocks
     def predict_log_proba(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """log p(class | x) as the network has it, [n, C], nats, in X's dtype."""
         decision = np.asarray(self.decision_function(X, precision=precision, check_finite=check_finite))
@@ -181,6 +186,7 @@ class NetworkClassifier(Classifier):
             logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return wrap_like(logits.astype(decision.dtype), X)
 
+    @by_blocks
     def predict_proba(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """p(class | x) as the network has it, [n, C]; rows sum to 1."""
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
