@@ -51,7 +51,9 @@ def as_lazy_rows(X: Any, name: str = "X") -> Any:
         For another rank, and for blocks of unknown size.
     """
     if X.ndim != 2:
-        raise ValueError(f"{name} must be [n, d], got an array of dask of shape {X.shape}; reshape it")
+        raise ValueError(
+            f"{name} must be [n, d], got an array of dask of shape {X.shape}; X.reshape(len(X), -1) flattens"
+        )
     if np.isnan(X.shape).any():
         raise ValueError(
             f"{name} has blocks of unknown size, and a row's number is not known then; call "
