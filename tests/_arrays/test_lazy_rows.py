@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from support import blobs, close, random_mfa
 
 import mfakit
 from mfakit._arrays import tasks
+from mfakit._arrays.lazy_rows import map_rows
 from mfakit._threads import limits
 
 dask = pytest.importorskip("dask")
@@ -23,9 +25,9 @@ Array = NDArray[Any]
 Use = Callable[[Any], Any]
 
 
-@pytest.fixture(autouse=True, params=["synchronous", "threads"])
-def scheduler(request: pytest.FixtureRequest) -> Iterator[None]:
-    with dask.config.set(scheduler=request.param):
+@pytest.fixture(autouse=True)
+def scheduler() -> Iterator[None]:
+    with dask.config.set(scheduler="threads", num_workers=2):
         yield
 
 
@@ -89,6 +91,31 @@ def test_what_networks_answer() -> None:
         got = getattr(cnn, method)(lazy(X))
         assert isinstance(got, da.Array)
         np.testing.assert_allclose(got.compute(), getattr(cnn, method)(X), rtol=1e-5, atol=1e-6)
+
+
+def test_torch_computes_a_task_in_one_thread() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Asked:
+        def ask(self, block: Array) -> Array:
+            return np.full(len(block), torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert map_rows(Asked(), "ask", lazy(X)).compute().tolist() == [1] * 100
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_device_is_asked_for_where_blocks_are_computed() -> None:
+    if mfakit.backends.why_missing("cuda") is None:
+        pytest.skip("there is a device")
+    got = MFA.log_prob(lazy(X), backend="cuda")
+    assert (got.shape, got.dtype) == ((100,), np.float64)
+    with pytest.raises(mfakit.BackendUnavailable, match="cuda"):
+        got.compute()
 
 
 def test_results_with_and_without_rows() -> None:
@@ -184,8 +211,9 @@ def test_names_are_the_contents() -> None:
 
 
 def test_the_model_is_one_node_and_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
     opened: list[str] = []
-    loads = pickle.loads
+    loads, before = pickle.loads, len(tasks._open)
 
     class Counted:
         dumps = pickle.dumps
@@ -204,20 +232,20 @@ def test_the_model_is_one_node_and_opened_once(monkeypatch: pytest.MonkeyPatch) 
     with dask.config.set(num_workers=1):
         dask.compute(*both)
     assert opened.count("MFA") == 1
+    assert len(tasks._open) == before + 1
     del both
-    assert not tasks._open
+    gc.collect()
+    assert len(tasks._open) <= before  # what the graphs are gone with
 
 
 def test_tasks_compute_in_one_thread_unless_told_otherwise() -> None:
     class Asked:
-        def ask(self, block: Array) -> Array:
-            return np.full(len(block), limits.default_threads())
+        def ask(self, block: Array, backend: str = "auto") -> Array:
+            return np.full(len(block), limits._is_single())
 
-    from mfakit._arrays.lazy_rows import map_rows
-
-    before = limits.default_threads()
-    assert map_rows(Asked(), "ask", lazy(X)).compute().tolist() == [1] * 100
-    assert limits.default_threads() == before
+    assert map_rows(Asked(), "ask", lazy(X)).compute().all()
+    assert not map_rows(Asked(), "ask", lazy(X), (), {"backend": "cuda"}).compute().any()  # threads feed a device
+    assert not limits._is_single()
 
 
 def test_a_machine_without_this_mfakit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,8 @@ The model is one node of the graph, named by its contents; what dask's workers d
 from __future__ import annotations
 
 import pickle
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from operator import getitem
 from typing import Any, TypeVar, cast
@@ -89,7 +88,9 @@ def map_rows(model: Any, name: str, X: Any, args: Sequence[Any] = (), options: M
     aligned = {place: rows for place, value in arguments.items() if (rows := _aligned(value, X)) is not None}
     given = {place: value for place, value in arguments.items() if place not in aligned}
     call = _Method(name, given, tuple(aligned))
-    none = call(model, _no_rows(X), 0, *(_no_rows(rows) for rows in aligned.values()))
+    # The device is the workers': no rows are computed anywhere.
+    tried = replace(call, given={**given, "backend": "auto"}) if given.get("backend") == "cuda" else call
+    none = tried(model, _no_rows(X), 0, *(_no_rows(rows) for rows in aligned.values()))
     node, rows = _node(model), tuple(aligned.values())
     token = f"mfakit-{name}-{tokenize(X.name, node.key, call, [part.name for part in rows])}"
     if not isinstance(none, tuple):
@@ -104,6 +105,8 @@ def sum_over_blocks(X: Any, model: Any, call: Call, aligned: Sequence[Any] = ())
     """The sum of ``call(model, block, start, *aligned)`` over the blocks of X, computed now by dask's scheduler, in an
     order that the blocks alone decide. What is added has ``+``, which makes a new object, and ``+=``.
     """
+    import uuid
+
     import dask.array as da
 
     name = f"mfakit-sum-{uuid.uuid4().hex}"
@@ -121,6 +124,10 @@ class _Method:
     name: str
     given: Mapping[int | str, Any]
     places: tuple[int | str, ...]
+
+    def streams(self, model: Any) -> bool:
+        """Whether blocks on the host are computed on a device."""
+        return bool(self.given.get("backend", getattr(model, "backend", None)) == "cuda")
 
     def __call__(self, model: Any, block: Any, start: int, *aligned: Any) -> Any:
         arguments = {**self.given, **dict(zip(self.places, aligned, strict=True))}

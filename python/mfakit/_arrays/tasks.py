@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -99,13 +100,15 @@ def pack(model: Any) -> Packed:
 
 
 def call_model(block: Any, start: Any, packed: Packed, call: bytes, aligned: tuple[Any, ...]) -> Any:
-    """``call(model, block, start, *aligned)`` for a pickled `call` and a packed model, in one thread unless the call
-    says otherwise. Of what dask passes as lists of one block, that block is taken.
+    """``call(model, block, start, *aligned)`` for a pickled `call` and a packed model, in one thread unless its
+    arguments ask for more, or it ``streams`` to a device, which the process's threads feed. Of what dask passes as
+    lists of one block, that block is taken.
     """
     blocks = [rows[0] if isinstance(rows, list) else rows for rows in (block, *aligned)]
-    model = _opened(packed)  # before the threads are counted: what it imports may bring its own
-    with one_thread():
-        return pickle.loads(call)(model, blocks[0], int(start[0]), *blocks[1:])
+    model, asked = _opened(packed), pickle.loads(call)  # what they import may bring threads of its own, held below
+    streams = getattr(asked, "streams", None)
+    with nullcontext() if streams is not None and streams(model) else one_thread():
+        return asked(model, blocks[0], int(start[0]), *blocks[1:])
 
 
 def _opened(packed: Packed) -> Any:
