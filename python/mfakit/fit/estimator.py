@@ -195,8 +195,8 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         Parameters
         ----------
         X : array-like, [n, d]
-            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence; or a dask array,
-            whose blocks are summed where they are (``mfakit/fit/cluster.py``), by EM and without missing values.
+            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence; or a dask
+            array, whose blocks are summed where they are (``mfakit/fit/cluster.py``), by EM and without missing values.
         y : ignored
         sample_weight : array-like, [n]
             2 counts a row twice, 0 leaves it out.

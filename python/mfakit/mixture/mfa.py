@@ -62,9 +62,9 @@ class MFA:
     -----
     Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``,
     ``check_finite``, ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch
-    out; CuPy in, CuPy out, computed there; a pandas DataFrame in, a Series or DataFrame with its index out; a dask array
-    in, a dask array out, computed when dask is asked to; anything else in, NumPy out. The dtype of a result is X's:
-    float64 stays, everything else is float32.
+    out; CuPy in, CuPy out, computed there; a pandas DataFrame in, a Series or DataFrame with its index out; a dask
+    array in, a dask array out, computed when dask is asked to; anything else in, NumPy out. The dtype of a result is
+    X's: float64 stays, everything else is float32.
 
     References
     ----------
