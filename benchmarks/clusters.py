@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,8 +32,10 @@ _open = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def around() -> Iterator[None]:
-    """Workers end with the benchmark."""
-    with _open:
+    """Workers end with the benchmark. Their samples are sent to them once, which dask would warn of."""
+    dask = import_module("dask") if find_spec("dask") else None
+    quiet = {"distributed.admin.large-graph-warning-threshold": "1 TB"}
+    with _open, contextlib.nullcontext() if dask is None else dask.config.set(quiet):
         yield
 
 
@@ -43,7 +46,7 @@ class Processes:
         import dask.array as da
         from distributed import Client, LocalCluster
 
-        cluster = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+        cluster = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0")
         self.client = _open.enter_context(Client(_open.enter_context(cluster)))
         with self.client.as_current():
             self.X = da.from_array(X, chunks=(len(X) // BLOCKS, X.shape[1])).persist()

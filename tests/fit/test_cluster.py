@@ -161,7 +161,7 @@ def client() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
         ) as processes,
         distributed.Client(processes) as client,
     ):
@@ -200,6 +200,7 @@ class TestCluster:
             as_client.run(_set_version, mfakit.__version__)
         assert mfa.log_prob(lazy + 0).compute().shape == (40,)
 
+    @pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler")  # which is asked for
     def test_a_worker_is_killed_in_mid_fit(self, as_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         X = samples(4000)
         est = mfakit.MixtureOfFactorAnalyzers(4, 2, random_state=0, max_iter=5, tol=0.0)

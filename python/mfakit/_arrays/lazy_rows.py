@@ -107,6 +107,7 @@ def sum_over_blocks(X: Any, model: Any, call: Call, aligned: Sequence[Any] = ())
     """
     import uuid
 
+    import dask
     import dask.array as da
 
     name = f"mfakit-sum-{uuid.uuid4().hex}"
@@ -114,7 +115,8 @@ def sum_over_blocks(X: Any, model: Any, call: Call, aligned: Sequence[Any] = ())
     total = da.reduction(
         parts, chunk=passing(), aggregate=adding(), axis=0, dtype=object, concatenate=False, meta=np.empty((), object)
     )
-    return total.to_delayed().item().compute()
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):  # it has one copy of the model
+        return total.to_delayed().item().compute()
 
 
 @dataclass(frozen=True)
