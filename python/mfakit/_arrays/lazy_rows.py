@@ -7,7 +7,9 @@ The model is one node of the graph, named by its contents; what dask's workers d
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
 from operator import getitem
@@ -107,7 +109,6 @@ def sum_over_blocks(X: Any, model: Any, call: Call, aligned: Sequence[Any] = ())
     """
     import uuid
 
-    import dask
     import dask.array as da
 
     name = f"mfakit-sum-{uuid.uuid4().hex}"
@@ -115,8 +116,18 @@ def sum_over_blocks(X: Any, model: Any, call: Call, aligned: Sequence[Any] = ())
     total = da.reduction(
         parts, chunk=passing(), aggregate=adding(), axis=0, dtype=object, concatenate=False, meta=np.empty((), object)
     )
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):  # it has one copy of the model
+    with _unwarned():
         return total.to_delayed().item().compute()
+
+
+def _unwarned() -> AbstractContextManager[Any]:
+    """Without dask's warning of large graphs: these have one copy of a model."""
+    if "distributed" not in sys.modules:  # the end of the block would take all of its configuration away
+        return nullcontext()
+    import dask
+
+    context: AbstractContextManager[Any] = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"})
+    return context
 
 
 @dataclass(frozen=True)
