@@ -254,5 +254,5 @@ def test_a_machine_without_this_mfakit_says_so(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RuntimeError, match=r"has mfakit 0\..* and the client mfakit 9\.9; install mfakit 9\.9 where"):
         task(*arguments)
     monkeypatch.setitem(sys.modules, "mfakit._version", None)
-    with pytest.raises(RuntimeError, match=r"has mfakit none and the client mfakit 9\.9"):
+    with pytest.raises(RuntimeError, match=r"has no mfakit and the client mfakit 9\.9"):
         task(*arguments)

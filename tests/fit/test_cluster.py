@@ -155,6 +155,27 @@ def _set_version(version: str) -> None:
     _version.__version__ = version
 
 
+def _lose_package() -> None:
+    """On a worker: as if mfakit was not installed."""
+    import sys
+
+    class Missing:
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            if name.partition(".")[0] == "mfakit":
+                raise ModuleNotFoundError(f"No module named {name!r}")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mfakit"]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Missing)  # type: ignore[arg-type]
+
+
+def _find_package() -> None:
+    import sys
+
+    del sys.meta_path[0]
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """Two worker processes of one thread each."""
@@ -190,7 +211,7 @@ class TestCluster:
         assert all(opened <= 1 + 5 for opened, _ in as_client.run(_models).values())
         assert sum(opened for opened, _ in as_client.run(_models).values()) > 1 + 5
 
-    def test_a_worker_with_another_version_says_so(self, as_client: Any) -> None:
+    def test_a_worker_with_another_version_or_none_says_so(self, as_client: Any) -> None:
         lazy, mfa = da.from_array(samples(40), chunks=(20, 8)), random_mfa(4, 8, 2)
         as_client.run(_set_version, "0.0.7")
         try:
@@ -198,6 +219,12 @@ class TestCluster:
                 mfa.log_prob(lazy).compute()
         finally:
             as_client.run(_set_version, mfakit.__version__)
+        as_client.run(_lose_package)
+        try:
+            with pytest.raises(RuntimeError, match=f"has no mfakit and the client mfakit {mfakit.__version__};"):
+                mfa.grad_log_prob(lazy).compute()
+        finally:
+            as_client.run(_find_package)
         assert mfa.log_prob(lazy + 0).compute().shape == (40,)
 
     @pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler")  # which is asked for

@@ -52,13 +52,14 @@ def calling(version: str = __version__) -> Task:
         try:
             from mfakit._version import __version__ as here
         except ImportError:
-            here = "none"
+            here = ""
         if here != version:
             import socket
 
+            found = f"mfakit {here}" if here else "no mfakit"
             raise RuntimeError(
-                f"a worker on {socket.gethostname()} has mfakit {here} and the client mfakit {version}; install "
-                f"mfakit {version} where dask's workers run"
+                f"a worker on {socket.gethostname()} has {found} and the client mfakit {version}; install mfakit "
+                f"{version} where dask's workers run"
             )
         from mfakit._arrays.tasks import call_model
 
