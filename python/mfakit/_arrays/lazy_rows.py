@@ -52,9 +52,9 @@ def as_lazy_rows(X: Any, name: str = "X") -> Any:
         For another rank, and for blocks of unknown size.
     """
     if X.ndim != 2:
-        raise ValueError(
-            f"{name} must be [n, d], got an array of dask of shape {X.shape}; X.reshape(len(X), -1) flattens"
-        )
+        flat = f"flatten each sample, {name}.reshape(len({name}), -1)"
+        remedy = flat if X.ndim > 2 else f"a single sample is {name}[None, :]"
+        raise ValueError(f"{name} must be [n, d], got an array of dask of shape {X.shape}; {remedy}")
     if np.isnan(X.shape).any():
         raise ValueError(
             f"{name} has blocks of unknown size, and a row's number is not known then; call "
@@ -66,8 +66,9 @@ def as_lazy_rows(X: Any, name: str = "X") -> Any:
 def map_rows(model: Any, name: str, X: Any, args: Sequence[Any] = (), options: Mapping[str, Any] | None = None) -> Any:
     """``getattr(model, name)(X, *args, **options)`` of an array of dask [n, d], computed when the result is.
 
-    Whatever an argument of the call has to say against it, it says at once: the method is called with no rows, which
-    gives dtype and shape, too. Arrays of dask among the arguments, and NumPy's of X's shape, go along by rows.
+    The method is called once with no rows: that finds what is wrong with the arguments before anything is computed, and
+    gives the results' dtypes and shapes. Arrays of dask among the arguments that have X's number of rows, and arrays of
+    NumPy that have X's shape, go along by rows; other arrays of dask are computed at once.
 
     Returns
     -------
@@ -88,7 +89,8 @@ def map_rows(model: Any, name: str, X: Any, args: Sequence[Any] = (), options: M
         raise TypeError(f"{name} of an array of dask takes no out: its result is lazy; write it by dask.array.store")
     arguments: dict[Any, Any] = {**dict(enumerate(args)), **named}
     aligned = {place: rows for place, value in arguments.items() if (rows := _aligned(value, X)) is not None}
-    given = {place: value for place, value in arguments.items() if place not in aligned}
+    others = {place: value for place, value in arguments.items() if place not in aligned}
+    given = {place: value.compute() if is_dask(value) else value for place, value in others.items()}
     call = _Method(name, given, tuple(aligned))
     # The device is the workers': no rows are computed anywhere.
     tried = replace(call, given={**given, "backend": "auto"}) if given.get("backend") == "cuda" else call
@@ -98,9 +100,7 @@ def map_rows(model: Any, name: str, X: Any, args: Sequence[Any] = (), options: M
     if not isinstance(none, tuple):
         return _mapped(X, node, call, rows, token, none)
     whole = _mapped(X, node, call, rows, f"{token}-all", np.empty(0, object))
-    return tuple(
-        part if len(part) else _part(whole, i, f"{token}-{i}", part) for i, part in enumerate(none)
-    )  # fmt: skip
+    return tuple(part if len(part) else _part(whole, i, f"{token}-{i}", part) for i, part in enumerate(none))
 
 
 def sum_over_blocks(X: Any, model: Any, call: Call, aligned: Sequence[Any] = ()) -> Any:
@@ -160,7 +160,7 @@ def _aligned(value: Any, X: Any) -> Any:
     """An argument that has X's rows in blocks like X's; None for others."""
     import dask.array as da
 
-    if is_dask(value):
+    if is_dask(value) and value.shape[:1] == X.shape[:1]:
         return value.rechunk({0: X.chunks[0], **dict.fromkeys(range(1, value.ndim), -1)})
     if isinstance(value, np.ndarray) and value.shape == X.shape:
         return da.from_array(value, chunks=X.chunks)
