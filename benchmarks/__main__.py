@@ -18,7 +18,9 @@ from mfakit.backends import why_missing
 from mfakit.bench import Machine, Report, run_cases
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("core", "imports", "fit", "attack", "train", "svm", "carlini_wagner", "busy", "growth", "device", "gpu")
+NAMES = (
+    "core", "imports", "fit", "attack", "train", "svm", "carlini_wagner", "busy", "growth", "clusters", "device", "gpu",
+)  # fmt: skip
 
 
 def run(name: str, folder: Path, **how: Any) -> Report | None:

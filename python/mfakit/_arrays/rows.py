@@ -147,7 +147,7 @@ class RowBlocks:
     ------
     TypeError
         For bool, object, string and complex data, for tensors that require grad, and for containers that cannot be
-        read as an array without loss: sparse, masked and dask ones, mappings, iterators, datasets, modules.
+        read as an array without loss: sparse and masked ones, dask's, mappings, iterators, datasets, modules.
     ValueError
         For a wrong rank or width.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Options, no_out
 from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, returned, to_numpy
 from .._arrays.streams import streamed
@@ -99,6 +100,12 @@ class BayesClassifier:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_coordinates": None}
 
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        """A name for dask that the contents decide."""
+        from dask.base import normalize_token
+
+        return "mfakit.BayesClassifier", normalize_token(self.__getstate__())
+
     @property
     def mixtures(self) -> tuple[MFA, ...]:
         """The class densities."""
@@ -142,6 +149,7 @@ class BayesClassifier:
         return card("BayesClassifier", rows)
 
     @streamed
+    @by_blocks
     def class_log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Array:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
         array, or a CuPy array for samples on a device. With ``missing="marginal"`` NaN is a feature that is not known,
@@ -207,6 +215,7 @@ class BayesClassifier:
     @overload
     def decision_function(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
     @streamed
+    @by_blocks
     def decision_function(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
@@ -238,6 +247,7 @@ class BayesClassifier:
     @overload
     def decision_gradient(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
     @streamed
+    @by_blocks
     def decision_gradient(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
         to the rounding of a class's own gradient.
@@ -271,6 +281,7 @@ class BayesClassifier:
     @overload
     def predict(self, X: Any, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Any: ...
     @streamed
+    @by_blocks
     def predict(self, X: Any, *, missing: Missing = "error", **options: Unpack[RunOptions]) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         no_out("predict", options)
@@ -287,6 +298,7 @@ class BayesClassifier:
     @overload
     def predict_log_proba(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
     @streamed
+    @by_blocks
     def predict_log_proba(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """log p(class | x), [n, C], nats."""
         return self._from_joint(X, missing, options, (self.n_classes,), log_proba)
@@ -300,6 +312,7 @@ class BayesClassifier:
     @overload
     def predict_proba(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
     @streamed
+    @by_blocks
     def predict_proba(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
         return self._from_joint(

@@ -45,20 +45,23 @@ class Bounds:
         """What bounds the components of the next step's mixture, None for the dense product; `rows` are the source's
         first ones.
         """
+        found = self.plan(mfa, rows)
+        return None if found is None else Pruner([mfa.factors], *found, {})
+
+    def plan(self, mfa: MFA, rows: RowBlocks) -> tuple[Directions, tuple[int, ...]] | None:
+        """B and how many of its rows :meth:`pruner` takes; what a worker needs to bound components."""
         due = self._rows is None and self._step & (self._step - 1) == 0
         self._step += 1
         if self._again or due:
             self._choose(mfa, rows)
-        if self._rows is None:
-            return None
-        return Pruner([mfa.factors], self._rows, self._sizes, {})
+        return None if self._rows is None else (self._rows, self._sizes)
 
     def _choose(self, mfa: MFA, rows: RowBlocks) -> None:
         chosen = choose_pruner(rows, [mfa.factors], self.source.options, self.source.n_read)
         self._again, self._fresh, self._rows = False, None, None
         if chosen is not None:
             self._sizes, self._rows = chosen.sizes, chosen.directions.first(max(chosen.sizes))
-            if self._best is None:
+            if self._best is None and self.source.remembers:
                 self._best = np.full(self.source.n_read, -1, np.int32)
 
     def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:

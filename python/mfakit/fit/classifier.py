@@ -11,6 +11,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._arrays.frames import without_index
+from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Missing, Options
 from .._arrays.rows import RowBlocks, to_numpy, wrap_like
 from .._arrays.streams import opened, streamed
@@ -197,6 +198,7 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         return self
 
     @streamed
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """The most probable class of each row, labels [n]; a tie goes to the lower label."""
         codes = to_numpy(self._checked(X).predict(without_index(X), missing=self.missing, **self._how()))
@@ -204,21 +206,25 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         return wrap_like(labels, X) if labels.dtype.kind in "iufb" else labels
 
     @streamed
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """p(class | x), [n, C], columns in the order of ``classes_``."""
         return self._checked(X).predict_proba(without_index(X), missing=self.missing, **self._how())
 
     @streamed
+    @by_blocks
     def predict_log_proba(self, X: Any) -> Any:
         """log p(class | x), [n, C], nats."""
         return self._checked(X).predict_log_proba(without_index(X), missing=self.missing, **self._how())
 
     @streamed
+    @by_blocks
     def decision_function(self, X: Any) -> Any:
         """Log-odds in nats: two classes [n], positive for ``classes_[1]``; more [n, C], log prior_c p_c(x)."""
         return self._checked(X).decision_function(without_index(X), missing=self.missing, **self._how())
 
     @streamed
+    @by_blocks
     def decision_gradient(self, X: Any) -> Any:
         """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more."""
         return self._checked(X).decision_gradient(without_index(X), **self._how())

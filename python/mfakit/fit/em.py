@@ -33,6 +33,7 @@ from ..mixture.mfa import MFA
 from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
 from .checkpoint import Checkpoint
+from .cluster import ClusterSource, cluster_expectation
 from .observed import ObservedSource, observed_expectation
 from .resident import on_host, place, resident_maximization
 from .result import FitResult
@@ -130,7 +131,11 @@ def _step(state: State, source: Source, floor: float, tol: float, bar: Any) -> N
 
 
 def _expectation(mfa: MFA, source: Source, bounds: Bounds) -> Statistics:
-    return observed_expectation(mfa, source) if isinstance(source, ObservedSource) else expectation(mfa, source, bounds)
+    if isinstance(source, ObservedSource):
+        return observed_expectation(mfa, source)
+    if isinstance(source, ClusterSource):
+        return cluster_expectation(mfa, source, bounds)
+    return expectation(mfa, source, bounds)
 
 
 @keeps_errstate

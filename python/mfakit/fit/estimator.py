@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from .._arrays.containers import is_dask
 from .._arrays.options import Method, Missing
 from .._arrays.sharing import careful_products
 from .._arrays.streams import opened
@@ -18,6 +19,7 @@ from .._threads.process import keeps_errstate
 from ..backends import Backend
 from ..mixture.mfa import MFA
 from .checkpoint import Checkpoint, check_checkpoint, checkpoint_of_start, what_it_is
+from .cluster import ClusterSource
 from .em import fit_em
 from .fitted import FittedMixture
 from .noise_floor import lowest_noise
@@ -200,9 +202,10 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         Parameters
         ----------
         X : array-like, [n, d]
-            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence; or the path
-            of a .npy or .safetensors file, whose rows stay there (``data.safetensors::name`` for one of several
-            tensors).
+            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence; the path of a
+            .npy or .safetensors file, whose rows stay there (``data.safetensors::name`` for one of several tensors); or
+            a dask array, whose blocks are summed where they are (``mfakit/fit/cluster.py``), by EM and without missing
+            values.
         y : ignored
         sample_weight : array-like, [n]
             2 counts a row twice, 0 leaves it out.
@@ -231,7 +234,8 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         check_parameters(self)
         check_checkpoint(checkpoint, checkpoint_every, self.solver)
         X = opened(X)
-        source = self._source.from_array(X, sample_weight, self._options())
+        kind = self._cluster_source() if is_dask(X) else self._source
+        source = kind.from_array(X, sample_weight, self._options())
         names = names_of(self, X)  # before the fit: names of mixed types are refused at once
         become(self, **self._fit(source, checkpoint, checkpoint_every), **names)
         return self
@@ -283,6 +287,15 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         if self.solver != "em":
             raise ValueError(f'missing="marginal" is fitted by solver="em", got solver={self.solver!r}')
         return ObservedSource
+
+    def _cluster_source(self) -> type[Source]:
+        for name, wanted in (("solver", "em"), ("missing", "error")):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"X is an array of dask, and {name}={getattr(self, name)!r} fits to arrays on one machine alone; "
+                    f"pass X.compute(), or {name}={wanted!r}"
+                )
+        return ClusterSource
 
     def _fit(self, source: Source, path: PathLike | None, every: float) -> dict[str, Any]:
         """The fitted attributes; the estimator stays as it is until all is done. `path`: of checkpoints."""

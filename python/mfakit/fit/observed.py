@@ -23,8 +23,9 @@ from .._threads.process import errstate
 from ..mixture.marginals import each_block, groups, known_features, shares
 from ..mixture.mfa import MFA
 from ..mixture.observed import Posterior, evidence
-from .source import Source, Survey, check_total
+from .source import Source
 from .statistics import DROPPED, WORST_KEPT, Statistics, WorstRows
+from .survey import Survey, check_total
 from .workers import WORKER_BYTES
 
 __all__ = ["ObservedSource", "observed_expectation"]

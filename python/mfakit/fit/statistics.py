@@ -8,8 +8,8 @@ large sums is O(n·d·l), not O(n·k·d·l).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
 from ..mixture.parameters import PARAMETERS
+from ..mixture.pruning import Pruner
 from ..mixture.resident import ResidentMFA
 from ..mixture.scores import Scores
 from .source import as_weights
 
-__all__ = ["LOST_SHARE", "Statistics", "WorstRows"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LOST_SHARE", "Statistics", "Totals", "WorstRows"]
 
 Array = Any  # NumPy's; of a block on a device, CuPy's
 
@@ -80,14 +84,12 @@ class WorstRows:
         self.components = np.concatenate([self.components, other.components])[order]
 
 
-@dataclass(eq=False)
-class Statistics:
-    """Sums over samples with responsibilities R times sample weights, under the mixture `mfa`.
+@dataclass(eq=False, kw_only=True)
+class Totals:
+    """Sums over samples with responsibilities R times sample weights; r = x - μ_k.
 
     Attributes
     ----------
-    mfa : MFA
-        The mixture of the E-step: its means are what r = x - μ is taken from.
     weight : [k]
         Σ R.
     sum_x : [k, d]
@@ -106,9 +108,56 @@ class Statistics:
     n_rows, n_pairs : int
         Rows, and pairs of a row and a component that were scored exactly.
     worst : WorstRows
+    """
+
+    weight: Array
+    sum_x: Array
+    sum_xx: Array
+    sum_z: Array
+    sum_zz: Array
+    sum_xz: Array
+    log_likelihood: float = 0.0
+    total_weight: float = 0.0
+    n_rows: int = 0
+    n_pairs: int = 0
+    worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
+
+    def __iadd__(self, other: Self) -> Self:
+        for name in (*SMALL, *LARGE):
+            getattr(self, name).__iadd__(getattr(other, name))
+        self.log_likelihood += other.log_likelihood
+        self.total_weight += other.total_weight
+        self.n_rows += other.n_rows
+        self.n_pairs += other.n_pairs
+        self.worst.merge(other.worst)
+        return self
+
+    def __add__(self, other: Self) -> Self:
+        total = replace(
+            self, **{name: getattr(self, name).copy() for name in (*SMALL, *LARGE)}, worst=replace(self.worst)
+        )
+        total += other
+        return total
+
+    @classmethod
+    def of(cls, other: Totals, **more: Any) -> Self:
+        """The same sums, not copied, with what this class has `more`."""
+        return cls(**{one.name: getattr(other, one.name) for one in fields(Totals)}, **more)
+
+
+@dataclass(eq=False, kw_only=True)
+class Statistics(Totals):
+    """The sums that the mixture `mfa` gives, which add up.
+
+    Attributes
+    ----------
+    mfa : MFA
+        The mixture of the E-step: its means are what r = x - μ is taken from.
     arrays : Host
         Where the sums are. On a device blocks are added without reading any of them, until :meth:`read_small` or
         :meth:`to_host` does.
+    others
+        See :class:`Totals`.
 
     Examples
     --------
@@ -123,17 +172,6 @@ class Statistics:
     """
 
     mfa: MFA
-    weight: Array
-    sum_x: Array
-    sum_xx: Array
-    sum_z: Array
-    sum_zz: Array
-    sum_xz: Array
-    log_likelihood: float = 0.0
-    total_weight: float = 0.0
-    n_rows: int = 0
-    n_pairs: int = 0
-    worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
     arrays: Host = HOST
 
     @classmethod
@@ -141,10 +179,9 @@ class Statistics:
         """No samples yet; on a device for the arrays of one, which must be the current one."""
         k, d, l = mfa.n_components, mfa.n_features, mfa.n_factors
         shapes = ((k,), (k, d), (k, d), (k, l), (k, l, l), (k, l, d))
-        weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz = (arrays.xp.zeros(shape) for shape in shapes)
-        return cls(
-            mfa, weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz, worst=WorstRows.none(d), arrays=arrays
-        )  # fmt: skip
+        names = ("weight", "sum_x", "sum_xx", "sum_z", "sum_zz", "sum_xz")
+        sums = {name: arrays.xp.zeros(shape) for name, shape in zip(names, shapes, strict=True)}
+        return cls(mfa=mfa, worst=WorstRows.none(d), arrays=arrays, **sums)
 
     def read_small(self) -> None:
         """Bring to the host what grows with the number of components alone; a device is waited for once."""
@@ -215,8 +252,11 @@ class Statistics:
         """Components per row that could not be left out by what is known of them without their residual."""
         return self.n_pairs / max(self.n_rows, 1)
 
-    def add(self, X: Any, sample_weight: Any = None, options: Options | None = None) -> Statistics:
-        """Add the samples X [n, d] with weights [n]; returns self.
+    def add(
+        self, X: Any, sample_weight: Any = None, options: Options | None = None, pruner: Pruner | None = None
+    ) -> Statistics:
+        """Add the samples X [n, d] with weights [n]; returns self. `pruner` bounds components of `mfa`, which changes
+        nothing else.
 
         Raises
         ------
@@ -235,7 +275,7 @@ class Statistics:
                     evaluator(block, first, rows.name), evaluator, None if weights is None else weights[part]
                 )
 
-            in_order(rows, self.mfa.factors, options, work)
+            in_order(rows, self.mfa.factors, options, work, pruner=pruner)
             if sums is not self:
                 self += sums.to_host()
         return self
@@ -284,23 +324,10 @@ class Statistics:
         self.sum_z += own[0][:, :l]
         self.sum_zz += own[1][:, :, :l]
 
-    def __iadd__(self, other: Statistics) -> Statistics:
+    def __iadd__(self, other: Self) -> Self:
         if other.mfa is not self.mfa and not _same(self.mfa, other.mfa):
             raise ValueError("statistics of different mixtures do not add up; take both under the same mfa")
-        for name in ("weight", "sum_x", "sum_xx", "sum_z", "sum_zz", "sum_xz"):
-            getattr(self, name).__iadd__(getattr(other, name))
-        self.log_likelihood += other.log_likelihood
-        self.total_weight += other.total_weight
-        self.n_rows += other.n_rows
-        self.n_pairs += other.n_pairs
-        self.worst.merge(other.worst)
-        return self
-
-    def __add__(self, other: Statistics) -> Statistics:
-        total = Statistics.zeros(self.mfa)
-        total += self
-        total += other
-        return total
+        return super().__iadd__(other)
 
 
 def _latents(latent: Array, components: Array, latent_map: Array, evaluator: Evaluator) -> Array:

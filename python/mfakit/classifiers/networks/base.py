@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays.lazy_rows import by_blocks
 from ..._arrays.options import Options, Precision
 from ..._arrays.rows import wrap_like
 from ..._arrays.streams import opened, streamed
@@ -135,6 +136,7 @@ class NetworkClassifier(Classifier):
         return self
 
     @streamed
+    @by_blocks
     def decision_function(
         self, X: Any, *, precision: Precision | None = None, check_finite: bool = True, block_rows: int | None = None
     ) -> Any:
@@ -161,6 +163,7 @@ class NetworkClassifier(Classifier):
                                                            block_rows=block_rows))  # fmt: skip
 
     @streamed
+    @by_blocks
     def decision_gradient(
         self, X: Any, *, precision: Precision | None = None, check_finite: bool = True, block_rows: int | None = None
     ) -> Any:
@@ -169,6 +172,7 @@ class NetworkClassifier(Classifier):
         return self._evaluate(X, _gradient, 3, (self._checked(X).shape[1],), options)
 
     @streamed
+    @by_blocks
     def predict(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """The class of each sample, int64 [n]; a tie goes to the lower label."""
         decision = np.asarray(self.decision_function(X, precision=precision, check_finite=check_finite))
@@ -176,6 +180,7 @@ class NetworkClassifier(Classifier):
         return wrap_like(self.classes_[codes], X)
 
     @streamed
+    @by_blocks
     def predict_log_proba(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """log p(class | x) as the network has it, [n, C], nats, in X's dtype."""
         decision = np.asarray(self.decision_function(X, precision=precision, check_finite=check_finite))
@@ -188,6 +193,7 @@ class NetworkClassifier(Classifier):
         return wrap_like(logits.astype(decision.dtype), X)
 
     @streamed
+    @by_blocks
     def predict_proba(self, X: Any, *, precision: Precision | None = None, check_finite: bool = True) -> Any:
         """p(class | x) as the network has it, [n, C]; rows sum to 1."""
         log_proba = self.predict_log_proba(X, precision=precision, check_finite=check_finite)
