@@ -45,6 +45,10 @@ class Cases:
         noisy = [m.replace(noise_variance=np.full((10, 200), 1e-2)) for m in self.clf.mixtures]
         self.diagonal = mfakit.BayesClassifier(noisy)
         self.X, self.y = self.clf.sample(8000, rng=0)
+        # A file without a name, in which nothing is left; in blocks of some rows it is read ahead.
+        file: Any = tempfile.TemporaryFile()  # noqa: SIM115 (the map keeps it)
+        self.mapped = np.memmap(file, np.float32, "w+", shape=self.X.shape)
+        self.mapped[:] = self.X
         self.narrow = [self.X[:, :40], self.X[:, :41]]
         self.turn = 0
         self.estimators = {
@@ -74,6 +78,7 @@ class Cases:
         attacks, mfa, clf, X, y = mfakit.attacks, self.mfa, self.clf, self.X, self.y
         found: dict[str, Callable[[], Any]] = {
             "log_prob": lambda: mfa.log_prob(X),
+            "log_prob of a memory map": lambda: mfa.log_prob(self.mapped, block_rows=400),
             "small log_prob": lambda: mfa.log_prob(X[:3]),
             "log_prob by Numba": lambda: mfa.log_prob(X[:2000], backend="numba"),
             "grad_log_prob": lambda: mfa.grad_log_prob(X[:2000]),

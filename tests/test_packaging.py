@@ -17,7 +17,7 @@ import pytest
 
 import mfakit
 
-HEAVY = ("cupy", "matplotlib", "numba", "sklearn", "torch")
+HEAVY = ("cupy", "dask", "distributed", "matplotlib", "numba", "sklearn", "torch")
 COMPILERS = ("c++", "g++", "clang++")
 
 

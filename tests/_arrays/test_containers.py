@@ -49,8 +49,6 @@ SAMPLES: dict[str, Use] = {
         (lambda X: np.ma.masked_array(X, X > 0), "masked array; pass"),
         (lambda X: [np.ma.masked_array(row, row > 0) for row in X], "has masked arrays in it"),
         (lambda X: {"data": X}, r"is a dict, whose arrays have names.*\['data'\]"),
-        (lambda X: iter(X), "can be read only once"),
-        (lambda X: (row for row in X), "is a generator, which can be read only once"),
         (lambda X: {1.0, 2.0}, "has no order"),
         (lambda X: None, "must be an array, got None"),
         (lambda X: Path("X.npy"), "must be an array, got a PosixPath"),
@@ -63,6 +61,13 @@ SAMPLES: dict[str, Use] = {
 )
 def test_what_would_be_read_wrongly_is_refused_with_the_remedy(use: str, make: Use, remedy: str) -> None:
     with pytest.raises(TypeError, match=remedy):
+        SAMPLES[use](make(samples()))
+
+
+@pytest.mark.parametrize("use", ["fit", "fit_blocks"])
+@pytest.mark.parametrize("make", [iter, lambda X: (row for row in X)], ids=["iterator", "generator"])
+def test_fits_read_more_than_once(use: str, make: Use) -> None:
+    with pytest.raises(TypeError, match=r"is an? (generator|iterator), which can be read only once.*use fit_blocks"):
         SAMPLES[use](make(samples()))
 
 

@@ -22,7 +22,7 @@ import mfakit
 from mfakit._arrays.options import Options
 from mfakit._threads import limits as _limits
 from mfakit._threads import process as _threads
-from mfakit._threads.limits import _first_number, _quota_in, default_threads
+from mfakit._threads.limits import _first_number, _quota_in, default_threads, one_thread
 
 
 @pytest.fixture
@@ -151,6 +151,59 @@ def test_threads_of_a_pool_share(eight: None) -> None:
     single.start()
     single.join()
     assert found == [8]
+
+
+def test_threads_of_a_worker_of_dask_share(eight: None) -> None:
+    pools = pytest.importorskip("distributed.threadpoolexecutor")
+    together = threading.Barrier(4)
+
+    def ask(_: int) -> int:
+        together.wait(10)
+        count = default_threads()
+        together.wait(10)
+        return count
+
+    pool = pools.ThreadPoolExecutor(4, thread_name_prefix="Dask-Default-Threads")  # as its workers have it
+    try:
+        assert list(pool.map(ask, range(4))) == [2] * 4
+    finally:
+        pool.shutdown()
+
+
+def test_a_thread_that_is_to_be_one_starts_none(eight: None) -> None:
+    found: list[int] = []
+    with one_thread():
+        assert default_threads() == 1
+        assert Options(n_threads=3).threads == 3  # what is asked for wins
+        other = threading.Thread(target=lambda: found.append(default_threads()))
+        other.start()
+        other.join()
+        with one_thread():
+            assert default_threads() == 1
+    assert found == [8]
+    assert default_threads() == 8
+
+
+@needs_two
+def test_products_take_one_thread_while_one_is_to_be_one() -> None:
+    """Two threads at once, which overlap: what was set before is there again when the last one is out."""
+    before = _threads.unheld_product_threads(), _threads.product_threads()
+    inside, out = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with one_thread():
+            inside.set()
+            out.wait(10)
+
+    other = threading.Thread(target=hold)
+    with one_thread():
+        other.start()
+        inside.wait(10)
+        assert max(library.get_num_threads() for library in _threads._blas_libraries()) == 1
+    assert max(library.get_num_threads() for library in _threads._blas_libraries()) == 1
+    out.set()
+    other.join()
+    assert (_threads.unheld_product_threads(), _threads.product_threads()) == before
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")

@@ -106,7 +106,7 @@ BAD = {
     "missing model": (("sample", "nothing.safetensors", "--out", "x.npy"), "no model file at nothing.safetensors"),
     "cut model": (("sample", "cut.safetensors", "--out", "x.npy"), "not a readable safetensors file"),
     "missing data": (("fit", "--data", "nothing.npy", "--out", "m.safetensors"), "no data file at nothing.npy"),
-    "wrong data": (("fit", "--data", "cut.safetensors", "--out", "m.safetensors"), "not a readable .npz or .npy file"),
+    "wrong data": (("fit", "--data", "cut.safetensors", "--out", "m.safetensors"), "cannot be read as an array"),
     "wrong width": (("distances", "mnist-06:0", "--data", "narrow.npy"), r"X must be \[n, 784\].*got \(3, 5\)"),
     "too few": (
         ("fit", "--data", "narrow.npy", "--factors", "2", "--out", "m.safetensors"),
@@ -338,6 +338,25 @@ def test_what_a_fit_warns_of_is_printed(quiet, tmp_path: Path) -> None:
     assert "not converged: raise --max-iter or --tol" in out
     assert err.startswith("mfakit: warning: 1 of 6 features have no variance")
     assert quiet(*fit, "--max-iter", "1")[2] == ""  # the line on stdout says that it has not converged
+
+
+def test_a_fit_goes_on_from_its_checkpoint(quiet, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    X = random_mfa(d=6).sample(200, rng=0)[0]
+    save_file({"X": X, "Z": X[:, :3].copy()}, tmp_path / "x.safetensors")
+    fit = ("fit", "--data", "x.safetensors::X", "--components", "2", "--factors", "1", "--tol", "0")
+    assert quiet(*fit, "--max-iter", "5", "--out", "whole.safetensors")[0] == 0
+    kept = (*fit, "--checkpoint", "state.safetensors", "--out", "m.safetensors")
+    for steps in ("2", "5"):
+        status, out, _ = quiet(*kept, "--max-iter", steps)
+        assert (status, f"after {steps} iterations" in out) == (0, True)
+    assert (tmp_path / "m.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    status, _, err = quiet(*kept, "--seed", "1")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "state.safetensors is the checkpoint of another fit: random_state is 0 there and 1 here" in err
+    status, _, err = quiet(*kept, "--solver", "sgd")
+    assert (status, err) == (1, "mfakit: --checkpoint is for --solver em; leave it out\n")
 
 
 def test_broken_pipes_are_silent() -> None:

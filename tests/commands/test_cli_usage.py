@@ -19,7 +19,7 @@ import pytest
         (("reproduce", "bays"), r"mfakit reproduce: error: there is no experiment 'bays'; .* \(did you mean bayes\?\)"),
         (
             ("fit", "--mnist", "0", "--out", "m.safetensors", "--componets", "3"),
-            r".*no option '--componets' .*--components\?\)",
+            r".*no option '--componets' .*--components .*\?\)",
         ),
         (("reproduce", "bayes", "--outt=x"), r"mfakit reproduce bayes: error: there is no option '--outt' .*--out\?\)"),
         (

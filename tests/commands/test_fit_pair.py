@@ -88,6 +88,20 @@ def test_a_finished_pair_is_kept_and_another_fitted_anew(quiet, tmp_path: Path) 
     assert "written" in out
 
 
+def test_checkpoints_of_a_pair(quiet, tmp_path: Path) -> None:
+    files = write_arrays(tmp_path)
+    words = ("fit-pair", "--data", *files, "--components", "2", "--factors", "2", "--no-progress", "--tol", "0")
+    assert quiet(*words, "--max-iter", "4", "--out", "whole")[0] == 0
+    for steps in ("2", "4"):
+        assert quiet(*words, "--max-iter", steps, "--checkpoint", "states", "--out", "pairs")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == [
+        "cats-dogs-class0.safetensors", "cats-dogs-class1.safetensors"
+    ]  # fmt: skip
+    whole, kept = (mfakit.BayesClassifier.load(tmp_path / f / "cats-dogs.safetensors") for f in ("whole", "pairs"))
+    for a, b in zip(whole.mixtures, kept.mixtures, strict=True):
+        assert a.means.tobytes() == b.means.tobytes()
+
+
 def test_components_of_each_class_and_a_tolerance(quiet, tmp_path: Path) -> None:
     files = write_arrays(tmp_path)
     words = ["fit-pair", "--data", *files, "--factors", "1", "--no-progress", "--components"]

@@ -81,7 +81,7 @@ def test_bad_usage_of_the_command_is_one_line(command: Any, arguments: tuple[str
     [
         (
             ("--variant", "asymmetric", "--sigma", "5"),
-            "--variant, --sigma: linear.safetensors is a LinearSVM and is attacked on --data",
+            "--variant, --sigma: linear.safetensors is a LinearSVM and is taken with --data",
         ),
         (("--samples", "3", "--seed", "4"), "--samples, --seed: linear.safetensors is"),
         (("--out", "."), "is a folder; give the name of a file in it"),

@@ -26,6 +26,8 @@ def test_code_on_pages_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = page.read_text("utf-8")
     if "torch" in text:
         pytest.importorskip("torch")
+    if "dask.array" in text:
+        pytest.importorskip("dask.array")
     code = "\n".join(FENCE.findall(text))
     exec(compile(code, str(page), "exec"), {"__name__": page.stem})
     printed = [line.strip() for line in capsys.readouterr().out.splitlines()]

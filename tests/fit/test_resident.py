@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import mfakit
 from mfakit._arrays.options import Options
 from mfakit.backends import get_arrays, get_backend
 from mfakit.fit import Source, Statistics, expectation, fit_em, maximization, resident
+from mfakit.fit.checkpoint import Checkpoint
 from mfakit.mixture.resident import ResidentMFA, orthogonalize
 
 EPS = np.finfo(np.float64).eps
@@ -133,6 +135,21 @@ def test_steps_are_the_hosts(device: Any, noise: str, dtype: Any) -> None:
         assert type(got.mfa) is mfakit.MFA
         for name in ("weights", "means", "loadings", "noise_variance"):
             np.testing.assert_allclose(getattr(got.mfa, name), getattr(host.mfa, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_a_checkpoint_goes_on_there(device: Any, noise: str, tmp_path: Path) -> None:
+    """The sums go back to the device, and the steps that follow are those of an uninterrupted fit."""
+    X = random_mfa(3, 15, 2, noise=noise, seed=6, spread=0.5).sample(50, rng=1, dtype=np.float64)[0]
+    source, path = Source.from_array(device.asarray(X)), tmp_path / "fit.safetensors"
+    start = random_mfa(3, 15, 2, noise=noise, seed=7, spread=0.5)
+    how: dict[str, Any] = {"floor": 1e-6, "tol": 0.0, "progress": False}
+    expected = fit_em(start, source, max_iter=4, **how)
+    fit_em(start, source, max_iter=2, **how, checkpoint=Checkpoint(path, 0.0, {}))
+    found = fit_em(None, source, max_iter=4, **how, checkpoint=Checkpoint(path, 0.0, {}))
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=0, atol=1e-9)
+    for name in ("weights", "means", "loadings", "noise_variance"):
+        np.testing.assert_allclose(getattr(found.mfa, name), getattr(expected.mfa, name), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])

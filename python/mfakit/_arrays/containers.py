@@ -17,6 +17,7 @@ __all__ = [
     "check_grad",
     "check_numpy_has",
     "is_cupy",
+    "is_dask",
     "is_torch",
     "read_array",
     "sum_tolerance",
@@ -44,14 +45,22 @@ def is_cupy(X: Any) -> bool:
     return _library(X) == "cupy"
 
 
+def is_dask(X: Any) -> bool:
+    """Whether X is an array of dask; dask is not loaded for the question."""
+    array = getattr(sys.modules.get("dask.array"), "Array", None)
+    return array is not None and isinstance(X, array)
+
+
 def to_numpy(X: Any, name: str = "the array") -> Array:
-    """A small array of any container on the host, bfloat16 as float32; a graph of torch's ends here.
+    """A small array of any container on the host, bfloat16 as float32; a graph of torch's ends here, and an array of
+    dask, such as labels, is computed.
 
     Raises
     ------
     TypeError
         For what NumPy would read wrongly, see :func:`check_container`.
     """
+    X = X.compute() if is_dask(X) else X
     check_container(X, name)
     if is_torch(X):
         if X.device.type == "meta":
@@ -118,8 +127,7 @@ def _refusal(X: Any, name: str, kind: str) -> str | None:
         return None
     library = _library(X)
     if library == "dask" or (library == "xarray" and getattr(X, "chunks", None)):
-        what = "a dask collection" if library == "dask" else f"an xarray {kind} over dask"
-        return f"is {what}; pass {name}.compute(), or map over its blocks"
+        return _refusal_of_lazy(X, name, f"an xarray {kind} over dask" if library == "xarray" else f"dask's {kind}")
     if isinstance(X, Mapping):
         return f"is a {kind}, whose arrays have names; pass one of them, such as {name}[{next(iter(X), 'name')!r}]"
     if isinstance(X, set | frozenset):
@@ -127,6 +135,14 @@ def _refusal(X: Any, name: str, kind: str) -> str | None:
     if isinstance(X, Iterator):
         return f"is a {kind}, which can be read only once; pass an array, np.stack(list({name})), or use fit_blocks"
     return _refusal_of_torch(X, kind) or (None if _is_array_like(X) else f"must be an array, got {_article(kind)}")
+
+
+def _refusal_of_lazy(X: Any, name: str, what: str) -> str:
+    if is_dask(X):
+        return f"is an array of dask, which this function does not take; pass {name}.compute(), or map over its blocks"
+    array = {"DataFrame": ".to_dask_array(lengths=True)", "DataArray": ".data"}.get(type(X).__name__)
+    also = "" if array is None else f"{name}{array}, an array of dask, or "
+    return f"is {what}; pass {also}{name}.compute()"
 
 
 def _refusal_of_torch(X: Any, kind: str) -> str | None:
@@ -137,7 +153,10 @@ def _refusal_of_torch(X: Any, kind: str) -> str | None:
         return f"is a torch module, {_article(kind)}; pass the samples, an array [n, d]"
     for what in ("Dataset", "DataLoader"):
         if isinstance(X, getattr(torch.utils.data, what)):
-            return f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], or blocks to fit_blocks"
+            return (
+                f"is a torch {what}, {_article(kind)}; pass its samples as an array [n, d], an iterator of blocks of "
+                "them, or, to fit, a callable that returns one to fit_blocks"
+            )
     return None
 
 

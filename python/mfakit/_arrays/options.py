@@ -11,9 +11,11 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy as np
 
 from .._checks import MOST_INT32, check_choice, check_integers, check_switches
+from .._io.mapped import NewArray
 from .._lazy import lazy
 from .._threads.limits import default_threads
 from ..backends import Backend
+from .pages import Pages
 from .rows import _device_view, is_cupy, is_torch
 
 __all__ = [
@@ -71,8 +73,9 @@ class Options:
         than OMP_NUM_THREADS, OMP_THREAD_LIMIT, LOKY_MAX_CPU_COUNT and threadpoolctl's limits in force allow; threads of
         one pool share them. Where rows are shared among threads, products run in them, too, and no more than NumPy's
         BLAS may have are started; else products use BLAS's own.
-    out : array or None
-        Where the result goes.
+    out : array, path or None
+        Where the result goes: an array, a memory map among them, or a new .npy file, which is whole or, after an error,
+        not there; what is returned is then that file, mapped read-only.
     """
 
     backend: Backend = "auto"
@@ -119,6 +122,10 @@ class Options:
             from ..backends import get_arrays, get_backend
 
             return get_arrays(get_backend(self.backend, device), device).empty_result(shape, dtype, X)
+        if isinstance(out, NewArray):
+            if device is not None:
+                raise ValueError(f"X is on {device} and out is a file: pass out=None, and save what comes back")
+            return out.make(shape, dtype)
         if is_torch(out) and out.requires_grad:
             raise ValueError("out requires grad, which this function would silently drop; pass out.detach()")
         if isinstance(out, np.ma.MaskedArray):
@@ -139,6 +146,9 @@ class Options:
             )
         if X is not None and X.overlaps(array):
             raise ValueError(f"out shares memory with {X.name}, which is read after the first results are written")
+        pages = Pages.of(array)
+        if pages is not None:
+            pages.reserve()
         return array
 
     def plan_block(self, d: int, columns: int, itemsize: int) -> int:

@@ -5,12 +5,15 @@ Nothing here copies X whole: a block is a view where the layout allows it and a 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from .._errors import BackendUnavailable
+from .._threads.ahead import ahead
 from .._threads.process import errstate
 from .containers import (
     as_host_array,
@@ -23,6 +26,7 @@ from .containers import (
     to_numpy,
 )
 from .frames import from_frame, with_index
+from .pages import Pages
 
 __all__ = [
     "RowBlocks",
@@ -39,6 +43,9 @@ __all__ = [
     "to_numpy",
     "wrap_like",
 ]
+
+# Values of the rows that are taken from a file before its pages are given back.
+TAKEN_VALUES = 2**20
 
 
 def array_module(X: Any) -> Any:
@@ -140,7 +147,7 @@ class RowBlocks:
     ------
     TypeError
         For bool, object, string and complex data, for tensors that require grad, and for containers that cannot be
-        read as an array without loss: sparse, masked and dask ones, mappings, iterators, datasets, modules.
+        read as an array without loss: sparse and masked ones, dask's, mappings, iterators, datasets, modules.
     ValueError
         For a wrong rank or width.
     """
@@ -161,6 +168,7 @@ class RowBlocks:
         if n_features is not None and shape[1] != n_features:
             raise ValueError(f"{name} must be [n, {n_features}] (this model has d={n_features}), got {shape}")
         self.shape = (shape[0], shape[1])
+        self._pages = None if self.device is not None or self._torch_rows else Pages.of(self._array)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -170,6 +178,8 @@ class RowBlocks:
         be written to.
         """
         rows = self._array[start:stop, columns]
+        if self._pages is not None:
+            self._pages.check(rows, self.name)
         if self._torch_rows:
             rows = rows.float()
             rows = rows.numpy() if self.device is None else _device_view(rows, self.name)
@@ -177,6 +187,24 @@ class RowBlocks:
         if self.device is None:
             return np.require(rows, dtype=dtype, requirements=["C", "A"])
         return rows if rows.dtype == dtype and rows.flags.c_contiguous else rows.astype(dtype, order="C")
+
+    def walk(self, start: int, stop: int, step: int, dtype: Any = None) -> Iterator[tuple[int, Any]]:
+        """Blocks of `step` rows from row `start` to `stop`, as of :meth:`block`, with the numbers of their first rows.
+        Of a memory map the next block is read while one is in use, whose pages are given back afterwards.
+        """
+        parts = [(first, min(first + step, stop)) for first in range(start, stop, step)]
+        pages = self._pages
+        if pages is None or not pages.by_rows:
+            for first, last in parts:
+                yield first, self.block(first, last, dtype)
+            return
+
+        def read(part: tuple[int, int], unwanted: threading.Event) -> None:
+            pages.read(self._array[slice(*part)], unwanted)
+
+        for first, last in ahead(parts, read):
+            yield first, self.block(first, last, dtype)
+            pages.give_back(self._array[first:last])
 
     def overlaps(self, other: Any) -> bool:
         """Whether an array of the same device shares memory with this one, or may."""
@@ -200,8 +228,21 @@ class RowBlocks:
                 else _device_view(taken, self.name).astype(dtype)
             )
         if self.device is None:
-            return np.array(self._array[rows], dtype=dtype, order="C")
+            return np.array(self._array[rows], dtype=dtype, order="C") if self._pages is None else (
+                self._from_file(self._pages, rows, dtype)
+            )  # fmt: skip
         return self._array[rows.tolist()].astype(dtype, order="C")
+
+    def _from_file(self, pages: Pages, rows: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+        """:meth:`take` of a memory map, which does not leave all of the pages that the rows are on in memory."""
+        pages.check(self._array, self.name)
+        index = np.flatnonzero(rows) if rows.dtype == bool else rows
+        taken = np.empty((len(index), self.shape[1]), dtype)
+        step = max(1, TAKEN_VALUES // max(self.shape[1], 1))
+        for first in range(0, len(index), step):
+            taken[first : first + step] = self._array[index[first : first + step]]
+            pages.give_back(self._array)
+        return taken
 
 
 def on_device_of(array: Any) -> AbstractContextManager[Any]:

@@ -126,7 +126,7 @@ def write_json(path: PathLike, value: Any) -> None:
 
 def environment() -> dict[str, Any]:
     """What a number depends on beside its settings: versions, backend, threads, processor."""
-    from .._arrays.options import Options
+    from .._threads.limits import default_threads
     from .._version import __version__
     from ..backends import get_backend
 
@@ -136,7 +136,7 @@ def environment() -> dict[str, Any]:
         **installed(("numpy", "scipy")),
         "blas": _blas(),
         "backend": get_backend().__name__.rsplit(".", 1)[-1].removesuffix("_ops"),
-        "threads": Options().threads,
+        "threads": default_threads(),
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -7,30 +7,51 @@ import os
 import re
 import sys
 import threading
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from .process import forked, openmp_threads, unheld_product_threads
+from .process import Setting, forked, openmp_threads, single_threaded_products, unheld_product_threads
 
-__all__ = ["default_threads"]
+__all__ = ["default_threads", "one_thread"]
 
 # Where the number of BLAS's threads comes from, if from the environment: that is about products and not about kernels.
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 CGROUPS = Path("/sys/fs/cgroup")
 LARGEST = 2**63 - 1  # what libgomp reads numbers into
+# Names of a pool's threads: concurrent.futures', and those in which a worker of dask.distributed runs its tasks.
+POOLS = re.compile(r"(.+)_[0-9]+|(.*Dask-Default-Threads-[0-9]+)-[0-9]+")
+
+_this_thread = threading.local()
 
 
 def default_threads() -> int:
     """The least of what allows something: affinity, CPU quotas, OMP_NUM_THREADS, OMP_THREAD_LIMIT, LOKY_MAX_CPU_COUNT,
     the limits that threadpoolctl has in force, and this thread's share in a pool of threads; some 10 us.
 
-    In a forked child and in the workers of multiprocessing's pools, of which there are many, it is 1.
+    In a forked child and in the workers of multiprocessing's pools, of which there are many, it is 1; and within
+    :func:`one_thread`.
     """
-    if forked() or _is_pool_process():
+    if forked() or _is_pool_process() or _is_single():
         return 1
     named = [_first_number(os.environ.get(name)) for name in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")]
     bounds = [_affinity(), _quota(), *named, _first_number(os.environ.get("LOKY_MAX_CPU_COUNT")), *_limits_in_force()]
     return max(1, min(bound for bound in bounds if bound is not None) // _pool_threads())
+
+
+def one_thread() -> Any:
+    """A context manager: calls of this thread start no threads by default, and products take one each, in torch as well
+    where it is loaded. For tasks of which a scheduler starts as many as there are cores.
+    """
+    me, torch = threading.get_ident(), sys.modules.get("torch")
+    settings = [Setting(("one thread", me), _is_single, partial(setattr, _this_thread, "single"), True)]
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        settings.append(Setting("torch's threads", torch.get_num_threads, torch.set_num_threads, 1))
+    return single_threaded_products(more=settings)
+
+
+def _is_single() -> bool:
+    return getattr(_this_thread, "single", False)
 
 
 def _affinity() -> int:
@@ -66,8 +87,8 @@ def _is_pool_process() -> bool:
 
 
 def _pool_threads() -> int:
-    """Threads of the pool that this thread works in (concurrent.futures', or multiprocessing's, which joblib takes);
-    the others are as likely to call us. 1 for other threads.
+    """Threads of the pool that this thread works in (concurrent.futures', dask's, or multiprocessing's, which joblib
+    takes); the others are as likely to call us. 1 for other threads.
     """
     me = threading.current_thread()
     if me is threading.main_thread():
@@ -75,11 +96,13 @@ def _pool_threads() -> int:
     dummy = sys.modules.get("multiprocessing.dummy")
     if dummy is not None and isinstance(me, dummy.DummyProcess):
         return sum(isinstance(one, dummy.DummyProcess) for one in threading.enumerate())
-    pool = re.fullmatch(r"(.+)_[0-9]+", me.name)  # as ThreadPoolExecutor names its threads
-    if pool is None:
-        return 1
-    alike = re.compile(re.escape(pool[1]) + "_[0-9]+")
-    return max(1, sum(alike.fullmatch(one.name) is not None for one in threading.enumerate()))
+    pool = _pool_of(me)
+    return 1 if pool is None else max(1, sum(_pool_of(one) == pool for one in threading.enumerate()))
+
+
+def _pool_of(thread: threading.Thread) -> str | None:
+    found = POOLS.fullmatch(thread.name)
+    return None if found is None else found[1] or found[2]
 
 
 @cache

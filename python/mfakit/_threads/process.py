@@ -335,7 +335,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def single_threaded_products(*, scan: bool = False, openmp: bool = False, gives: Any = None) -> Any:
+def single_threaded_products(
+    *, scan: bool = False, openmp: bool = False, more: Sequence[Setting] = (), gives: Any = None
+) -> Any:
     """A context manager, whose block gets `gives`: matrix products in one thread each, some 10 us to enter.
 
     The threads of a product go on spinning for tens of milliseconds after it is done, on cores that other kernels, ours
@@ -344,7 +346,8 @@ def single_threaded_products(*, scan: bool = False, openmp: bool = False, gives:
 
     OpenBLAS has one setting for the whole process: the first call in changes it, and the last one out restores it,
     whichever threads they come from and whatever interrupts them. `scan` looks for libraries loaded since, such as
-    SciPy's own; it takes some 10 ms. `openmp` holds OpenMP's threads, too, of this thread alone.
+    SciPy's own; it takes some 10 ms. `openmp` holds OpenMP's threads, too, of this thread alone; `more` are settings to
+    hold beside them.
     """
     if scan:
         _blas_libraries.cache_clear()
@@ -353,7 +356,7 @@ def single_threaded_products(*, scan: bool = False, openmp: bool = False, gives:
         from threadpoolctl import ThreadpoolController
 
         libraries = [*libraries, *ThreadpoolController().select(user_api="openmp").lib_controllers]
-    holder = Holder([_one_thread(library) for library in libraries])
+    holder = Holder([*(_one_thread(library) for library in libraries), *more])
 
     def take() -> Any:
         holder.take()

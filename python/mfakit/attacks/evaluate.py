@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, check_finite_rows, class_indices, to_numpy
+from .._arrays.streams import opened
 from .._checks import as_bounds, check_integers
 from ..classifiers.recognise.recognise import Unrecognised, as_classifier, is_module, machine_form
 from .identity import identity
@@ -96,8 +97,8 @@ def evaluate(
     box = as_bounds(bounds)
     if not isinstance(name, str) or not name:
         raise ValueError(f"name must be a string that is not empty, got {name!r}")
-    host, shape = on_host(X)
-    there, there_shape = on_host(x_adv)
+    host, shape = on_host(opened(X))
+    there, there_shape = on_host(opened(x_adv, "x_adv"))
     rows, points = RowBlocks(host), RowBlocks(there)
     if (len(points), there_shape) != (len(rows), shape):
         raise ValueError(f"x_adv must have X's shape {(len(rows), *shape)}, got {(len(points), *there_shape)}")

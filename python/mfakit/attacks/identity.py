@@ -24,6 +24,8 @@ Array = NDArray[Any]
 
 # Numbers digested at a time, so that Ctrl-C is answered in between.
 PART = 2**21
+# Where scikit-learn's classifiers by neighbours keep their samples, whose names do not end in an underscore.
+NEIGHBOURS = ("_fit_X", "_y")
 # Mixtures are immutable, so a digest stays valid.
 _known: WeakKeyDictionary[MFA, bytes] = WeakKeyDictionary()
 
@@ -42,7 +44,9 @@ def identity(model: Any) -> str:
     network = getattr(model, "module_", model)
     if callable(getattr(network, "state_dict", None)):
         return _named(network, network.state_dict())
-    return _named(model, {k: v for k, v in getattr(model, "__dict__", {}).items() if k.endswith("_")})
+    return _named(
+        model, {k: v for k, v in getattr(model, "__dict__", {}).items() if k.endswith("_") or k in NEIGHBOURS}
+    )
 
 
 def _bayes(mixtures: Iterable[MFA], priors: Array) -> str:

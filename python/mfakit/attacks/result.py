@@ -235,12 +235,13 @@ class MinimalResult(AttackResult):
     ----------
     lower : float64 [n]
         No perturbation shorter than this changes the decision; ℓ2 in data units. 0 where the sample is already wrong,
-        infinite where the other classes cannot be reached (weight or prior 0); and 0, with the reason "not certified",
-        where numbers leave float64's range or the search of this sample fails.
+        infinite where the other classes cannot be reached (weight or prior 0, no support vector of theirs); and 0,
+        with the reason "not certified", where numbers leave float64's range or the search of this sample fails.
     upper : float64 [n]
         ‖x_adv - x‖ of the verified point; 0 where already wrong, infinite where no point was found.
     n_pairs_examined : int64 [n]
-        Secular equations solved.
+        Secular equations solved; of other classifiers than mixtures, problems: planes of a linear one, parts of balls
+        of an RBF machine, least-squares problems of the nearest neighbour.
 
     Examples
     --------

@@ -88,9 +88,7 @@ class Host:
 
     def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
         """Blocks of X from row `start` to `end` (None: the last), with the number of their first row."""
-        end = len(X) if end is None else end
-        for first in range(start, end, rows):
-            yield first, X.block(first, min(first + rows, end))
+        yield from X.walk(start, len(X) if end is None else end, rows)
 
     def each_block(
         self, X: RowBlocks, rows: int, work: Callable[[Any, int], None], resize: Callable[[int], None],

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Options, no_out
 from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, returned, to_numpy
+from .._arrays.streams import streamed
 from .._io.html import card
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
@@ -98,6 +100,12 @@ class BayesClassifier:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_coordinates": None}
 
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        """A name for dask that the contents decide."""
+        from dask.base import normalize_token
+
+        return "mfakit.BayesClassifier", normalize_token(self.__getstate__())
+
     @property
     def mixtures(self) -> tuple[MFA, ...]:
         """The class densities."""
@@ -140,6 +148,8 @@ class BayesClassifier:
         rows = ((f"class {c}, prior {self._priors[c]:.4g}", repr(m)) for c, m in enumerate(self._mixtures))
         return card("BayesClassifier", rows)
 
+    @streamed
+    @by_blocks
     def class_log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Array:
         """log prior_c + log p_c(x), float64 [n, C], nats, whatever X's dtype: differences reach 1e5 nats. A NumPy
         array, or a CuPy array for samples on a device. With ``missing="marginal"`` NaN is a feature that is not known,
@@ -204,6 +214,8 @@ class BayesClassifier:
     def decision_function(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def decision_function(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @streamed
+    @by_blocks
     def decision_function(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """Log-odds: two classes [n], log π₁p₁ - log π₀p₀; more classes [n, C], log π_c p_c. Nats, in X's dtype.
 
@@ -234,6 +246,8 @@ class BayesClassifier:
     def decision_gradient(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def decision_gradient(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    @streamed
+    @by_blocks
     def decision_gradient(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """Gradient of :meth:`decision_function`: [n, d] for two classes, [n, C, d] for more, in X's dtype; right
         to the rounding of a class's own gradient.
@@ -266,6 +280,8 @@ class BayesClassifier:
     def predict(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def predict(self, X: Any, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Any: ...
+    @streamed
+    @by_blocks
     def predict(self, X: Any, *, missing: Missing = "error", **options: Unpack[RunOptions]) -> Any:
         """The most probable class of each sample, int64 [n]; a tie goes to the lower label."""
         no_out("predict", options)
@@ -281,6 +297,8 @@ class BayesClassifier:
     def predict_log_proba(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def predict_log_proba(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @streamed
+    @by_blocks
     def predict_log_proba(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """log p(class | x), [n, C], nats."""
         return self._from_joint(X, missing, options, (self.n_classes,), log_proba)
@@ -293,6 +311,8 @@ class BayesClassifier:
     def predict_proba(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def predict_proba(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @streamed
+    @by_blocks
     def predict_proba(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """p(class | x), [n, C]; a sample that no class explains gets 1/C for each."""
         return self._from_joint(

@@ -13,7 +13,7 @@ from .._io.report import environment, installed
 __all__ = ["commit", "provenance", "sentence"]
 
 # What some cases use or are compared with, beside the packages of `environment`.
-OTHERS = ("numba", "scikit-learn", "torch", "foolbox", "cupy-cuda12x", "cupy-cuda13x")
+OTHERS = ("numba", "scikit-learn", "torch", "dask", "foolbox", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def commit(file: Path) -> str | None:

@@ -31,6 +31,7 @@ __all__ = [
     "check_picture",
     "is_pair",
     "load_classifier",
+    "load_classifier_and_data",
     "load_data",
     "load_mixture",
     "read_samples",
@@ -121,6 +122,27 @@ def load_data(args: argparse.Namespace, clf: BayesClassifier) -> tuple[Array, Ar
     if args.variant == "asymmetric":
         clf = load_classifier(argparse.Namespace(**{**vars(args), "variant": "symmetric"}))
     return clf.sample(args.samples, rng=args.seed, balanced=True)
+
+
+def load_classifier_and_data(args: argparse.Namespace) -> tuple[Any, Array, Array | None, str | None]:
+    """The classifier, a trained one too, X, y and, of a Bayes classifier, which variant it is."""
+    if Path(args.classifier).suffix == ".safetensors":
+        from .._io.tensor_files import read_kind
+        from ..classifiers import load
+
+        if read_kind(args.classifier) not in ("bayes-classifier", "mfa"):
+            clf = load(args.classifier)
+            if args.data is None:
+                raise ValueError(
+                    f"{args.classifier} is a {type(clf).__name__}, which has no samples of its own; give --data, such "
+                    f"as what mfakit sample writes"
+                )
+            refuse(
+                args, VARIANT | FRESH, f"{args.classifier} is a {type(clf).__name__} and is taken with --data as it is"
+            )
+            return clf, *read_samples(args.data), None
+    clf = load_classifier(args)
+    return clf, *load_data(args, clf), args.variant
 
 
 @contextlib.contextmanager

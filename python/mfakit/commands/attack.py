@@ -13,16 +13,11 @@ from .._io.arguments import whole
 from .._io.report import Table, number, percent, replacing, write_json
 from ._common import (
     ARRAYS,
-    FRESH,
     JSON,
-    VARIANT,
     add_classifier,
     add_data,
     check_outputs,
-    load_classifier,
-    load_data,
-    read_samples,
-    refuse,
+    load_classifier_and_data,
     samples_from,
 )  # fmt: skip
 
@@ -89,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Attack and report."""
     check_outputs(("--out", args.out, ARRAYS), ("--json", args.json, JSON))
     options = _options(args)
-    clf, X, y, variant = _classifier_and_data(args)
+    clf, X, y, variant = load_classifier_and_data(args)
     with samples_from(args.data):
         from .. import attacks
 
@@ -123,27 +118,6 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     if args.bounds is not None:
         options["bounds"] = tuple(args.bounds)
     return options
-
-
-def _classifier_and_data(args: argparse.Namespace) -> tuple[Any, NDArray[Any], Any, str | None]:
-    """The classifier, X, y and, of a Bayes classifier, which variant it is."""
-    if Path(args.classifier).suffix == ".safetensors":
-        from .._io.tensor_files import read_kind
-        from ..classifiers import load
-
-        if read_kind(args.classifier) not in ("bayes-classifier", "mfa"):
-            clf = load(args.classifier)
-            if args.data is None:
-                raise ValueError(
-                    f"{args.classifier} is a {type(clf).__name__}, which has no samples of its own; give --data, such "
-                    f"as what mfakit sample writes"
-                )
-            refuse(
-                args, VARIANT | FRESH, f"{args.classifier} is a {type(clf).__name__} and is attacked on --data as it is"
-            )
-            return clf, *read_samples(args.data), None
-    clf = load_classifier(args)
-    return clf, *load_data(args, clf), args.variant
 
 
 def _table(r: Any, classes: NDArray[Any]) -> Table:

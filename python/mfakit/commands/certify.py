@@ -1,4 +1,4 @@
-"""``mfakit certify``: certified minimal perturbations of a Bayes classifier."""
+"""``mfakit certify``: certified minimal perturbations of a Bayes classifier or a support vector machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ._common import (
     add_data,
     check_outputs,
     check_picture,
-    load_classifier,
-    load_data,
+    load_classifier_and_data,
     samples_from,
 )
 
@@ -28,8 +27,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "certify",
         help="the smallest perturbation of each sample, with proof",
         description="Bracket each sample's smallest perturbation that changes the decision: a proven lower bound, and "
-        "a point beyond the boundary.",
-        epilog="example:\n  mfakit certify mnist-06 --samples 500 --json certified.json --picture certified.png",
+        "a point beyond the boundary. A trained support vector machine (mfakit train) is certified on --data.",
+        epilog="examples:\n  mfakit certify mnist-06 --samples 500 --json certified.json --picture certified.png\n"
+        "  mfakit certify model.safetensors --data test.npz --json certified.json",
     )
     add_classifier(parser)
     add_data(parser)
@@ -49,14 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
     check_outputs(("--out", args.out, ARRAYS), ("--json", args.json, JSON), ("--picture", args.picture, ()))
     check_picture(args.picture)
-    clf = load_classifier(args)
-    X, y = load_data(args, clf)
+    clf, X, y, variant = load_classifier_and_data(args)
     with samples_from(args.data):
         r = minimal_perturbation(clf, X, y, path=args.path, progress=args.progress)
         attack = gradient_attack(clf, X, y, polish=True, progress=args.progress)
     rows, numbers = [], {}
-    for name in ("all", *map(str, range(clf.n_classes))):
-        part = ~r.already_wrong & np.isfinite(r.upper) & ((r.y == int(name)) if name != "all" else True)
+    for name, code in (("all", None), *((str(label), c) for c, label in enumerate(clf.classes_))):
+        part = ~r.already_wrong & np.isfinite(r.upper) & (True if code is None else r.y == code)
         if not part.any():
             continue
         both = part & attack.success
@@ -81,15 +80,15 @@ def run(args: argparse.Namespace) -> int:
     print(Table(columns, tuple(rows)).terminal())
     below = int((attack.l2[attack.success] < r.lower[attack.success]).sum())
     print(f"attacked below a lower bound (a contradiction): {below}")
-    _write(args, r, attack, numbers)
+    _write(args, variant, r, attack, numbers)
     return 0
 
 
-def _write(args: argparse.Namespace, r: Any, attack: Any, numbers: dict[str, Any]) -> None:
+def _write(args: argparse.Namespace, variant: str | None, r: Any, attack: Any, numbers: dict[str, Any]) -> None:
     if args.json is not None:
         write_json(
             args.json,
-            {"classifier": args.classifier, "variant": args.variant, "path": r.settings["path"], "classes": numbers},
+            {"classifier": args.classifier, "variant": variant, "path": r.settings["path"], "classes": numbers},
         )
     if args.out is not None:
         with replacing(args.out) as temporary, open(temporary, "wb") as file:
@@ -98,9 +97,8 @@ def _write(args: argparse.Namespace, r: Any, attack: Any, numbers: dict[str, Any
         from ..plots import bracket_plot
 
         with replacing(args.picture) as temporary:
-            bracket_plot(r.lower, r.upper, attack.l2, title=f"{args.classifier}, {args.variant}").savefig(
-                temporary, dpi=160
-            )
+            title = ", ".join(filter(None, (args.classifier, variant)))
+            bracket_plot(r.lower, r.upper, attack.l2, title=title).savefig(temporary, dpi=160)
     for path in (args.out, args.json, args.picture):
         if path is not None:
             print(f"written: {path}")

@@ -24,7 +24,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "  mfakit fit --data samples.npy --components 3 --factors 2 --out model.safetensors",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help=".npy with X [n, d], or .npz with X")
+    source.add_argument(
+        "--data", type=Path,
+        help=".npy or .safetensors with X [n, d], whose rows stay in the file, or .npz with X (FILE.safetensors::NAME "
+        "for one of several tensors)",
+    )  # fmt: skip
     source.add_argument("--mnist", type=whole(0, 9), metavar="DIGIT", help="training images of a digit")
     source.add_argument("--celeba", metavar="ATTRIBUTE=0|1", help="training images with or without an attribute")
     source.add_argument("--cifar10", type=whole(0, 9), metavar="CLASS", help="training images of a class")
@@ -37,6 +41,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--max-iter", type=whole(0), default=100, help="default: %(default)s")
     parser.add_argument("--tol", type=number(0, 1e300), default=1e-3, help="nats per sample (default: %(default)s)")
     parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE",
+        help="a .safetensors file to keep EM's state in, once a minute, and to go on from if it is there",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     return parser
 
@@ -45,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write."""
     import warnings
 
-    check_outputs(("--out", args.out, MODEL))
+    check_outputs(("--out", args.out, MODEL), ("--checkpoint", args.checkpoint, MODEL))
+    if args.checkpoint is not None and args.solver == "sgd":
+        raise ValueError("--checkpoint is for --solver em; leave it out")
     if args.solver == "sgd":
         import torch  # noqa: F401 (where it is missing, that is said before the data are read)
     X = _load(args)
@@ -60,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         warnings.filterwarnings("ignore", "EM has not converged")  # the line below says so
         warnings.showwarning = lambda message, *_: print(f"mfakit: warning: {message}", file=sys.stderr)
         with samples_from(args.data):
-            estimator.fit(X)
+            estimator.fit(X, checkpoint=args.checkpoint)
     estimator.mfa_.save(args.out)
     remedy = ": raise --max-iter or --tol" if estimator.n_iter_ == args.max_iter else ""
     state = "converged" if estimator.converged_ else f"not converged{remedy}"
@@ -73,7 +83,10 @@ def run(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> Array:
     if args.data is not None:
         refuse(args, {"download": False, "data_root": None}, "--data is a file of its own")
-        return read_samples(args.data)[0]
+        from .._io.mapped import is_path, map_array, split_name
+
+        stays = is_path(args.data) and Path(split_name(args.data)[0]).is_file()
+        return map_array(args.data) if stays else read_samples(args.data)[0]
     try:
         return _load_images(args)
     except (OSError, ValueError) as error:

@@ -73,6 +73,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--max-iter", type=whole(0), default=100, help="default: %(default)s")
     parser.add_argument("--tol", type=number(0, 1e300), default=1e-3, help="nats per sample (default: %(default)s)")
     parser.add_argument("--seed", type=seed_type, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER",
+        help="a folder to keep EM's states in, once a minute, a file a class, and to go on from",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("pairs"), help="folder of the files (default: %(default)s)")
     return parser
 
@@ -81,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write, one pair after the other."""
     components = _each_class(args.components)
     folder = output_folder(args.out)
+    states = None if args.checkpoint is None else output_folder(args.checkpoint)
     # Of images that an earlier pair of this run has, too: the attributes of CelebA share theirs.
     steps: dict[str, dict[str, Array]] = {}
     for source in _sources(args):
@@ -96,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
         if pair is not None:
             print(f"kept: {path}")
         else:
-            pair = _fit(source, X, y, settings, args.progress, steps.get(images))
+            state = None if states is None else states / f"{source.name}.safetensors"
+            pair = _fit(source, X, y, settings, args.progress, steps.get(images), state)
             pair.save(path)
             print(f"written: {path}")
         steps[images] = pair.extras
@@ -136,9 +142,12 @@ def _fitted_before(path: Path, settings: dict[str, Any]) -> BayesClassifier | No
 
 
 def _fit(
-    source: Source, X: Array, y: Array, settings: dict[str, Any], progress: bool | None, step: dict[str, Array] | None
-) -> BayesClassifier:
-    """The pair of images X [n, d], bytes or real numbers, of classes y [n]; `step`: to the outliers, if it is known."""
+    source: Source, X: Array, y: Array, settings: dict[str, Any], progress: bool | None, step: dict[str, Array] | None,
+    state: Path | None,
+) -> BayesClassifier:  # fmt: skip
+    """The pair of images X [n, d], bytes or real numbers, of classes y [n]; `step`: to the outliers, if it is known;
+    `state`: what the names of checkpoints begin with.
+    """
     import warnings
 
     from ..fit import MFAClassifier
@@ -157,7 +166,7 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_: print(f"mfakit: warning: {source.name}: {message}", file=sys.stderr)
-        pair = estimator.fit(X, y).bayes_
+        pair = estimator.fit(X, y, checkpoint=state).bayes_
     direction = min(50, X.shape[1], len(X) - 1)
     pair = pair.with_outlier_step(X, direction=direction) if step is None else pair.replace(extras=step)
     sizes = " and ".join(f"{k} components of {n} images" for k, n in zip(components, counts, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,21 +45,56 @@ class Bounds:
         """What bounds the components of the next step's mixture, None for the dense product; `rows` are the source's
         first ones.
         """
+        found = self.plan(mfa, rows)
+        return None if found is None else Pruner([mfa.factors], *found, {})
+
+    def plan(self, mfa: MFA, rows: RowBlocks) -> tuple[Directions, tuple[int, ...]] | None:
+        """B and how many of its rows :meth:`pruner` takes; what a worker needs to bound components."""
         due = self._rows is None and self._step & (self._step - 1) == 0
         self._step += 1
         if self._again or due:
             self._choose(mfa, rows)
-        if self._rows is None:
-            return None
-        return Pruner([mfa.factors], self._rows, self._sizes, {})
+        return None if self._rows is None else (self._rows, self._sizes)
 
     def _choose(self, mfa: MFA, rows: RowBlocks) -> None:
         chosen = choose_pruner(rows, [mfa.factors], self.source.options, self.source.n_read)
         self._again, self._fresh, self._rows = False, None, None
         if chosen is not None:
             self._sizes, self._rows = chosen.sizes, chosen.directions.first(max(chosen.sizes))
-            if self._best is None:
+            if self._best is None and self.source.remembers:
                 self._best = np.full(self.source.n_read, -1, np.int32)
+
+    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What the next step reads of the steps before it, as arrays and what JSON can hold."""
+        tensors: dict[str, Array] = {}
+        if self._rows is not None:
+            tensors |= {f"bounds.{name}": getattr(self._rows, name) for name in Directions._fields}
+        if self._best is not None:
+            tensors["bounds.best"] = self._best
+        numbers = {"step": self._step, "again": self._again, "sizes": list(self._sizes), "fresh": self._fresh}
+        return tensors, numbers
+
+    @classmethod
+    def unpacked(cls, source: Source, tensors: Mapping[str, Array], numbers: Mapping[str, Any]) -> Bounds:
+        """Those that :meth:`packed` returned, for the same rows.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            For what is missing or does not fit.
+        """
+        bounds = cls(source)
+        bounds._step, bounds._again = int(numbers["step"]), bool(numbers["again"])
+        bounds._sizes = tuple(int(size) for size in numbers["sizes"])
+        bounds._fresh = None if numbers["fresh"] is None else float(numbers["fresh"])
+        if "bounds.rows" in tensors:
+            bounds._rows = Directions(*(tensors[f"bounds.{name}"] for name in Directions._fields))
+            if bounds._rows.rows.shape[1:] != (source.survey.n_features,):
+                raise ValueError(f"bounds.rows has shape {bounds._rows.rows.shape}")
+        bounds._best = tensors.get("bounds.best")
+        if bounds._best is not None and bounds._best.shape != (source.n_read,):
+            raise ValueError(f"bounds.best has shape {bounds._best.shape}, not ({source.n_read},)")
+        return bounds
 
     @property
     def method(self) -> str:

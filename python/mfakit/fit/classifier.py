@@ -11,13 +11,17 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._arrays.frames import without_index
+from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Missing, Options
 from .._arrays.rows import RowBlocks, to_numpy, wrap_like
+from .._arrays.streams import opened, streamed
 from .._checks import check_integers
+from .._io.outputs import PathLike
 from .._sklearn import accuracy, become, check_input, names_of
 from ..backends import Backend
 from ..bayes.classifier import BayesClassifier
 from ..classifiers._checks import as_labels
+from .checkpoint import check_checkpoint, numbered
 from .estimator import MixtureOfFactorAnalyzers
 from .observed import ObservedSource
 from .parameters import Init, ModelParameters, Noise, as_generator, check_parameters
@@ -126,7 +130,10 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         self.priors = priors
         self.missing = missing
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MFAClassifier:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, checkpoint: PathLike | None = None,
+        checkpoint_every: float = 60.0,
+    ) -> MFAClassifier:  # fmt: skip
         """Fit a mixture to the rows of each class.
 
         Parameters
@@ -136,6 +143,9 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
             Labels of two or more classes: integers, strings or booleans.
         sample_weight : array-like, [n]
             2 counts a row twice, 0 leaves it out, also for the class frequencies.
+        checkpoint, checkpoint_every
+            As of :meth:`mfakit.MixtureOfFactorAnalyzers.fit`. Each class has a file of its own, numbered as in
+            ``classes_``: for ``fit.safetensors`` the first is ``fit-class0.safetensors``.
 
         Returns
         -------
@@ -151,7 +161,9 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         """
         models = {name: getattr(self, name) for name in SHARED}
         check_parameters(MixtureOfFactorAnalyzers(**models))
+        check_checkpoint(checkpoint, checkpoint_every)
         options = Options(backend=self.backend, block_rows=self.block_rows, n_threads=self.n_threads)
+        X = opened(X)
         kind = Source if self.missing == "error" else ObservedSource
         kind.from_array(X, sample_weight, options)  # refuses bad rows by their number in X
         rows = RowBlocks(X)
@@ -165,11 +177,15 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         fits = []
         for c, (k, stream) in enumerate(zip(counts, streams, strict=True)):
             members = np.flatnonzero(codes == c)
-            est = MixtureOfFactorAnalyzers(k, random_state=stream, **models)
+            # Without a seed a checkpoint is not bound to this run's random numbers.
+            unbound = self.random_state is None and checkpoint is not None
+            est = MixtureOfFactorAnalyzers(k, random_state=None if unbound else stream, **models)
             own = rows.take(members)
             if self.missing == "marginal":
                 _check_known(own, classes.tolist()[c])
-            fits.append(est.fit(own, sample_weight=None if weights is None else weights[members]))
+            path = None if checkpoint is None else numbered(checkpoint, "class", c)
+            own_weights = None if weights is None else weights[members]
+            fits.append(est.fit(own, sample_weight=own_weights, checkpoint=path, checkpoint_every=checkpoint_every))
         bayes = BayesClassifier([est.mfa_ for est in fits], mass / mass.sum() if self.priors is None else self.priors)
         fitted = {
             "bayes_": bayes,
@@ -181,24 +197,34 @@ class MFAClassifier(ClassifierMixin, ModelParameters):  # type: ignore[misc]
         become(self, **fitted, **names)
         return self
 
+    @streamed
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """The most probable class of each row, labels [n]; a tie goes to the lower label."""
         codes = to_numpy(self._checked(X).predict(without_index(X), missing=self.missing, **self._how()))
         labels = self.classes_[codes]
         return wrap_like(labels, X) if labels.dtype.kind in "iufb" else labels
 
+    @streamed
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """p(class | x), [n, C], columns in the order of ``classes_``."""
         return self._checked(X).predict_proba(without_index(X), missing=self.missing, **self._how())
 
+    @streamed
+    @by_blocks
     def predict_log_proba(self, X: Any) -> Any:
         """log p(class | x), [n, C], nats."""
         return self._checked(X).predict_log_proba(without_index(X), missing=self.missing, **self._how())
 
+    @streamed
+    @by_blocks
     def decision_function(self, X: Any) -> Any:
         """Log-odds in nats: two classes [n], positive for ``classes_[1]``; more [n, C], log prior_c p_c(x)."""
         return self._checked(X).decision_function(without_index(X), missing=self.missing, **self._how())
 
+    @streamed
+    @by_blocks
     def decision_gradient(self, X: Any) -> Any:
         """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more."""
         return self._checked(X).decision_gradient(without_index(X), **self._how())

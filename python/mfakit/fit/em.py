@@ -21,7 +21,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,17 @@ from ..mixture.factors import Share, alone, component_parts
 from ..mixture.mfa import MFA
 from ..mixture.resident import ResidentMFA
 from .bounds import Bounds
+from .checkpoint import Checkpoint
+from .cluster import ClusterSource, cluster_expectation
 from .observed import ObservedSource, observed_expectation
 from .resident import on_host, place, resident_maximization
+from .result import FitResult
 from .source import Source
+from .state import State
 from .statistics import LOST_SHARE, Statistics
 from .workers import expectation, open_helpers
 
-__all__ = ["FitResult", "fit_em", "maximization", "progress_bar"]
+__all__ = ["fit_em", "maximization", "progress_bar"]
 
 Array = NDArray[Any]
 _logger = logging.getLogger("mfakit")
@@ -51,95 +54,88 @@ MOST_RESEEDS = 3
 ROUNDING = 1e-9
 
 
-@dataclass
-class FitResult:
-    """A fitted mixture and how it was reached.
-
-    log_likelihood[i] is the weighted mean log p(x) after i steps, nats, and lower_bound that of `mfa`. Of EM,
-    candidates[i] are the components per sample that were scored exactly for it, and methods[i] says how the others were
-    left out. events are dicts with "iteration", "event" and what belongs to it.
-    """
-
-    mfa: MFA
-    lower_bound: float
-    log_likelihood: list[float]
-    candidates: list[float] = field(default_factory=list)
-    methods: list[str] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    converged: bool = False
-    n_iter: int = 0
-    problem: str | None = None
-
-    def add(self, stats: Statistics, bounds: Bounds) -> None:
-        """Note what a step of EM found."""
-        self.log_likelihood.append(stats.mean_log_likelihood)
-        self.candidates.append(stats.candidates)
-        self.methods.append(bounds.method)
-
-    @property
-    def history(self) -> dict[str, Any]:
-        """What the estimator shows."""
-        history: dict[str, Any] = {"log_likelihood": self.log_likelihood, "events": self.events}
-        if self.methods:
-            history |= {"candidates": self.candidates, "method": self.methods}
-        return history
-
-
-def fit_em(mfa: MFA, source: Source, *, floor: float, tol: float, max_iter: int, progress: bool | None) -> FitResult:
+def fit_em(
+    mfa: MFA | None, source: Source, *, floor: float, tol: float, max_iter: int, progress: bool | None,
+    checkpoint: Checkpoint | None = None,
+) -> FitResult:  # fmt: skip
     """EM from `mfa` until the mean log-likelihood rises by less than `tol` nats per sample.
 
     Should it fall by more than rounding without a re-seeded component (it cannot, unless the data changes between
-    passes), that is logged, the better mixture is kept and the fit ends unconverged.
+    passes), that is logged, the better mixture is kept and the fit ends unconverged. With a `checkpoint` of an earlier
+    run it goes on from that, and needs no `mfa`.
     """
-    bounds, mfa = Bounds(source), place(mfa, source.arrays)
-    stats = _expectation(mfa, source, bounds)
-    result = FitResult(mfa, stats.mean_log_likelihood, [])
-    result.add(stats, bounds)
-    reseeds = np.zeros(mfa.n_components, np.int64)
-    gain = np.inf
-    with progress_bar(max_iter, progress, "EM") as bar:
-        for iteration in range(1, max_iter + 1):
-            start = time.perf_counter()
-            with open_helpers(stats.mfa, source) as crew:
-                new = maximization(stats, floor, crew.share)
-            new, events = reseed_lost(new, stats, reseeds, iteration)
-            new = place(new, source.arrays) if events else new
-            del stats  # its sums are as large as the model; the next ones take their place
-            stats = _expectation(new, source, bounds)
-            gain = stats.mean_log_likelihood - result.lower_bound
-            if not events and not gain >= -ROUNDING * max(abs(result.lower_bound), mfa.n_features):
-                _logger.warning(
-                    "EM stops: step %d lowered the log-likelihood by %.3g nats per sample", iteration, -gain
-                )
-                result.events.append({"iteration": iteration, "event": "fell", "nats": -gain})
-                result.problem = (
-                    f"EM ended unconverged: step {iteration} lowered the log-likelihood by {-gain:.3g} nats"
-                )
-                break
-            result.mfa, result.lower_bound, result.n_iter = new, stats.mean_log_likelihood, iteration
-            result.events += events
-            result.add(stats, bounds)
-            seconds = time.perf_counter() - start
-            _logger.info(
-                "EM step %d: %.6g nats per sample, %.2f candidates per sample (%s), %.3g s",
-                iteration, result.lower_bound, stats.candidates, bounds.method, seconds,
-            )  # fmt: skip
-            bar(result.lower_bound, f"{stats.candidates:.1f} candidates ({bounds.method}), {seconds:.2g} s")
-            if not events and gain < tol:
-                result.converged = True
-                break
-        else:
-            if max_iter:
-                result.problem = (
-                    f"EM has not converged after {max_iter} steps: the last one raised the log-likelihood by "
-                    f"{gain:.3g} nats per sample, and tol is {tol:g}; raise max_iter or tol"
-                )
+    state = _begin(mfa, source, checkpoint, max_iter)
+    result = state.result
+    with progress_bar(max_iter - result.n_iter, progress, "EM") as bar:
+        while result.n_iter < max_iter and not result.converged and not result.problem:
+            _step(state, source, floor, tol, bar)
+            if checkpoint is not None and not result.problem:
+                last = result.converged or result.n_iter == max_iter
+                checkpoint.offer(result.n_iter, state.packed, last=last)
+    if max_iter and not result.converged and not result.problem:
+        result.problem = (
+            f"EM has not converged after {result.n_iter} steps: the last one raised the log-likelihood by "
+            f"{state.gain:.3g} nats per sample, and tol is {tol:g}; raise max_iter or tol"
+        )
     result.mfa = on_host(result.mfa)
     return result
 
 
+def _begin(mfa: MFA | None, source: Source, checkpoint: Checkpoint | None, max_iter: int) -> State:
+    """The state before the first step, or after the last one of an earlier run."""
+    saved = None if checkpoint is None else checkpoint.take()
+    if checkpoint is not None and saved is not None:
+        state = State.unpacked(saved, source, checkpoint.path)
+        if state.result.n_iter > max_iter:
+            raise ValueError(
+                f"{checkpoint.path} is of step {state.result.n_iter}, beyond max_iter={max_iter}; raise max_iter, or "
+                "remove the file to start anew"
+            )
+        _logger.info("EM goes on after step %d, from %s", state.result.n_iter, checkpoint.path)
+        return state
+    assert mfa is not None
+    bounds, mfa = Bounds(source), place(mfa, source.arrays)
+    stats = _expectation(mfa, source, bounds)
+    result = FitResult(mfa, stats.mean_log_likelihood, [])
+    state = State(stats, result, bounds, np.zeros(mfa.n_components, np.int64))
+    state.note()
+    return state
+
+
+def _step(state: State, source: Source, floor: float, tol: float, bar: Any) -> None:
+    """One step of EM: M, which also re-seeds components that have lost their samples, then E."""
+    start, result, bounds = time.perf_counter(), state.result, state.bounds
+    iteration = result.n_iter + 1
+    with open_helpers(state.stats.mfa, source) as crew:
+        new = maximization(state.stats, floor, crew.share)
+    new, events = reseed_lost(new, state.stats, state.reseeds, iteration)
+    new = place(new, source.arrays) if events else new
+    del state.stats  # its sums are as large as the model; the next ones take their place
+    stats = state.stats = _expectation(new, source, bounds)
+    state.gain = gain = stats.mean_log_likelihood - result.lower_bound
+    if not events and not gain >= -ROUNDING * max(abs(result.lower_bound), new.n_features):
+        _logger.warning("EM stops: step %d lowered the log-likelihood by %.3g nats per sample", iteration, -gain)
+        result.events.append({"iteration": iteration, "event": "fell", "nats": -gain})
+        result.problem = f"EM ended unconverged: step {iteration} lowered the log-likelihood by {-gain:.3g} nats"
+        return
+    result.mfa, result.lower_bound, result.n_iter = new, stats.mean_log_likelihood, iteration
+    result.events += events
+    result.converged = not events and gain < tol
+    state.note()
+    seconds = time.perf_counter() - start
+    _logger.info(
+        "EM step %d: %.6g nats per sample, %.2f candidates per sample (%s), %.3g s",
+        iteration, result.lower_bound, stats.candidates, bounds.method, seconds,
+    )  # fmt: skip
+    bar(result.lower_bound, f"{stats.candidates:.1f} candidates ({bounds.method}), {seconds:.2g} s")
+
+
 def _expectation(mfa: MFA, source: Source, bounds: Bounds) -> Statistics:
-    return observed_expectation(mfa, source) if isinstance(source, ObservedSource) else expectation(mfa, source, bounds)
+    if isinstance(source, ObservedSource):
+        return observed_expectation(mfa, source)
+    if isinstance(source, ClusterSource):
+        return cluster_expectation(mfa, source, bounds)
+    return expectation(mfa, source, bounds)
 
 
 @keeps_errstate

@@ -9,17 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from .._arrays.containers import is_dask
 from .._arrays.options import Method, Missing
 from .._arrays.sharing import careful_products
+from .._arrays.streams import opened
+from .._io.outputs import PathLike
 from .._sklearn import become, names_of
 from .._threads.process import keeps_errstate
 from ..backends import Backend
 from ..mixture.mfa import MFA
-from .em import FitResult, fit_em
+from .checkpoint import Checkpoint, check_checkpoint, checkpoint_of_start, what_it_is
+from .cluster import ClusterSource
+from .em import fit_em
 from .fitted import FittedMixture
 from .noise_floor import lowest_noise
 from .observed import ObservedSource
 from .parameters import Init, Noise, Solver, TransformTo, as_generator, check_parameters
+from .result import FitResult
 from .source import Source
 from .starts import new_start, own_start
 
@@ -187,16 +193,29 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         self.missing = missing
         self.method = method
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureOfFactorAnalyzers:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: PathLike | None = None,
+        checkpoint_every: float = 60.0,
+    ) -> MixtureOfFactorAnalyzers:  # fmt: skip
         """Fit to the rows of X.
 
         Parameters
         ----------
         X : array-like, [n, d]
-            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence.
+            NumPy array in any layout, memory map, torch tensor, CuPy array, DataFrame or nested sequence; the path of a
+            .npy or .safetensors file, whose rows stay there (``data.safetensors::name`` for one of several tensors); or
+            a dask array, whose blocks are summed where they are (``mfakit/fit/cluster.py``), by EM and without missing
+            values.
         y : ignored
         sample_weight : array-like, [n]
             2 counts a row twice, 0 leaves it out.
+        checkpoint : path, optional
+            A .safetensors file that EM's state is written to on the way. Where it is there, the fit goes on from it,
+            and ends with the same mixture, bit for bit on the same machine with as many threads, as one that was not
+            interrupted. It is one fit's: with other data, settings or version it is an error that says what differs;
+            `max_iter` alone may be raised. The file stays when the fit is done. Each start of `n_init` has its own.
+        checkpoint_every : float
+            Seconds between two writes; 0 writes after each step.
 
         Returns
         -------
@@ -205,17 +224,26 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         Raises
         ------
         ValueError
-            NaN or inf in X (with the first bad row), fewer rows than components, l > d, bad parameters or weights.
+            NaN or inf in X (with the first bad row), fewer rows than components, l > d, bad parameters or weights; a
+            checkpoint of another fit.
         TypeError
             X that is not real numbers, or sparse; a DataFrame whose columns have names of several types.
+        OSError
+            A checkpoint that cannot be written.
         """
         check_parameters(self)
-        source = self._source.from_array(X, sample_weight, self._options())
+        check_checkpoint(checkpoint, checkpoint_every, self.solver)
+        X = opened(X)
+        kind = self._cluster_source() if is_dask(X) else self._source
+        source = kind.from_array(X, sample_weight, self._options())
         names = names_of(self, X)  # before the fit: names of mixed types are refused at once
-        become(self, **self._fit(source), **names)
+        become(self, **self._fit(source, checkpoint, checkpoint_every), **names)
         return self
 
-    def fit_blocks(self, blocks: Any, *, weighted: bool = False) -> MixtureOfFactorAnalyzers:
+    def fit_blocks(
+        self, blocks: Any, *, weighted: bool = False, checkpoint: PathLike | None = None,
+        checkpoint_every: float = 60.0,
+    ) -> MixtureOfFactorAnalyzers:  # fmt: skip
         """Fit to rows that come in blocks, of which one is in memory at a time.
 
         Parameters
@@ -227,6 +255,8 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         weighted : bool
             True: what comes are pairs (block, its sample weights [n_i]). Otherwise a pair is an error, because pairs of
             samples and labels, as data loaders yield them, look the same.
+        checkpoint, checkpoint_every
+            As of :meth:`fit`.
 
         Returns
         -------
@@ -235,12 +265,15 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         Raises
         ------
         ValueError, TypeError
-            As :meth:`fit`; also when a later pass yields another number of rows, `blocks` can be read only once, or
-            it yields pairs that `weighted` does not announce.
+            As :meth:`fit`; also when a later pass yields another number of rows, a block has another width than the
+            first, or integers where that has floats, `blocks` can be read only once, or it yields pairs that `weighted`
+            does not announce.
         """
         check_parameters(self)
+        check_checkpoint(checkpoint, checkpoint_every, self.solver)
         source = self._source.from_blocks(blocks, self._options(), weighted=weighted)
-        become(self, **self._fit(source), n_features_in_=source.survey.n_features)
+        fitted = self._fit(source, checkpoint, checkpoint_every)
+        become(self, **fitted, n_features_in_=source.survey.n_features)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -255,8 +288,17 @@ class MixtureOfFactorAnalyzers(FittedMixture):
             raise ValueError(f'missing="marginal" is fitted by solver="em", got solver={self.solver!r}')
         return ObservedSource
 
-    def _fit(self, source: Source) -> dict[str, Any]:
-        """The fitted attributes; the estimator stays as it is until all is done."""
+    def _cluster_source(self) -> type[Source]:
+        for name, wanted in (("solver", "em"), ("missing", "error")):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"X is an array of dask, and {name}={getattr(self, name)!r} fits to arrays on one machine alone; "
+                    f"pass X.compute(), or {name}={wanted!r}"
+                )
+        return ClusterSource
+
+    def _fit(self, source: Source, path: PathLike | None, every: float) -> dict[str, Any]:
+        """The fitted attributes; the estimator stays as it is until all is done. `path`: of checkpoints."""
         survey = source.survey
         if self.n_factors > survey.n_features:
             raise ValueError(
@@ -270,11 +312,12 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         floor = lowest_noise(source, self.noise, self.noise_floor)
         rng = as_generator(self.random_state)
         own = own_start(self, survey.n_features, floor)
-        if own is not None:
-            best = self._solve(own, source, floor, rng)
-        else:
-            starts = (self._start(source, floor, rng) for _ in range(self.n_init))
-            best = max(starts, key=lambda result: result.lower_bound)
+        fit = None if path is None else what_it_is(self, source, rng, own)
+        starts = (
+            self._start(own, source, floor, rng, checkpoint_of_start(path, every, fit, i))
+            for i in range(self.n_init if own is None else 1)
+        )
+        best = max(starts, key=lambda result: result.lower_bound)
         if best.problem:
             warnings.warn(best.problem, ConvergenceWarning, stacklevel=3)
         return {
@@ -286,19 +329,26 @@ class MixtureOfFactorAnalyzers(FittedMixture):
         }
 
     @keeps_errstate
-    def _start(self, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
-        with careful_products():
-            start = new_start(self, source, floor, rng)
-        return self._solve(start, source, floor, rng)
-
-    def _solve(self, start: MFA, source: Source, floor: float, rng: np.random.Generator) -> FitResult:
+    def _start(
+        self, own: MFA | None, source: Source, floor: float, rng: np.random.Generator, checkpoint: Checkpoint | None
+    ) -> FitResult:  # fmt: skip
+        """One of the starts, and where it leads; what a checkpoint has of it is not found again."""
+        start = own
+        if checkpoint is not None and checkpoint.exists:
+            checkpoint.restore(rng)
+        elif own is None:
+            with careful_products():
+                start = new_start(self, source, floor, rng)
+        if checkpoint is not None:
+            checkpoint.random = dict(rng.bit_generator.state)
         common: dict[str, Any] = {
             "floor": floor, "tol": self.tol, "max_iter": self.max_iter, "progress": self.progress
         }  # fmt: skip
         if self.solver == "em":
-            return fit_em(start, source, **common)
+            return fit_em(start, source, checkpoint=checkpoint, **common)
         from .sgd import fit_sgd
 
+        assert start is not None  # SGD has no checkpoints
         seed = int(rng.integers(2**63 - 1))
         return fit_sgd(start, source, learning_rate=self.learning_rate, batch_size=self.batch_size, seed=seed, **common)
 

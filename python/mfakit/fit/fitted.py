@@ -10,8 +10,10 @@ from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays.frames import without_index
+from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Missing, Options
 from .._arrays.rows import to_numpy, wrap_like
+from .._arrays.streams import streamed
 from .._sklearn import check_input
 from ..mixture.marginals import posterior_mean
 from ..mixture.mfa import MFA
@@ -31,6 +33,8 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
     missing: Missing
     transform_to: str
 
+    @streamed
+    @by_blocks
     def score_samples(self, X: Any) -> Any:
         """log p(x) of each row, [n], nats; a Series with its index for a DataFrame."""
         return self._checked(X).log_prob(X, missing=self.missing, **self._how())
@@ -49,15 +53,21 @@ class FittedMixture(TransformerMixin, DensityMixin, ModelParameters):  # type: i
             raise ValueError("sample_weight is zero for every row; score needs one row with a positive weight")
         return float(np.average(values, weights=weights))
 
+    @streamed
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """The most likely component of each row, int64 [n]."""
         shares = self._checked(X).responsibilities(X, missing=self.missing, **self._how())
         return wrap_like(to_numpy(shares).argmax(axis=1), X)
 
+    @streamed
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """p(component | x), [n, k]; rows sum to 1."""
         return self._checked(X).responsibilities(without_index(X), missing=self.missing, **self._how())
 
+    @streamed
+    @by_blocks
     def transform(self, X: Any) -> Any:
         """A description of each row, in X's dtype: by `transform_to`, E[z | x] under its most likely component, [n, l],
         or p(component | x), [n, k].

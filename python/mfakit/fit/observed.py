@@ -23,8 +23,9 @@ from .._threads.process import errstate
 from ..mixture.marginals import each_block, groups, known_features, shares
 from ..mixture.mfa import MFA
 from ..mixture.observed import Posterior, evidence
-from .source import Source, Survey, check_total
+from .source import Source
 from .statistics import DROPPED, WORST_KEPT, Statistics, WorstRows
+from .survey import Survey, check_total
 from .workers import WORKER_BYTES
 
 __all__ = ["ObservedSource", "observed_expectation"]
@@ -51,8 +52,7 @@ class ObservedSource(Source):
                 raise ValueError(f"X is on {rows.device}; missing features are computed on the host, bring it there")
             step = self.options.plan_block(rows.shape[1], 4, 8)
             dtype = rows.dtype if sums is None else dtype
-            for start in range(0, len(rows), step):
-                block = rows.block(start, min(start + step, len(rows)), np.float64)
+            for start, block in rows.walk(0, len(rows), step, np.float64):
                 seen = known_features(block, n_read + start)
                 w = np.ones(len(block)) if weights is None else weights[start : start + step]
                 sums = _Moments(rows.shape[1]) if sums is None else sums

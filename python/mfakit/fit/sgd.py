@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ..mixture.density import Filling, each_block
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
-from .em import FitResult, maximization, progress_bar
+from .em import maximization, progress_bar
+from .result import FitResult
 from .source import Source
 from .workers import expectation
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays.containers import as_host_array, check_container
 from .._arrays.options import Options
-from .._arrays.rows import RowBlocks, array_module, on_device_of, to_numpy
-from .._threads.process import errstate
+from .._arrays.rows import RowBlocks, to_numpy
+from .._arrays.streams import Form, opened, same_form
 from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import HOST, Host
+from .survey import MOST_WEIGHT, Survey, SurveySums, VarianceSums, rough_center
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Source", "Survey", "as_weights", "check_total"]
+__all__ = ["Source", "as_weights"]
 
 Array = NDArray[Any]
 Part = tuple[RowBlocks, "Array | None"]
@@ -27,48 +28,6 @@ Part = tuple[RowBlocks, "Array | None"]
 # Initialisation looks at this many rows at most and, for images, at this many values, but at enough for the model.
 SAMPLE_ROWS = 20_000
 SAMPLE_VALUES = 2**26
-# The provisional centre of the survey is the mean of this many rows.
-CENTER_ROWS = 1024
-# No weight is above this and no sum of weights below its inverse: weights times rows stay within float32.
-MOST_WEIGHT = 1e15
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the first pass over the data found; rows of weight zero count as absent.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows with a positive weight.
-    total_weight : float
-    dtype : numpy.dtype
-        What the first block is computed in.
-    mean : [d]
-    variance : float
-        Weighted mean over features of the variance.
-    mean_square : float
-        Weighted mean over features of x².
-    """
-
-    n_rows: int
-    total_weight: float
-    dtype: np.dtype[Any]
-    mean: Array
-    variance: float
-    mean_square: float
-
-    @property
-    def n_features(self) -> int:
-        """d."""
-        return len(self.mean)
-
-    @property
-    def scale(self) -> float:
-        """The variance that "small" is measured by: the data's or, where all rows are equal, their mean square."""
-        if self.variance > (64 * np.finfo(np.float64).eps) ** 2 * self.mean_square:
-            return self.variance
-        return self.mean_square or 1.0
 
 
 class Source:
@@ -92,6 +51,9 @@ class Source:
         data whose variance overflows.
     """
 
+    # Whether an EM step leaves to the next one what explained each row best.
+    remembers: ClassVar[bool] = True
+
     def __init__(self, parts: Callable[[], Iterator[Part]], options: Options) -> None:
         self._open, self.options = parts, options
         self._rows_read: int | None = None
@@ -100,8 +62,8 @@ class Source:
 
     @classmethod
     def from_array(cls, X: Any, sample_weight: Any = None, options: Options | None = None) -> Source:
-        """The rows of an array-like [n, d], weighted by `sample_weight` [n]."""
-        rows = _rows(X)
+        """The rows of an array-like [n, d], or of a file of one, weighted by `sample_weight` [n]."""
+        rows = _rows(opened(X))
         weights = as_weights(sample_weight, len(rows))
         parts = [(rows, weights)] if len(rows) else []
         return cls(lambda: iter(parts), options or Options())
@@ -123,14 +85,15 @@ class Source:
             )
 
         def parts() -> Iterator[Part]:
-            d = None
-            opened = blocks() if callable(blocks) else blocks
-            if not isinstance(opened, Iterable):
-                raise TypeError(f"blocks() must return an iterator over arrays, got {_kind(opened)}")
-            for i, item in enumerate(opened):
+            d: int | None = None
+            form: Form | None = None
+            found = blocks() if callable(blocks) else blocks
+            if not isinstance(found, Iterable):
+                raise TypeError(f"blocks() must return an iterator over arrays, got {_kind(found)}")
+            for i, item in enumerate(found):
                 X, weight = _weighted_block(item, i) if weighted else (_plain_block(item, i), None)
                 rows = RowBlocks(X, d, name=f"block {i}")
-                d = rows.shape[1]
+                d, form = rows.shape[1], same_form(f"block {i}", X, form, any_float=True)
                 weights = as_weights(weight, len(rows), f"the sample_weight of block {i}")
                 if len(rows):
                     yield rows, weights
@@ -151,11 +114,11 @@ class Source:
         self._rows_read = seen
 
     def _survey(self) -> Survey:
-        sums: _Sums | None = None
+        sums: SurveySums | None = None
         for rows, weights in self.parts():
             if sums is None:
-                sums = _Sums(rows, weights, self.options)
-            sums.add(rows, weights)
+                sums = SurveySums(rough_center(rows, weights), rows.dtype)
+            sums.add(rows, weights, self.options)
             self._devices.add(rows.device)
         if sums is None:
             raise ValueError("X has no rows; fitting needs at least one sample")
@@ -181,23 +144,28 @@ class Source:
 
     def feature_variances(self) -> Array:
         """Weighted variance [d] of each feature, float64, from a pass of its own; exactly 0 where no row differs."""
-        origin: Array | None = None
-        first, second = np.zeros((2, self.survey.n_features))
-        step = self.options.plan_block(self.survey.n_features, 1, 8)
+        sums: VarianceSums | None = None
         for rows, weights in self.parts():
             present = _present(rows, weights)
-            if origin is None and len(present):
-                origin = to_numpy(rows.take(present[:1], np.float64))[0]
-            for start in range(0, len(rows) if len(present) else 0, step):
-                block = rows.block(start, min(start + step, len(rows)), np.float64)
-                with on_device_of(block):
-                    xp = array_module(block)
-                    w = xp.asarray(np.ones(len(block)) if weights is None else weights[start : start + step])
-                    R = block - xp.asarray(origin)
-                    first += to_numpy(w @ R)
-                    second += to_numpy(w @ R**2)
-        first /= self.survey.total_weight
-        return np.asarray(np.maximum(second / self.survey.total_weight - first**2, 0.0))
+            if sums is None and len(present):
+                sums = VarianceSums(to_numpy(rows.take(present[:1], np.float64))[0])
+            if sums is not None and len(present):
+                sums.add(rows, weights, self.options)
+        assert sums is not None  # the survey found rows
+        return sums.variances(self.survey.total_weight)
+
+    def digest(self) -> str:
+        """Of all rows, in the dtype that they are computed in, and their weights; whatever the container and the sizes
+        of blocks. From a pass of its own.
+        """
+        values, weighted = hashlib.sha256(), hashlib.sha256()
+        step = self.options.plan_block(self.survey.n_features, 1, 8)
+        for rows, weights in self.parts():
+            for _, block in rows.walk(0, len(rows), step):
+                values.update(np.ascontiguousarray(to_numpy(block)).data)
+            weighted.update((np.ones(len(rows)) if weights is None else weights).data)
+        values.update(weighted.digest())
+        return values.hexdigest()[:16]
 
     def sample(self, rng: np.random.Generator, least: int) -> tuple[Array, Array | None]:
         """A random sample of rows [m, d] in their order, and their weights [m], on the host: the same rows whatever the
@@ -205,10 +173,7 @@ class Source:
 
         All rows where they are few enough, else SAMPLE_ROWS, or SAMPLE_VALUES values but not below `least` rows.
         """
-        n, d = self.survey.n_rows, self.survey.n_features
-        m = min(n, SAMPLE_ROWS, max(SAMPLE_VALUES // d, least))
-        index = np.arange(n) if m == n else np.sort(rng.choice(n, size=m, replace=False))
-        found, first = [], 0
+        index, found, first = self._chosen(rng, least), [], 0
         for rows, weights in self.parts():
             present = _present(rows, weights)
             local = index[np.searchsorted(index, first) : np.searchsorted(index, first + len(present))] - first
@@ -217,6 +182,12 @@ class Source:
             block = rows.block(0, len(rows)) if whole else rows.take(present[local])
             found.append((to_numpy(block), None if weights is None else weights[present[local]]))
         return _joined(found)
+
+    def _chosen(self, rng: np.random.Generator, least: int) -> Array:
+        """Which of the rows with weight are in a sample, ascending."""
+        n, d = self.survey.n_rows, self.survey.n_features
+        m = min(n, SAMPLE_ROWS, max(SAMPLE_VALUES // d, least))
+        return np.arange(n) if m == n else np.sort(rng.choice(n, size=m, replace=False))
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Array, Array | None]]:
         """Mini-batches of one epoch, in random order within a part; an array is one part."""
@@ -228,76 +199,6 @@ class Source:
             for start in range(0, len(order), size):
                 batch = np.sort(order[start : start + size])  # a memory map is read front to back
                 yield to_numpy(rows.take(batch)), None if weights is None else weights[batch]
-
-
-class _Sums:
-    """Sums around a provisional centre, in float64: count, weight, Σ w (x - c), Σ w ‖x - c‖²."""
-
-    def __init__(self, rows: RowBlocks, weights: Array | None, options: Options) -> None:
-        # Rows on the host are summed there: that is one look at each, and a copy to a device costs more.
-        device = rows.device
-        self.ops = get_backend("auto" if device is None and options.backend == "cuda" else options.backend, device)
-        self.options, self.dtype = options, rows.dtype
-        first = to_numpy(rows.block(0, min(CENTER_ROWS, len(rows)))).astype(np.float64)
-        if weights is not None and weights[: len(first)].any():
-            first = first[weights[: len(first)] > 0]
-        # NaN here is met again, and named, by add().
-        self.center = np.nan_to_num(first.mean(axis=0), nan=0.0, posinf=0.0, neginf=0.0)
-        self.n_read = self.n_rows = 0
-        self.weight = self.square = 0.0
-        self.first_moment = np.zeros(rows.shape[1])
-
-    def add(self, rows: RowBlocks, weights: Array | None) -> None:
-        arrays = get_arrays(self.ops, rows.device)
-        with arrays.active():
-            step, center = self.options.plan_block(rows.shape[1], 1, rows.dtype.itemsize), arrays.asarray(self.center)
-            for start in range(0, len(rows), step):
-                block = rows.block(start, min(start + step, len(rows)))
-                w = np.ones(len(block)) if weights is None else weights[start : start + step]
-                centered, norms = arrays.xp.empty_like(block), arrays.xp.empty(len(block))
-                moment = arrays.xp.empty((1, block.shape[1]), block.dtype)
-                with errstate(over="ignore", invalid="ignore"):
-                    self.ops.center_rows(block, center, centered, norms, self.options.threads)
-                sq = arrays.to_host(norms)
-                self._check_finite(block, sq)
-                self.n_read += len(block)
-                self.n_rows += int(np.count_nonzero(w))
-                self.weight += float(w.sum())
-                with errstate(over="ignore", invalid="ignore"):
-                    self.square += float(w @ sq)
-                    arrays.matmul(arrays.asarray(w.astype(block.dtype)[None]), centered, moment)
-                    self.first_moment += arrays.to_host(moment)[0]
-
-    def _check_finite(self, block: Array, norms: Array) -> None:
-        for row in np.flatnonzero(~np.isfinite(norms)).tolist():
-            if not np.isfinite(to_numpy(block[row])).all():
-                raise ValueError(
-                    f"X has NaN or inf, first in row {self.n_read + row}; drop such rows, fill them before fitting, "
-                    'or pass missing="marginal", which takes NaN as features that are not known'
-                )
-
-    def survey(self) -> Survey:
-        check_total(self.weight)
-        d = len(self.center)
-        with errstate(over="ignore", invalid="ignore"):
-            shift = self.first_moment / self.weight
-            variance = (self.square / self.weight - shift @ shift) / d
-            mean = self.center + shift
-            mean_square = variance + mean @ mean / d
-        if not np.isfinite([variance, mean_square]).all():
-            raise ValueError("the variance of X overflows; rescale X")
-        return Survey(self.n_rows, self.weight, self.dtype, mean, max(float(variance), 0.0), float(mean_square))
-
-
-def check_total(weight: float) -> None:
-    """Raise for a sum of sample weights that is zero or too small."""
-    if not weight > 0:
-        raise ValueError("sample_weight is zero for every row; at least one must be positive")
-    if weight < 1 / MOST_WEIGHT:
-        raise ValueError(
-            f"sample_weight must sum to {1 / MOST_WEIGHT:g} or more, got {weight:g}; only ratios of weights matter, so "
-            f"divide them by their mean"
-        )
 
 
 def _rows(X: Any) -> RowBlocks:

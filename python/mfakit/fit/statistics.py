@@ -7,8 +7,9 @@ large sums is O(n·d·l), not O(n·k·d·l).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,10 +22,15 @@ from ..mixture.density import in_order
 from ..mixture.evaluator import Evaluator
 from ..mixture.mfa import MFA
 from ..mixture.parameters import PARAMETERS
+from ..mixture.pruning import Pruner
+from ..mixture.resident import ResidentMFA
 from ..mixture.scores import Scores
 from .source import as_weights
 
-__all__ = ["LOST_SHARE", "Statistics", "WorstRows"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LOST_SHARE", "Statistics", "Totals", "WorstRows"]
 
 Array = Any  # NumPy's; of a block on a device, CuPy's
 
@@ -36,6 +42,8 @@ WORST_KEPT = 16
 LOST_SHARE = 1e-10
 # Sums that grow with the number of components alone, and those that grow with the number of features, too.
 SMALL, LARGE = ("weight", "sum_z", "sum_zz"), ("sum_x", "sum_xx", "sum_xz")
+# What else there is, and what is known of the worst rows.
+COUNTS, WORST = ("log_likelihood", "total_weight", "n_rows", "n_pairs"), ("log_prob", "rows", "components")
 
 
 @dataclass(eq=False)
@@ -76,14 +84,12 @@ class WorstRows:
         self.components = np.concatenate([self.components, other.components])[order]
 
 
-@dataclass(eq=False)
-class Statistics:
-    """Sums over samples with responsibilities R times sample weights, under the mixture `mfa`.
+@dataclass(eq=False, kw_only=True)
+class Totals:
+    """Sums over samples with responsibilities R times sample weights; r = x - μ_k.
 
     Attributes
     ----------
-    mfa : MFA
-        The mixture of the E-step: its means are what r = x - μ is taken from.
     weight : [k]
         Σ R.
     sum_x : [k, d]
@@ -102,9 +108,56 @@ class Statistics:
     n_rows, n_pairs : int
         Rows, and pairs of a row and a component that were scored exactly.
     worst : WorstRows
+    """
+
+    weight: Array
+    sum_x: Array
+    sum_xx: Array
+    sum_z: Array
+    sum_zz: Array
+    sum_xz: Array
+    log_likelihood: float = 0.0
+    total_weight: float = 0.0
+    n_rows: int = 0
+    n_pairs: int = 0
+    worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
+
+    def __iadd__(self, other: Self) -> Self:
+        for name in (*SMALL, *LARGE):
+            getattr(self, name).__iadd__(getattr(other, name))
+        self.log_likelihood += other.log_likelihood
+        self.total_weight += other.total_weight
+        self.n_rows += other.n_rows
+        self.n_pairs += other.n_pairs
+        self.worst.merge(other.worst)
+        return self
+
+    def __add__(self, other: Self) -> Self:
+        total = replace(
+            self, **{name: getattr(self, name).copy() for name in (*SMALL, *LARGE)}, worst=replace(self.worst)
+        )
+        total += other
+        return total
+
+    @classmethod
+    def of(cls, other: Totals, **more: Any) -> Self:
+        """The same sums, not copied, with what this class has `more`."""
+        return cls(**{one.name: getattr(other, one.name) for one in fields(Totals)}, **more)
+
+
+@dataclass(eq=False, kw_only=True)
+class Statistics(Totals):
+    """The sums that the mixture `mfa` gives, which add up.
+
+    Attributes
+    ----------
+    mfa : MFA
+        The mixture of the E-step: its means are what r = x - μ is taken from.
     arrays : Host
         Where the sums are. On a device blocks are added without reading any of them, until :meth:`read_small` or
         :meth:`to_host` does.
+    others
+        See :class:`Totals`.
 
     Examples
     --------
@@ -119,17 +172,6 @@ class Statistics:
     """
 
     mfa: MFA
-    weight: Array
-    sum_x: Array
-    sum_xx: Array
-    sum_z: Array
-    sum_zz: Array
-    sum_xz: Array
-    log_likelihood: float = 0.0
-    total_weight: float = 0.0
-    n_rows: int = 0
-    n_pairs: int = 0
-    worst: WorstRows = field(default_factory=lambda: WorstRows.none(0))
     arrays: Host = HOST
 
     @classmethod
@@ -137,10 +179,9 @@ class Statistics:
         """No samples yet; on a device for the arrays of one, which must be the current one."""
         k, d, l = mfa.n_components, mfa.n_features, mfa.n_factors
         shapes = ((k,), (k, d), (k, d), (k, l), (k, l, l), (k, l, d))
-        weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz = (arrays.xp.zeros(shape) for shape in shapes)
-        return cls(
-            mfa, weight, sum_x, sum_xx, sum_z, sum_zz, sum_xz, worst=WorstRows.none(d), arrays=arrays
-        )  # fmt: skip
+        names = ("weight", "sum_x", "sum_xx", "sum_z", "sum_zz", "sum_xz")
+        sums = {name: arrays.xp.zeros(shape) for name, shape in zip(names, shapes, strict=True)}
+        return cls(mfa=mfa, worst=WorstRows.none(d), arrays=arrays, **sums)
 
     def read_small(self) -> None:
         """Bring to the host what grows with the number of components alone; a device is waited for once."""
@@ -159,6 +200,43 @@ class Statistics:
         for name, total in zip(sums, found, strict=True):
             setattr(self, name, total)
 
+    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The sums by name as arrays on the host, and the counts; they stay where they are."""
+        sums = {name: getattr(self, name) for name in (*SMALL, *LARGE)}
+        there = {name: value for name, value in sums.items() if not isinstance(value, np.ndarray)}
+        with self.arrays.active():
+            sums |= zip(there, self.arrays.all_to_host(tuple(there.values())) if there else (), strict=True)
+        sums |= {f"worst.{name}": getattr(self.worst, name) for name in WORST}
+        return sums, {name: getattr(self, name) for name in COUNTS}
+
+    @classmethod
+    def unpacked(cls, mfa: MFA, tensors: Mapping[str, Array], counts: Mapping[str, Any], arrays: Host) -> Statistics:
+        """Those that :meth:`packed` returned, under the same mixture; the large sums are on a device if that is there.
+
+        Raises
+        ------
+        KeyError, ValueError
+            For sums that are missing, or of another shape.
+        """
+        stats = cls.zeros(mfa)
+        for name in (*SMALL, *LARGE):
+            value, shape = tensors[name], getattr(stats, name).shape
+            if value.shape != shape or value.dtype != np.float64:
+                raise ValueError(f"{name} is {value.dtype} {value.shape}, not float64 {shape}")
+            setattr(stats, name, value)
+        for name in COUNTS:
+            setattr(stats, name, type(getattr(stats, name))(counts[name]))
+        stats.worst = WorstRows(*(tensors[f"worst.{name}"] for name in WORST))
+        m = len(stats.worst.log_prob)
+        if (stats.worst.rows.shape, stats.worst.components.shape) != ((m, mfa.n_features), (m,)):
+            raise ValueError(f"worst.rows has shape {stats.worst.rows.shape}, not ({m}, {mfa.n_features})")
+        if not isinstance(mfa, ResidentMFA):
+            return stats
+        with arrays.active():
+            for name in LARGE:
+                setattr(stats, name, arrays.asarray(getattr(stats, name)))
+        return replace(stats, arrays=arrays)
+
     @property
     def present(self) -> Array:
         """Indices of the components that have samples; weights are on the host."""
@@ -174,8 +252,11 @@ class Statistics:
         """Components per row that could not be left out by what is known of them without their residual."""
         return self.n_pairs / max(self.n_rows, 1)
 
-    def add(self, X: Any, sample_weight: Any = None, options: Options | None = None) -> Statistics:
-        """Add the samples X [n, d] with weights [n]; returns self.
+    def add(
+        self, X: Any, sample_weight: Any = None, options: Options | None = None, pruner: Pruner | None = None
+    ) -> Statistics:
+        """Add the samples X [n, d] with weights [n]; returns self. `pruner` bounds components of `mfa`, which changes
+        nothing else.
 
         Raises
         ------
@@ -194,7 +275,7 @@ class Statistics:
                     evaluator(block, first, rows.name), evaluator, None if weights is None else weights[part]
                 )
 
-            in_order(rows, self.mfa.factors, options, work)
+            in_order(rows, self.mfa.factors, options, work, pruner=pruner)
             if sums is not self:
                 self += sums.to_host()
         return self
@@ -243,23 +324,10 @@ class Statistics:
         self.sum_z += own[0][:, :l]
         self.sum_zz += own[1][:, :, :l]
 
-    def __iadd__(self, other: Statistics) -> Statistics:
+    def __iadd__(self, other: Self) -> Self:
         if other.mfa is not self.mfa and not _same(self.mfa, other.mfa):
             raise ValueError("statistics of different mixtures do not add up; take both under the same mfa")
-        for name in ("weight", "sum_x", "sum_xx", "sum_z", "sum_zz", "sum_xz"):
-            getattr(self, name).__iadd__(getattr(other, name))
-        self.log_likelihood += other.log_likelihood
-        self.total_weight += other.total_weight
-        self.n_rows += other.n_rows
-        self.n_pairs += other.n_pairs
-        self.worst.merge(other.worst)
-        return self
-
-    def __add__(self, other: Statistics) -> Statistics:
-        total = Statistics.zeros(self.mfa)
-        total += self
-        total += other
-        return total
+        return super().__iadd__(other)
 
 
 def _latents(latent: Array, components: Array, latent_map: Array, evaluator: Evaluator) -> Array:

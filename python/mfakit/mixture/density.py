@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._arrays.options import ArrayOptions, Options
+from .._arrays.pages import give_back
 from .._arrays.rows import RowBlocks, returned
 from .._arrays.sharing import careful_products, plan_crew
+from .._arrays.streams import streamed
 from .._threads.rows import Crew, open_crew
 from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import Results
@@ -61,6 +63,7 @@ class _Into:
         target = self.results.target(part)
         self.fill(evaluator, block, first, target)
         self.results.store(part, target)
+        give_back(self.results.out[part])
 
 
 def in_order(
@@ -140,6 +143,7 @@ def per_sample(
     return returned(out, rows.like, opts.out, features)
 
 
+@streamed
 def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """Log-density of samples under the mixture.
 
@@ -188,6 +192,7 @@ def of_all_components(name: str, options: ArrayOptions) -> ArrayOptions:
     return {**options, "method": "dense"} if isinstance(method, str) and method == "auto" else options
 
 
+@streamed
 def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """log (weight_k p_k(x)) of each sample and component, [n, k], nats.
 
@@ -203,6 +208,7 @@ def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any
     return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
 
+@streamed
 def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """Posterior probability of each component, [n, k]; rows sum to 1 wherever the sample is.
 
@@ -217,6 +223,7 @@ def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     return per_sample(mfa, X, options, (mfa.n_components,), fill)
 
 
+@streamed
 def grad_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """∇ log p(x) = Σ_k r_k [-D⁻¹ (x - μ_k) + W_kᵀ W_k (x - μ_k)], [n, d], nats per unit of X.
 

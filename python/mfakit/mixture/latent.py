@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays.frames import is_pandas
+from .._arrays.pages import give_back
 from .._arrays.rows import RowBlocks, on_device_of, returned, to_numpy, wrap_like
+from .._arrays.streams import streamed
 from .._checks import as_bounds
 from . import marginals
 from .density import each_block, open_rows, per_sample
@@ -38,6 +40,7 @@ def _best_pairs(evaluator: Evaluator, scores: Scores) -> tuple[Array, Array]:
     return best, y
 
 
+@streamed
 def latent(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]:
     """Posterior of the factors z under each sample's most likely component.
 
@@ -76,6 +79,7 @@ def latent(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any,
             target = arrays.target(result, part)
             target[:] = values
             arrays.store(result, part, target)
+            give_back(result[part])
 
     each_block(rows, [mfa.factors], opts, work)
     latent_map = mfa.factors.latent_map
@@ -85,6 +89,7 @@ def latent(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any,
         return *posterior, returned(component, rows.like)
 
 
+@streamed
 def reconstruct(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """μ + A E[z | x] under each sample's most likely component, [n, d], in X's dtype and container.
 
@@ -101,6 +106,7 @@ def reconstruct(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     return per_sample(mfa, X, options, (mfa.n_features,), fill, features=True)
 
 
+@streamed
 def impute(mfa: MFA, X: Any, mask: Any = None, *, bounds: Any = None, **options: Unpack[ArrayOptions]) -> Any:
     """Fill missing features with their conditional mean under the whole mixture, E[x_missing | x_observed].
 

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays.options import ArrayOptions, Missing, Options
+from .._arrays.pages import give_back
 from .._arrays.rows import RowBlocks, returned, to_numpy
 from .._arrays.sharing import careful_products, plan_crew
+from .._arrays.streams import streamed
 from .._checks import check_choice
 from .._threads.process import errstate
 from .._threads.rows import open_crew
@@ -95,9 +97,9 @@ def each_block(mfa: MFA, rows: RowBlocks, options: Options, work: Callable[[int,
     with open_crew(count) as crew, careful_products(len(rows) * d * columns):
 
         def run(thread: int, first: int, last: int) -> None:
-            for start in range(first, last, step):
+            for start, block in rows.walk(first, last, step, np.float64):
                 crew.raise_if_cancelled()
-                work(thread, start, np.asarray(to_numpy(rows.block(start, min(start + step, last), np.float64))))
+                work(thread, start, np.asarray(to_numpy(block)))
 
         crew.share(len(rows), run)
 
@@ -130,6 +132,7 @@ def fill(
         with errstate(over="ignore"):  # beyond float32's range a log-density is -inf
             found = make(start, rows, block).astype(out.dtype, copy=False)
         out[start : start + len(block)] = found if isinstance(out, np.ndarray) else arrays.asarray(found)
+        give_back(out[start : start + len(block)])
 
     each_block(mfa, rows, options, work)
 
@@ -185,6 +188,7 @@ def _each(mfa: MFA, X: Any, options: ArrayOptions, tail: tuple[int, ...], make: 
     return per_sample(mfa, X, options, tail, _by_patterns(mfa, tail, make, options.get("check_finite", True)))
 
 
+@streamed
 def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """log p of the known features of each sample, [n], nats.
 
@@ -213,6 +217,7 @@ def log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     return _each(mfa, X, options, (), lambda X, seen: shares(mfa, X, seen, evidence(mfa, X, seen).log_prob)[0])
 
 
+@streamed
 def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """log (weight_k p_k) of the known features, [n, k], nats: to rounding for the components that matter to a sample,
     as :func:`mfakit.mixture.density.component_log_prob`. Parameters and errors as
@@ -221,6 +226,7 @@ def component_log_prob(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any
     return _each(mfa, X, options, (mfa.n_components,), lambda X, seen: evidence(mfa, X, seen).log_prob)
 
 
+@streamed
 def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """p(component | known features), [n, k]; parameters and errors as :func:`mfakit.mixture.marginals.log_prob`."""
 
@@ -230,6 +236,7 @@ def responsibilities(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     return _each(mfa, X, options, (mfa.n_components,), make)
 
 
+@streamed
 def posterior_mean(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """E[z | known features] under each sample's most likely component, [n, l]; parameters and errors as
     :func:`mfakit.mixture.marginals.log_prob`.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Missing
 from .._io.html import bars, card, number_range
 from .._io.messages import one_line
@@ -61,8 +62,9 @@ class MFA:
     -----
     Methods that take arrays also take, keyword-only, the options ``backend``, ``method``, ``precision``,
     ``check_finite``, ``block_rows``, ``n_threads`` and ``out`` where they apply. NumPy in, NumPy out; torch in, torch
-    out; CuPy in, CuPy out, computed there; a pandas DataFrame in, a Series or DataFrame with its index out; anything
-    else in, NumPy out. The dtype of a result is X's: float64 stays, everything else is float32.
+    out; CuPy in, CuPy out, computed there; a pandas DataFrame in, a Series or DataFrame with its index out; a dask
+    array in, a dask array out, computed when dask is asked to; anything else in, NumPy out. The dtype of a result is
+    X's: float64 stays, everything else is float32.
 
     References
     ----------
@@ -209,6 +211,12 @@ class MFA:
     def __getstate__(self) -> dict[str, Any]:
         return self._parameters() if self.device is None else {**self._parameters(), "device": self.device}
 
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        """A name for dask that the contents decide: equal mixtures, results of one computation."""
+        from dask.base import normalize_token
+
+        return "mfakit.MFA", normalize_token(self.__getstate__())
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**{name: state[name] for name in PARAMETERS})  # type: ignore[misc]
         device = state.get("device")
@@ -227,6 +235,7 @@ class MFA:
     def log_prob(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def log_prob(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @by_blocks
     def log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """log p(x) of each sample, nats; see :func:`mfakit.mixture.density.log_prob`. With ``missing="marginal"`` NaN
         is a feature that is not known, and the density that of the others: :func:`mfakit.mixture.marginals.log_prob`.
@@ -239,6 +248,7 @@ class MFA:
     def component_log_prob(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def component_log_prob(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @by_blocks
     def component_log_prob(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """log (weight_k p_k(x)), [n, k], nats; see :func:`mfakit.mixture.density.component_log_prob`; `missing` as of
         :meth:`log_prob`.
@@ -251,6 +261,7 @@ class MFA:
     def responsibilities(self, X: Tensor, *, missing: Missing = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def responsibilities(self, X: Any, *, missing: Missing = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @by_blocks
     def responsibilities(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Any:
         """p(component | x), [n, k]; see :func:`mfakit.mixture.density.responsibilities`; `missing` as of
         :meth:`log_prob`.
@@ -263,6 +274,7 @@ class MFA:
     def grad_log_prob(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def grad_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    @by_blocks
     def grad_log_prob(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """∇ log p(x), [n, d], nats per unit of X; see :func:`mfakit.mixture.density.grad_log_prob`."""
         return density.grad_log_prob(self, X, **options)
@@ -277,6 +289,7 @@ class MFA:
     def latent(self, X: Tensor, **options: Unpack[RunOptions]) -> tuple[Tensor, Tensor, Tensor]: ...
     @overload
     def latent(self, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]: ...
+    @by_blocks
     def latent(self, X: Any, **options: Unpack[ArrayOptions]) -> tuple[Any, Any, Any]:
         """Posterior of z under each sample's most likely component; see :func:`mfakit.mixture.latent.latent`."""
         return latent.latent(self, X, **options)
@@ -287,6 +300,7 @@ class MFA:
     def reconstruct(self, X: Tensor, **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def reconstruct(self, X: Any, **options: Unpack[ArrayOptions]) -> Any: ...
+    @by_blocks
     def reconstruct(self, X: Any, **options: Unpack[ArrayOptions]) -> Any:
         """Each sample projected on its component, μ + A E[z | x], [n, d]; :func:`mfakit.mixture.latent.reconstruct`."""
         return latent.reconstruct(self, X, **options)
@@ -297,6 +311,7 @@ class MFA:
     def impute(self, X: Tensor, mask: Any = ..., *, bounds: Any = ..., **options: Unpack[RunOptions]) -> Tensor: ...
     @overload
     def impute(self, X: Any, mask: Any = ..., *, bounds: Any = ..., **options: Unpack[ArrayOptions]) -> Any: ...
+    @by_blocks
     def impute(self, X: Any, mask: Any = None, *, bounds: Any = None, **options: Unpack[ArrayOptions]) -> Any:
         """X with what is masked, or NaN, replaced by its conditional mean; :func:`mfakit.mixture.latent.impute`."""
         return latent.impute(self, X, mask, bounds=bounds, **options)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays.containers import is_dask
+from .._arrays.lazy_rows import map_rows
 from .._arrays.options import Options
 from .._arrays.rows import array_module, returned, to_numpy
 from .._arrays.sharing import useful_threads
+from .._arrays.streams import streamed
 from .._checks import check_choice, check_integers
 from .._io.progress import open_bar
 from .._threads.process import interruptible, keeps_errstate, single_threaded_products
@@ -52,6 +57,7 @@ def point_subspace_distances(X: NDArray[Any], mfa: MFA, **options: Unpack[RunOpt
 def point_subspace_distances(X: Tensor, mfa: MFA, **options: Unpack[RunOptions]) -> Tensor: ...
 @overload
 def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) -> Any: ...
+@streamed
 def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) -> Any:
     """‖(I - Q Qᵀ)(x - μ)‖ of every sample to every component's subspace.
 
@@ -80,6 +86,9 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) 
     >>> mfakit.point_subspace_distances(np.array([[7.0, 3.0, 4.0]]), mfa)
     array([[5.]])
     """
+    if is_dask(X):
+        distances = SimpleNamespace(point_subspace_distances=partial(point_subspace_distances, mfa=mfa))
+        return map_rows(distances, "point_subspace_distances", X, options=options)
     rows, opts = open_rows(mfa, X, of_all_components("point_subspace_distances", options))
     out = opts.result((len(rows), mfa.n_components), rows.dtype, rows)
 

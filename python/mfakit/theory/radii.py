@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.rows import RowBlocks, as_labels, to_numpy
+from .._arrays.streams import streamed
 from .._threads.process import errstate
 from ..bayes.classifier import BayesClassifier
 from ..mixture.factors import thin_svd
@@ -248,6 +249,7 @@ def _separation(
     return float(before.max(axis=1).mean()), float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
 
 
+@streamed
 def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Unpack[RunOptions]) -> tuple[Array, Array]:
     """Of each sample, the distance ε [n] to the nearest subspace of its own class and D [n] to that of any other.
 
@@ -287,6 +289,7 @@ def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Unp
     return own, nearest.min(axis=1)
 
 
+@streamed
 def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Unpack[RunOptions]) -> Array:
     """The closed-form distance of samples to the boundary of a two-class asymmetric model (Theorem 3).
 

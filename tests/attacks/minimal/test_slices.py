@@ -42,7 +42,7 @@ def test_brute_force_in_the_plane(seed: int) -> None:
 def test_soft_classes_are_closed_and_agree_with_the_features_path() -> None:
     """What c_t costs by itself is a multiple of what is left."""
     clf = _soft_classes(3, k=8, d=20, l=2)
-    X, y = clf.sample(20, rng=1, dtype=np.float64)
+    X, y = clf.sample(8, rng=1, dtype=np.float64)
     r = minimal_perturbation(clf, X, y, path="factor")
     right = ~r.already_wrong
     costs = mfakit.theory.explain_gaps(clf, r).predicted

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices
+from ..._arrays.streams import streamed
 from ..._checks import MOST_INT32, check_integers, check_switches
 from ..._io.progress import open_bar
 from ..._threads.process import errstate
@@ -35,6 +36,7 @@ Array = NDArray[Any]
 RANGE_ROWS = 4096
 
 
+@streamed
 def carlini_wagner_l2(
     model: Any,
     X: Any,

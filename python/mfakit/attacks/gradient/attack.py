@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ..._arrays.sharing import careful_products, plan_crew
+from ..._arrays.streams import streamed
 from ..blocks import plan_walks, victims_of
 from ..coordinates import FactorCoordinates, why_not
 from ..models.bayes import MixtureVictim
@@ -41,6 +42,7 @@ DEVICE_COPIES = 3
 _logger = logging.getLogger("mfakit")
 
 
+@streamed
 def gradient_attack(
     clf: Any,
     X: Any,

@@ -1,5 +1,5 @@
 """Exact minimal perturbations of a Bayes classifier, with certificates: a proven lower bound and a verified point, per
-sample.
+sample. Other classifiers are passed on to :mod:`mfakit.attacks.minimal.machines.attack`.
 
 The proof, in four steps. Let x be right, S its class, T another, and p_j mean prior times weight times density of
 component j.
@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from ..._arrays.options import Options, no_out, refuse_unknown
 from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
+from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
 from ..._threads.process import keeps_errstate
@@ -59,6 +60,7 @@ from .components import Components
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
+from .machines.attack import bracket_machine
 from .pairs import PairTable, why_not_pairs
 from .settings import Path, Settings
 from .shorten import shorten
@@ -82,21 +84,26 @@ _logger = logging.getLogger("mfakit")
 
 
 @keeps_errstate
+@streamed
 def minimal_perturbation(
     clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, progress: bool | None = False,
     **options: Unpack[RunOptions],
 ) -> MinimalResult:  # fmt: skip
-    """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
+    """The smallest perturbation of each sample that changes the decision, bracketed with proof.
 
     Parameters
     ----------
-    clf : BayesClassifier
-        Or an :class:`mfakit.MFAClassifier` of the labels 0 .. C - 1.
-        Isotropic or diagonal noise, or both.
+    clf : BayesClassifier or classifier
+        Or an :class:`mfakit.MFAClassifier` of the labels 0 .. C - 1; isotropic or diagonal noise, or both. Also linear
+        classifiers and machines of RBF kernels, ours and scikit-learn's, as :func:`gradient_attack` takes them (more
+        than two classes: each against the rest), and ``KNeighborsClassifier(n_neighbors=1)`` with the Euclidean
+        metric. Linear classifiers and the nearest neighbour have no gap but rounding; an RBF machine on digits takes
+        about a tenth of a second a sample.
     X : array-like, [n, d]
     y : array-like [n], optional
-        True classes; None takes the predicted ones.
+        True classes, of other classifiers as values of ``clf.classes_``; None takes the predicted ones.
     path : {"auto", "factor", "features"}
+        Of mixtures; other classifiers have one way only, which is in the result's settings.
         "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
         samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
         noise; up to some tens of samples a second.
@@ -112,16 +119,18 @@ def minimal_perturbation(
 
     Raises
     ------
+    TypeError
+        For a model without a bracket, with the reason and those that have one.
     ValueError
-        ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix; anything but a
-        BayesClassifier, NaN or inf in X, labels that are not classes; lengths beyond 1e60, noise below 1e-60.
+        ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix, any path for another
+        classifier; NaN or inf in X, labels that are not classes; lengths beyond 1e60, noise below 1e-60.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
 
     References
     ----------
-    Richardson & Weiss 2021, Theorems 1 to 3, which are the limits of these radii; the proof is in this module's
-    docstring.
+    Richardson & Weiss 2021, Theorems 1 to 3, which are the limits of these radii; the proofs are in
+    docs/certificates.md. Wang et al. 2019 for the nearest neighbour.
 
     Examples
     --------
@@ -131,13 +140,18 @@ def minimal_perturbation(
     >>> r = mfakit.attacks.minimal_perturbation(clf, np.array([[-1.0, 0.5]]))
     >>> r.lower.round(6), r.upper.round(6)
     (array([1.]), array([1.]))
+    >>> svm = mfakit.classifiers.LinearSVM(C=10).fit([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [2.0, 1.0]], [3, 8, 3, 8])
+    >>> mfakit.attacks.minimal_perturbation(svm, np.array([[0.25, 5.0]])).lower.round(3)
+    array([0.75])
     """
     settings = Settings(path)
     clf = bayes_inside(clf)
-    path = _path(clf, settings.path)
     refuse_unknown("minimal_perturbation", options, ("path", "progress"))
     no_out("minimal_perturbation", options)
     opts = Options(**options)
+    if not isinstance(clf, BayesClassifier):
+        return _of_machine(clf, X, y, settings.path, opts, progress)
+    path = _path(clf, settings.path)
     clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
@@ -201,14 +215,17 @@ def _check_scales(clf: BayesClassifier) -> None:
             )
 
 
-def _path(clf: Any, path: Path) -> Path:
-    """Which of the two paths to take; one that was asked for is never swapped."""
-    if not isinstance(clf, BayesClassifier):
+def _of_machine(clf: Any, X: Any, y: Any, path: Path, options: Options, progress: bool | None) -> MinimalResult:
+    """The brackets of a classifier that is no mixture, which has one path only."""
+    if path != "auto":
         raise ValueError(
-            f"minimal_perturbation needs a BayesClassifier, and {type(clf).__name__} is not a BayesClassifier; of an "
-            "MFAClassifier with other labels than 0, 1, … take its bayes_, for other classifiers take gradient_attack, "
-            "or carlini_wagner_l2 for networks"
+            f'path="{path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out'
         )
+    return bracket_machine(clf, X, y, options, progress)
+
+
+def _path(clf: BayesClassifier, path: Path) -> Path:
+    """Which of the two paths to take; one that was asked for is never swapped."""
     if path == "features":
         return path
     reason, missing = why_not(clf) or why_not_pairs(clf), why_missing("native")

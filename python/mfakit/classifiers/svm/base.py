@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
+from ..._arrays.lazy_rows import by_blocks
 from ..._arrays.options import Options
 from ..._arrays.rows import RowBlocks, check_finite_rows, wrap_like
+from ..._arrays.streams import opened, streamed
 from ..._checks import check_integers, check_numbers
 from ..._sklearn import become, names_of
 from .._checks import as_labels, rows_on_host
@@ -75,6 +77,7 @@ class KernelSVM(Classifier):
             A kernel matrix beyond this machine's memory.
         """
         self._check_parameters()
+        X = opened(X)
         rows, options = rows_on_host(X), self._options()
         n, d = rows.shape
         if not n or not d:
@@ -88,6 +91,8 @@ class KernelSVM(Classifier):
         become(self, **fitted | names)
         return self
 
+    @streamed
+    @by_blocks
     def decision_function(self, X: Any) -> Any:
         """Two classes: [n], positive for ``classes_[1]``; more: [n, C], each class against all others. In X's dtype.
 
@@ -105,6 +110,8 @@ class KernelSVM(Classifier):
         values = self._decisions(rows)
         return wrap_like((values[:, 0] if len(self.classes_) == 2 else values).astype(rows.dtype), X)
 
+    @streamed
+    @by_blocks
     def decision_gradient(self, X: Any) -> Any:
         """Gradient of :meth:`decision_function` in X: [n, d] for two classes, [n, C, d] for more. In X's dtype."""
         rows = self._checked(X)
@@ -114,6 +121,8 @@ class KernelSVM(Classifier):
             result[part] = self._gradients(block)
         return wrap_like(result[:, 0] if len(self.classes_) == 2 else result, X)
 
+    @streamed
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """The class of each sample, [n], by its decision in float64; a tie goes to the lower label."""
         values = self._decisions(self._checked(X))

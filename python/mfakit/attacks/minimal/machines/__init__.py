@@ -1,0 +1,1 @@
+"""Certified minima of linear classifiers, machines of RBF kernels and nearest neighbours."""
