@@ -28,7 +28,7 @@ from mfakit.backends.operands import (
     WalkSettings,
     WeightedPairs,
 )
-from mfakit.mixture import subspaces
+from mfakit.mixture.subspaces.tiles import side_rows
 from mfakit.mixture.factors import Factors
 from mfakit.mixture.pruning import Pruner, project
 from mfakit.mixture.scores import sorted_pairs
@@ -167,8 +167,8 @@ def _pair_distances(model: Model) -> Case:
     # One factor fewer on the other side, so that l0 and l1 cannot be confused; and as many components as samples.
     other = random_mfa(max(n, 1), d, max(l - 1, 0), seed=int(model.rng.integers(2**31)))
     center = model.mfa.subspaces.center
-    left, side0 = subspaces._side(model.mfa.subspaces, slice(0, k), center, HOST)
-    right, side1 = subspaces._side(other.subspaces, slice(0, n), center, HOST)
+    left, side0 = side_rows(model.mfa.subspaces, slice(0, k), center, HOST)
+    right, side1 = side_rows(other.subspaces, slice(0, n), center, HOST)
     products = np.ascontiguousarray((left @ right.T).reshape(k, l + 1, n, side1.shift.shape[1] + 1))
     # 1e4: what 1/sin² of the smallest angle may be for a pair that is not suspect.
     scale = 1e4 * float(side0.norm.max() + side1.norm.max(initial=0.0))

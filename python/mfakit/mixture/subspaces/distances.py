@@ -138,7 +138,9 @@ def _check(mfa0: Any, mfa1: Any, reduce: Any, n_smallest: Any, method: Any) -> N
             f"method='pruned' skips pairs, and reduce={reduce!r} needs all of them; take method='auto' or 'dense'"
         )
     if method == "pruned" and mfa0.device is not None:
-        raise ValueError("method='pruned' computes on the host, got models on a device; take method='auto' or to('cpu')")
+        raise ValueError(
+            "method='pruned' computes on the host, got models on a device; take method='auto' or to('cpu')"
+        )
 
 
 class _Side(NamedTuple):
@@ -197,9 +199,7 @@ def _nearest(work: _Work, reduce: str, n_smallest: int, bar: Any) -> Any:
     kept = RowMinima(solve, k0) if reduce == "row_min" else Smallest(solve, count)
     pruning = None
     if work.method != "dense" and not work.machine.arrays.is_device:
-        pruning = choose_pruning(
-            work.side0, work.side1, work.machine, reduce, count, forced=work.method == "pruned"
-        )
+        pruning = choose_pruning(work.side0, work.side1, work.machine, reduce, count, forced=work.method == "pruned")
     if pruning is not None:
         search_pruned(pruning, kept, bar)
     else:

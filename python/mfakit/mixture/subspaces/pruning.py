@@ -33,6 +33,8 @@ PILOT_ROWS = 16
 WORTHWHILE, SOLVE_STEPS, GATHER_STEPS = 0.7, 64, 48
 # Values of the means and bases that the directions are found in.
 DIRECTION_VALUES = 2**22
+# Of a tile of bounds: they stay in a processor's cache.
+TILE_BYTES = 2**23
 # Bounds [rows, k1] that are held at a time.
 STRIP_BYTES = 2**26
 # Of the pairs of a row that are left, those that are measured before the others.
@@ -51,9 +53,7 @@ class Projected(NamedTuple):
     def take(self, rows: Array) -> Projected:
         """Those of some components."""
         f = self.factors
-        part = Factors(
-            f.center, f.means[rows], f.whitened[rows], f.latent_map[rows], f.noise[rows], f.log_norm[rows]
-        )
+        part = Factors(f.center, f.means[rows], f.whitened[rows], f.latent_map[rows], f.noise[rows], f.log_norm[rows])
         return Projected(part, self.offsets[rows], self.blind[rows])
 
 
@@ -113,7 +113,7 @@ class Pruning:
         """Lower bounds [rows, k1] by the first projection; inf for what has no weight."""
         left, right = self.coarse[0].take(rows), self.coarse[1]
         lower = np.empty((len(rows), len(right.blind)))
-        for tile in tiles(left.factors, right.factors, self.machine):
+        for tile in tiles(left.factors, right.factors, self.machine, TILE_BYTES):
             lower[tile.rows, tile.columns] = _lower(tile, left, right)
         lower[self.gone[0][rows]], lower[:, self.gone[1]] = np.inf, np.inf
         return lower
@@ -194,9 +194,7 @@ def _pilot(sides: tuple[Factors, Factors], reduce: str, count: int, k0: int) -> 
     return RowMinima(solve, k0) if reduce == "row_min" else Smallest(solve, count)
 
 
-def _project_sides(
-    sides: tuple[Factors, Factors], gone: tuple[Array, Array], machine: Machine, r: int
-) -> Pruning:
+def _project_sides(sides: tuple[Factors, Factors], gone: tuple[Array, Array], machine: Machine, r: int) -> Pruning:
     d = sides[0].shape[2]
     center = (sides[0].center + sides[1].center) / 2
     B = _directions(sides, gone, center, min(4 * r, d))

@@ -61,14 +61,14 @@ def rounding(l0: int, l1: int, d: int) -> float:
     return AMPLIFICATION * (max(l0, 1) * max(l1, 1)) ** 0.5 * product
 
 
-def tiles(side0: Factors, side1: Factors, machine: Machine) -> Iterator[Tile]:
-    """All pairs; Ctrl-C is answered between and within tiles."""
+def tiles(side0: Factors, side1: Factors, machine: Machine, tile_bytes: int | None = None) -> Iterator[Tile]:
+    """All pairs; Ctrl-C is answered between and within tiles. `tile_bytes` are those of a tile's products."""
     arrays = machine.arrays
     (k0, l0, d), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
     center = (side0.center + side1.center) / 2
     most = arrays.panel_bytes / 8 / (d * (max(l0, l1) + 1))
-    edge = max(1, int(min(most, (arrays.tile_bytes / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5)))
+    edge = max(1, int(min(most, ((tile_bytes or arrays.tile_bytes) / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5)))
     with arrays.active():
         # The device makes panels of what it holds; the host makes them tile by tile.
         there0, there1 = arrays.side(side0), arrays.side(side1)
