@@ -28,10 +28,10 @@ from mfakit.backends.operands import (
     WalkSettings,
     WeightedPairs,
 )
-from mfakit.mixture.subspaces.tiles import side_rows
 from mfakit.mixture.factors import Factors
 from mfakit.mixture.pruning import Pruner, project
 from mfakit.mixture.scores import sorted_pairs
+from mfakit.mixture.subspaces.tiles import side_rows
 
 Array = NDArray[Any]
 

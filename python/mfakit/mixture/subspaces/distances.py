@@ -117,10 +117,7 @@ def subspace_distances(
     with open_bar(progress, total=n_pairs, unit="pair", unit_scale=True, desc="distances") as bar:
         if reduce is None:
             return on_device(_matrix(work, bar), device)
-        if reduce == "histogram":
-            found = _histogram(work, edges, bar)
-        else:
-            found = _nearest(work, reduce, n_smallest, bar)
+        found = _histogram(work, edges, bar) if reduce == "histogram" else _nearest(work, reduce, n_smallest, bar)
     return found if reduce == "min" else tuple(on_device(part, device) for part in found)
 
 
@@ -193,7 +190,7 @@ def _histogram(work: _Work, edges: Array, bar: Any) -> tuple[Array, Array]:
 
 def _nearest(work: _Work, reduce: str, n_smallest: int, bar: Any) -> Any:
     solve = partial(_solve, *work.factors)
-    live = [np.count_nonzero(~side.gone) for side in (work.side0, work.side1)]
+    live = [int(np.count_nonzero(~side.gone)) for side in (work.side0, work.side1)]
     count = 1 if reduce == "min" else min(n_smallest, live[0] * live[1])
     k0 = len(work.side0.gone)
     kept = RowMinima(solve, k0) if reduce == "row_min" else Smallest(solve, count)

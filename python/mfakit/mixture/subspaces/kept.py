@@ -34,14 +34,16 @@ class Histogram:
 
 
 class Nearest:
-    """Pairs that may be among those asked for: indices i, j [c], bounds lower, upper [c], which are equal once a pair is
-    solved. ``solve(i, j)`` gives distances.
+    """Pairs that may be among those asked for: indices i, j [c], and bounds lower, upper [c], which are equal once a
+    pair is solved. ``solve(i, j)`` gives distances.
     """
 
     def __init__(self, solve: Solve) -> None:
         self.solve = solve
-        self.i, self.j = np.empty(0, np.int64), np.empty(0, np.int64)
-        self.lower, self.upper = np.empty(0), np.empty(0)
+        self.i: Array = np.empty(0, np.int64)
+        self.j: Array = np.empty(0, np.int64)
+        self.lower: Array = np.empty(0)
+        self.upper: Array = np.empty(0)
         self.patience = MOST_OPEN
 
     def limits(self, rows: Any) -> Array:
@@ -129,14 +131,14 @@ class RowMinima(Nearest):
 
     def __init__(self, solve: Solve, k0: int) -> None:
         super().__init__(solve)
-        self.least = np.full(k0, np.inf)
+        self.least: Array = np.full(k0, np.inf)
 
     def limits(self, rows: Any) -> Array:
         """The smallest upper bound of each row."""
-        return self.least[rows]
+        return np.asarray(self.least[rows])
 
     def _limits_with(self, rows: slice, upper: Array) -> Array:
-        return np.minimum(self.least[rows], upper.min(axis=1))
+        return np.asarray(np.minimum(self.least[rows], upper.min(axis=1)))
 
     def _lowered(self, i: Array, upper: Array) -> None:
         np.minimum.at(self.least, i, upper)

@@ -57,7 +57,8 @@ def _distances(side0: Factors, i: Array, side1: Factors, j: Array) -> Array:
         steep = (sq_sines >= LEAST_SQ_SINE).sum(axis=1) == spans
         for some, directions in ((steep, _scaled), (~steep, _by_svd)):
             if some.any():
-                rows, left = directions(turned[some], sq_sines[some], vectors[some]), delta[some]
+                rows: Array = directions(turned[some], sq_sines[some], vectors[some])
+                left: Array = delta[some]
                 for _ in range(2):
                     _take_off(left, rows)
                 delta[some] = left
@@ -80,7 +81,7 @@ def _scaled(turned: Array, sq_sines: Array, vectors: Array) -> Array:
 
 def _by_svd(turned: Array, *_: Array) -> Array:
     """Those of any turned [m, l, d]: rank revealing, a shared direction leaves a row of zeros."""
-    Q, R = np.linalg.qr(turned.swapaxes(1, 2))
+    Q, R = map(np.asarray, np.linalg.qr(turned.swapaxes(1, 2)))
     U, sines, _ = np.linalg.svd(R, full_matrices=False)
     rows: Array = (Q @ U * (sines > ROUNDED_SINE)[:, None, :]).swapaxes(1, 2)
     return np.ascontiguousarray(rows)

@@ -7,6 +7,7 @@ by the first 4r rows, and then measured. docs/subspaces.md proves it, with what 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from ..._threads.process import keeps_errstate, single_threaded_products
 from ..directions import leading_rows
 from ..factors import Factors, component_parts, thin_svd
-from .kept import RowMinima, Smallest, Nearest
+from .kept import Nearest, RowMinima, Smallest
 from .pairs import solve_pairs
-from .tiles import Machine, Tile, brackets_of, pair_products, rounding, side_rows, tiles
+from .tiles import Machine, Tile, brackets_of, pair_products, product_rounding, rounding, side_rows, tiles
 
 __all__ = ["Pruning", "choose_pruning", "search_pruned"]
 
@@ -72,10 +73,10 @@ def project(side: Factors, B: Array, center: Array) -> Projected:
         blind[part] = (np.take_along_axis(S, shown[:, None], axis=1)[:, 0] < LEAST_SEEN) | (shown < rank)
         bases[part, : U.shape[2]] = U.swapaxes(1, 2) * (np.arange(U.shape[2]) < shown[:, None])[:, :, None]
     factors = Factors(means.mean(axis=0), means, bases, np.zeros((k, l, 0)), np.ones((k, 1)), np.zeros(k))
-    product = 8.0 * d**0.5 * float(np.finfo(np.float64).eps) / 2
-    turned = (max(l, 1) * r) ** 0.5 * product / LEAST_SEEN
+    product = product_rounding(d)
+    turned = math.sqrt(max(l, 1) * r) * product / LEAST_SEEN
     lengths = np.linalg.norm(side.means - center, axis=1)
-    return Projected(factors, (r**0.5 * product + 600.0 * turned) * lengths, blind)
+    return Projected(factors, (math.sqrt(r) * product + 600.0 * turned) * lengths, blind)
 
 
 def _lower(tile: Tile, side0: Projected, side1: Projected) -> Array:
@@ -198,7 +199,7 @@ def _project_sides(sides: tuple[Factors, Factors], gone: tuple[Array, Array], ma
     d = sides[0].shape[2]
     center = (sides[0].center + sides[1].center) / 2
     B = _directions(sides, gone, center, min(4 * r, d))
-    coarse, fine = (tuple(project(side, B[:n], center) for side in sides) for n in (r, 4 * r))
+    coarse, fine = ((project(sides[0], B[:n], center), project(sides[1], B[:n], center)) for n in (r, 4 * r))
     return Pruning(sides, gone, machine, coarse, fine if len(B) > r else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,10 @@ from .pairs import solve_pairs
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Machine", "Tile", "distances_of", "open_machine", "rounding", "side_rows", "tiles"]
+__all__ = [
+    "Machine", "Tile", "brackets_of", "distances_of", "open_machine", "pair_products",
+    "product_rounding", "rounding", "side_rows", "tiles",
+]  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -57,8 +61,12 @@ def rounding(l0: int, l1: int, d: int) -> float:
     """How far the square of a distance that is not `suspect` may be off, over ‖μ0 - c‖² + ‖μ1 - c‖²; the proof is in
     docs/subspaces.md.
     """
-    product = 8.0 * d**0.5 * float(np.finfo(np.float64).eps) / 2
-    return AMPLIFICATION * (max(l0, 1) * max(l1, 1)) ** 0.5 * product
+    return AMPLIFICATION * math.sqrt(max(l0, 1) * max(l1, 1)) * product_rounding(d)
+
+
+def product_rounding(d: int) -> float:
+    """That of an inner product of float64 vectors [d], over their lengths."""
+    return 8.0 * math.sqrt(d) * float(np.finfo(np.float64).eps) / 2
 
 
 def tiles(side0: Factors, side1: Factors, machine: Machine, tile_bytes: int | None = None) -> Iterator[Tile]:
