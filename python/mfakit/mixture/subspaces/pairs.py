@@ -81,8 +81,8 @@ def _scaled(turned: Array, sq_sines: Array, vectors: Array) -> Array:
 
 def _by_svd(turned: Array, *_: Array) -> Array:
     """Those of any turned [m, l, d]: rank revealing, a shared direction leaves a row of zeros."""
-    Q, R = map(np.asarray, np.linalg.qr(turned.swapaxes(1, 2)))
-    U, sines, _ = np.linalg.svd(R, full_matrices=False)
+    Q, R = np.linalg.qr(turned.swapaxes(1, 2))
+    U, sines = np.linalg.svd(R, full_matrices=False)[:2]
     rows: Array = (Q @ U * (sines > ROUNDED_SINE)[:, None, :]).swapaxes(1, 2)
     return np.ascontiguousarray(rows)
 
