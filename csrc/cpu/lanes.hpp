@@ -42,6 +42,8 @@ MFAKIT_HD LaneMask operator&(const LaneMask& a, const LaneMask& b) { return {a.v
 
 MFAKIT_HD Lanes where(const LaneMask& ok, const Lanes& a, const Lanes& b) { return ok.v ? a.v : b.v; }
 
+MFAKIT_HD Lanes fabs_(const Lanes& a) { return a.v < 0.0 ? -a.v : a.v; }
+
 MFAKIT_HD bool any_of(const LaneMask& ok) {
   long long some = 0;
   for (index_t w = 0; w < n_lanes; ++w) some |= ok.v[w];

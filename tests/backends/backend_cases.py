@@ -175,6 +175,12 @@ def _pair_distances(model: Model) -> Case:
     return Case({"products": products, "side0": side0, "side1": side1}, scale)
 
 
+def _bracket_pairs(model: Model) -> Case:
+    case = _pair_distances(model)
+    products = case.arguments["products"].astype(model.X.dtype)
+    return Case({**case.arguments, "products": products, "slack": 1e-5, "rounding": 1e-9}, case.scale)
+
+
 def _projection(model: Model) -> tuple[Projected, Projection, Projection]:
     """The samples in the coordinates of a coarse and a fine projection of the mixture."""
     pruner = Pruner.of([model.factors], (2, 5))
@@ -264,6 +270,7 @@ def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[
         "accumulate_gradient": lambda: {"out": np.ones((n, d), dtype)},
         "point_distances": lambda: {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
         "pair_distances": lambda: {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)},
+        "bracket_pairs": lambda: {"lower": np.full((k, n), nan), "upper": np.full((k, n), nan)},
         "bound_components": lambda: {"above": np.full((n, k), nan, dtype), "best": np.full((n, min(k, 3)), -7)},
         "survivors": lambda: {"above": arguments["above"].copy()},
         "attack_step": lambda: {"X": arguments["X"].copy()},

@@ -15,10 +15,11 @@ from ..._io.progress import open_bar
 from ...backends import Backend, get_backend
 from ..factors import Factors
 from ..mfa import MFA, common_device, on_device
+from .counting import count_rough, count_tiles
 from .kept import Histogram, RowMinima, Smallest
 from .pairs import solve_pairs
 from .pruning import choose_pruning, search_pruned
-from .tiles import Machine, brackets_of, distances_of, open_machine, tiles
+from .tiles import Machine, brackets_of, can_be_rough, distances_of, open_machine, tiles
 
 __all__ = ["subspace_distances"]
 
@@ -179,12 +180,10 @@ def _matrix(work: _Work, bar: Any) -> Array:
 
 
 def _histogram(work: _Work, edges: Array, bar: Any) -> tuple[Array, Array]:
-    kept = Histogram(edges)
-    for tile in tiles(*work.factors, work.machine):
-        distances = distances_of(tile, *work.factors)
-        work.leave_out(tile.rows, tile.columns, distances)
-        kept.add(distances)
-        bar.update(tile.sq.size)
+    """Counts of what solve_pairs gives, which brackets decide but near an edge."""
+    kept, solve = Histogram(edges), partial(_solve, *work.factors)
+    counted = count_rough if can_be_rough(*work.factors, work.machine) else count_tiles
+    counted(*work.factors, work.machine, kept, solve, work.leave_out, bar)
     return kept.counts, kept.edges
 
 

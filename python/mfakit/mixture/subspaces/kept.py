@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Histogram", "Nearest", "RowMinima", "Smallest"]
+__all__ = ["Histogram", "Nearest", "RowMinima", "Smallest", "Solve"]
 
 Array = NDArray[Any]
 Solve = Callable[[Array, Array], Array]
@@ -23,14 +23,30 @@ MOST_OPEN = 2**16
 
 
 class Histogram:
-    """Counts of distances between edges [b + 1]."""
+    """Counts of distances between edges [b + 1], the last one included."""
 
     def __init__(self, edges: Array) -> None:
         self.edges, self.counts = edges, np.zeros(len(edges) - 1, np.int64)
 
-    def add(self, distances: Array) -> None:
-        """Count them."""
-        self.counts += np.histogram(distances, self.edges)[0]
+    def add(self, lower: Array, upper: Array) -> Array:
+        """Count the pairs whose bounds lie between the same two edges; indices of the others in the raveled arrays."""
+        bins = self._bins(lower)
+        open_ = bins != self._bins(upper)
+        self.counts += self._counted(bins[~open_])
+        return np.flatnonzero(open_)
+
+    def add_exact(self, distances: Array) -> None:
+        """Count distances."""
+        self.counts += self._counted(self._bins(distances))
+
+    def _bins(self, values: Array) -> Array:
+        """Numbers of bins from 1; 0 and b + 1 are below and beyond."""
+        bins: Array = np.searchsorted(self.edges, values.ravel(), side="right")
+        bins[values.ravel() == self.edges[-1]] -= 1
+        return bins
+
+    def _counted(self, bins: Array) -> Array:
+        return np.bincount(bins, minlength=len(self.edges) + 1)[1:-1]
 
 
 class Nearest:

@@ -19,7 +19,7 @@ from ..directions import leading_rows
 from ..factors import Factors, component_parts, thin_svd
 from .kept import Nearest, RowMinima, Smallest
 from .pairs import solve_pairs
-from .tiles import Machine, Tile, brackets_of, pair_products, product_rounding, rounding, side_rows, tiles
+from .tiles import Machine, Tile, brackets_of_row, one_row, product_rounding, rounding, tiles
 
 __all__ = ["Pruning", "choose_pruning", "search_pruned"]
 
@@ -134,7 +134,7 @@ class Pruning:
         if len(j) and self.fine is not None:
             self.n_second += len(j)
             left, right = self.fine[0].take(np.array([i])), self.fine[1].take(j)
-            least = _lower(_one_row(left.factors, right.factors, self.machine), left, right)[0]
+            least = _lower(one_row(left.factors, right.factors, self.machine), left, right)[0]
             order = np.argsort(least, kind="stable")
             j, least = j[order], least[order]
             self._measure(kept, i, j[:FIRST][least[:FIRST] <= kept.limits(i)])
@@ -146,24 +146,7 @@ class Pruning:
         if not len(j):
             return
         self.n_measured += len(j)
-        left, right = (_some(side, which) for side, which in zip(self.sides, ([i], j), strict=True))
-        lower, upper = brackets_of(_one_row(left, right, self.machine), left, right)
-        kept.add(np.full(len(j), i), j, lower[0], upper[0])
-
-
-def _some(side: Factors, which: Any) -> Factors:
-    k = len(which)
-    return Factors(
-        side.center, side.means[which], side.whitened[which], np.empty((k, 0, 0)), np.ones((k, 1)), np.zeros(k)
-    )
-
-
-def _one_row(side0: Factors, side1: Factors, machine: Machine) -> Tile:
-    """The tile of one component and some."""
-    center = (side0.center + side1.center) / 2
-    part = slice(0, len(side1.means))
-    left, right = (side_rows(side, slice(None), center, machine.arrays) for side in (side0, side1))
-    return Tile(slice(0, 1), part, *pair_products(left, right, machine._replace(threads=1)))
+        kept.add(np.full(len(j), i), j, *brackets_of_row(self.sides[0], i, self.sides[1], j, self.machine))
 
 
 def choose_pruning(
