@@ -250,7 +250,7 @@ def test_what_cannot_be_measured() -> None:
     for bins in (0, -1, 2.5, True, "many", [1.0], [[0.0, 1.0]], [1.0, 1.0], [2.0, 1.0]):
         with pytest.raises(ValueError, match="bins must be a positive integer or ascending edges"):
             mfakit.subspace_distances(mfa, mfa, reduce="histogram", bins=bins)
-    with pytest.raises(TypeError, match="mfa0 and mfa1 must be MFA objects, got MFA and NoneType"):
+    with pytest.raises(TypeError, match="mfa1 must be an MFA or the path of its file, got NoneType"):
         mfakit.subspace_distances(mfa, None)
     with pytest.raises(mfakit.BackendUnavailable, match="abacus"):
         mfakit.subspace_distances(mfa, mfa, backend="abacus")

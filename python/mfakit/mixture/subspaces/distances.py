@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args, overload
 
@@ -19,12 +20,14 @@ from .counting import count_rough, count_tiles
 from .kept import Histogram, RowMinima, Smallest
 from .pairs import solve_pairs
 from .pruning import choose_pruning, search_pruned
+from .sides import Side, open_side
 from .tiles import Machine, brackets_of, can_be_rough, distances_of, open_machine, tiles
 
 __all__ = ["subspace_distances"]
 
 Array = Any  # NumPy's or, on a device, CuPy's
 
+Model = MFA | str | os.PathLike[str]
 # What is kept of the distances of all pairs, and how the nearest are found.
 Reduce = Literal["min", "row_min", "smallest", "histogram"]
 Method = Literal["auto", "dense", "pruned"]
@@ -35,31 +38,32 @@ FEW_PAIRS = 10_000
 
 @overload
 def subspace_distances(
-    mfa0: MFA, mfa1: MFA, *, reduce: None = None, n_smallest: int = ..., bins: Any = ..., method: Method = ...,
+    mfa0: Model, mfa1: Model, *, reduce: None = None, n_smallest: int = ..., bins: Any = ..., method: Method = ...,
     backend: Backend = ..., n_threads: int | None = ..., progress: bool | None = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def subspace_distances(
-    mfa0: MFA, mfa1: MFA, *, reduce: Literal["min"], n_smallest: int = ..., bins: Any = ..., method: Method = ...,
+    mfa0: Model, mfa1: Model, *, reduce: Literal["min"], n_smallest: int = ..., bins: Any = ..., method: Method = ...,
     backend: Backend = ..., n_threads: int | None = ..., progress: bool | None = ...,
 ) -> tuple[float, tuple[int, int]]: ...  # fmt: skip
 @overload
 def subspace_distances(
-    mfa0: MFA, mfa1: MFA, *, reduce: Literal["row_min", "smallest", "histogram"], n_smallest: int = ...,
+    mfa0: Model, mfa1: Model, *, reduce: Literal["row_min", "smallest", "histogram"], n_smallest: int = ...,
     bins: Any = ..., method: Method = ..., backend: Backend = ..., n_threads: int | None = ...,
     progress: bool | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def subspace_distances(
-    mfa0: MFA, mfa1: MFA, *, reduce: Reduce | None = None, n_smallest: int = 10, bins: Any = 100,
+    mfa0: Model, mfa1: Model, *, reduce: Reduce | None = None, n_smallest: int = 10, bins: Any = 100,
     method: Method = "auto", backend: Backend = "auto", n_threads: int | None = None, progress: bool | None = False,
 ) -> Any:  # fmt: skip
     """d_ij = min over z0, z1 of ‖μ_i + A_i z0 - μ_j - A_j z1‖ between all pairs of components (Theorem 2).
 
     Parameters
     ----------
-    mfa0, mfa1 : MFA
+    mfa0, mfa1 : MFA or path
         Two mixtures over the same features, both on the host or both on one device, where the distances are computed.
-        The pairs are streamed in tiles: memory is one tile and what is kept.
+        The pairs are streamed in tiles: memory is one tile and what is kept. A path is that of a file of
+        :meth:`mfakit.MFA.save`, which is mapped and read tile by tile: it may be larger than memory.
     reduce : {None, "min", "row_min", "smallest", "histogram"}
         What is kept: the whole matrix; the nearest pair; the nearest of the other side for each component of `mfa0`;
         the `n_smallest` pairs; or counts in `bins`. Components without weight play no part: they are at a distance of
@@ -86,9 +90,12 @@ def subspace_distances(
 
     Raises
     ------
+    FileNotFoundError
+        No such file.
     ValueError
         For mixtures over different numbers of features or on different devices, models on a device and a backend of
-        the host, an unknown `reduce` or `method`, or ``method="pruned"`` where nothing can be skipped.
+        the host, an unknown `reduce` or `method`, ``method="pruned"`` where nothing can be skipped, and files as
+        :meth:`mfakit.MFA.load`.
 
     Notes
     -----
@@ -107,14 +114,15 @@ def subspace_distances(
     >>> mfakit.subspace_distances(lines, point, reduce="min")
     (1.0, (0, 0))
     """
-    _check(mfa0, mfa1, reduce, n_smallest, method)
-    device = common_device({"mfa0": mfa0, "mfa1": mfa1})
+    _check(reduce, n_smallest, method)
+    side0, side1 = open_side(mfa0, "mfa0"), open_side(mfa1, "mfa1")
+    device = _common_device(mfa0, mfa1, side0, side1, method)
     opts = Options(backend=backend, n_threads=n_threads)
     ops = get_backend(opts.backend, device)
-    n_pairs = mfa0.n_components * mfa1.n_components
+    n_pairs = len(side0.gone) * len(side1.gone)
     threads = 1 if n_pairs <= FEW_PAIRS and useful_threads(opts) > 1 else opts.threads
-    work = _Work(_Side.of(mfa0), _Side.of(mfa1), open_machine(ops, threads, device), method)
-    edges = _edges(bins, mfa0, mfa1) if reduce == "histogram" else None
+    work = _Work(side0, side1, open_machine(ops, threads, device), method)
+    edges = _edges(bins, side0, side1) if reduce == "histogram" else None
     with open_bar(progress, total=n_pairs, unit="pair", unit_scale=True, desc="distances") as bar:
         if reduce is None:
             return on_device(_matrix(work, bar), device)
@@ -122,11 +130,7 @@ def subspace_distances(
     return found if reduce == "min" else tuple(on_device(part, device) for part in found)
 
 
-def _check(mfa0: Any, mfa1: Any, reduce: Any, n_smallest: Any, method: Any) -> None:
-    if not (isinstance(mfa0, MFA) and isinstance(mfa1, MFA)):
-        raise TypeError(f"mfa0 and mfa1 must be MFA objects, got {type(mfa0).__name__} and {type(mfa1).__name__}")
-    if mfa0.n_features != mfa1.n_features:
-        raise ValueError(f"the mixtures must have the same d, got {mfa0.n_features} and {mfa1.n_features}")
+def _check(reduce: Any, n_smallest: Any, method: Any) -> None:
     if reduce is not None:
         check_choice("reduce", reduce, get_args(Reduce), also="or None")
     check_integers({"n_smallest": n_smallest}, 1)
@@ -135,28 +139,29 @@ def _check(mfa0: Any, mfa1: Any, reduce: Any, n_smallest: Any, method: Any) -> N
         raise ValueError(
             f"method='pruned' skips pairs, and reduce={reduce!r} needs all of them; take method='auto' or 'dense'"
         )
-    if method == "pruned" and mfa0.device is not None:
+
+
+def _common_device(mfa0: Any, mfa1: Any, side0: Side, side1: Side, method: str) -> str | None:
+    """Where both sides are, which must have the same features."""
+    d0, d1 = side0.factors.shape[2], side1.factors.shape[2]
+    if d0 != d1:
+        raise ValueError(f"the mixtures must have the same d, got {d0} and {d1}")
+    models = {name: mfa for name, mfa in (("mfa0", mfa0), ("mfa1", mfa1)) if isinstance(mfa, MFA)}
+    device = common_device(models) if models else None
+    if device is not None and len(models) < 2:
+        raise ValueError(f"a file is read on the host, and the other mixture is on {device}; move it by to('cpu')")
+    if device is not None and method == "pruned":
         raise ValueError(
             "method='pruned' computes on the host, got models on a device; take method='auto' or to('cpu')"
         )
-
-
-class _Side(NamedTuple):
-    """The subspaces of a mixture, and which of its components have no weight [k]."""
-
-    factors: Factors
-    gone: Array
-
-    @classmethod
-    def of(cls, mfa: MFA) -> _Side:
-        return cls(mfa.subspaces, mfa.weights == 0)
+    return device
 
 
 class _Work(NamedTuple):
     """What is asked of the pairs of two sides."""
 
-    side0: _Side
-    side1: _Side
+    side0: Side
+    side1: Side
     machine: Machine
     method: Method
 
@@ -218,13 +223,13 @@ def _solve(side0: Factors, side1: Factors, i: Array, j: Array) -> Array:
     return solve_pairs(side0, i, side1, j)
 
 
-def _edges(bins: Any, mfa0: MFA, mfa1: MFA) -> Array:
+def _edges(bins: Any, side0: Side, side1: Side) -> Array:
     values = to_numpy(bins)
     if values.ndim == 1 and values.dtype.kind in "fiu" and len(values) > 1 and (np.diff(values) > 0).all():
         return values.astype(float)
     if values.ndim or values.dtype.kind not in "iu" or not 1 <= values < 2**31:
         raise ValueError(f"bins must be a positive integer or ascending edges, got {bins!r}")
     # ‖μ_i - μ_j‖ bounds d_ij, and the two spreads around a common centre bound that.
-    center = (mfa0.subspaces.center + mfa1.subspaces.center) / 2
-    reach = sum(float(np.linalg.norm(m.means[m.live] - center, axis=1).max()) for m in (mfa0, mfa1))
+    center = (side0.factors.center + side1.factors.center) / 2
+    reach = side0.reach(center) + side1.reach(center)
     return np.linspace(0.0, reach or 1.0, int(values) + 1)

@@ -19,6 +19,7 @@ from ..directions import leading_rows
 from ..factors import Factors, component_parts, thin_svd
 from .kept import Nearest, RowMinima, Smallest
 from .pairs import solve_pairs
+from .sides import Side
 from .tiles import Machine, Tile, brackets_of_row, one_row, product_rounding, rounding, tiles
 
 __all__ = ["Pruning", "choose_pruning", "search_pruned"]
@@ -62,11 +63,13 @@ class Projected(NamedTuple):
 def project(side: Factors, B: Array, center: Array) -> Projected:
     """The subspaces of a side as B [r, d] sees them from `center`."""
     (k, l, d), r = side.shape, len(B)
-    means, bases, blind = (side.means - center) @ B.T, np.zeros((k, l, r)), np.zeros(k, bool)
-    for part in component_parts(k, max(l, 1) * r):
-        seen, rank = side.whitened[part] @ B.T, (side.whitened[part] != 0).any(axis=2).sum(axis=1)
+    means, bases, blind, lengths = np.empty((k, r)), np.zeros((k, l, r)), np.zeros(k, bool), np.empty(k)
+    for part in component_parts(k, (l + 1) * d):
+        moved, rows = side.means[part] - center, side.whitened[part]
+        means[part], lengths[part] = moved @ B.T, np.linalg.norm(moved, axis=1)
         if not l:
             continue
+        seen, rank = rows @ B.T, (rows != 0).any(axis=2).sum(axis=1)
         U, S, _ = thin_svd(seen.swapaxes(1, 2))
         S = np.concatenate([np.ones((len(S), 1)), S], axis=1)  # without directions there is nothing to be short of
         shown = np.minimum(rank, S.shape[1] - 1)
@@ -75,7 +78,6 @@ def project(side: Factors, B: Array, center: Array) -> Projected:
     factors = Factors(means.mean(axis=0), means, bases, np.zeros((k, l, 0)), np.ones((k, 1)), np.zeros(k))
     product = product_rounding(d)
     turned = math.sqrt(max(l, 1) * r) * product / LEAST_SEEN
-    lengths = np.linalg.norm(side.means - center, axis=1)
     return Projected(factors, (math.sqrt(r) * product + 600.0 * turned) * lengths, blind)
 
 
@@ -150,7 +152,7 @@ class Pruning:
 
 
 def choose_pruning(
-    side0: Any, side1: Any, machine: Machine, reduce: str, count: int, *, forced: bool
+    side0: Side, side1: Side, machine: Machine, reduce: str, count: int, *, forced: bool
 ) -> Pruning | None:
     """Projections of two sides where they pay, by counted pairs of a pilot, or where they are `forced`."""
     sides, gone = (side0.factors, side1.factors), (side0.gone, side1.gone)

@@ -206,7 +206,7 @@ def brackets_of_row(side0: Factors, i: int, side1: Factors, j: Array, machine: M
 def one_row(side0: Factors, side1: Factors, machine: Machine) -> Tile:
     """The tile of one component and some."""
     center = (side0.center + side1.center) / 2
-    part = slice(0, len(side1.means))
+    part = slice(0, side1.shape[0])
     left, right = (side_rows(side, slice(None), center, machine.arrays) for side in (side0, side1))
     return Tile(slice(0, 1), part, *pair_products(left, right, machine._replace(threads=1)))
 
