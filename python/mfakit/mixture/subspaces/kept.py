@@ -132,10 +132,15 @@ class Smallest(Nearest):
 
     def seeds(self, rows: Any, lower: Array) -> tuple[Array, Array]:
         """The `count` lowest."""
-        flat = lower.ravel()
-        few = np.argpartition(flat, self.count - 1)[: self.count] if flat.size > self.count else np.arange(flat.size)
-        few = few[(flat[few] <= self.limits(rows)) & (flat[few] < np.inf)]
-        return np.divmod(few, max(lower.shape[1], 1))
+        flat, limit = lower.ravel(), float(self.limits(rows))
+        # Of those that may be among them: the first strips make them few.
+        few = np.flatnonzero(flat <= limit if limit < np.inf else flat < np.inf)
+        if self.count == 1 and len(few):
+            few = few[[flat[few].argmin()]]
+        elif len(few) > self.count:
+            few = few[np.argpartition(flat[few], self.count - 1)[: self.count]]
+        i, j = np.divmod(few, max(lower.shape[1], 1))
+        return i, j
 
     def _best(self) -> Array:
         # By distance, then by pair: ties come out the same whatever the tiles.

@@ -36,7 +36,7 @@ WORTHWHILE, SOLVE_STEPS, GATHER_STEPS = 0.7, 64, 48
 # Values of the means and bases that the directions are found in.
 DIRECTION_VALUES = 2**22
 # Of a tile of bounds: they stay in a processor's cache.
-TILE_BYTES = 2**23
+TILE_BYTES = 2**22
 # Bounds [rows, k1] that are held at a time.
 STRIP_BYTES = 2**26
 # Of the pairs of a row that are left, those that are measured before the others.
