@@ -34,11 +34,16 @@ POLISH_ROUNDS, MOST_STARTS, PASSES = 30, 4, 3
 # Steps along the boundary.
 SLIDES = 40
 # Cuts of one target's problem.
-MOST_CUTS = 24
+MOST_CUTS = 48
 # Share of the gap that a cut must be predicted to close.
 VISIBLE = 1e-2
 # Relative gap below which neither a cut nor a tighter ball is tried.
-CLOSED = 1e-3
+CLOSED = 1e-4
+# Duals of one sample after which no piece is divided; how far below the likeliest target others are set apart, nats;
+# and how often the pull of one that is near it is halved.
+MOST_DUALS = 200
+LEAST_LEAD, MOST_LEAD = 1.0, 30.0
+PULLS = 6
 
 
 @dataclass(frozen=True)
@@ -206,13 +211,62 @@ class Search:
         low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
         pieces = [self._solve(Majorant.whole(t, others, low), None)]
         for _ in range(MOST_CUTS):
-            pieces.sort(key=lambda p: p.bound)
-            self.bounds[t] = max(self.bounds[t], pieces[0].bound)
-            halves = self._cut(pieces[0])
-            if halves is None:
+            worst = min(pieces, key=lambda p: p.bound)
+            self.bounds[t] = max(self.bounds[t], worst.bound)
+            parts = None if self._is_closed(worst) else self._parts(worst)
+            if parts is None:
                 return
-            pieces[:1] = [self._solve(half, pieces[0]) for half in halves]
+            pieces = [p for p in pieces if p is not worst] + parts
         self.bounds[t] = max(self.bounds[t], min(p.bound for p in pieces))
+
+    def _is_closed(self, piece: _Piece) -> bool:
+        return self.best.upper - piece.bound <= CLOSED * self.best.upper
+
+    def _parts(self, piece: _Piece) -> list[_Piece] | None:
+        """The parts of a piece, unless they could not raise its bound visibly: where all others are well below t, and
+        where each of them is near it; or two halves.
+        """
+        if self.best.n_duals >= MOST_DUALS:
+            return None
+        m = piece.majorant
+        lead = self._lead(piece)
+        free = m.free(lead)
+        if len(free):
+            apart = self._solve(m.apart(lead), piece)
+            enough = min(apart.bound, (1.0 - CLOSED) * self.best.upper)
+            return [apart, *(self._solve_near(m.near(int(i), lead), piece, enough) for i in free)]
+        halves = self._cut(piece)
+        return None if halves is None else [self._solve(half, piece) for half in halves]
+
+    def _lead(self, piece: _Piece) -> float:
+        """How far below t others must be for what they add to cost half of what may stay open: c nats less of p_T / p_t
+        raise D by Λ c.
+        """
+        total, upper = float(piece.lam.sum()), self.best.upper
+        if not (total > 0.0 and upper < np.inf):
+            return MOST_LEAD
+        nats = 0.5 * CLOSED * upper * (piece.bound or CLOSED * upper) / total
+        ratio = (len(piece.majorant.others) + 1) / nats
+        return float(np.clip(np.log(ratio), LEAST_LEAD, MOST_LEAD))
+
+    def _solve_near(self, majorant: Majorant, parent: _Piece, enough: float) -> _Piece:
+        """The piece where another component is close to t, which is mostly far away: no more than `enough`."""
+        j, lead, source = int(majorant.others[majorant.pulled]), float(majorant.high[majorant.pulled]), int(self.own[0])
+        piece = replace(parent, majorant=majorant)
+        offset = majorant.mixture()[2] + lead  # log p_T is at most this above log p_j
+        piece.bound = max(piece.bound, self._least_distance(source, j, offset))
+        if piece.bound < enough:
+            L = Lagrangian(self.sample, [j], np.ones(1), offset, [source])
+            piece.bound = max(piece.bound, nearest_on_quadric(L, np.ones(1), None, enough).radius)
+        low, high = 0.0, 1.0
+        for _ in range(PULLS):
+            if piece.bound >= enough or self.best.n_duals >= MOST_DUALS:
+                break
+            pull = 0.5 * (low + high)
+            piece = self._solve(replace(majorant, pull=pull), piece)
+            u = piece.log_prob[majorant.t] - piece.log_prob[j]
+            low, high = (low, pull) if u <= lead else (pull, high)
+        return replace(piece, majorant=majorant)
 
     def _cut(self, piece: _Piece) -> tuple[Majorant, Majorant] | None:
         """The halves of a piece, unless its bound is good enough or a cut could not raise it visibly."""
