@@ -51,6 +51,14 @@ def test_counts_are_those_of_all_pairs_solved_one_by_one(name: str, small: list[
     assert small == [1]
 
 
+@compiled
+def test_no_pair_may_be_near_an_edge(small: list[int]) -> None:
+    mfa0, mfa1 = CASES["random"]()
+    counts, _ = mfakit.subspace_distances(mfa0, mfa1, reduce="histogram", bins=[0.0, 1e3, 2e3], backend="native")
+    np.testing.assert_array_equal(counts, [72, 0])
+    assert small == [1]
+
+
 def test_counts_are_the_same_with_any_backend(backend: str, small: list[int]) -> None:
     mfa0, mfa1 = CASES["touching"]()
     expected = solved(mfa0, mfa1)

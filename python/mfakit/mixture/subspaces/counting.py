@@ -58,7 +58,8 @@ def _count_left(
     side0: Factors, side1: Factors, machine: Machine, kept: Histogram, solve: Solve, left: list[tuple[Array, Array]]
 ) -> None:
     """Count the pairs that are left, and empty the list of them."""
-    if not left:
+    if not any(len(i) for i, _ in left):
+        left.clear()
         return
     i, j = (np.concatenate(part) for part in zip(*left, strict=True))
     left.clear()
