@@ -111,7 +111,7 @@ FUNCTIONS: dict[str, Callable[[Inputs], Any]] = {
     "start by k-means": lambda i: i.start("kmeans"),
     "start by random samples": lambda i: i.start("random"),
     "EM": lambda i: i.fit(max_iter=5),
-    "distances": lambda i: mfakit.subspace_distances(i.wide, i.wide, reduce="min"),
+    "distances": lambda i: mfakit.subspace_distances(i.wide, i.wide, reduce="row_min"),
     "asymmetric": lambda i: i.clf.asymmetric(),
     "sample": lambda i: i.clf.sample(6000, rng=0),
     "gradient attack": lambda i: attacks.gradient_attack(

@@ -2,7 +2,7 @@
 
 Tests that take `backend` run on the CUDA backend, too, where there is a device. MFAKIT_EMULATE=1 runs these on the
 emulator instead, on any machine and slowly:
-``MFAKIT_EMULATE=1 python -m pytest tests/mixture/test_subspaces.py -k cuda``.
+``MFAKIT_EMULATE=1 python -m pytest tests/mixture/subspaces/test_subspaces.py -k cuda``.
 """
 
 from __future__ import annotations

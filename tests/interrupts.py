@@ -86,7 +86,7 @@ class Cases:
             "factors": lambda: mfakit.MFA(*mfa.__getstate__().values()).log_prob(X[:2]),
             "predict": lambda: clf.predict_proba(X),
             "sample": lambda: clf.sample(2000, rng=0),
-            "distances": lambda: mfakit.subspace_distances(mfa, clf.mixtures[1], reduce="min"),
+            "distances": lambda: mfakit.subspace_distances(mfa, clf.mixtures[1], reduce="row_min"),
             "point distances": lambda: mfakit.point_subspace_distances(X[:2000], mfa),
             "asymmetric": lambda: clf.asymmetric(),
             "gradient attack": lambda: attacks.gradient_attack(

@@ -54,6 +54,8 @@ workers.WORKER_STEPS = 1
 def fit(**settings):
     return mfakit.MixtureOfFactorAnalyzers(3, 2, tol=0.0, max_iter=1000, init="random", random_state=0, **settings)
 em, threaded, sgd = fit(n_threads=1, block_rows=20), fit(**many), fit(solver="sgd", batch_size=20)
+from mfakit.mixture.subspaces import pairs as _pairs
+_pairs.BATCH_BYTES = 1
 svm = classifiers.RBFSVM(gammas=[1e-3 * 1.1**i for i in range(80)], accuracy_threshold=0.1, n_threads=2)
 images = dict(image_shape=(6, 10, 1), width=2, depth=2, batch_size=20, epochs=100, n_threads=1)
 cnn = classifiers.CNN(**images)
@@ -74,8 +76,8 @@ RUNS = {
                                  lambda: attacks.gradient_attack(clf, X, path="factor", step_size=1.0, **many)),
     "brackets": ("mfakit.attacks.minimal.attack:FeatureSearch.bracket",
                  lambda: attacks.minimal_perturbation(diagonal, X[:400])),
-    "distances": ("mfakit.mixture.subspaces:_by_qr", lambda: mfakit.subspace_distances(
-        mfa.replace(weights=np.full(4, 0.25)), mfa.replace(means=mfa.means + 1e-9), reduce="min")),
+    "distances": ("mfakit.mixture.subspaces.pairs:_distances", lambda: mfakit.subspace_distances(
+        mfa.replace(weights=np.full(4, 0.25)), mfa.replace(means=mfa.means + 1e-9), reduce="row_min")),
     "EM": ("mfakit.fit.workers:Evaluator.__call__", lambda: em.fit(X)),
     "EM in threads": ("mfakit.fit.workers:Evaluator.__call__", lambda: threaded.fit(X)),
     "steps of EM": ("mfakit.fit.em:maximization", lambda: em.fit(X[:100])),

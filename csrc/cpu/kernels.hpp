@@ -57,6 +57,11 @@ std::vector<index_t> survivors(const Projected<Real>& x, const Projection<Real>&
 void pair_distances(const double* products, const Subspaces& side0, const Subspaces& side1, double* sq_distances,
                     unsigned char* suspect, int n_threads);
 
+// Bounds [k0, k1] of squared distances from products that are off by at most slack of their vectors' lengths.
+template <class Real>
+void bracket_pairs(const Real* products, const Subspaces& side0, const Subspaces& side1, double slack, double rounding,
+                   double* lower, double* upper, int n_threads);
+
 // attack.cpp
 
 void attack_step(double* X, const double* direction, double step_size, index_t n, index_t d, int n_threads);

@@ -128,6 +128,19 @@ void pair_distances(const Doubles& products, const py::tuple& side0, const py::t
   mfakit::pair_distances(C, s0, s1, sq, flags, threads(n_threads));
 }
 
+void bracket_pairs(const py::array& products, const py::tuple& side0, const py::tuple& side1, double slack,
+                   double rounding, Doubles& lower, Doubles& upper, int n_threads) {
+  const Subspaces s0 = read_subspaces(side0), s1 = read_subspaces(side1);
+  with_real(py::make_tuple(products), [&](auto real) {
+    using Real = decltype(real);
+    const auto values = real_array<Real>(products, "products");
+    const Real* C = in(values, {s0.k, s0.l + 1, s1.k, s1.l + 1}, "products");
+    double *low = out(lower, {s0.k, s1.k}, "lower"), *high = out(upper, {s0.k, s1.k}, "upper");
+    py::gil_scoped_release release;
+    mfakit::bracket_pairs(C, s0, s1, slack, rounding, low, high, threads(n_threads));
+  });
+}
+
 void attack_step(Doubles& X, const Doubles& direction, double step_size, int n_threads) {
   const index_t n = dim(X, 0), d = dim(X, 1);
   const double* g = in(direction, {n, d}, "direction");
@@ -198,6 +211,7 @@ PYBIND11_MODULE(_native, m) {
   define(m, "bound_components", &bound_components);
   define(m, "survivors", &survivors);
   define(m, "pair_distances", &pair_distances);
+  define(m, "bracket_pairs", &bracket_pairs);
   define(m, "attack_step", &attack_step);
   define(m, "factor_walk", &factor_walk);
   define_certify(m);

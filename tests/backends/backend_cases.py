@@ -28,10 +28,10 @@ from mfakit.backends.operands import (
     WalkSettings,
     WeightedPairs,
 )
-from mfakit.mixture import subspaces
 from mfakit.mixture.factors import Factors
 from mfakit.mixture.pruning import Pruner, project
 from mfakit.mixture.scores import sorted_pairs
+from mfakit.mixture.subspaces.tiles import side_rows
 
 Array = NDArray[Any]
 
@@ -167,12 +167,18 @@ def _pair_distances(model: Model) -> Case:
     # One factor fewer on the other side, so that l0 and l1 cannot be confused; and as many components as samples.
     other = random_mfa(max(n, 1), d, max(l - 1, 0), seed=int(model.rng.integers(2**31)))
     center = model.mfa.subspaces.center
-    left, side0 = subspaces._side(model.mfa.subspaces, slice(0, k), center, HOST)
-    right, side1 = subspaces._side(other.subspaces, slice(0, n), center, HOST)
+    left, side0 = side_rows(model.mfa.subspaces, slice(0, k), center, HOST)
+    right, side1 = side_rows(other.subspaces, slice(0, n), center, HOST)
     products = np.ascontiguousarray((left @ right.T).reshape(k, l + 1, n, side1.shift.shape[1] + 1))
     # 1e4: what 1/sin² of the smallest angle may be for a pair that is not suspect.
     scale = 1e4 * float(side0.norm.max() + side1.norm.max(initial=0.0))
     return Case({"products": products, "side0": side0, "side1": side1}, scale)
+
+
+def _bracket_pairs(model: Model) -> Case:
+    case = _pair_distances(model)
+    products = case.arguments["products"].astype(model.X.dtype)
+    return Case({**case.arguments, "products": products, "slack": 1e-5, "rounding": 1e-9}, case.scale)
 
 
 def _projection(model: Model) -> tuple[Projected, Projection, Projection]:
@@ -264,6 +270,7 @@ def outputs_of(operation: str, model: Model, arguments: dict[str, Any]) -> dict[
         "accumulate_gradient": lambda: {"out": np.ones((n, d), dtype)},
         "point_distances": lambda: {"sq_distances": np.full((n, k), nan), "keep": np.full((n, k), 7, np.uint8)},
         "pair_distances": lambda: {"sq_distances": np.full((k, n), nan), "suspect": np.full((k, n), 7, np.uint8)},
+        "bracket_pairs": lambda: {"lower": np.full((k, n), nan), "upper": np.full((k, n), nan)},
         "bound_components": lambda: {"above": np.full((n, k), nan, dtype), "best": np.full((n, min(k, 3)), -7)},
         "survivors": lambda: {"above": arguments["above"].copy()},
         "attack_step": lambda: {"X": arguments["X"].copy()},

@@ -37,7 +37,8 @@ from mfakit.backends import BACKENDS, available, get_backend, numpy_ops, operati
 from mfakit.backends.binding import written
 from mfakit.backends.operands import Subspaces, WalkSettings
 from mfakit.backends.walk_ends import ENDS
-from mfakit.mixture import density, subspaces
+from mfakit.mixture import density
+from mfakit.mixture.subspaces import distances
 
 Array = NDArray[Any]
 
@@ -318,7 +319,7 @@ def _checking(ops: ModuleType, called: set[str]) -> SimpleNamespace:
 def test_the_driver_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, noise: str, dtype: Any) -> None:
     called: set[str] = set()
     checking = _checking(numpy_ops, called)
-    for module in (density, subspaces):
+    for module in (density, distances):
         monkeypatch.setattr(module, "get_backend", lambda *_: checking)
     mfa = random_mfa(5, 40, 3, noise=noise)
     X = mfa.sample(30, rng=0, dtype=dtype)[0]

@@ -37,7 +37,7 @@ def _launched(device: Any, kernel: str) -> bool:
     return not isinstance(device, EmulatedEngine) or kernel in {launch[0] for launch in device.launches}
 
 
-@pytest.mark.parametrize("reduce", [None, "min", "smallest", "histogram"])
+@pytest.mark.parametrize("reduce", [None, "row_min", "smallest", "histogram"])
 def test_subspace_distances_run_where_the_models_lie(device: Any, reduce: str | None) -> None:
     mfa0, mfa1 = _pair()
     expected = mfakit.subspace_distances(mfa0, mfa1, reduce=reduce)
@@ -49,6 +49,15 @@ def test_subspace_distances_run_where_the_models_lie(device: Any, reduce: str | 
         assert is_cupy(a)
         assert a.dtype == b.dtype
         np.testing.assert_allclose(device.to_host(a), b, rtol=1e-10)
+
+
+def test_the_nearest_pair_is_python_numbers(device: Any) -> None:
+    mfa0, mfa1 = _pair()
+    there = mfa0.to("cuda"), mfa1.to("cuda")
+    distance, pair = mfakit.subspace_distances(*there, reduce="min")
+    assert (distance, pair) == mfakit.subspace_distances(mfa0, mfa1, reduce="min")
+    with pytest.raises(ValueError, match=r"method='pruned' computes on the host.*to\('cpu'\)"):
+        mfakit.subspace_distances(*there, reduce="min", method="pruned")
 
 
 def test_subspace_distances_take_bin_edges_from_the_device(device: Any) -> None:

@@ -122,6 +122,7 @@ FIGURES: dict[str, dict[str, Any]] = {
     "fig4": {"side": 16, "n": 2, "n_train": 100, "n_certified": 200, "width": 4, "depth": 2, "epochs": 4},
     "fig6": {"n": 20, "misled": 10},
     "fig13": {"pairs": ("mnist-45",)},
+    "theorem2": {"models": ("random-30", "mnist-06"), "ks": (1, 4, 40), "n": 6, "certified": 4},
 }
 
 

@@ -93,7 +93,7 @@ def test_distances_leave_them_out(backend: str, pair: tuple[mfakit.BayesClassifi
     close(got[1:-1, 1:-1], matrix, rtol=1e-12)
     assert np.isinf(got[[0, -1]]).all()
     assert np.isinf(got[:, [0, -1]]).all()
-    values, index = mfakit.subspace_distances(*dead, reduce="min", backend=backend)
+    values, index = mfakit.subspace_distances(*dead, reduce="row_min", backend=backend)
     close(values[1:-1], matrix.min(axis=1), rtol=1e-12)
     np.testing.assert_array_equal(index, [-1, *(matrix.argmin(axis=1) + 1), -1])
     values, pairs = mfakit.subspace_distances(*dead, reduce="smallest", n_smallest=99, backend=backend)

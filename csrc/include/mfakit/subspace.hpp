@@ -65,47 +65,53 @@ MFAKIT_HD void jacobi_eigen(double* S /*[l, l]*/, double* V /*[l, l]*/, index_t 
   }
 }
 
-// v^T S^-1 v by Cholesky where S [l, l] is far from singular: returns false, and leaves S alone, unless its smallest
-// eigenvalue is proven to be at least `least` by 1 / trace(S^-1). Reads and writes lower triangles; L [l, l], with its
-// diagonal inverted, and x [l] are work.
-MFAKIT_HD bool quadratic_by_cholesky(const double* S, const double* v, index_t l, double least, double* L, double* x,
-                                     double* result) {
-  double sum = 0.0, trace = 0.0;
+// What numbers need besides arithmetic where a formula may be computed for several pairs at once (csrc/cpu/lanes.hpp).
+MFAKIT_HD bool any_of(bool ok) { return ok; }
+MFAKIT_HD double where(bool ok, double a, double b) { return ok ? a : b; }
+
+// v^T S^-1 v by Cholesky where S [l, l] is far from singular: `ok` becomes false, and S is left alone, unless its
+// smallest eigenvalue is proven to be at least `least` by 1 / trace(S^-1). Reads and writes lower triangles; L [l, l],
+// with its diagonal inverted, y [l] (L^-1 v) and x [l] are work; y may be x,
+// and is lost then.
+template <class Value, class Mask>
+MFAKIT_HD Value quadratic_by_cholesky(const Value* S, const Value* v, index_t l, double least, Value* L, Value* y,
+                                      Value* x, Mask* ok) {
+  Value sum = 0.0, trace = 0.0;
   MFAKIT_UNROLL
   for (index_t i = 0; i < l; ++i) {
     MFAKIT_UNROLL
     for (index_t j = 0; j <= i; ++j) {
-      double t = S[i * l + j];
+      Value t = S[i * l + j];
       MFAKIT_UNROLL
       for (index_t k = 0; k < j; ++k) t -= L[i * l + k] * L[j * l + k];
       if (i > j) {
         L[i * l + j] = t * L[j * l + j];
-      } else if (t > least) {  // a pivot is at least the smallest eigenvalue
-        L[i * l + i] = 1.0 / sqrt_(t);
       } else {
-        return false;
+        const Mask steep = t > least;  // a pivot is at least the smallest eigenvalue
+        *ok = *ok & steep;
+        if (!any_of(*ok)) return sum;
+        L[i * l + i] = 1.0 / sqrt_(where(steep, t, 1.0));
       }
     }
-    double t = v[i];
+    Value t = v[i];
     MFAKIT_UNROLL
-    for (index_t k = 0; k < i; ++k) t -= L[i * l + k] * x[k];
-    x[i] = t * L[i * l + i];
-    sum += x[i] * x[i];
+    for (index_t k = 0; k < i; ++k) t -= L[i * l + k] * y[k];
+    y[i] = t * L[i * l + i];
+    sum += y[i] * y[i];
   }
   MFAKIT_UNROLL
   for (index_t c = 0; c < l; ++c) {  // trace(S^-1) = |L^-1|^2, column by column
     MFAKIT_UNROLL
     for (index_t i = c; i < l; ++i) {
-      double t = i == c ? 1.0 : 0.0;
+      Value t = i == c ? 1.0 : 0.0;
       MFAKIT_UNROLL
       for (index_t k = c; k < i; ++k) t -= L[i * l + k] * x[k];
       x[i] = t * L[i * l + i];
       trace += x[i] * x[i];
     }
   }
-  if (!(trace * least < 1.0)) return false;
-  *result = sum;
-  return true;
+  *ok = *ok & (trace * least < 1.0);
+  return sum;
 }
 
 // The marks of a pair: its distance is what it is, is to be recomputed by QR, or needs the eigenvectors of S.
@@ -118,14 +124,11 @@ MFAKIT_HD unsigned char mark_of_pair(double sq, double size, bool shared) {
   return shared || sq < 1e-6 * size ? to_be_recomputed : settled;
 }
 
-// sq_distance_of_pair, whose arguments these are, where all sines are far from zero. Otherwise the mark is `undecided`,
-// the result is |Delta|^2 - |u0|^2, and work holds S [l1, l1] (its lower triangle), as much free space, and v [l1].
-MFAKIT_HD double sq_distance_by_cholesky(const double* C, index_t ld, index_t l0, index_t l1,
-                                         const double* shift0 /*[l0]*/, double norm0, const double* shift1 /*[l1]*/,
-                                         double norm1, double* work, unsigned char* mark) {
-  double *S = work, *L = S + l1 * l1, *v = L + l1 * l1, *x = v + l1;
-  const double size = norm0 + norm1;
-  double sq = size - 2.0 * C[l0 * ld + l1];
+// |Delta|^2 - |u0|^2, S [l1, l1] (its lower triangle) and v [l1] of sq_distance_of_pair, whose arguments these are.
+template <class Value>
+MFAKIT_HD Value reduce_pair(const Value* C, index_t ld, index_t l0, index_t l1, const double* shift0 /*[l0]*/,
+                            const Value* shift1 /*[l1]*/, const Value& size, Value* S, Value* v) {
+  Value sq = size - 2.0 * C[l0 * ld + l1];
   MFAKIT_UNROLL
   for (index_t b = 0; b < l1; ++b) {
     v[b] = C[l0 * ld + b] - shift1[b];
@@ -133,8 +136,8 @@ MFAKIT_HD double sq_distance_by_cholesky(const double* C, index_t ld, index_t l0
     for (index_t c = 0; c <= b; ++c) S[b * l1 + c] = b == c ? 1.0 : 0.0;
   }
   for (index_t a = 0; a < l0; ++a) {  // each inner product is read once, in the order in which they lie
-    const double* g = C + a * ld;
-    const double u0 = shift0[a] - g[l1];
+    const Value* g = C + a * ld;
+    const Value u0 = shift0[a] - g[l1];
     sq -= u0 * u0;
     MFAKIT_UNROLL
     for (index_t b = 0; b < l1; ++b) {
@@ -143,8 +146,47 @@ MFAKIT_HD double sq_distance_by_cholesky(const double* C, index_t ld, index_t l0
       for (index_t c = 0; c <= b; ++c) S[b * l1 + c] -= g[b] * g[c];
     }
   }
-  double gone = 0.0;
-  if (!quadratic_by_cholesky(S, v, l1, least_sq_sine, L, x, &gone)) {
+  return sq;
+}
+
+// Products whose sines are at least this, squared, bound a distance although they are rounded to float32.
+constexpr double least_rough_sq_sine = 1e-2;
+
+// How far the squared distance of reduce_pair's pair may be off where every inner product is off by at most `slack` of
+// its vectors' lengths, slack <= least_rough_sq_sine / (8 max(l0, l1)): docs/subspaces.md. L and x are what
+// quadratic_by_cholesky left and L^-1 v, which becomes S^-1 v.
+template <class Value>
+MFAKIT_HD Value rough_error(const Value* C, index_t ld, index_t l0, index_t l1, const double* shift0 /*[l0]*/,
+                            double norm0, const Value& norm1, double slack, const Value* L, Value* x) {
+  Value reach0 = sqrt_(norm0), reach1 = sqrt_(norm1);
+  for (index_t b = l1 - 1; b >= 0; --b) {
+    Value t = x[b];
+    for (index_t k = b + 1; k < l1; ++k) t -= L[k * l1 + b] * x[k];
+    x[b] = t * L[b * l1 + b];
+    reach1 += fabs_(x[b]);
+  }
+  for (index_t a = 0; a < l0; ++a) {
+    const Value* g = C + a * ld;
+    Value t = g[l1] - shift0[a];
+    for (index_t b = 0; b < l1; ++b) t += g[b] * x[b];
+    reach0 += fabs_(t);
+  }
+  const Value far = (reach0 + reach1) * (reach0 + reach1);
+  const double most = double(l0 > l1 ? l0 : l1);
+  return (2.0 * slack) * reach0 * reach1 + (4.0 * slack * slack * most / least_rough_sq_sine) * far;
+}
+
+// sq_distance_of_pair, whose arguments these are, where all sines are far from zero. Otherwise the mark is `undecided`,
+// the result is |Delta|^2 - |u0|^2, and work holds S [l1, l1] (its lower triangle), as much free space, and v [l1].
+MFAKIT_HD double sq_distance_by_cholesky(const double* C, index_t ld, index_t l0, index_t l1,
+                                         const double* shift0 /*[l0]*/, double norm0, const double* shift1 /*[l1]*/,
+                                         double norm1, double* work, unsigned char* mark) {
+  double *S = work, *L = S + l1 * l1, *v = L + l1 * l1, *x = v + l1;
+  const double size = norm0 + norm1;
+  double sq = reduce_pair(C, ld, l0, l1, shift0, shift1, size, S, v);
+  bool ok = true;
+  const double gone = quadratic_by_cholesky(S, v, l1, least_sq_sine, L, x, x, &ok);
+  if (!ok) {
     *mark = undecided;
     return sq;
   }

@@ -22,6 +22,7 @@ from .outputs import PathLike, replacing
 
 __all__ = [
     "FORMAT_VERSION",
+    "map_tensors",
     "read_kind",
     "read_tensors",
     "write_tensors",
@@ -35,6 +36,7 @@ DTYPES = {
     "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64", "u4": "U32",
     "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64",
 }  # fmt: skip
+KINDS = {name: kind for kind, name in DTYPES.items()}
 # Bytes that are written or compared at a time.
 PART_BYTES = 2**24
 
@@ -116,6 +118,24 @@ def read_tensors(path: PathLike, kind: str) -> tuple[dict[str, Array], dict[str,
     with _opened(path, kind) as (file, metadata):
         settings = _parse_settings(metadata.get("settings", "{}"))
         return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118 (a handle)
+
+
+def map_tensors(path: PathLike, kind: str) -> dict[str, Array]:
+    """Arrays of a file of this kind as memory maps, read-only: what is not looked at is not read; errors as
+    :func:`read_tensors`.
+    """
+    with _opened(path, kind):  # the header is one, and the file as long as it says
+        with open(path, "rb") as file:
+            start = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start))
+        found: dict[str, Array] = {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                dtype, shape = np.dtype(f"<{KINDS[entry['dtype']]}"), tuple(entry["shape"])
+                offset = 8 + start + entry["data_offsets"][0]
+                # Of nothing there is no map.
+                found[name] = np.empty(shape, dtype) if 0 in shape else np.memmap(path, dtype, "r", offset, shape)
+    return found
 
 
 def read_kind(path: PathLike) -> str:

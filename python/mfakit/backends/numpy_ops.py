@@ -36,6 +36,7 @@ __all__ = [
     "accumulate_statistics",
     "attack_step",
     "bound_components",
+    "bracket_pairs",
     "center_rows",
     "factor_walk",
     "list_candidates",
@@ -53,8 +54,8 @@ __all__ = [
 
 # Operations that one backend has besides this one, which says what they mean: {name: "cuda" or "native"}.
 ONLY = {
-    "bound_components": "native", "list_candidates": "cuda", "log_sum_exp_candidates": "cuda",
-    "mark_candidates": "cuda", "sample_points": "cuda", "survivors": "native",
+    "bound_components": "native", "bracket_pairs": "native", "list_candidates": "cuda",
+    "log_sum_exp_candidates": "cuda", "mark_candidates": "cuda", "sample_points": "cuda", "survivors": "native",
 }  # fmt: skip
 
 T = TypeVar("T")
@@ -253,21 +254,60 @@ def pair_distances(
     principal angles. suspect [k0, k1] marks pairs to be recomputed by QR: the smallest sine below 1e-2, or d below
     1e-3 of what cancels.
     """
+    size, sq, _, v, S, _ = _reduced(products, side0, side1)
+    sines, vectors = np.linalg.eigh(S)
+    along = np.einsum("ijba,ijb->ija", vectors, v)
+    shared = sines < 1e-4
+    gone = np.where(shared, 0.0, along**2 / np.where(shared, 1.0, sines)).sum(axis=2)
+    sq_distances[:] = np.maximum(sq - gone, 0.0)
+    suspect[:] = shared.any(axis=2) | (sq_distances < 1e-6 * size)
+
+
+def bracket_pairs(
+    products: Array,
+    side0: Subspaces,
+    side1: Subspaces,
+    slack: float,
+    rounding: float,
+    lower: Written[Array],
+    upper: Written[Array],
+    n_threads: int = 1,
+) -> None:
+    """Bounds [k0, k1] of the squared distances of :func:`pair_distances`, from real products that are off by at most
+    `slack` of their vectors' lengths; `rounding`, of ‖μ0‖² + ‖μ1‖², is added.
+
+    With b = S⁻¹ v and a = G b - u0, the coordinates of the closest points, ℓ = max(l0, l1), A = ‖μ0‖ + ‖a‖₁ and
+    B = ‖μ1‖ + ‖b‖₁, a squared distance is off by at most 2 slack A B + 4 slack² ℓ (A + B)² / 1e-2 where the eigenvalues
+    of S are at least 1e-2, for slack ≤ 1e-2 / 8ℓ (docs/subspaces.md). Where 1 / trace(S⁻¹) does not prove that, the
+    bounds are 0 and inf.
+    """
+    size, sq, u0, v, S, G = _reduced(products.astype(np.float64), side0, side1)
+    sines, vectors = np.linalg.eigh(S)
+    known = (sines > 0).all(axis=2) & (np.where(sines > 0, 1e-2 / np.where(sines > 0, sines, 1.0), 1.0).sum(axis=2) < 1)
+    inverse = 1.0 / np.where(known[:, :, None], sines, 1.0)
+    b = np.einsum("ijba,ija,ijca,ijc->ijb", vectors, inverse, vectors, v)
+    a = np.einsum("ijab,ijb->ija", G, b) - u0
+    A = np.sqrt(side0.norm)[:, None] + np.abs(a).sum(axis=2)
+    B = np.sqrt(side1.norm) + np.abs(b).sum(axis=2)
+    most = max(a.shape[2], b.shape[2])
+    error = 2 * slack * A * B + 4 * slack**2 * most / 1e-2 * (A + B) ** 2 + rounding * size
+    sq = sq - np.einsum("ijb,ijb->ij", b, v)
+    lower[:] = np.where(known, np.maximum(sq - error, 0.0), 0.0)
+    upper[:] = np.where(known, np.maximum(sq + error, 0.0), np.inf)
+
+
+def _reduced(products: Array, side0: Subspaces, side1: Subspaces) -> tuple[Array, ...]:
+    """‖μ0‖² + ‖μ1‖² and ‖Δ‖² - ‖u0‖² [k0, k1], u0 [k0, k1, l0], v [k0, k1, l1], S [k0, k1, l1, l1], G."""
     (shift0, norm0), (shift1, norm1) = side0, side1
     l0, l1 = shift0.shape[1], shift1.shape[1]
     C = products.transpose(0, 2, 1, 3)
     G, cross = C[:, :, :l0, :l1], C[:, :, l0, l1]
     size = norm0[:, None] + norm1
-    delta = size - 2.0 * cross
     u0 = shift0[:, None, :] - C[:, :, :l0, l1]
     u1 = C[:, :, l0, :l1] - shift1[None]
     v = u1 - np.einsum("ijab,ija->ijb", G, u0)
-    sines, vectors = np.linalg.eigh(np.eye(l1) - np.swapaxes(G, 2, 3) @ G)
-    along = np.einsum("ijba,ijb->ija", vectors, v)
-    shared = sines < 1e-4
-    gone = np.where(shared, 0.0, along**2 / np.where(shared, 1.0, sines)).sum(axis=2)
-    sq_distances[:] = np.maximum(delta - (u0**2).sum(axis=2) - gone, 0.0)
-    suspect[:] = shared.any(axis=2) | (sq_distances < 1e-6 * size)
+    S = np.eye(l1) - np.swapaxes(G, 2, 3) @ G
+    return size, size - 2.0 * cross - (u0**2).sum(axis=2), u0, v, S, G
 
 
 def attack_step(X: Written[Array], direction: Array, step_size: float, n_threads: int = 1) -> None:

@@ -98,7 +98,7 @@ def _subspaces(case: Case, machine: Machine) -> Work:
     left, right = (arrays.asarray(rng.standard_normal((columns, d))) for _ in range(2))
     out = arrays.xp.empty((columns, columns))
     return Work(
-        Timed(lambda: subspace_distances(sides[0], sides[1], reduce="min", backend=machine.backend)), float(error),
+        Timed(lambda: subspace_distances(sides[0], sides[1], reduce="row_min", backend=machine.backend)), float(error),
         k**2, "pairs", 2.0 * columns * columns * d, 16.0 * columns * d,
         {"product": Timed(lambda: arrays.matmul(left, right.T, out))},
     )  # fmt: skip

@@ -62,7 +62,7 @@ def _between(args: argparse.Namespace, mfa: Any) -> dict[str, Any]:
 
     other = load_mixture(args.other)
     values, pairs = subspace_distances(mfa, other, reduce="smallest", n_smallest=args.smallest, progress=args.progress)
-    nearest, _ = subspace_distances(mfa, other, reduce="min")
+    nearest, _ = subspace_distances(mfa, other, reduce="row_min")
     nearest = nearest[mfa.live]  # of a component without weight there is none
     counts, edges = subspace_distances(mfa, other, reduce="histogram", bins=args.bins)
     rows = tuple((str(i), str(j), number(d, 4), number(d / 2, 4)) for d, (i, j) in zip(values, pairs, strict=True))

@@ -12,7 +12,7 @@ from .._arrays.sharing import careful_products
 from .._threads.process import keeps_errstate, single_threaded_products
 from .factors import Factors, component_parts
 
-__all__ = ["DIRECTION_VALUES", "Directions", "group_noise", "leading_directions", "loadings_of"]
+__all__ = ["DIRECTION_VALUES", "Directions", "group_noise", "leading_directions", "leading_rows", "loadings_of"]
 
 Array = NDArray[Any]
 
@@ -102,9 +102,9 @@ def leading_directions(mixtures: Sequence[Factors], center: Array, r: int) -> Di
     found = Directions(np.zeros((0, len(center))), np.zeros(0, np.int64), groups)
     members = found.members()
     if len(members) == 1:
-        B = _leading(rows, r, rng)[0]
+        B = leading_rows(rows, r, rng)[0]
         return found._replace(rows=B, row_groups=np.zeros(len(B), np.int64))
-    parts = [_leading(np.ascontiguousarray(rows[:, some]), r, rng) for some in members]
+    parts = [leading_rows(np.ascontiguousarray(rows[:, some]), r, rng) for some in members]
     strengths = np.concatenate([strength for _, strength in parts])
     of = np.repeat(np.arange(len(parts)), [len(B) for B, _ in parts])
     number = np.concatenate([np.arange(len(B)) for B, _ in parts])
@@ -180,7 +180,7 @@ def _largest_length(factors: Factors, center: Array) -> float:
     return float(max(means.max(), 1.0 / lengths.min(initial=1.0)))
 
 
-def _leading(rows: Array, r: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def leading_rows(rows: Array, r: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Orthonormal rows [r, d] near the leading right singular vectors of float32 rows [m, d], and the lengths of their
     products with these [r], by subspace iteration from a random start (Halko, Martinsson & Tropp 2011, algorithm 4.4).
     The proof needs rows that are orthonormal, and no more.

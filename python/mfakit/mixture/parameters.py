@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.containers import sum_tolerance, to_numpy
 
-__all__ = ["PARAMETERS", "Parameters", "checked_parameters"]
+__all__ = ["PARAMETERS", "Parameters", "checked_parameters", "checked_weights"]
 
 Array = NDArray[Any]
 
@@ -37,7 +37,7 @@ def checked_parameters(weights: Any, means: Any, loadings: Any, noise_variance: 
         raise ValueError(f"means must be [k, d] with at least one component and one feature, got {means_.shape}")
     if loadings_.shape[:2] != (k, d):
         raise ValueError(f"loadings must be [k, d, l] = [{k}, {d}, l] to match means, got {loadings_.shape}")
-    values = (_weights(weights, k), means_, loadings_, _noise(noise_variance, k, d))
+    values = (checked_weights(weights, k), means_, loadings_, _noise(noise_variance, k, d))
     return dict(zip(PARAMETERS, values, strict=True))
 
 
@@ -55,7 +55,8 @@ def _parameter(value: Any, name: str, rank: int, smallest: Any = np.float64) -> 
     return array
 
 
-def _weights(value: Any, k: int) -> Array:
+def checked_weights(value: Any, k: int) -> Array:
+    """Private weights [k] that sum to 1; errors as :class:`mfakit.MFA`."""
     weights = _parameter(value, "weights", 1)
     if weights.shape != (k,):
         raise ValueError(f"weights must be [{k}], one per component of means, got shape {weights.shape}")

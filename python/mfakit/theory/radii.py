@@ -109,18 +109,17 @@ def theorem2_radius(clf: BayesClassifier, **options: Unpack[KernelOptions]) -> T
     >>> found.radius, found.components
     (1.0, (0, 0))
     """
-    best: tuple[float, int, int, Array] | None = None
+    best: tuple[float, int, int, tuple[int, int]] | None = None
     for a in range(clf.n_classes):
         for b in range(a + 1, clf.n_classes):
-            smallest = subspace_distances(clf.mixtures[a], clf.mixtures[b], reduce="smallest", n_smallest=1, **options)
-            (distance,), pairs = map(to_numpy, smallest)
+            distance, pair = subspace_distances(clf.mixtures[a], clf.mixtures[b], reduce="min", **options)
             if best is None or distance < best[0]:
-                best = (float(distance), a, b, pairs[0])
+                best = (distance, a, b, pair)
     if best is None:
         raise ValueError("the classifier has no two classes")
     _, a, b, (i, j) = best
-    closest = closest_points(clf.mixtures[a], int(i), clf.mixtures[b], int(j))
-    return Theorem2Radius(best[0] / 2, (a, b), (int(i), int(j)), np.stack([closest.point0, closest.point1]))
+    closest = closest_points(clf.mixtures[a], i, clf.mixtures[b], j)
+    return Theorem2Radius(best[0] / 2, (a, b), (i, j), np.stack([closest.point0, closest.point1]))
 
 
 @dataclass(frozen=True, eq=False)
