@@ -49,13 +49,17 @@ from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
 from ...classifiers.recognise.recognise import bayes_inside
 from ..blocks import attack_blocks, plan_walks, victims_of
+from ..bounds import as_limits, inside_bounds
 from ..coordinates import FactorCoordinates, why_not
+from ..goals import as_goals, check_goals
+from ..gradient.walk import FeatureWalk
 from ..identity import identity
 from ..models.bayes import MixtureVictim
 from ..result import MinimalResult
 from ..state import State
 from ..verify import as_result, push_until_flipped
 from .components import Components
+from .constrained import Constraint
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
@@ -68,7 +72,7 @@ if TYPE_CHECKING:
 
     from ..._arrays.options import RunOptions
 
-__all__ = ["minimal_perturbation"]
+__all__ = ["brackets", "minimal_perturbation"]
 
 Array = NDArray[Any]
 
@@ -83,8 +87,8 @@ _logger = logging.getLogger("mfakit")
 
 @keeps_errstate
 def minimal_perturbation(
-    clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, progress: bool | None = False,
-    **options: Unpack[RunOptions],
+    clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, bounds: Any = Settings.bounds,
+    target: Any = None, progress: bool | None = False, **options: Unpack[RunOptions],
 ) -> MinimalResult:  # fmt: skip
     """The smallest perturbation of each sample that changes the Bayes decision, bracketed with proof.
 
@@ -101,6 +105,13 @@ def minimal_perturbation(
         samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
         noise; up to some tens of samples a second.
         "auto": "factor" where it is possible.
+    bounds : (low, high), optional
+        Two numbers, or arrays [d] with a number per feature: only perturbations that stay within them count, and
+        `x_adv` does. The samples must be inside. Those whose nearest flip is outside are searched one by one in the d
+        features. The result's settings record the bounds.
+    target : class or array-like [n], optional
+        The class to reach, one for all samples or one per sample, other than the true one: only points that are decided
+        for it count. None: any other class.
     progress : bool or None
         A progress bar; None shows it on a terminal and in notebooks.
     **options
@@ -114,7 +125,8 @@ def minimal_perturbation(
     ------
     ValueError
         ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix; anything but a
-        BayesClassifier, NaN or inf in X, labels that are not classes; lengths beyond 1e60, noise below 1e-60.
+        BayesClassifier, NaN or inf in X, labels or targets that are not classes, a target that is the true class,
+        samples outside `bounds`; lengths beyond 1e60, noise below 1e-60.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
 
@@ -132,53 +144,109 @@ def minimal_perturbation(
     >>> r.lower.round(6), r.upper.round(6)
     (array([1.]), array([1.]))
     """
-    settings = Settings(path)
+    refuse_unknown("minimal_perturbation", options, ("path", "bounds", "target", "progress"))
+    return brackets("minimal_perturbation", clf, X, y, Settings(path, bounds), target, None, progress, options)
+
+
+def brackets(
+    name: str, clf: Any, X: Any, y: Any, settings: Settings, target: Any, radii: Array | None, progress: bool | None,
+    options: RunOptions,
+) -> MinimalResult:  # fmt: skip
+    """The brackets that :func:`minimal_perturbation` returns. With `radii` [m] only as far as they decide for each of
+    them whether there is a flip within it. `name` is the public function's.
+    """
     clf = bayes_inside(clf)
     path = _path(clf, settings.path)
-    refuse_unknown("minimal_perturbation", options, ("path", "progress"))
-    no_out("minimal_perturbation", options)
+    no_out(name, options)
     opts = Options(**options)
     clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
     if rows.device is not None:
-        raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
+        raise BackendUnavailable(f"{name} computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
+    goals = as_goals(target, len(rows), lambda classes, n, what: as_labels(classes, n, clf.n_classes, what))
+    limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
     size = FEATURE_BLOCK_ROWS if path == "features" else _factor_rows(clf)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    components, coordinates, (count, own) = None, None, plan_walks(len(rows), opts)
+    constrained = limits is not None or goals is not None
+    components = Components(clf) if path == "features" or constrained else None
+    coordinates, (count, own) = None, plan_walks(len(rows), opts)
     if path == "features":  # Python, which is no quicker in several threads
-        components, count, own = Components(clf), 1, opts
+        count, own = 1, opts
     else:
         coordinates = FactorCoordinates.of(clf)
         PairTable.of(coordinates)  # made here, and not in each of the threads
     victims = victims_of(clf, count, size, own)
+    constraint = Constraint(components, limits, goals, radii) if constrained and components is not None else None
 
     def attack(victim: MixtureVictim, block: Array, first: int) -> State:
         part = slice(first, first + len(block))
         if opts.check_finite:
             check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
+        inside_bounds(block, limits, first)
         y_block = None if labels is None else labels[part]
         search: FactorSearch | FeatureSearch
-        if components is None:
+        if coordinates is not None:
             search = FactorSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(clf, first)
         else:
             search = FeatureSearch(victim, block, y_block)
-            lower[part], n_pairs[part] = search.bracket(components, first)
-        lost = ~search.state.already_wrong & ~search.state.flipped & np.isfinite(lower[part])
-        cross_to_means(search, clf, np.flatnonzero(lost))
-        shorten(victim, search, block, lower[part], clf, coordinates)
-        points[part] = push_until_flipped(victim, search, block, None)
+            lower[part], n_pairs[part] = 0.0, 0
+            if constraint is None and components is not None:
+                lower[part], n_pairs[part] = search.bracket(components, first, radii)
+        _improve(search, block, lower[part], n_pairs[part], first, clf, coordinates, constraint, radii)
+        points[part] = push_until_flipped(victim, search, block, limits)
         return search.state
 
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
-    evidence = {"attack": "minimal", **asdict(replace(settings, path=path)), "dtype": rows.dtype.name, "bounds": None}
+    evidence = {
+        "attack": "minimal", **asdict(replace(settings, path=path)), "targeted": goals is not None,
+        "dtype": rows.dtype.name,
+    }  # fmt: skip
     result = as_result(points, X, rows, states, evidence, identity(clf))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)
+
+
+def _improve(
+    search: FactorSearch | FeatureSearch, X: Array, lower: Array, n_pairs: Array, first: int, clf: BayesClassifier,
+    coordinates: FactorCoordinates | None, constraint: Constraint | None, radii: Array | None,
+) -> None:  # fmt: skip
+    """Points for samples X [n, d] without any, shorter ones where brackets are open, and what a constraint needs. The
+    sample `first` comes first; `lower` and `n_pairs` [n] are updated.
+    """
+    state, victim = search.state, search.victim
+    if constraint is not None:
+        constraint.apply(search, first)
+        check_goals(state, first)
+        rows = constraint.unsettled(search)
+        lower[~np.isfinite(search.here).all(axis=1)] = np.nan
+    else:
+        rows = np.zeros(len(X), bool)
+        lost = ~state.already_wrong & ~state.flipped & np.isfinite(lower)
+        cross_to_means(search, clf, np.flatnonzero(lost))
+    if constraint is None or coordinates is not None:
+        shorten(victim, search, X, _closed_where(search, X, lower, rows, radii), clf, coordinates)
+    if constraint is None:
+        return
+    rows |= constraint.unsettled(search)  # shorter points may be outside
+    constraint.close(search, X, lower, n_pairs, np.flatnonzero(rows), first)
+    lost = ~state.already_wrong & ~state.flipped & np.isfinite(lower)
+    cross_to_means(search, clf, np.flatnonzero(lost))
+    constraint.shorten(search, X, lower, np.flatnonzero(rows))
+
+
+def _closed_where(search: FeatureWalk, X: Array, lower: Array, rows: Array, radii: Array | None) -> Array:
+    """Lower bounds [n] for :func:`shorten`, infinite for some samples and where the radii asked for are decided."""
+    skipped = rows.copy()
+    if radii is not None:
+        upper = np.where(search.state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
+        between = (radii > lower[:, None]) & (radii < upper[:, None])
+        skipped |= ~between.any(axis=1)
+    return np.where(skipped, np.inf, lower)
 
 
 def _factor_rows(clf: BayesClassifier) -> int:

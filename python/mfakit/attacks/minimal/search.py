@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..rounding import ROUNDING
-from .components import Array, Components, Sample
+from .box import Box, BoxLagrangian
+from .components import Array, Components, Sample, Side
 from .lagrangian import Lagrangian, entropy, responsibilities
 from .majorant import Majorant
 from .roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
@@ -39,6 +40,8 @@ MOST_CUTS = 24
 VISIBLE = 1e-2
 # Relative gap below which neither a cut nor a tighter ball is tried.
 CLOSED = 1e-3
+# By how much a displacement is lengthened, relative, to cross the boundary inside a box.
+BEYOND = np.geomspace(1e-8, 3.0, 12)
 
 
 @dataclass(frozen=True)
@@ -80,38 +83,63 @@ class _Piece:
 
 
 class Search:
-    """The search of one sample: `bounds` [K] of the targets rise, and `best` shrinks."""
+    """The search of one sample: `bounds` [K] of the targets rise, and `best` shrinks.
 
-    def __init__(self, components: Components, x: Array, y: int) -> None:
-        self.q, self.y = components, y
+    x [d] is rightly decided for class `y`; with a `goal` only points that are decided for that class count, and in a
+    `box` only points inside it. `known` is a radius within which nothing flips, and `radii` are those of which it is
+    asked whether there is a flip within them: None asks for the bracket itself.
+    """
+
+    def __init__(
+        self, components: Components, x: Array, y: int, goal: int | None = None, box: Box | None = None,
+        known: float = 0.0, radii: Array | None = None,
+    ) -> None:  # fmt: skip
+        self.q, self.box, self.radii = components, box, radii
+        self.farthest = np.inf if box is None else box.farthest
         self.sample = Sample(components, x)
-        self.own = components.members(y)
-        others = [components.members(c) for c in range(len(components.first) - 1) if c != y]
-        self.targets = np.concatenate(others)
+        classes = range(len(components.first) - 1)
+        members = [components.members(c) for c in classes]
+        self.side = Side(y) if goal is None else Side(goal, -1.0)
+        inside = [members[c] for c in classes if (c == y if goal is None else c != goal)]
+        beyond = [members[c] for c in classes if (c != y if goal is None else c == goal)]
+        self.own, self.targets = np.concatenate(inside), np.concatenate(beyond)
         self.bounds = np.full(len(components.means), np.inf)
-        self.best = Bracket()
+        self.best = Bracket(known)
         self.starts: list[Point] = []
         order = np.argsort(-self.sample.log_prob[self.own], kind="stable")
         self.own = self.own[order]  # the likeliest first
         self.bounds[self.targets] = 0.0
 
-    def run(self) -> Bracket:
-        """The bracket of the sample, as far as it can be closed."""
+    @property
+    def enough(self) -> float:
+        """The radius that bounds have to reach: that of the best point or, where radii are asked for, the largest of
+        them below it; 0 where nothing is left to prove.
+        """
+        if self.radii is None:
+            return self.best.upper
+        return float(self.radii[self.radii < self.best.upper].max(initial=0.0))
+
+    def run(self, delta: Array | None = None) -> Bracket:
+        """The bracket of the sample, as far as it can be closed; x + δ may be close to a flip."""
         best = self.best
         if not np.isfinite(self.sample.log_prob[self.own].max(initial=-np.inf)):
             best.failure = "its log-densities are beyond float64"
             return best
+        if delta is not None:
+            self._push(delta)
         self._screen()
-        if best.upper == np.inf and len(self.targets):
+        if best.upper == np.inf and len(self.targets) and self.bounds.min() < self.enough:
             self._walk_across()
         self._polish()
         for _ in range(PASSES):
-            radius = best.upper
+            radius = min(self.enough, self.farthest)
             self._refine_all(radius * (1.0 + 1e-9))
-            best.lower = max(best.lower, min(float(self.bounds.min()), best.upper))  # both within rounding of the truth
-            if best.upper - best.lower > CLOSED * best.upper:
+            proved = min(float(self.bounds.min()), radius if radius < self.farthest else np.inf)
+            best.lower = max(best.lower, min(proved, best.upper))  # up to rounding
+            missing = self.enough - best.lower
+            if missing > CLOSED * best.upper:
                 self._polish(MOST_STARTS)
-            if best.upper - best.lower <= CLOSED * best.upper or not best.upper < 0.98 * radius:
+            if missing <= CLOSED * best.upper or not self.enough < 0.98 * radius:
                 break
         return best
 
@@ -128,13 +156,13 @@ class Search:
         for t in self.targets[np.argsort(-self.sample.log_prob[self.targets], kind="stable")]:
             offset = float(np.log(len(self.q.members(self.q.owner[t]))))
             self.bounds[t] = self._least_distance(source, t, offset)
-            if self.bounds[t] >= self.best.upper:
+            if self.bounds[t] >= self.enough:
                 continue
             self.best.n_pairs += 1
-            L = Lagrangian(self.sample, [t], np.ones(1), offset, [source])
-            root = nearest_on_quadric(L, np.ones(1), guess, self.best.upper)
+            L = self._lagrangian([t], np.ones(1), offset, [source])
+            root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
             self.bounds[t] = max(self.bounds[t], root.radius)
-            if root.dual is not None and root.radius < self.best.upper:
+            if root.dual is not None and root.radius < self.enough:
                 guess = float(root.dual.lam[0])
                 self._try_points(L, root)
 
@@ -149,6 +177,14 @@ class Search:
         room = m_s + np.sqrt(max(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
         return max(0.0, float((m_t - room) / (a_t + a_s)) * (1.0 - 1e-9))
 
+    def _lagrangian(
+        self, targets: list[int], phi: Array, offset: float, sources: list[int], safe: bool = True
+    ) -> Lagrangian:
+        """The Lagrangian of some targets and sources, in the box if there is one."""
+        if self.box is None:
+            return Lagrangian(self.sample, targets, phi, offset, sources, safe)
+        return BoxLagrangian(self.sample, targets, phi, offset, sources, self.box, safe)
+
     def _try_points(self, L: Lagrangian, root: Root) -> Point | None:
         """The dual's minimiser, pushed to the boundary; in the hard case also what completes it. The nearest point."""
         if root.dual is None:
@@ -159,13 +195,33 @@ class Search:
 
     def _push(self, delta: Array) -> Point | None:
         """The point where the ray through δ crosses the mixture's boundary, kept as the best if it is the nearest."""
+        if self.box is not None:
+            delta = self.box.clip(delta)
         ray = self.sample.ray(delta)
         if not 0.0 < ray.length < np.inf:
             return None
-        tau = ray.crossing(self.y, self.best.lower / ray.length, 1.0)
-        if tau == np.inf:
-            return None
-        point = Point(tau * ray.length, tau * delta, ray.log_prob(np.array([tau]))[0])
+        limit = np.inf if self.box is None else self.box.limit(delta)
+        tau = ray.crossing(self.side, self.best.lower / ray.length, 1.0, limit)
+        if tau < np.inf:
+            return self._keep(Point(tau * ray.length, tau * delta, ray.log_prob(np.array([tau]))[0]))
+        return None if self.box is None else self._push_along(delta, self.box)
+
+    def _push_along(self, delta: Array, box: Box) -> Point | None:
+        """The same where the ray leaves the box first: from δ towards longer ones, each moved into the box."""
+        start = Sample(self.q, self.sample.x + delta)
+        for tau in 1.0 + BEYOND:
+            way = box.clip(tau * delta) - delta
+            if not start.ray(way).margins(np.ones(1), self.side)[0] > 0.0:
+                continue
+            ray = start.ray(way)
+            share = ray.crossing(self.side, 0.0, 1.0, 1.0)
+            if share < np.inf:
+                there = delta + share * way
+                return self._keep(Point(float(np.linalg.norm(there)), there, ray.log_prob(np.array([share]))[0]))
+        return None
+
+    def _keep(self, point: Point) -> Point:
+        """Note a point as a start of descents, and as the best one if it is."""
         self.starts.append(point)
         if point.length < self.best.upper:
             self.best.point = point
@@ -184,9 +240,9 @@ class Search:
             length = float(np.linalg.norm(g))
             if not 0.0 < length < np.inf:
                 return
-            here = Sample(self.q, here.x + least / 8.0 * g / length)
-            totals = self.q.class_totals(here.log_prob)
-            if totals.argmax() != self.y:
+            delta = here.x + least / 8.0 * g / length - self.sample.x
+            here = Sample(self.q, self.sample.x + (delta if self.box is None else self.box.clip(delta)))
+            if self.side.lead(self.q.class_totals(here.log_prob)) > 0.0:
                 self._push(here.x - self.sample.x)
                 return
 
@@ -195,7 +251,7 @@ class Search:
         open_targets = list(self.targets)
         while open_targets:
             t = min(open_targets, key=lambda j: float(self.bounds[j]))
-            if not self.bounds[t] < self.best.upper:
+            if not self.bounds[t] < self.enough:
                 return
             open_targets.remove(t)
             self._refine(t, radius)
@@ -216,7 +272,7 @@ class Search:
 
     def _cut(self, piece: _Piece) -> tuple[Majorant, Majorant] | None:
         """The halves of a piece, unless its bound is good enough or a cut could not raise it visibly."""
-        missing = self.best.upper - piece.bound
+        missing = self.enough - piece.bound
         if missing <= CLOSED * self.best.upper:
             return None
         total = float(piece.lam.sum())  # c nats less of p_T / p_t raise D by Λ c
@@ -233,7 +289,7 @@ class Search:
         error = float(x.rounding(np.array([j, t])).sum()) + ROUNDING * float(near**2 + far**2)
         log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far)) + error
         if log_ratio > -40.0:
-            log_ratio = min(log_ratio, highest_within(Lagrangian(x, [j], np.ones(1), 0.0, [t]), radius))
+            log_ratio = min(log_ratio, highest_within(self._lagrangian([j], np.ones(1), 0.0, [t]), radius))
         return min(0.0, log_ratio)
 
     def _solve(self, majorant: Majorant, parent: _Piece | None) -> _Piece:
@@ -245,9 +301,9 @@ class Search:
         if len(piece.lam):
             sources, theta, guess = piece.sources, piece.lam / piece.lam.sum(), float(piece.lam.sum())
         while True:
-            L = Lagrangian(self.sample, targets, phi, offset, sources)
+            L = self._lagrangian(targets, phi, offset, sources)
             theta = responsibilities(self.sample.log_prob[sources]) if theta is None else theta / theta.sum()
-            root = maximise(L, theta, guess, self.best.upper)
+            root = maximise(L, theta, guess, self.enough)
             self.best.n_duals += 1
             piece.bound = max(piece.bound, root.radius)
             self._try_points(L, root)
@@ -257,7 +313,7 @@ class Search:
             piece.log_prob = self.sample.ray(root.dual.delta).log_prob(np.ones(1))[0]
             lead = piece.log_prob[self.own] - (float(phi @ piece.log_prob[targets]) + offset)
             lead[np.isin(self.own, sources)] = -np.inf
-            if piece.bound >= self.best.upper or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
+            if piece.bound >= self.enough or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
                 return piece
             sources = [*sources, int(self.own[lead.argmax()])]
             guess = float(root.dual.lam.sum())
@@ -288,17 +344,19 @@ class Search:
             point = self.best.point
             if point is None or share < 1e-6:
                 return
-            g = Sample(self.q, self.sample.x + point.delta).margin_gradient(self.y)
+            g = Sample(self.q, self.sample.x + point.delta).margin_gradient(self.side)
+            if self.box is not None:  # what is pressed against a bound cannot slide
+                g = np.where(self.box.pressed(point.delta, g), 0.0, g)
             aside = point.delta - g * float(point.delta @ g / max(g @ g, 1e-300))
             nearer = self._push(point.delta - share * aside)
             share = 2.0 * share if nearer is self.best.point else 0.25 * share
 
     def _majorise(self, point: Point) -> Point | None:
         """The nearest flip by the bounds on log p that touch at a point, on the boundary."""
-        rival = self.q.members(self.q.rival(point.log_prob, self.y))
+        rival = self.q.members(self.side.winner(self.q.class_totals(point.log_prob)))
         targets, phi = _active(point.log_prob, rival, MOST_TARGETS)
         sources, theta = _active(point.log_prob, self.own, MOST_SOURCES)
-        L = Lagrangian(self.sample, targets, phi, entropy(phi), sources, safe=False)
+        L = self._lagrangian(targets, phi, entropy(phi), sources, safe=False)
         # At a nearest point δ = Λ ∇(log p_T - log p_S), and the shares there are θ.
         slope = float(np.linalg.norm(theta @ (L.b + L.bend(point.delta))))
         return self._try_points(L, maximise(L, theta, point.length / slope)) if slope > 0.0 else None

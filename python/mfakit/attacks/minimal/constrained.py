@@ -1,0 +1,115 @@
+"""Brackets of flips that a box or a class to reach allows, where the bracket of any flip does not settle it.
+
+Whatever is allowed is a flip, so the lower bound of any flip holds; and if the point that was found for that is allowed,
+nothing is left to do. Other samples are searched one by one in the d features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..._threads.process import single_threaded_products
+from ..bounds import Limits, moved_inside
+from ..gradient.settings import Settings
+from ..gradient.walk import FeatureWalk
+from ..models.aimed import Aimed
+from .box import Box
+from .components import Array, Components
+from .feature_path import certify, put_bracket
+from .search import Search
+
+__all__ = ["Constraint"]
+
+# Relative gap above which the gradient attack is tried, and its steps: 2^-k of the best length known.
+OPEN, FINENESS = 1e-3, (3, 5)
+# A walk may be this many times longer than the best length known.
+DETOUR = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """Which flips count: those within limits, and those to the classes `goals` [n] of all samples.
+
+    Attributes
+    ----------
+    components : Components
+    limits : (low, high) or None
+        In the samples' dtype, also where they are two numbers.
+    goals : int64 [n] or None
+    radii : float64 [m] or None
+        If only flips within these are asked for.
+    """
+
+    components: Components
+    limits: Limits
+    goals: Array | None
+    radii: Array | None
+
+    def apply(self, walk: FeatureWalk, first: int) -> None:
+        """Make a walk of samples from number `first` on one that only counts the flips allowed."""
+        walk.limits = self.limits
+        if self.goals is not None:
+            walk.state.goal = self.goals[first : first + len(walk.here)]
+            walk.victim = Aimed(walk.victim)
+
+    def unsettled(self, walk: FeatureWalk) -> Array:
+        """Which of the samples, bool [n], have no point that is allowed."""
+        state = walk.state
+        allowed = state.flipped & (moved_inside(walk.here, self.limits) == walk.here).all(axis=1)
+        rows = np.flatnonzero(allowed)
+        if state.goal is not None and len(rows):
+            decision = walk.victim.scores(walk.here[rows], state.goal[rows])[0].argmax(axis=1)
+            allowed[rows] = state.reached(decision, rows)
+        return ~state.already_wrong & ~allowed & np.isfinite(walk.here).all(axis=1)
+
+    def close(self, walk: FeatureWalk, X: Array, lower: Array, pairs: Array, rows: Array, first: int) -> None:
+        """Search the samples `rows` of X [n, d]: `lower` [n] is known of any flip and rises, `pairs` [n] counts."""
+        with single_threaded_products():  # the same bits with any number of threads
+            for i in rows:
+                walk.victim.raise_if_cancelled()
+                guess = walk.here[i] - X[i] if walk.state.flipped[i] else None
+                walk.here[i] = X[i]
+                options = self._options(walk, walk.here[i], int(i))
+                found = certify(self.components, walk.here[i], int(walk.state.y[i]), **options, guess=guess,
+                                known=float(lower[i]), radii=self.radii)  # fmt: skip
+                put_bracket(walk, self.components, int(i), found, first)
+                lower[i], pairs[i] = found.lower, pairs[i] + found.n_pairs
+
+    def shorten(self, walk: FeatureWalk, X: Array, lower: Array, rows: Array) -> None:
+        """Nearer points by the gradient attack where the brackets of the samples `rows` are open."""
+        state = walk.state
+        with single_threaded_products():
+            for i in rows:
+                upper = float(np.linalg.norm(walk.here[i] - X[i])) if state.flipped[i] else np.inf
+                if lower[i] >= (1.0 - OPEN) * upper or not 0.0 < upper < np.inf:
+                    continue
+                for delta in self._attacks(walk, X[i : i + 1], int(i), upper):
+                    x = X[i].astype(np.float64)
+                    search = Search(self.components, x, int(state.y[i]), **self._options(walk, x, int(i)))
+                    point = search.descend(delta, float(lower[i]))
+                    if point is not None and point.length < upper:
+                        walk.here[i], upper = X[i] + point.delta, point.length
+
+    def _attacks(self, walk: FeatureWalk, x: Array, i: int, upper: float) -> list[Array]:
+        """The perturbations [d] that the gradient attack finds."""
+        goal = None if walk.state.goal is None else walk.state.goal[i : i + 1]
+        victim = walk.victim if goal is None else walk.victim.plain
+        attack = FeatureWalk(victim, x, walk.state.y[i : i + 1], goal, self.limits)
+        found, scale = [], float(2.0 ** np.frexp(upper)[1])
+        for k in FINENESS:
+            attack.restart(x)
+            attack.run(Settings(step_size=scale * 2.0**-k, max_steps=DETOUR * 2**k, polish=True))
+            if attack.state.flipped[0]:
+                found.append(attack.here[0] - x[0])
+        return found
+
+    def _options(self, walk: FeatureWalk, x: Array, i: int) -> dict[str, Any]:
+        """The goal and the box of a sample x [d], float64."""
+        goal = None if walk.state.goal is None else int(walk.state.goal[i])
+        if self.limits is None:
+            return {"goal": goal, "box": None}
+        low, high = (np.broadcast_to(b, x.shape).astype(np.float64) for b in self.limits)
+        return {"goal": goal, "box": Box(x, low, high)}
