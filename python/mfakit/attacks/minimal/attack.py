@@ -59,7 +59,7 @@ from ..result import MinimalResult
 from ..state import State
 from ..verify import as_result, push_until_flipped
 from .components import Components
-from .constrained import Constraint
+from .constrained import Constraint, undecided
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
@@ -233,6 +233,9 @@ def _improve(
     if constraint is None:
         return
     rows |= constraint.unsettled(search)  # shorter points may be outside
+    decided = rows & ~undecided(lower, np.full(len(X), np.inf), radii)
+    search.here[decided], state.flipped[decided], state.reason[decided] = X[decided], False, "no crossing"
+    rows &= ~decided
     constraint.close(search, X, lower, n_pairs, np.flatnonzero(rows), first)
     lost = ~state.already_wrong & ~state.flipped & np.isfinite(lower)
     cross_to_means(search, clf, np.flatnonzero(lost))
@@ -241,12 +244,8 @@ def _improve(
 
 def _closed_where(search: FeatureWalk, X: Array, lower: Array, rows: Array, radii: Array | None) -> Array:
     """Lower bounds [n] for :func:`shorten`, infinite for some samples and where the radii asked for are decided."""
-    skipped = rows.copy()
-    if radii is not None:
-        upper = np.where(search.state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
-        between = (radii > lower[:, None]) & (radii < upper[:, None])
-        skipped |= ~between.any(axis=1)
-    return np.where(skipped, np.inf, lower)
+    upper = np.where(search.state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
+    return np.where(rows | ~undecided(lower, upper, radii), np.inf, lower)
 
 
 def _factor_rows(clf: BayesClassifier) -> int:

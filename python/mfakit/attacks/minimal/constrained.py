@@ -21,12 +21,21 @@ from .components import Array, Components
 from .feature_path import certify, put_bracket
 from .search import Search
 
-__all__ = ["Constraint"]
+__all__ = ["Constraint", "undecided"]
 
 # Relative gap above which the gradient attack is tried, and its steps: 2^-k of the best length known.
 OPEN, FINENESS = 1e-3, (3, 5)
 # A walk may be this many times longer than the best length known.
 DETOUR = 4
+
+
+def undecided(lower: Array, upper: Array, radii: Array | None) -> Array:
+    """For which brackets [...] it is open whether there is a flip within one of the radii [m]; None: the brackets
+    themselves are asked for.
+    """
+    if radii is None:
+        return np.ones(np.shape(lower), bool)
+    return np.asarray(((radii > np.expand_dims(lower, -1)) & (radii < np.expand_dims(upper, -1))).any(axis=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +94,8 @@ class Constraint:
             for i in rows:
                 upper = float(np.linalg.norm(walk.here[i] - X[i])) if state.flipped[i] else np.inf
                 if lower[i] >= (1.0 - OPEN) * upper or not 0.0 < upper < np.inf:
+                    continue
+                if not undecided(lower[i], upper, self.radii):
                     continue
                 for delta in self._attacks(walk, X[i : i + 1], int(i), upper):
                     x = X[i].astype(np.float64)

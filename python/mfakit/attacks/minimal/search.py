@@ -40,6 +40,10 @@ MOST_CUTS = 24
 VISIBLE = 1e-2
 # Relative gap below which neither a cut nor a tighter ball is tried.
 CLOSED = 1e-3
+# A point decides about a radius that is larger than its length by this, relative: it is still to be rounded.
+AT_LEAST = 1e-6
+# Relative gap that is not closed further in a box.
+BOX_LOOSE = 1e-4
 # By how much a displacement is lengthened, relative, to cross the boundary inside a box.
 BEYOND = np.geomspace(1e-8, 3.0, 12)
 
@@ -96,6 +100,8 @@ class Search:
     ) -> None:  # fmt: skip
         self.q, self.box, self.radii = components, box, radii
         self.farthest = np.inf if box is None else box.farthest
+        # In a box every evaluation costs several times more.
+        self.loose = BOX_LOOSE if box is not None and radii is None else 0.0
         self.sample = Sample(components, x)
         classes = range(len(components.first) - 1)
         members = [components.members(c) for c in classes]
@@ -117,7 +123,7 @@ class Search:
         """
         if self.radii is None:
             return self.best.upper
-        return float(self.radii[self.radii < self.best.upper].max(initial=0.0))
+        return float(self.radii[self.radii < self.best.upper * (1.0 + AT_LEAST)].max(initial=0.0))
 
     def run(self, delta: Array | None = None) -> Bracket:
         """The bracket of the sample, as far as it can be closed; x + δ may be close to a flip."""
@@ -125,11 +131,17 @@ class Search:
         if not np.isfinite(self.sample.log_prob[self.own].max(initial=-np.inf)):
             best.failure = "its log-densities are beyond float64"
             return best
+        nearby = self.sample.log_prob
         if delta is not None:
             self._push(delta)
-        self._screen()
+            nearby = self.sample.ray(delta).log_prob(np.ones(1))[0]
+        if best.lower >= self.enough:
+            return best
+        self._screen(self.targets[np.argsort(-nearby[self.targets], kind="stable")])
         if best.upper == np.inf and len(self.targets) and self.bounds.min() < self.enough:
             self._walk_across()
+        if best.upper == np.inf and self.box is not None:
+            self._cross_to_means()
         self._polish()
         for _ in range(PASSES):
             radius = min(self.enough, self.farthest)
@@ -150,17 +162,23 @@ class Search:
         self._polish(MOST_STARTS)
         return self.best.point
 
-    def _screen(self) -> None:
-        """Bounds of all targets against the likeliest source, with c_t = log|T|; the nearest pairs give points."""
+    def _screen(self, targets: Array) -> None:
+        """Bounds of the targets against the likeliest source, with c_t = log|T|; the nearest pairs give points. In a box
+        most pairs are out of reach already without it.
+        """
         source, guess = self.own[0], None
-        for t in self.targets[np.argsort(-self.sample.log_prob[self.targets], kind="stable")]:
+        for t in targets:
             offset = float(np.log(len(self.q.members(self.q.owner[t]))))
             self.bounds[t] = self._least_distance(source, t, offset)
             if self.bounds[t] >= self.enough:
                 continue
             self.best.n_pairs += 1
-            L = self._lagrangian([t], np.ones(1), offset, [source])
+            L = Lagrangian(self.sample, [t], np.ones(1), offset, [source])
             root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
+            if self.box is not None and root.radius < self.enough:
+                guess = None if root.dual is None else float(root.dual.lam[0])
+                L = self._lagrangian([t], np.ones(1), offset, [source])
+                root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
             self.bounds[t] = max(self.bounds[t], root.radius)
             if root.dual is not None and root.radius < self.enough:
                 guess = float(root.dual.lam[0])
@@ -246,19 +264,32 @@ class Search:
                 self._push(here.x - self.sample.x)
                 return
 
+    def _cross_to_means(self) -> None:
+        """Points on the way to the targets' means, moved into the box."""
+        for t in self.targets[self.bounds[self.targets] < np.inf]:
+            self._push(self.q.means[t] - self.sample.x)
+
     def _refine_all(self, radius: float) -> None:
         """The targets in the order of their bounds, while they can still beat the best point."""
         open_targets = list(self.targets)
         while open_targets:
             t = min(open_targets, key=lambda j: float(self.bounds[j]))
-            if not self.bounds[t] < self.enough:
+            if not self._is_open(self.bounds[t]):
                 return
             open_targets.remove(t)
             self._refine(t, radius)
 
+    def _is_open(self, bound: float) -> bool:
+        """Whether a higher bound is worth its cost."""
+        return bound < (1.0 - self.loose) * self.enough
+
     def _refine(self, t: int, radius: float) -> None:
         """Tighten the bound of one target: more sources, and what t's class adds to it on ever smaller pieces."""
         others = np.array([j for j in self.q.members(self.q.owner[t]) if j != t], np.int64)
+        if self.box is not None:  # before the other components are bounded, which costs more
+            self.bounds[t] = max(self.bounds[t], self._solve(Majorant.whole(t, others, np.zeros(len(others))), None).bound)
+            if not self._is_open(self.bounds[t]):
+                return
         low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
         pieces = [self._solve(Majorant.whole(t, others, low), None)]
         for _ in range(MOST_CUTS):
