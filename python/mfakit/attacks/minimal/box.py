@@ -26,6 +26,8 @@ __all__ = ["Box", "BoxLagrangian"]
 MOST_STEPS, HALVINGS = 30, 20
 # Relative gain below which a step counts as the last one.
 LEAST_GAIN = 1e-15
+# Relative gain at which the searches for λ end, because every evaluation is a minimisation.
+TOLERANCE = 1e-6
 
 
 class Box:
@@ -50,7 +52,7 @@ class Box:
 
     def limit(self, delta: Array) -> float:
         """The largest τ for which τ δ is inside."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             ends = np.where(delta > 0.0, self.high / delta, np.where(delta < 0.0, self.low / delta, np.inf))
         return float(ends.min(initial=np.inf))
 
@@ -69,6 +71,8 @@ class Box:
 
 class BoxLagrangian(Lagrangian):
     """The same within a box. Each minimisation starts where the last one ended."""
+
+    tolerance = TOLERANCE
 
     def __init__(
         self, x: Sample, targets: Sequence[int], phi: Array, offset: float, sources: Sequence[int], box: Box,

@@ -166,8 +166,8 @@ class Lagrangian:
     holds for each class, and θ_i in D is λ_i's share within its class.
     """
 
-    # No δ that is allowed is longer.
-    farthest = np.inf
+    # No δ that is allowed is longer; and the relative gain at which searches may end, if it is not the least.
+    farthest, tolerance = np.inf, 0.0
 
     def __init__(
         self, x: Sample, targets: Sequence[int], phi: Array, offset: float, sources: Sequence[int], safe: bool = True

@@ -56,7 +56,7 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
             proved, short = L.bound(dual), float(theta @ dual.q)
             if best.dual is None or proved > best.radius:
                 best = Root(dual, proved)
-            if abs(short) <= ZERO * need or proved >= enough:
+            if abs(short) <= max(ZERO, L.tolerance) * need or proved >= enough:
                 return best
             if short < 0.0:
                 low = total
@@ -97,7 +97,7 @@ def maximise(L: Lagrangian, theta: Array, guess: float | None = None, enough: fl
         if after is None:
             break
         gained, best = after.radius - best.radius, after
-        if gained <= LEAST_GAIN * best.radius:
+        if gained <= max(LEAST_GAIN, L.tolerance) * best.radius:
             break
     return best
 
@@ -123,7 +123,7 @@ def _improve(L: Lagrangian, here: Root, dual: Dual, enough: float) -> Root | Non
     except np.linalg.LinAlgError:  # a source has no effect beyond rounding
         return None
     change -= lam @ change / total
-    if -0.5 * float(lam @ (change * q)) <= LEAST_GAIN * abs(dual.value):  # the gain that the step predicts
+    if -0.5 * float(lam @ (change * q)) <= max(LEAST_GAIN, L.tolerance) * abs(dual.value):  # the gain that the step predicts
         return None
     share = min(1.0, 0.9 / max(float(-change.min()), 1e-300), 10.0 / max(float(change.max()), 1e-300))
     for _ in range(HALVINGS):

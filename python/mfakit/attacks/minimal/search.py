@@ -42,6 +42,8 @@ VISIBLE = 1e-2
 CLOSED = 1e-3
 # A point decides about a radius that is larger than its length by this, relative: it is still to be rounded.
 AT_LEAST = 1e-6
+# Sources with at least this share at the best point start in the dual.
+ACTIVE = 1e-4
 # Relative gap that is not closed further in a box.
 BOX_LOOSE = 1e-4
 # By how much a displacement is lengthened, relative, to cross the boundary inside a box.
@@ -331,10 +333,12 @@ class Search:
         sources, theta, guess = self._first_sources(float(phi @ self.sample.log_prob[targets]) + offset), None, None
         if len(piece.lam):
             sources, theta, guess = piece.sources, piece.lam / piece.lam.sum(), float(piece.lam.sum())
+        elif self.box is not None and self.best.point is not None:  # a good start saves most of the minimisations
+            sources, theta = _active(self.best.point.log_prob, self.own, MOST_SOURCES, ACTIVE)
         while True:
             L = self._lagrangian(targets, phi, offset, sources)
             theta = responsibilities(self.sample.log_prob[sources]) if theta is None else theta / theta.sum()
-            root = maximise(L, theta, guess, self.enough)
+            root = maximise(L, theta, guess, (1.0 - self.loose) * self.enough)
             self.best.n_duals += 1
             piece.bound = max(piece.bound, root.radius)
             self._try_points(L, root)
@@ -344,7 +348,7 @@ class Search:
             piece.log_prob = self.sample.ray(root.dual.delta).log_prob(np.ones(1))[0]
             lead = piece.log_prob[self.own] - (float(phi @ piece.log_prob[targets]) + offset)
             lead[np.isin(self.own, sources)] = -np.inf
-            if piece.bound >= self.enough or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
+            if not self._is_open(piece.bound) or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
                 return piece
             sources = [*sources, int(self.own[lead.argmax()])]
             guess = float(root.dual.lam.sum())
@@ -393,9 +397,11 @@ class Search:
         return self._try_points(L, maximise(L, theta, point.length / slope)) if slope > 0.0 else None
 
 
-def _active(log_prob: Array, members: Array, most: int) -> tuple[list[int], Array]:
-    """The components among `members` that matter at a point, at most `most`, and their shares, which sum to 1."""
+def _active(log_prob: Array, members: Array, most: int, least: float = 1e-9) -> tuple[list[int], Array]:
+    """The components among `members` that matter at a point, at most `most` with shares above `least`, and their
+    shares, which sum to 1.
+    """
     order = members[np.argsort(-log_prob[members], kind="stable")][:most]
     shares = responsibilities(log_prob[order])
-    keep = shares > 1e-9
+    keep = shares > least
     return [int(j) for j in order[keep]], shares[keep] / shares[keep].sum()
