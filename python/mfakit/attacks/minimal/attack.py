@@ -178,7 +178,7 @@ def brackets(
         coordinates = FactorCoordinates.of(clf)
         PairTable.of(coordinates)  # made here, and not in each of the threads
     victims = victims_of(clf, count, size, own)
-    constraint = Constraint(components, limits, goals, radii) if constrained and components is not None else None
+    constraint = Constraint(clf, components, limits, goals, radii) if constrained and components is not None else None
 
     def attack(victim: MixtureVictim, block: Array, first: int) -> State:
         part = slice(first, first + len(block))
@@ -237,8 +237,6 @@ def _improve(
     search.here[decided], state.flipped[decided], state.reason[decided] = X[decided], False, "no crossing"
     rows &= ~decided
     constraint.close(search, X, lower, n_pairs, np.flatnonzero(rows), first)
-    lost = ~state.already_wrong & ~state.flipped & np.isfinite(lower)
-    cross_to_means(search, clf, np.flatnonzero(lost))
     constraint.shorten(search, X, lower, np.flatnonzero(rows))
 
 

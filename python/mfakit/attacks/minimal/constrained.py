@@ -7,11 +7,13 @@ nothing is left to do. Other samples are searched one by one in the d features.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..._threads.process import single_threaded_products
+from ...bayes.classifier import BayesClassifier
 from ..bounds import Limits, moved_inside
 from ..gradient.settings import Settings
 from ..gradient.walk import FeatureWalk
@@ -27,6 +29,8 @@ __all__ = ["Constraint", "undecided"]
 OPEN, FINENESS = 1e-3, (3, 5)
 # A walk may be this many times longer than the best length known.
 DETOUR = 4
+# Samples of each class that are tried where nothing else finds a point.
+DRAWN = 256
 
 
 def undecided(lower: Array, upper: Array, radii: Array | None) -> Array:
@@ -44,7 +48,9 @@ class Constraint:
 
     Attributes
     ----------
+    clf : BayesClassifier
     components : Components
+        Its own.
     limits : (low, high) or None
         In the samples' dtype, also where they are two numbers.
     goals : int64 [n] or None
@@ -52,6 +58,7 @@ class Constraint:
         If only flips within these are asked for.
     """
 
+    clf: BayesClassifier
     components: Components
     limits: Limits
     goals: Array | None
@@ -93,29 +100,47 @@ class Constraint:
         with single_threaded_products():
             for i in rows:
                 upper = float(np.linalg.norm(walk.here[i] - X[i])) if state.flipped[i] else np.inf
-                if lower[i] >= (1.0 - OPEN) * upper or not 0.0 < upper < np.inf:
+                if not lower[i] < (1.0 - OPEN) * upper or not undecided(lower[i], upper, self.radii):
                     continue
-                if not undecided(lower[i], upper, self.radii):
-                    continue
-                for delta in self._attacks(walk, X[i : i + 1], int(i), upper):
+                starts = self._attacks(walk, X[i : i + 1], int(i), upper if upper < np.inf else float(lower[i]))
+                for delta in starts if starts or upper < np.inf else self._drawn(walk, X[i], int(i)):
                     x = X[i].astype(np.float64)
                     search = Search(self.components, x, int(state.y[i]), **self._options(walk, x, int(i)))
                     point = search.descend(delta, float(lower[i]))
                     if point is not None and point.length < upper:
                         walk.here[i], upper = X[i] + point.delta, point.length
+                        state.flipped[i], state.reason[i] = True, "flipped"
+                        state.choice.put(np.array([i]), walk.victim.scores(walk.here[i : i + 1], state.aim[i : i + 1])[1])
 
-    def _attacks(self, walk: FeatureWalk, x: Array, i: int, upper: float) -> list[Array]:
-        """The perturbations [d] that the gradient attack finds."""
+    def _attacks(self, walk: FeatureWalk, x: Array, i: int, length: float) -> list[Array]:
+        """The perturbations [d] that the gradient attack finds in steps that are a fraction of a length."""
         goal = None if walk.state.goal is None else walk.state.goal[i : i + 1]
         victim = walk.victim if goal is None else walk.victim.plain
         attack = FeatureWalk(victim, x, walk.state.y[i : i + 1], goal, self.limits)
-        found, scale = [], float(2.0 ** np.frexp(upper)[1])
+        found, scale = [], float(2.0 ** np.frexp(length)[1])
         for k in FINENESS:
             attack.restart(x)
-            attack.run(Settings(step_size=scale * 2.0**-k, max_steps=DETOUR * 2**k, polish=True))
+            step = scale * 2.0**-k if length > 0.0 else Settings.step_size
+            attack.run(Settings(step_size=step, max_steps=DETOUR * 2**k, polish=True))
             if attack.state.flipped[0]:
                 found.append(attack.here[0] - x[0])
         return found
+
+    def _drawn(self, walk: FeatureWalk, x: Array, i: int) -> list[Array]:
+        """The perturbation [d] to the nearest drawn point that is a flip, if there is any."""
+        points, decided = self._points
+        flips = np.flatnonzero(walk.state.reached(decided, np.full(len(decided), i)))
+        if not len(flips):
+            return []
+        return [(points[flips] - x)[np.linalg.norm(points[flips] - x, axis=1).argmin()]]
+
+    @cached_property
+    def _points(self) -> tuple[Array, Array]:
+        """Means and samples of all classes, moved into the limits, and their decisions."""
+        means = [m.means[m.live].astype(np.float64) for m in self.clf.mixtures]
+        samples = [m.sample(DRAWN, rng=0, dtype=np.float64)[0] for m in self.clf.mixtures]
+        points = moved_inside(np.concatenate([*means, *samples]), self.limits)
+        return points, self.clf.predict(points)
 
     def _options(self, walk: FeatureWalk, x: Array, i: int) -> dict[str, Any]:
         """The goal and the box of a sample x [d], float64."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ...bayes.classifier import BayesClassifier
-from ..bounds import moved_inside
 from ..gradient.walk import FeatureWalk
 
 __all__ = ["cross_to_means"]
@@ -13,14 +12,13 @@ __all__ = ["cross_to_means"]
 
 def cross_to_means(walk: FeatureWalk, clf: BayesClassifier, rows: np.ndarray) -> None:
     """For each of `rows` the point on the boundary between the sample and the nearest mean that is decided for another
-    class, or for its goal, by bisection. Samples stay where they are if there is none. Means are moved into the limits.
+    class, by bisection. Samples stay where they are if every mean is decided for their class.
     """
     means = np.concatenate([m.means[m.live] for m in clf.mixtures]).astype(np.float64)
-    means = moved_inside(means, walk.limits)
     state, found = walk.state, []
     decided = clf.predict(means) if len(rows) else np.zeros(len(means))
     for i in rows:
-        others = means[decided != state.y[i] if state.goal is None else decided == state.goal[i]]
+        others = means[decided != state.y[i]]
         if len(others):
             with np.errstate(over="ignore"):
                 away = np.linalg.norm(others - walk.here[i], axis=1)

@@ -42,8 +42,14 @@ class Aimed:
         return -self._victim.direction(X, y, choice)
 
     def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        """Where the lead of the class to reach grows, [n, d]."""
-        return -self._victim.margin_gradient(X, y, choice)
+        """Where the lead of the class to reach grows, [n, d]: over the best of the others, which need not be the one
+        with the likeliest component.
+        """
+        others = self._victim.scores(X, y)[0]
+        others[np.arange(len(y)), y] = -np.inf
+        best = choice.take(np.arange(len(y)))
+        best.target_class = others.argmax(axis=1)
+        return -self._victim.margin_gradient(X, y, best)
 
 
 def recorded(choice: Choice, y: Array, goal: Array) -> Choice:
