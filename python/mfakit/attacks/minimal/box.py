@@ -38,9 +38,9 @@ class Box:
         widest = np.maximum(-self.low, self.high)
         self.farthest = float(np.linalg.norm(widest)) * (1.0 + 1e-9)
         self._finite = np.isfinite(widest) & (self.high > self.low)
-        self._width = np.where(self._finite, self.high - self.low, 1.0)
-        self.middle = np.where(self._finite, self.low + self.high, 0.0)
-        self.product = np.where(self._finite, self.low * self.high, 0.0)
+        start, end = np.where(self._finite, self.low, 0.0), np.where(self._finite, self.high, 0.0)
+        self._width = np.where(self._finite, end - start, 1.0)
+        self.middle, self.product = start + end, start * end
 
     def clip(self, delta: Array) -> Array:
         """The nearest δ inside."""

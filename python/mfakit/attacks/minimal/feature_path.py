@@ -39,10 +39,9 @@ def certify(components: Components, x: Array, y: int, **options: Any) -> Bracket
     try:
         # A sample too far away for float64 proves nothing.
         with errstate(over="ignore", invalid="ignore", divide="ignore"):
-            guess = options.pop("guess", None)
             search = Search(components, x, y, **options)
             best = search.best
-            return search.run(guess)
+            return search.run()
     except (np.linalg.LinAlgError, ArithmeticError) as error:
         best.lower, best.failure = 0.0, f"{type(error).__name__}: {error}"
         return best

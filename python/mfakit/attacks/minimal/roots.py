@@ -65,7 +65,7 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
             if proved > L.farthest or (high == np.inf and proved > BEYOND):
                 return Root(dual, np.inf)
             wanted = _newton(total, need, short, dual, theta)
-        if high < np.inf and high - low <= POINT * high:
+        if high < np.inf and high - low <= max(POINT, L.tolerance) * high:
             best.at_pole = pole
             return best
         total = wanted if low < wanted < high else _between(low, high)

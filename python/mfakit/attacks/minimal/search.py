@@ -92,15 +92,15 @@ class Search:
     """The search of one sample: `bounds` [K] of the targets rise, and `best` shrinks.
 
     x [d] is rightly decided for class `y`; with a `goal` only points that are decided for that class count, and in a
-    `box` only points inside it. `known` is a radius within which nothing flips, and `radii` are those of which it is
-    asked whether there is a flip within them: None asks for the bracket itself.
+    `box` only points inside it. `known` is a radius within which nothing flips, x + `guess` may be close to a flip, and
+    `radii` are those of which it is asked whether there is a flip within them: None asks for the bracket itself.
     """
 
     def __init__(
         self, components: Components, x: Array, y: int, goal: int | None = None, box: Box | None = None,
-        known: float = 0.0, radii: Array | None = None,
+        known: float = 0.0, radii: Array | None = None, guess: Array | None = None,
     ) -> None:  # fmt: skip
-        self.q, self.box, self.radii = components, box, radii
+        self.q, self.box, self.radii, self.guess = components, box, radii, guess
         self.farthest = np.inf if box is None else box.farthest
         # In a box every evaluation costs several times more.
         self.loose = BOX_LOOSE if box is not None and radii is None else 0.0
@@ -127,16 +127,16 @@ class Search:
             return self.best.upper
         return float(self.radii[self.radii < self.best.upper * (1.0 + AT_LEAST)].max(initial=0.0))
 
-    def run(self, delta: Array | None = None) -> Bracket:
-        """The bracket of the sample, as far as it can be closed; x + δ may be close to a flip."""
+    def run(self) -> Bracket:
+        """The bracket of the sample, as far as it can be closed."""
         best = self.best
         if not np.isfinite(self.sample.log_prob[self.own].max(initial=-np.inf)):
             best.failure = "its log-densities are beyond float64"
             return best
         nearby = self.sample.log_prob
-        if delta is not None:
-            self._push(delta)
-            nearby = self.sample.ray(delta).log_prob(np.ones(1))[0]
+        if self.guess is not None:
+            self._push(self.guess)
+            nearby = self.sample.ray(self.guess).log_prob(np.ones(1))[0]
         if best.lower >= self.enough:
             return best
         self._screen(self.targets[np.argsort(-nearby[self.targets], kind="stable")])
