@@ -49,7 +49,11 @@ def test_what_is_stored_for_outliers_is_rescaled() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [
-        (np.zeros(12), np.ones(12), "rescaled needs two numbers low and high, because a scale of its own for each feat"),
+        (
+            np.zeros(12),
+            np.ones(12),
+            "rescaled needs two numbers low and high, because a scale of its own for each feat",
+        ),
         (0.0, np.ones(12), "two numbers"),
         (1.0, 1.0, "rescaled needs finite numbers with low < high, got 1.0 and 1.0"),
         (0.0, np.inf, "finite numbers"),

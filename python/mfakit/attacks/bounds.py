@@ -48,8 +48,7 @@ def as_limits(box: BoxSetting, d: int, dtype: Any) -> Limits:
     if box is None:
         return None
     if not isinstance(box[0], tuple):
-        low, high = (float(np.asarray(b, dtype)) for b in box)
-        return low, high
+        return float(np.asarray(box[0], dtype)), float(np.asarray(box[1], dtype))
     if len(box[0]) != d:
         raise ValueError(f"bounds must be two numbers or arrays [{d}], one number per feature, got [{len(box[0])}]")
     low, high = (np.array(b, dtype) for b in box)

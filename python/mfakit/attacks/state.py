@@ -50,7 +50,7 @@ class State:
 
     def reached(self, decision: Array, rows: Array) -> Array:
         """Which of some samples have been led astray, or to their goals, by their decisions."""
-        return decision != self.y[rows] if self.goal is None else decision == self.goal[rows]
+        return np.asarray(decision != self.y[rows] if self.goal is None else decision == self.goal[rows])
 
     @classmethod
     def of(cls, victim: Any, X: Array, y: Array | None, goal: Array | None = None) -> State:

@@ -75,5 +75,7 @@ def test_targets_of_other_classifiers_are_values_of_classes(make: Any) -> None:
     assert r.success.all()
     assert (svm.predict(r.x_adv) == "owl").all()
     assert (r.l2 >= gradient_attack(svm, X[rows], names[codes[rows]], polish=True, step_size=0.05).l2 * 0.999).all()
-    with pytest.raises(ValueError, match="target must hold the classes cat, dog, owl of this classifier, got values emu"):
+    with pytest.raises(
+        ValueError, match="target must hold the classes cat, dog, owl of this classifier, got values emu"
+    ):
         gradient_attack(svm, X[rows], target="emu")

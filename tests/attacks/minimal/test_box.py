@@ -40,7 +40,12 @@ def test_a_plane_in_closed_form(path: Any) -> None:
     way = np.array([3.0, 4.0, 1.0])
     X = np.random.default_rng(0).normal(scale=0.1, size=(6, 3))
     heights = way @ way / 2 - X @ way
-    for high, reached in (([9.0, 9.0, 9.0], True), ([9.0, 0.5, 9.0], True), ([0.6, 9.0, 0.4], True), ([1.0] * 3, False)):
+    for high, reached in (
+        ([9.0, 9.0, 9.0], True),
+        ([9.0, 0.5, 9.0], True),
+        ([0.6, 9.0, 0.4], True),
+        ([1.0] * 3, False),
+    ):
         bounds = np.array([-1.0, -0.5, -2.0]), np.array(high)
         r = minimal_perturbation(clf, X, np.zeros(6), bounds=bounds, path=path)
         low, top = bounds[0] - X, bounds[1] - X
@@ -91,7 +96,9 @@ def brute_radius(clf: mfakit.BayesClassifier, x: Array, y: int, box: tuple[Array
     return float(np.linalg.norm(points[flips] - x, axis=1).min(initial=np.inf))
 
 
-def random_case(seed: int, softest: float = 0.0) -> tuple[mfakit.BayesClassifier, Array, Array, tuple[Array, Array], Array | None]:
+def random_case(
+    seed: int, softest: float = 0.0
+) -> tuple[mfakit.BayesClassifier, Array, Array, tuple[Array, Array], Array | None]:
     """A classifier of two to four classes, samples [3, d], their classes, a box, and classes to reach or None; σ is up
     to 10 to the power of `softest`.
     """
@@ -215,7 +222,7 @@ def test_carlini_wagner_in_the_box_is_above_the_bounds() -> None:
     clf, X, y = mixture_pair()
     r = minimal_perturbation(clf, X[:4], y[:4], bounds=(0, 1))
     attack = mfakit.attacks.carlini_wagner_l2(
-        clf, X[:4], y[:4], bounds=(0, 1), max_iterations=40, binary_search_steps=1, rescue_searches=0, polish=True
+        clf, X[:4], y[:4], bounds=(0, 1), max_iterations=60, binary_search_steps=2, rescue_searches=0, polish=True
     )
     assert attack.success.any()
     assert not len(attack.grade(r).contradictions)

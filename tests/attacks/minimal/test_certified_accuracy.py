@@ -11,13 +11,13 @@ from support import random_mfa
 
 import mfakit
 from mfakit.attacks import certified_accuracy, minimal_perturbation
-from mfakit.attacks.minimal import roots
+from mfakit.attacks.minimal.lagrangian import Lagrangian
 
 
-def case() -> tuple[mfakit.BayesClassifier, Any, Any]:
-    mixtures = [random_mfa(d=10, k=2, l=2, seed=s, spread=0.7) for s in range(3)]
+def case(d: int = 10, k: int = 2, n: int = 12) -> tuple[mfakit.BayesClassifier, Any, Any]:
+    mixtures = [random_mfa(d=d, k=k, l=2, seed=s, spread=0.7) for s in range(3)]
     clf = mfakit.BayesClassifier(mixtures).symmetric(0.2)
-    X, y = clf.sample(12, rng=0, dtype=np.float64)
+    X, y = clf.sample(n, rng=0, dtype=np.float64)
     return clf, np.clip(X, -1.5, 1.5), y
 
 
@@ -53,10 +53,10 @@ def test_it_counts_what_full_brackets_say(how: str, path: Any) -> None:
 
 
 def test_it_stops_where_samples_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    clf, X, y = case()
+    clf, X, y = case(20, 3)
     calls = []
-    inner = roots.nearest_on_quadric
-    monkeypatch.setattr(roots, "nearest_on_quadric", lambda *a, **k: calls.append(1) or inner(*a, **k))
+    inner = Lagrangian.evaluate
+    monkeypatch.setattr(Lagrangian, "evaluate", lambda *arguments: calls.append(1) or inner(*arguments))
     minimal_perturbation(clf, X, y, path="features")
     whole = len(calls)
     calls.clear()
@@ -81,5 +81,5 @@ def test_what_it_refuses(arguments: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"X": np.zeros((2, 2)), "y": [0, 0], "eps": 0.1}
     with pytest.raises(ValueError, match=message):
         certified_accuracy(spheres([[0.0, 0.0], [2.0, 0.0]]), **{**usual, **arguments})
-    with pytest.raises(TypeError, match="certified_accuracy got .* 'epsilon'"):
+    with pytest.raises(TypeError, match=r"certified_accuracy got .* 'epsilon'"):
         certified_accuracy(spheres([[0.0, 0.0], [2.0, 0.0]]), **usual, epsilon=1)

@@ -46,6 +46,15 @@ class CertifiedAccuracy:
         Samples that are wrong to begin with.
     lower, upper : float64 [n]
         What is known of each sample's smallest perturbation: closed no further than was needed.
+
+    Examples
+    --------
+    >>> import numpy as np, mfakit
+    >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 1)), 0.01) for m in (-1.0, 1.0)]
+    >>> clf, X = mfakit.BayesClassifier(mixtures), np.array([[-1.0, 0.5], [-0.4, 0.0]])
+    >>> r = mfakit.attacks.certified_accuracy(clf, X, [0, 0], [0.3, 0.5])
+    >>> r.certified, r.n_undecided, len(r)
+    (array([1. , 0.5]), array([0, 0]), 2)
     """
 
     eps: Array
@@ -73,8 +82,8 @@ class CertifiedAccuracy:
 
 
 def certified_accuracy(
-    clf: Any, X: Any, y: Any, eps: Any, *, bounds: Any = Settings.bounds, target: Any = None, path: Path = Settings.path,
-    progress: bool | None = False, **options: Unpack[RunOptions],
+    clf: Any, X: Any, y: Any, eps: Any, *, bounds: Any = Settings.bounds, target: Any = None,
+    path: Path = Settings.path, progress: bool | None = False, **options: Unpack[RunOptions],
 ) -> CertifiedAccuracy:  # fmt: skip
     """The share of samples that are right and stay so under every perturbation shorter than ε.
 

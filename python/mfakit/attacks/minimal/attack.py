@@ -24,6 +24,11 @@ open by more than 2e-4 the gradient attack is run from x in several step sizes. 
 point itself if δ is not perpendicular to the boundary, is moved closer along the boundary
 (:mod:`mfakit.attacks.minimal.shorten`).
 
+Inside a box the box's own multipliers join the duals (:mod:`mfakit.attacks.minimal.box`), and for a class to reach the
+sources are those of all other classes, Gibbs' inequality being applied to each. Whatever is allowed is a flip: the
+bracket of any flip comes first and settles the samples whose point is allowed
+(:mod:`mfakit.attacks.minimal.constrained`).
+
 None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
 (:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.

@@ -1,13 +1,16 @@
 """The nearest flip inside a box, low ≤ δ ≤ high: the Lagrangian with the box's multipliers.
 
-With ν⁺, ν⁻ ≥ 0 and ν = ν⁺ - ν⁻, any δ inside the box has ½ δᵀ P δ - bᵀ δ ≥ ½ δᵀ P δ - (b - ν)ᵀ δ - ν⁺·high + ν⁻·low,
-whose minimum over all δ is
+Inside the box (δ_i - low_i)(δ_i - high_i) ≤ 0, so that with μ ≥ 0, ν⁺, ν⁻ ≥ 0 and ν = ν⁺ - ν⁻ what is minimised may be
+changed by Σ μ_i (δ_i - low_i)(δ_i - high_i) - ν⁺·(high - δ) - ν⁻·(δ - low). It becomes
 
-    -½ (b - ν)ᵀ P⁻¹ (b - ν) - ν⁺·high + ν⁻·low.
+    ½ δᵀ P_μ δ - (b + μ (low + high) - ν)ᵀ δ + Σ μ_i low_i high_i - ν⁺·high + ν⁻·low,    P_μ = P + 2 diag(μ),
 
-So every ν proves a bound, and the best one is the minimum over the box, because P is positive definite. It is found by
-Newton steps in the coordinates that are not pushed against a bound, projected to the box. Between these coordinates P is
-again a diagonal plus few rows.
+and where P_μ is positive definite its minimum over all δ is a bound, whatever the multipliers are. The best ones
+balance the forces b - P δ at the minimiser δ in the box: where one presses δ against a bound, μ is the force over the
+box's width. The bound is then exact, and P need not be positive definite itself.
+
+The minimiser is found by Newton steps in the coordinates that are not pressed against a bound, projected to the box.
+Between these coordinates P is again a diagonal plus few rows.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class Box:
         self._finite = np.isfinite(widest) & (self.high > self.low)
         start, end = np.where(self._finite, self.low, 0.0), np.where(self._finite, self.high, 0.0)
         self._width = np.where(self._finite, end - start, 1.0)
-        self.middle, self.product = start + end, start * end
+        # Of (δ - low)(δ - high) = δ² - `total` δ + `product`, which is rounded by at most an ε of `size`.
+        self.total, self.product, self.size = start + end, start * end, np.maximum(-start, end) ** 2
 
     def clip(self, delta: Array) -> Array:
         """The nearest δ inside."""
@@ -97,11 +101,11 @@ class BoxLagrangian(Lagrangian):
         if P is None:
             return None
         self._start = delta
-        b = b - nu + mu * self._box.middle
+        b = b - nu + mu * self._box.total
         left = b - convex.apply(delta)
         # As without a box; δ is at the bound where ν is not 0. What is rounded is given away.
         lost = 2.0 * float(nu @ delta) - 2.0 * float(mu @ self._box.product)
-        rounded = ROUNDING * float((np.abs(b) + np.abs(nu)) @ np.abs(delta) + mu @ np.abs(self._box.product))
+        rounded = ROUNDING * float((np.abs(b) + np.abs(nu)) @ np.abs(delta) + mu @ self._box.size)
         return delta, float((b + left) @ delta) + 2.0 * abs(float(left @ P.solve(left)[0])) + lost + rounded, free
 
 

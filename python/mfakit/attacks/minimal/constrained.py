@@ -1,7 +1,7 @@
 """Brackets of flips that a box or a class to reach allows, where the bracket of any flip does not settle it.
 
-Whatever is allowed is a flip, so the lower bound of any flip holds; and if the point that was found for that is allowed,
-nothing is left to do. Other samples are searched one by one in the d features.
+Whatever is allowed is a flip, so the lower bound of any flip holds; and if the point that was found for that is
+allowed, nothing is left to do. Other samples are searched one by one in the d features.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..gradient.walk import FeatureWalk
 from ..models.aimed import Aimed
 from .box import Box
 from .components import Array, Components
-from .feature_path import certify, put_bracket
-from .search import Search
+from .feature_path import certify, put_bracket, put_point
+from .search import Point, Search
 
 __all__ = ["Constraint", "undecided"]
 
@@ -33,7 +33,7 @@ DETOUR = 4
 DRAWN = 256
 
 
-def undecided(lower: Array, upper: Array, radii: Array | None) -> Array:
+def undecided(lower: Array | float, upper: Array | float, radii: Array | None) -> Array:
     """For which brackets [...] it is open whether there is a flip within one of the radii [m]; None: the brackets
     themselves are asked for.
     """
@@ -79,7 +79,7 @@ class Constraint:
         if state.goal is not None and len(rows):
             decision = walk.victim.scores(walk.here[rows], state.goal[rows])[0].argmax(axis=1)
             allowed[rows] = state.reached(decision, rows)
-        return ~state.already_wrong & ~allowed & np.isfinite(walk.here).all(axis=1)
+        return np.asarray(~state.already_wrong & ~allowed & np.isfinite(walk.here).all(axis=1))
 
     def close(self, walk: FeatureWalk, X: Array, lower: Array, pairs: Array, rows: Array, first: int) -> None:
         """Search the samples `rows` of X [n, d]: `lower` [n] is known of any flip and rises, `pairs` [n] counts."""
@@ -104,13 +104,19 @@ class Constraint:
                     continue
                 starts = self._attacks(walk, X[i : i + 1], int(i), upper if upper < np.inf else float(lower[i]))
                 for delta in starts if starts or upper < np.inf else self._drawn(walk, X[i], int(i)):
-                    x = X[i].astype(np.float64)
-                    search = Search(self.components, x, int(state.y[i]), **self._options(walk, x, int(i)))
-                    point = search.descend(delta, float(lower[i]))
+                    point = self._descend(walk, X[i].astype(np.float64), int(i), delta, float(lower[i]))
                     if point is not None and point.length < upper:
-                        walk.here[i], upper = X[i] + point.delta, point.length
-                        state.flipped[i], state.reason[i] = True, "flipped"
-                        state.choice.put(np.array([i]), walk.victim.scores(walk.here[i : i + 1], state.aim[i : i + 1])[1])
+                        upper = point.length
+                        put_point(walk, self.components, X[i], int(i), point)
+
+    def _descend(self, walk: FeatureWalk, x: Array, i: int, delta: Array, lower: float) -> Point | None:
+        """The nearest point that a descent from x + δ finds, if any."""
+        try:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                search = Search(self.components, x, int(walk.state.y[i]), **self._options(walk, x, i))
+                return search.descend(delta, lower)
+        except (ArithmeticError, np.linalg.LinAlgError):  # at extreme scales a search may not end
+            return None
 
     def _attacks(self, walk: FeatureWalk, x: Array, i: int, length: float) -> list[Array]:
         """The perturbations [d] that the gradient attack finds in steps that are a fraction of a length."""

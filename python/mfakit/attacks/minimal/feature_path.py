@@ -17,7 +17,7 @@ from ..state import Choice
 from .components import Array, Components
 from .search import Bracket, Point, Search
 
-__all__ = ["NOT_CERTIFIED", "Bracket", "FeatureSearch", "certify", "put_bracket", "warn_not_certified"]
+__all__ = ["NOT_CERTIFIED", "Bracket", "FeatureSearch", "certify", "put_bracket", "put_point", "warn_not_certified"]
 
 # The reason given for a sample without a proof, because numbers left float64's range or an algorithm failed.
 NOT_CERTIFIED = "not certified"
@@ -70,15 +70,23 @@ def put_bracket(walk: FeatureWalk, components: Components, i: int, found: Bracke
     """Note what was found for the i-th sample of a block, whose first one has the number `start`."""
     state = walk.state
     state.n_steps[i] += found.n_duals
-    state.flipped[i] = found.point is not None
-    state.reason[i] = "no crossing" if found.point is None else "flipped"
+    state.flipped[i], state.reason[i] = False, "no crossing"
     if found.failure:
         state.reason[i] = NOT_CERTIFIED
         warn_not_certified(start + i, found.failure)
     if found.point is not None:
-        walk.here[i] += found.point.delta
-        goal = None if state.goal is None else int(state.goal[i])
-        state.choice.put(np.array([i]), _chosen(components, found.point, int(state.y[i]), goal))
+        put_point(walk, components, walk.here[i].copy(), i, found.point)
+
+
+def put_point(walk: FeatureWalk, components: Components, x: Array, i: int, point: Point) -> None:
+    """Note the point that was found for the i-th sample x [d] of a block."""
+    state = walk.state
+    walk.here[i] = x + point.delta
+    state.flipped[i] = True
+    if state.reason[i] != NOT_CERTIFIED:  # why there is no bound
+        state.reason[i] = "flipped"
+    goal = None if state.goal is None else int(state.goal[i])
+    state.choice.put(np.array([i]), _chosen(components, point, int(state.y[i]), goal))
 
 
 def _chosen(components: Components, point: Point, y: int, goal: int | None) -> Choice:

@@ -123,7 +123,8 @@ def _improve(L: Lagrangian, here: Root, dual: Dual, enough: float) -> Root | Non
     except np.linalg.LinAlgError:  # a source has no effect beyond rounding
         return None
     change -= lam @ change / total
-    if -0.5 * float(lam @ (change * q)) <= max(LEAST_GAIN, L.tolerance) * abs(dual.value):  # the gain that the step predicts
+    predicted = -0.5 * float(lam @ (change * q))
+    if predicted <= max(LEAST_GAIN, L.tolerance) * abs(dual.value):
         return None
     share = min(1.0, 0.9 / max(float(-change.min()), 1e-300), 10.0 / max(float(change.max()), 1e-300))
     for _ in range(HALVINGS):

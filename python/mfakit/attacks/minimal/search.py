@@ -165,8 +165,8 @@ class Search:
         return self.best.point
 
     def _screen(self, targets: Array) -> None:
-        """Bounds of the targets against the likeliest source, with c_t = log|T|; the nearest pairs give points. In a box
-        most pairs are out of reach already without it.
+        """Bounds of the targets against the likeliest source, with c_t = log|T|; the nearest pairs give points. In a
+        box most pairs are out of reach already without it.
         """
         source, guess = self.own[0], None
         for t in targets:
@@ -289,7 +289,9 @@ class Search:
         """Tighten the bound of one target: more sources, and what t's class adds to it on ever smaller pieces."""
         others = np.array([j for j in self.q.members(self.q.owner[t]) if j != t], np.int64)
         if self.box is not None:  # before the other components are bounded, which costs more
-            self.bounds[t] = max(self.bounds[t], self._solve(Majorant.whole(t, others, np.zeros(len(others))), None).bound)
+            self.bounds[t] = max(
+                self.bounds[t], self._solve(Majorant.whole(t, others, np.zeros(len(others))), None).bound
+            )
             if not self._is_open(self.bounds[t]):
                 return
         low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
