@@ -46,6 +46,8 @@ AT_LEAST = 1e-6
 ACTIVE = 1e-4
 # Relative gap that is not closed further in a box.
 BOX_LOOSE = 1e-4
+# Nats by which components of the target's class that play no part are to be below the likeliest one.
+APART = 14.0
 # By how much a displacement is lengthened, relative, to cross the boundary inside a box.
 BEYOND = np.geomspace(1e-8, 3.0, 12)
 
@@ -288,22 +290,46 @@ class Search:
     def _refine(self, t: int, radius: float) -> None:
         """Tighten the bound of one target: more sources, and what t's class adds to it on ever smaller pieces."""
         others = np.array([j for j in self.q.members(self.q.owner[t]) if j != t], np.int64)
-        if self.box is not None:  # before the other components are bounded, which costs more
-            self.bounds[t] = max(
-                self.bounds[t], self._solve(Majorant.whole(t, others, np.zeros(len(others))), None).bound
-            )
-            if not self._is_open(self.bounds[t]):
-                return
-        low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
-        pieces = [self._solve(Majorant.whole(t, others, low), None)]
+        low = np.zeros(len(others))
+        if self.box is None:  # there a bound on each of them costs little
+            low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
+        whole, floor = self._solve(Majorant.whole(t, others, low), None), np.inf
+        if len(others) and self._is_open(whole.bound):
+            low, floor = self._apart(whole, low)
+            if self.box is not None:
+                low = np.array([b or -self._largest_log_ratio(j, t, radius) for j, b in zip(others, low, strict=True)])
+            whole = self._solve(Majorant.whole(t, others, low), whole)
+        pieces = [whole]
         for _ in range(MOST_CUTS):
             pieces.sort(key=lambda p: p.bound)
-            self.bounds[t] = max(self.bounds[t], pieces[0].bound)
+            self.bounds[t] = max(self.bounds[t], min(floor, pieces[0].bound))
             halves = self._cut(pieces[0])
             if halves is None:
                 return
             pieces[:1] = [self._solve(half, pieces[0]) for half in halves]
-        self.bounds[t] = max(self.bounds[t], min(p.bound for p in pieces))
+        self.bounds[t] = max(self.bounds[t], min(floor, *(p.bound for p in pieces)))
+
+    def _apart(self, whole: _Piece, low: Array) -> tuple[Array, float]:
+        """Which of the other components j are at least APART below t at every flip nearer than is asked for, as raised
+        bounds `low` [m]; and the least length of the flips where they are not, as far as that was bounded.
+
+        Where j is less far below, log p_t ≤ log p_j + APART is one more constraint: with a share of j in the target the
+        bound is high enough. Components are taken one after the other, each beside what is known of those before it.
+        """
+        t, others, goal = whole.majorant.t, whole.majorant.others, (1.0 - self.loose) * self.enough
+        low, floor, total = low.copy(), np.inf, float(whole.lam.sum())
+        if not (0.0 < total < np.inf and goal < np.inf):
+            return low, floor
+        missing = 0.5 * (goal**2 - whole.bound**2) / total  # nats
+        lead = whole.log_prob[t] - whole.log_prob[others]
+        for i in np.flatnonzero((low < APART) & (lead > APART + 1.0)):
+            share = min(0.5, 2.0 * missing / (lead[i] - APART))
+            offset = float(np.log1p(np.exp(-low).sum())) + share * APART
+            L = self._lagrangian([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
+            bound = nearest_on_quadric(L, whole.lam / total, total, goal).radius
+            if bound >= goal:
+                low[i], floor = APART, min(floor, bound)
+        return low, floor
 
     def _cut(self, piece: _Piece) -> tuple[Majorant, Majorant] | None:
         """The halves of a piece, unless its bound is good enough or a cut could not raise it visibly."""
