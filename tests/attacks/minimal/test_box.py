@@ -217,6 +217,7 @@ def test_no_attack_is_below_a_lower_bound(dtype: Any) -> None:
         assert (attack.l2[attack.success] >= r.upper[attack.success] * (1 - 1e-3)).all()
 
 
+@pytest.mark.slow
 def test_carlini_wagner_in_the_box_is_above_the_bounds() -> None:
     pytest.importorskip("torch")
     clf, X, y = mixture_pair()
