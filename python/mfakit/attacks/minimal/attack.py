@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,10 +173,12 @@ def brackets(
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
     goals = as_goals(target, len(rows), lambda classes, n, what: as_labels(classes, n, clf.n_classes, what))
     limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
-    size = FEATURE_BLOCK_ROWS if path == "features" else _factor_rows(clf)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    constrained = limits is not None or goals is not None
-    components = Components(clf) if path == "features" or constrained else None
+    components = cache(lambda: Components(clf))  # of the searches in the d features, which not all samples need
+    constraint = None
+    if limits is not None or goals is not None:
+        constraint = Constraint(clf, components, limits, goals, radii)
+    size = FEATURE_BLOCK_ROWS if path == "features" or constraint is not None else _factor_rows(clf)
     coordinates, (count, own) = None, plan_walks(len(rows), opts)
     if path == "features":  # Python, which is no quicker in several threads
         count, own = 1, opts
@@ -183,7 +186,6 @@ def brackets(
         coordinates = FactorCoordinates.of(clf)
         PairTable.of(coordinates)  # made here, and not in each of the threads
     victims = victims_of(clf, count, size, own)
-    constraint = Constraint(clf, components, limits, goals, radii) if constrained and components is not None else None
 
     def attack(victim: MixtureVictim, block: Array, first: int) -> State:
         part = slice(first, first + len(block))
@@ -198,8 +200,8 @@ def brackets(
         else:
             search = FeatureSearch(victim, block, y_block)
             lower[part], n_pairs[part] = 0.0, 0
-            if constraint is None and components is not None:
-                lower[part], n_pairs[part] = search.bracket(components, first, radii)
+            if constraint is None:
+                lower[part], n_pairs[part] = search.bracket(components(), first, radii)
         _improve(search, block, lower[part], n_pairs[part], first, clf, coordinates, constraint, radii)
         points[part] = push_until_flipped(victim, search, block, limits)
         return search.state

@@ -6,6 +6,7 @@ allowed, nothing is left to do. Other samples are searched one by one in the d f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,8 +50,8 @@ class Constraint:
     Attributes
     ----------
     clf : BayesClassifier
-    components : Components
-        Its own.
+    components : callable
+        Makes its :class:`Components`, or returns those that it made.
     limits : (low, high) or None
         In the samples' dtype, also where they are two numbers.
     goals : int64 [n] or None
@@ -59,7 +60,7 @@ class Constraint:
     """
 
     clf: BayesClassifier
-    components: Components
+    components: Callable[[], Components]
     limits: Limits
     goals: Array | None
     radii: Array | None
@@ -89,9 +90,9 @@ class Constraint:
                 guess = walk.here[i] - X[i] if walk.state.flipped[i] else None
                 walk.here[i] = X[i]
                 options = self._options(walk, walk.here[i], int(i))
-                found = certify(self.components, walk.here[i], int(walk.state.y[i]), **options, guess=guess,
+                found = certify(self.components(), walk.here[i], int(walk.state.y[i]), **options, guess=guess,
                                 known=float(lower[i]), radii=self.radii)  # fmt: skip
-                put_bracket(walk, self.components, int(i), found, first)
+                put_bracket(walk, self.components(), int(i), found, first)
                 lower[i], pairs[i] = found.lower, pairs[i] + found.n_pairs
 
     def shorten(self, walk: FeatureWalk, X: Array, lower: Array, rows: Array) -> None:
@@ -107,13 +108,13 @@ class Constraint:
                     point = self._descend(walk, X[i].astype(np.float64), int(i), delta, float(lower[i]))
                     if point is not None and point.length < upper:
                         upper = point.length
-                        put_point(walk, self.components, X[i], int(i), point)
+                        put_point(walk, self.components(), X[i], int(i), point)
 
     def _descend(self, walk: FeatureWalk, x: Array, i: int, delta: Array, lower: float) -> Point | None:
         """The nearest point that a descent from x + δ finds, if any."""
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                search = Search(self.components, x, int(walk.state.y[i]), **self._options(walk, x, i))
+                search = Search(self.components(), x, int(walk.state.y[i]), **self._options(walk, x, i))
                 return search.descend(delta, lower)
         except (ArithmeticError, np.linalg.LinAlgError):  # at extreme scales a search may not end
             return None
