@@ -12,10 +12,14 @@ from support import close, parameters, random_mfa
 
 import mfakit
 from mfakit import _reference as reference
+from mfakit._arrays.options import Options
 from mfakit.attacks import gradient_attack, minimal_perturbation
+from mfakit.attacks.gradient.walk import FeatureWalk
 from mfakit.attacks.minimal.box import Box, BoxLagrangian, minimise
 from mfakit.attacks.minimal.components import Components, Sample
+from mfakit.attacks.minimal.constrained import Constraint
 from mfakit.attacks.minimal.lagrangian import Quadratic
+from mfakit.attacks.models.bayes import MixtureVictim
 
 Array = np.ndarray[Any, Any]
 
@@ -227,6 +231,20 @@ def test_carlini_wagner_in_the_box_is_above_the_bounds() -> None:
     )
     assert attack.success.any()
     assert not len(attack.grade(r).contradictions)
+
+
+def test_what_is_no_flip_inside_is_searched() -> None:
+    """Of four points one is a flip inside, one outside, one no flip at all and one short of a flip by rounding."""
+    clf = spheres([[0.0, 0.0], [2.0, 0.0]])
+    walk = FeatureWalk(MixtureVictim(clf, 4, Options()), np.zeros((4, 2)), np.zeros(4, np.int64))
+    walk.state.flipped[:] = True
+    walk.here[:] = [[1.1, 0.0], [1.1, 0.6], [0.5, 0.0], [1.0 - 1e-9, 0.0]]
+    constraint = Constraint(clf, lambda: Components(clf), (-0.5, 1.5), None, None)
+    constraint.apply(walk, 0)
+    assert constraint.unsettled(walk).tolist() == [False, False, True, False]
+    outside = Constraint(clf, lambda: Components(clf), ([-0.5, -0.5], [1.5, 0.5]), None, None)
+    outside.apply(walk, 0)
+    assert outside.unsettled(walk).tolist() == [False, True, True, False]
 
 
 def test_results_do_not_depend_on_the_batch() -> None:

@@ -72,8 +72,8 @@ def test_any_multiplier_is_a_lower_bound(seed: int) -> None:
 
 
 def test_components_that_play_no_part_cost_nothing() -> None:
-    """One sphere among forty others of its class, all as near as two radii: log 41 nats would be 10% of the radius. Only
-    the sphere in front matters, and the way to its plane is known.
+    """One sphere among forty others of its class, all as near as two radii: log 41 nats would be 10% of the radius.
+    Only the sphere in front matters, and the way to its plane is known.
     """
     rng = np.random.default_rng(0)
     around = rng.normal(size=(40, 4))

@@ -30,6 +30,8 @@ __all__ = ["Constraint", "undecided"]
 OPEN, FINENESS = 1e-3, (3, 5)
 # A walk may be this many times longer than the best length known.
 DETOUR = 4
+# Nats by which a point may fall short of a flip and still counts as one.
+NEARLY = 1e-3
 # Samples of each class that are tried where nothing else finds a point.
 DRAWN = 256
 
@@ -77,9 +79,13 @@ class Constraint:
         state = walk.state
         allowed = state.flipped & (moved_inside(walk.here, self.limits) == walk.here).all(axis=1)
         rows = np.flatnonzero(allowed)
-        if state.goal is not None and len(rows):
-            decision = walk.victim.scores(walk.here[rows], state.goal[rows])[0].argmax(axis=1)
-            allowed[rows] = state.reached(decision, rows)
+        if len(rows):
+            aim, each = state.aim[rows], np.arange(len(rows))
+            joint = walk.victim.scores(walk.here[rows], aim)[0]
+            others = joint.copy()
+            others[each, aim] = -np.inf
+            lead = (others.max(axis=1) - joint[each, aim]) * (1.0 if state.goal is None else -1.0)
+            allowed[rows] = lead > -NEARLY  # what is short by rounding is pushed on before it is verified
         return np.asarray(~state.already_wrong & ~allowed & np.isfinite(walk.here).all(axis=1))
 
     def close(self, walk: FeatureWalk, X: Array, lower: Array, pairs: Array, rows: Array, first: int) -> None:
