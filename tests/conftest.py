@@ -7,6 +7,7 @@ emulator instead, on any machine and slowly:
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -142,3 +143,9 @@ def cuda(request: pytest.FixtureRequest, kernel_folder: Path) -> Iterator[Any]:
 def device(request: pytest.FixtureRequest, kernel_folder: Path) -> Iterator[Any]:
     """As `cuda`, with one order of threads: for tests of what stands above the kernels."""
     yield from _engine(request.param, kernel_folder)
+
+
+def pytest_collection_finish() -> None:
+    """What the collection left stays: Python's collector need not look at it again and again (a second each time)."""
+    gc.collect()
+    gc.freeze()

@@ -69,8 +69,7 @@ SGD = (
     ("parent", "child"),
     [
         pytest.param(THREADED_TORCH, SCORE, id="package-in-child"),
-        pytest.param(f"{THREADED_TORCH}; import mfakit", SCORE, id="kernels-in-child"),
-        pytest.param(f"{THREADED_TORCH}; import mfakit", CERTIFY, id="certificates-in-child"),
+        pytest.param(f"{THREADED_TORCH}; import mfakit", f"{CERTIFY}; {SCORE}", id="kernels-in-child"),
         pytest.param(f"{THREADED_TORCH}; import mfakit", SGD, id="sgd-in-child"),
     ],
 )

@@ -129,11 +129,11 @@ def test_already_wrong_samples_are_left_out_of_theorem3() -> None:
     assert np.isfinite(found.mean_upper).all()
 
 
-def test_gaps_are_what_log_T_costs(digits: mfakit.BayesClassifier) -> None:
-    found = theory.sweep_gaps(digits, 15, sigmas=(1.0, 0.1, 0.01))
-    assert (np.diff(found.largest_gap) < 0).all()
-    close(found.mean_gap, found.mean_predicted, rtol=0.1)
-    close(found.mean_gap[1] / found.mean_gap[2], 100, rtol=0.3)  # as sigma squared
+def test_slices_leave_little_of_what_log_T_costs(digits: mfakit.BayesClassifier) -> None:
+    found = theory.sweep_gaps(digits, 15, sigmas=(0.3, 0.1, 0.01))
+    close(found.mean_predicted[1] / found.mean_predicted[2], 100, rtol=0.3)  # as sigma squared
+    assert (found.mean_predicted[:2] > 2e-3).all()
+    assert (found.largest_gap < 2e-4).all()
     assert found.own_active[0] > found.own_active[2] >= 1.0
 
 

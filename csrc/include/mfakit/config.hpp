@@ -25,6 +25,7 @@ using index_t = long long;  // 64-bit: n * d passes 2^31 at n = 1e5, d = 49,152
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 MFAKIT_HD double exp_(double x) { return exp(x); }
+MFAKIT_HD double expm1_(double x) { return expm1(x); }
 MFAKIT_HD double log_(double x) { return log(x); }
 MFAKIT_HD double sqrt_(double x) { return sqrt(x); }
 MFAKIT_HD float sqrtf_(float x) { return sqrtf(x); }
@@ -41,6 +42,7 @@ MFAKIT_HD T constant(const T* x) {
 #else
 // Below -746 exp is 0; libm takes a slow path there, to raise a floating-point flag that nobody reads.
 MFAKIT_HD double exp_(double x) { return x < -746.0 ? 0.0 : std::exp(x); }
+MFAKIT_HD double expm1_(double x) { return std::expm1(x); }
 MFAKIT_HD double log_(double x) { return std::log(x); }
 MFAKIT_HD double sqrt_(double x) { return std::sqrt(x); }
 MFAKIT_HD float sqrtf_(float x) { return std::sqrt(x); }

@@ -1,4 +1,5 @@
-// The dual of one target and several sources: min 1/2 |delta|^2 subject to log p_t + c >= log sum_i p_s_i at x + delta.
+// The dual of one target (or a mixture of them, sum_t phi_t log p_t in place of log p_t) and several sources: min 1/2
+// |delta|^2 subject to log p_t + c >= log sum_i p_s_i at x + delta.
 // By Gibbs' inequality log sum_i p_i >= sum theta_i log p_i + H(theta) for every theta of the simplex (H: entropy), so
 // the constraint implies sum_i theta_i q_i(delta) >= H(theta) with the quadratics q_i of local_problem.hpp, whatever
 // theta is. With lambda_i = Lambda theta_i, P = I - sum lambda_i H_i positive definite and b = sum lambda_i b_i, the
@@ -28,16 +29,15 @@ MFAKIT_HD double sum_of(const double* lambda, int m) {
 MFAKIT_HD double perp_dot(const LocalProblem& p, const double* c, const double* c2 /*[m+1] each*/) {
   double sum = 0.0;
   for (int j = 0; j <= p.m; ++j) {
-    for (int k = 0; k <= p.m; ++k) sum += c[j] * p.gram_perp[j * (most_sources + 1) + k] * c2[k];
+    for (int k = 0; k <= p.m; ++k) sum += c[j] * p.gram_perp[j * most_sides + k] * c2[k];
   }
   return sum;
 }
 
 // P's Cholesky factor in p.P, and delta = P^-1 b on E in p.delta; false if P is not positive definite there. Otherwise
 // b^T P^-1 b on E in *quadratic.
-MFAKIT_HD bool solve_on_basis(const Coordinates& q, LocalProblem& p, const double* lambda, double total, double rho,
-                              double* quadratic) {
-  const index_t r = p.rank, R = q.l * (p.m + 1);
+MFAKIT_HD bool solve_on_basis(LocalProblem& p, const double* lambda, double total, double rho, double* quadratic) {
+  const index_t r = p.rank, R = p.width;
   for (index_t i = 0; i < r; ++i) {
     for (index_t k = 0; k <= i; ++k) p.P[i * r + k] = (i == k ? rho : 0.0) - total * p.K[i * r + k];
     p.delta[i] = 0.0;
@@ -60,13 +60,13 @@ MFAKIT_HD bool solve_on_basis(const Coordinates& q, LocalProblem& p, const doubl
 }
 
 // q_s(delta) - q_s(0), where `off` is |delta|^2 off E; leaves J = b_s + H_s delta on E in p.work.
-MFAKIT_HD double rise_of_source(const Coordinates& q, LocalProblem& p, int s, double off) {
-  const index_t r = p.rank, R = q.l * (p.m + 1);
+MFAKIT_HD double rise_of_source(LocalProblem& p, int s, double off) {
+  const index_t r = p.rank, R = p.width;
   double* J = p.work + s * R;
   for (index_t i = 0; i < r; ++i) J[i] = p.kappa[s] * p.delta[i];
   add_product(p.K, r, 1.0, p.delta, J);
   add_product(p.K + (s + 1) * R * R, r, -1.0, p.delta, J);
-  double gradient[most_sources + 1] = {};  // of q_s off E, in the e_j
+  double gradient[most_sides] = {};  // of q_s off E, in the e_j
   gradient[0] = -p.inverse[0];
   gradient[s + 1] = p.inverse[s + 1];
   double rise = perp_dot(p, gradient, p.gamma) + 0.5 * p.kappa[s] * off;
@@ -79,7 +79,7 @@ MFAKIT_HD double rise_of_source(const Coordinates& q, LocalProblem& p, int s, do
 
 // D(lambda), delta and the gradient there; sources with lambda = 0 are left out. Leaves P's Cholesky factor in p.P and
 // J_i = b_i + H_i delta on E in p.work.
-MFAKIT_HD DualPoint evaluate_dual(const Coordinates& q, LocalProblem& p, const double* lambda /*[m]*/) {
+MFAKIT_HD DualPoint evaluate_dual(LocalProblem& p, const double* lambda /*[m]*/) {
   DualPoint out{-infinity_(), 1.0, {}};
   const double total = sum_of(lambda, p.m);
   double linear = 0.0;
@@ -92,14 +92,14 @@ MFAKIT_HD DualPoint evaluate_dual(const Coordinates& q, LocalProblem& p, const d
   }
   if (p.has_complement && !(out.rho > 1e-14)) return out;
   double quadratic;
-  if (!solve_on_basis(q, p, lambda, total, out.rho, &quadratic)) return out;
+  if (!solve_on_basis(p, lambda, total, out.rho, &quadratic)) return out;
   // Off E: b = sum_s lambda_s (e_s / s2_s - e_t / s2_t), delta = b / rho.
   p.gamma[0] = p.has_complement ? -total * p.inverse[0] / out.rho : 0.0;
   for (int s = 0; s < p.m; ++s) p.gamma[s + 1] = p.has_complement ? lambda[s] * p.inverse[s + 1] / out.rho : 0.0;
   const double off = perp_dot(p, p.gamma, p.gamma);
   out.value = linear - 0.5 * (quadratic + out.rho * off);
   for (int s = 0; s < p.m; ++s) {
-    const double rise = rise_of_source(q, p, s, off);
+    const double rise = rise_of_source(p, s, off);
     out.q[s] = lambda[s] > 0.0 ? p.q0[s] + rise + log_(lambda[s] / total) : 0.0;
   }
   return out;
@@ -107,15 +107,15 @@ MFAKIT_HD DualPoint evaluate_dual(const Coordinates& q, LocalProblem& p, const d
 
 // A_st = J_s^T P^-1 J_t, minus the Hessian of D without the entropy, where evaluate_dual was called last. Overwrites
 // p.work.
-MFAKIT_HD void dual_curvature(const Coordinates& q, LocalProblem& p, double rho, double* A /*[m, m]*/) {
-  const index_t r = p.rank, R = q.l * (p.m + 1);
+MFAKIT_HD void dual_curvature(LocalProblem& p, double rho, double* A /*[m, m]*/) {
+  const index_t r = p.rank, R = p.width;
   for (int s = 0; s < p.m; ++s) solve_lower(p.P, r, p.work + s * R);
   for (int s = 0; s < p.m; ++s) {
     for (int t = 0; t <= s; ++t) {
       double dot = 0.0;
       for (index_t i = 0; i < r; ++i) dot += p.work[s * R + i] * p.work[t * R + i];
       if (p.has_complement) {
-        double js[most_sources + 1], jt[most_sources + 1];  // off E, in the e_j
+        double js[most_sides], jt[most_sides];  // off E, in the e_j
         for (int j = 0; j <= p.m; ++j) {
           js[j] = p.kappa[s] * p.gamma[j] + (j == s + 1 ? p.inverse[j] : 0.0) - (j == 0 ? p.inverse[0] : 0.0);
           jt[j] = p.kappa[t] * p.gamma[j] + (j == t + 1 ? p.inverse[j] : 0.0) - (j == 0 ? p.inverse[0] : 0.0);
@@ -129,7 +129,7 @@ MFAKIT_HD void dual_curvature(const Coordinates& q, LocalProblem& p, double rho,
 
 // delta as a combination of v and columns: sum_j gamma_j e_j off E, plus p.delta on E.
 MFAKIT_HD void primal_of_dual(const Coordinates& q, LocalProblem& p, Combination& out) {
-  const index_t r = p.rank, R = q.l * (p.m + 1);
+  const index_t r = p.rank, R = p.width;
   double* x = p.work;
   for (index_t i = 0; i < r; ++i) {
     x[i] = p.delta[i];
@@ -138,10 +138,10 @@ MFAKIT_HD void primal_of_dual(const Coordinates& q, LocalProblem& p, Combination
   solve_upper(p.basis, r, x);  // from coordinates on E to coefficients of the rows that make E
   out.along_v = 0.0;
   out.count = 0;
-  for (int j = 0; j <= p.m; ++j) {
-    out.along_v += p.gamma[j];
+  for (int j = 0; j <= p.m; ++j) out.along_v += p.gamma[j];
+  for (int j = 0; j < p.members(); ++j) {
     out.index[out.count] = q.mean_column(p.component[j]);
-    out.coefficient[out.count++] = -p.gamma[j];
+    out.coefficient[out.count++] = -p.gamma[p.side(j)] * (j < p.n_targets ? p.mix[j] : 1.0);
   }
   for (index_t i = 0; i < r; ++i) {
     out.index[out.count] = row_column(q, p, p.pivot[i]);

@@ -34,7 +34,7 @@ def plane_through(low: float, high: float, d: int = 8, n: int = 6) -> tuple[Any,
 RANGES = [(1.0, 1.1), (1e-38, 3e-38), (1e6, 1e6 + 1), (-1e37, 1e37), (255.0, 256.0), (-3.0, -2.9999)]
 
 
-@pytest.mark.parametrize("bounds", [None, "data", "wide"])
+@pytest.mark.parametrize("bounds", [None, "data", pytest.param("wide", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("low", "high"), RANGES)
 def test_float32_succeeds_where_float64_does(low: float, high: float, bounds: Any) -> None:
     net, X, distance = plane_through(low, high)

@@ -85,5 +85,5 @@ def test_components_that_play_no_part_cost_nothing() -> None:
     r = mfakit.attacks.minimal_perturbation(clf, np.zeros((1, 4)), [0], path="features")
     expected = 2.0 + 0.25 * np.log(41) / 4.0
     close(r.upper, [expected], rtol=1e-7)
-    close(r.lower, [expected], rtol=1e-5)
+    close(r.lower, [expected], rtol=1e-4)  # gaps below that are not closed further
     assert r.lower[0] <= expected

@@ -109,7 +109,7 @@ def test_a_shortened_point_does_not_depend_on_the_batch_or_the_threads() -> None
     rows = [11, 46, 0, 1]  # the first two are shortened
     X, y = X[rows], y[rows]
     whole = minimal_perturbation(clf, X, y, path="factor", n_threads=2)
-    assert (whole.gap > 1e-3).any()
+    assert (whole.gap > 2e-4).any()
     for i in range(2):
         alone = minimal_perturbation(clf, X[i : i + 1], y[i : i + 1], path="factor", n_threads=1)
         np.testing.assert_allclose(alone.upper, whole.upper[i], rtol=1e-9)

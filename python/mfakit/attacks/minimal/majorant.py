@@ -39,6 +39,8 @@ class Majorant:
         a and b.
     at : [m]
         The u_j that the tangent of the logarithm is taken at.
+    pulled, pull : int, float
+        On the piece high_j - u_j ≥ 0, of which `pull` ≥ 0 times may be added for the j numbered `pulled` in `others`.
     """
 
     t: int
@@ -46,6 +48,8 @@ class Majorant:
     low: Array
     high: Array
     at: Array
+    pulled: int = 0
+    pull: float = 0.0
 
     @classmethod
     def whole(cls, t: int, others: Array, low: Array) -> Majorant:
@@ -63,25 +67,47 @@ class Majorant:
         """Components, weights φ that sum to 1, and the constant."""
         h, k = self._chords()
         Z0 = max(1.0 + float((h - k * np.clip(self.at, self.low, self.high)).sum()), float(k.sum()))
-        used = np.flatnonzero(k > 0.0)
-        phi = k[used] / Z0
+        shares = k / Z0
         offset = float(np.log(Z0)) - 1.0 + (1.0 + float(h.sum())) / Z0
+        if self.pull > 0.0:
+            pull = self.pull * (1.0 - float(shares.sum()))
+            shares[self.pulled] += pull
+            offset += pull * float(self.high[self.pulled])
+        used = np.flatnonzero(shares > 0.0)
+        phi = shares[used]
         return [self.t, *map(int, self.others[used])], np.append(1.0 - phi.sum(), phi), offset
 
-    def cut(self, log_prob: Array, visible: float = 0.0) -> tuple[Majorant, Majorant] | None:
-        """Two pieces that meet where the components have log_prob [K], and are tight there.
+    def free(self, lead: float) -> Array:
+        """Numbers of the components in `others` that nothing keeps from being less than `lead` below t."""
+        return np.flatnonzero((self.low < lead) & np.isinf(self.high))
 
-        None if the bound on log p_T is off by less than `visible` there, in nats.
+    def apart(self, lead: float) -> Majorant:
+        """The part where all these are at least `lead` below t."""
+        free = (self.low < lead) & np.isinf(self.high)
+        low = np.where(free, lead, self.low)
+        return replace(self, low=low, at=np.maximum(self.at, low), pull=0.0)
+
+    def near(self, i: int, lead: float) -> Majorant:
+        """The part where component others[i] is at most `lead` below t."""
+        high = self.high.copy()
+        high[i] = lead
+        return replace(self, high=high, pulled=i, pull=0.0)
+
+    def cut(self, log_prob: Array, visible: float = 0.0) -> tuple[Majorant, Majorant] | None:
+        """Two pieces that meet where the components have log_prob [K], and are tight there; or, where a component is
+        outside its piece there, at the point that its chord is farthest from.
+
+        None if the bound on log p_T is off by less than `visible`, in nats.
         """
         u = log_prob[self.t] - log_prob[self.others]
         h, k = self._chords()
-        slack = np.where(
-            (u > self.low + INSIDE) & (u < self.high - INSIDE), h - k * u - np.exp(-np.maximum(u, 0.0)), 0.0
-        )
-        slack[np.exp(-self.low) < NEGLIGIBLE] = 0.0
-        i = int(slack.argmax()) if len(slack) else 0
-        if not len(slack) or slack[i] < max(LOOSE, visible):
-            return None
-        high, low = self.high.copy(), self.low.copy()
-        high[i] = low[i] = u[i]
-        return replace(self, high=high, at=u), replace(self, low=low, at=u)
+        least = max(LOOSE, visible)
+        for at in (u, -np.log(np.where(k > 0.0, k, 1.0))):
+            inside = (at > self.low + INSIDE) & (at < self.high - INSIDE) & (np.exp(-self.low) >= NEGLIGIBLE)
+            slack = np.where(inside, h - k * at - np.exp(-np.maximum(at, 0.0)), 0.0)
+            i = int(slack.argmax()) if len(slack) else 0
+            if len(slack) and slack[i] >= least:
+                high, low = self.high.copy(), self.low.copy()
+                high[i] = low[i] = at[i]
+                return replace(self, high=high, at=u, pull=0.0), replace(self, low=low, at=u, pull=0.0)
+        return None

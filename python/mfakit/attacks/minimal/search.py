@@ -35,11 +35,16 @@ POLISH_ROUNDS, MOST_STARTS, PASSES = 30, 4, 3
 # Steps along the boundary.
 SLIDES = 40
 # Cuts of one target's problem.
-MOST_CUTS = 24
+MOST_CUTS = 48
 # Share of the gap that a cut must be predicted to close.
 VISIBLE = 1e-2
 # Relative gap below which neither a cut nor a tighter ball is tried.
-CLOSED = 1e-3
+CLOSED = 1e-4
+# Duals of one sample after which no piece is divided; how far below the likeliest target others are set apart, nats;
+# and how often the pull of one that is near it is halved.
+MOST_DUALS = 200
+LEAST_LEAD, MOST_LEAD = 1.0, 30.0
+PULLS = 6
 # A point decides about a radius that is larger than its length by this, relative: it is still to be rounded.
 AT_LEAST = 1e-6
 # Sources with at least this share at the best point start in the dual.
@@ -294,35 +299,35 @@ class Search:
         if self.box is None:  # there a bound on each of them costs little
             low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
         whole, floor = self._solve(Majorant.whole(t, others, low), None), np.inf
-        if len(others) and self._is_open(whole.bound):
-            low, floor = self._apart(whole, low)
-            if self.box is not None:
-                low = np.array([b or -self._largest_log_ratio(j, t, radius) for j, b in zip(others, low, strict=True)])
+        if self.box is not None and len(others) and self._is_open(whole.bound):
+            low, floor = self._apart(whole)
+            low = np.array([b or -self._largest_log_ratio(j, t, radius) for j, b in zip(others, low, strict=True)])
             whole = self._solve(Majorant.whole(t, others, low), whole)
         pieces = [whole]
         for _ in range(MOST_CUTS):
-            pieces.sort(key=lambda p: p.bound)
-            self.bounds[t] = max(self.bounds[t], min(floor, pieces[0].bound))
-            halves = self._cut(pieces[0])
-            if halves is None:
+            worst = min(pieces, key=lambda p: p.bound)
+            self.bounds[t] = max(self.bounds[t], min(floor, worst.bound))
+            parts = None if self._is_closed(worst) else self._parts(worst)
+            if parts is None:
                 return
-            pieces[:1] = [self._solve(half, pieces[0]) for half in halves]
+            pieces = [p for p in pieces if p is not worst] + parts
         self.bounds[t] = max(self.bounds[t], min(floor, *(p.bound for p in pieces)))
 
-    def _apart(self, whole: _Piece, low: Array) -> tuple[Array, float]:
-        """Which of the other components j are at least APART below t at every flip nearer than is asked for, as raised
-        bounds `low` [m]; and the least length of the flips where they are not, as far as that was bounded.
+    def _apart(self, whole: _Piece) -> tuple[Array, float]:
+        """How far the other components j are below t at every flip nearer than is asked for, [m], APART or 0; and the
+        least length of the flips where they are not, as far as that was bounded. In a box one evaluation for each is
+        cheaper than parts.
 
         Where j is less far below, log p_t ≤ log p_j + APART is one more constraint: with a share of j in the target the
         bound is high enough. Components are taken one after the other, each beside what is known of those before it.
         """
         t, others, goal = whole.majorant.t, whole.majorant.others, (1.0 - self.loose) * self.enough
-        low, floor, total = low.copy(), np.inf, float(whole.lam.sum())
+        low, floor, total = np.zeros(len(others)), np.inf, float(whole.lam.sum())
         if not (0.0 < total < np.inf and goal < np.inf):
             return low, floor
         missing = 0.5 * (goal**2 - whole.bound**2) / total  # nats
         lead = whole.log_prob[t] - whole.log_prob[others]
-        for i in np.flatnonzero((low < APART) & (lead > APART + 1.0)):
+        for i in np.flatnonzero(lead > APART + 1.0):
             share = min(0.5, 2.0 * missing / (lead[i] - APART))
             offset = float(np.log1p(np.exp(-low).sum())) + share * APART
             L = self._lagrangian([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
@@ -330,6 +335,57 @@ class Search:
             if bound >= goal:
                 low[i], floor = APART, min(floor, bound)
         return low, floor
+
+    def _is_closed(self, piece: _Piece) -> bool:
+        if self.radii is not None:
+            return piece.bound >= self.enough
+        return self.best.upper - piece.bound <= CLOSED * self.best.upper
+
+    def _parts(self, piece: _Piece) -> list[_Piece] | None:
+        """The parts of a piece, unless they could not raise its bound visibly: where all others are well below t, and
+        where each of them is near it; or two halves.
+        """
+        if self.best.n_duals >= MOST_DUALS:
+            return None
+        m = piece.majorant
+        lead = self._lead(piece)
+        free = m.free(lead)
+        if len(free):
+            apart = self._solve(m.apart(lead), piece)
+            enough = min(apart.bound, self.enough if self.radii is not None else (1.0 - CLOSED) * self.best.upper)
+            return [apart, *(self._solve_near(m.near(int(i), lead), piece, enough) for i in free)]
+        halves = self._cut(piece)
+        return None if halves is None else [self._solve(half, piece) for half in halves]
+
+    def _lead(self, piece: _Piece) -> float:
+        """How far below t others must be for what they add to cost half of what may stay open: c nats less of p_T / p_t
+        raise D by Λ c.
+        """
+        total, upper = float(piece.lam.sum()), self.enough
+        if not (total > 0.0 and 0.0 < upper < np.inf):
+            return MOST_LEAD
+        nats = 0.5 * CLOSED * upper * (piece.bound or CLOSED * upper) / total
+        ratio = (len(piece.majorant.others) + 1) / nats
+        return float(np.clip(np.log(ratio), LEAST_LEAD, MOST_LEAD))
+
+    def _solve_near(self, majorant: Majorant, parent: _Piece, enough: float) -> _Piece:
+        """The piece where another component is close to t, which is mostly far away: no more than `enough`."""
+        j, lead, source = int(majorant.others[majorant.pulled]), float(majorant.high[majorant.pulled]), int(self.own[0])
+        piece = replace(parent, majorant=majorant)
+        offset = majorant.mixture()[2] + lead  # log p_T is at most this above log p_j
+        piece.bound = max(piece.bound, self._least_distance(source, j, offset))
+        if piece.bound < enough:
+            L = Lagrangian(self.sample, [j], np.ones(1), offset, [source])
+            piece.bound = max(piece.bound, nearest_on_quadric(L, np.ones(1), None, enough).radius)
+        low, high = 0.0, 1.0
+        for _ in range(PULLS):
+            if piece.bound >= enough or self.best.n_duals >= MOST_DUALS:
+                break
+            pull = 0.5 * (low + high)
+            piece = self._solve(replace(majorant, pull=pull), piece)
+            u = piece.log_prob[majorant.t] - piece.log_prob[j]
+            low, high = (low, pull) if u <= lead else (pull, high)
+        return replace(piece, majorant=majorant)
 
     def _cut(self, piece: _Piece) -> tuple[Majorant, Majorant] | None:
         """The halves of a piece, unless its bound is good enough or a cut could not raise it visibly."""

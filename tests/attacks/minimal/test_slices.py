@@ -1,0 +1,75 @@
+"""Classes whose components are close to each other: log p_T bounded slice by slice (csrc/include/mfakit/slices.hpp)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import close, random_mfa
+
+import mfakit
+from mfakit.attacks import gradient_attack, minimal_perturbation
+from mfakit.backends import why_missing
+
+pytestmark = pytest.mark.skipif(why_missing("native") is not None, reason=f"compiled: {why_missing('native')}")
+
+
+def _soft_classes(seed: int, k: int, d: int, l: int, n_classes: int = 2, sigma: float = 0.4) -> mfakit.BayesClassifier:
+    """Components of a class overlap; the classes are apart."""
+    shift = 3.0 * np.eye(n_classes, d)
+    mixtures = []
+    for c in range(n_classes):
+        m = random_mfa(k=k, d=d, l=l, sigma=sigma, seed=100 * seed + c, spread=0.5)
+        mixtures.append(m.replace(means=m.means + shift[c], loadings=0.5 * m.loadings))
+    return mfakit.BayesClassifier(mixtures, np.arange(1.0, n_classes + 1) / np.arange(1, n_classes + 1).sum())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_brute_force_in_the_plane(seed: int) -> None:
+    """No flip on fine circles within `lower`, and one just beyond `upper`."""
+    clf = _soft_classes(seed, k=2 + seed, d=2, l=seed % 3, n_classes=2 + seed % 2)
+    X, y = clf.sample(8, rng=seed, dtype=np.float64)
+    r = minimal_perturbation(clf, X, y, path="factor" if seed % 3 < 2 else "auto")
+    right = np.flatnonzero(~r.already_wrong)
+    assert len(right) >= 4
+    angle = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    for i in right:
+        for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999999):
+            assert (clf.predict(X[i] + share * r.lower[i] * circle) == y[i]).all()
+        assert (clf.predict(X[i] + 1.001 * r.upper[i] * circle) != y[i]).any()
+
+
+def test_soft_classes_are_closed_and_agree_with_the_features_path() -> None:
+    """What c_t costs by itself is a multiple of what is left."""
+    clf = _soft_classes(3, k=8, d=20, l=2)
+    X, y = clf.sample(20, rng=1, dtype=np.float64)
+    r = minimal_perturbation(clf, X, y, path="factor")
+    right = ~r.already_wrong
+    costs = mfakit.theory.explain_gaps(clf, r).predicted
+    assert np.median(costs) > 1e-2
+    assert np.median(r.gap[right]) < 1e-3
+    other = minimal_perturbation(clf, X, y, path="features")
+    assert (r.lower <= other.upper * (1 + 1e-9))[right].all()
+    assert (other.lower <= r.upper * (1 + 1e-9))[right].all()
+    close(r.upper[right], other.upper[right], rtol=1e-3)
+    for step in (0.2, 0.05, 0.02):
+        attack = gradient_attack(clf, X, y, polish=True, step_size=step)
+        assert not len(attack.grade(r).contradictions)
+
+
+def test_one_component_copied_is_one_component() -> None:
+    """Copies of a target: log p_T = log p_t + log 3 everywhere, where all u_j are 0."""
+    one = _soft_classes(5, k=1, d=6, l=2)
+    thrice = [
+        m.replace(
+            weights=np.full(3, 1 / 3), means=np.repeat(m.means, 3, axis=0),
+            loadings=np.repeat(m.loadings, 3, axis=0), noise_variance=np.repeat(m.noise_variance, 3),
+        )
+        for m in one.mixtures
+    ]  # fmt: skip
+    X, y = one.sample(10, rng=0, dtype=np.float64)
+    plain = minimal_perturbation(one, X, y)
+    copied = minimal_perturbation(mfakit.BayesClassifier(thrice, one.priors), X, y)
+    right = ~plain.already_wrong
+    close(copied.lower[right], plain.lower[right], rtol=1e-6)
+    close(copied.upper[right], plain.upper[right], rtol=1e-6)
