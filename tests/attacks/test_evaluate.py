@@ -101,6 +101,7 @@ def test_other_libraries_classifiers(model: Any) -> None:
         (POINTS, Y[:3], {}, "one label per sample"),
         (POINTS, Y + 1, {}, "must hold the classes 0 to 1"),
         (POINTS, Y, {"bounds": (0.0, 0.6)}, "x_adv must lie within bounds.*in row 1; clip x_adv"),
+        (POINTS, Y, {"bounds": ([0.0, 0.0], [0.6, 9.0])}, r"bounds \[0, 0.6\] of feature 0, got 0.7 in row 1"),
         (POINTS, Y, {"batch_size": 0}, "batch_size"),
         (POINTS, Y, {"name": ""}, "name must be a string"),
     ],

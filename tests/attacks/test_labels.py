@@ -81,7 +81,7 @@ def test_unknown_keyword_arguments_are_answered_by_the_list() -> None:
     mfa = mfakit.MFA([1.0], np.zeros((1, 4)), np.zeros((1, 4, 1)), 1.0)
     clf = mfakit.BayesClassifier([mfa, mfa.replace(means=np.ones((1, 4)))])
     with pytest.raises(
-        TypeError, match=r"minimal_perturbation got .* 'steps'; the keyword arguments are path, progress, b"
+        TypeError, match=r"minimal_perturbation got .* 'steps'; the keyword arguments are path, bounds, target, p"
     ):
         minimal_perturbation(clf, X, steps=1)
     for method in (mfa.log_prob, mfa.responsibilities, clf.predict):

@@ -52,7 +52,7 @@ def test_its_results_are_verified_measured_and_graded(copy: ModuleType, pair: Ca
     assert not len(grade.contradictions)
     assert 1.0 <= grade.mean < 1.2
     assert r.settings == {
-        "attack": "mine", "first": 0.05, "max_steps": 60, "bounds": None, "dtype": "float32",
+        "attack": "mine", "first": 0.05, "max_steps": 60, "bounds": None, "targeted": False, "dtype": "float32",
     }  # fmt: skip
 
 

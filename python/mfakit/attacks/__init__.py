@@ -6,13 +6,16 @@ from .carlini_wagner.attack import carlini_wagner_l2
 from .evaluate import evaluate
 from .external import run_external
 from .gradient.attack import gradient_attack
+from .minimal.accuracy import CertifiedAccuracy, certified_accuracy
 from .minimal.attack import minimal_perturbation
 from .result import AttackResult, MinimalResult
 
 __all__ = [
     "AttackResult",
+    "CertifiedAccuracy",
     "MinimalResult",
     "carlini_wagner_l2",
+    "certified_accuracy",
     "evaluate",
     "gradient_attack",
     "minimal_perturbation",

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from .._arrays.options import Options
 from .._arrays.rows import RowBlocks, check_finite_rows, class_indices, to_numpy
 from .._arrays.streams import opened
-from .._checks import as_bounds, check_integers
+from .._checks import check_integers
 from ..classifiers.recognise.recognise import Unrecognised, as_classifier, is_module, machine_form
+from .bounds import as_box, as_limits, inside_bounds
 from .identity import identity
 from .models.recognise import as_victim, differentiable
 from .result import AttackResult
 from .samples import as_given, class_names, on_host
 from .state import Choice, State
 from .task import probe_rows
-from .verify import as_result, inside_bounds, surely_flipped
+from .verify import as_result, surely_flipped
 
 __all__ = ["evaluate"]
 
@@ -36,7 +37,7 @@ def evaluate(
     x_adv: Any,
     y: Any = None,
     *,
-    bounds: tuple[float, float] | None = None,
+    bounds: Any = None,
     name: str = "external",
     settings: Mapping[str, Any] | None = None,
     batch_size: int = 256,
@@ -55,7 +56,7 @@ def evaluate(
     y : array-like, [n], optional
         True classes, values of ``classes_``, or columns of a module's logits. None: the classes predicted for X.
     bounds : (low, high), optional
-        Points outside are an error.
+        Two numbers, or arrays [d] with a number per feature. Points outside are an error.
     name : str
         What the attack is called in the result's settings.
     settings : mapping, optional
@@ -94,7 +95,7 @@ def evaluate(
     1.5
     """
     check_integers({"batch_size": batch_size}, 1)
-    box = as_bounds(bounds)
+    box = as_box(bounds)
     if not isinstance(name, str) or not name:
         raise ValueError(f"name must be a string that is not empty, got {name!r}")
     host, shape = on_host(opened(X))
@@ -102,7 +103,7 @@ def evaluate(
     rows, points = RowBlocks(host), RowBlocks(there)
     if (len(points), there_shape) != (len(rows), shape):
         raise ValueError(f"x_adv must have X's shape {(len(rows), *shape)}, got {(len(points), *there_shape)}")
-    result, states = np.empty(rows.shape, rows.dtype), []
+    result, states, limits = np.empty(rows.shape, rows.dtype), [], as_limits(box, rows.shape[1], rows.dtype)
     with _judge(clf, rows, shape, y) as (judge, labels):
         for first in range(0, len(rows), batch_size):
             part = slice(first, min(first + batch_size, len(rows)))
@@ -111,7 +112,7 @@ def evaluate(
                 a = points.block(part.start, part.stop).astype(rows.dtype)
             for block, what in ((x, "X"), (a, "x_adv")):
                 check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, what, optional=False)
-            inside_bounds(a, box, first, "x_adv")
+            inside_bounds(a, limits, first, "x_adv")
             state = judge(x, a, None if labels is None else labels[part])
             result[part] = np.where(state.flipped[:, None], a, x)
             states.append(state)

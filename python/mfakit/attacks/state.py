@@ -32,7 +32,7 @@ class Choice:
 
 @dataclass
 class State:
-    """What is known about each of n samples so far."""
+    """What is known about each of n samples so far; `goal` are the classes that a targeted attack is to reach."""
 
     y: Array
     y_adv: Array
@@ -41,9 +41,19 @@ class State:
     n_steps: Array
     reason: Array
     choice: Choice = field(default_factory=lambda: Choice(0))
+    goal: Array | None = None
+
+    @property
+    def aim(self) -> Array:
+        """The classes [n] that decide on success: those to reach, or those to leave."""
+        return self.y if self.goal is None else self.goal
+
+    def reached(self, decision: Array, rows: Array) -> Array:
+        """Which of some samples have been led astray, or to their goals, by their decisions."""
+        return np.asarray(decision != self.y[rows] if self.goal is None else decision == self.goal[rows])
 
     @classmethod
-    def of(cls, victim: Any, X: Array, y: Array | None) -> State:
+    def of(cls, victim: Any, X: Array, y: Array | None, goal: Array | None = None) -> State:
         """The state before an attack, by the victim's scores of samples X [n, d] float64: samples whose class is
         not y [n] (None: the predicted one) or whose scores are NaN count as already wrong.
         """
@@ -54,4 +64,5 @@ class State:
         wrong = (predicted != labels) | undecided
         reason = np.where(wrong, "already wrong", "max_steps").astype("<U16")
         reason[undecided] = "NaN logits"
-        return cls(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n))
+        return cls(labels, predicted.copy(), wrong, np.zeros(n, bool), np.zeros(n, np.int64), reason, Choice(n),
+                   goal)  # fmt: skip

@@ -18,12 +18,14 @@ from .._io.progress import open_bar
 from ..backends import get_arrays, get_backend
 from ..backends.host_arrays import Host
 from .blocks import attack_blocks
+from .bounds import Limits, inside_bounds
+from .goals import as_goals, check_goals
 from .identity import identity
 from .models.differentiable import PROBES
 from .models.recognise import as_victim, attackable
 from .result import AttackResult
 from .state import State
-from .verify import as_result, inside_bounds, push_until_flipped
+from .verify import as_result, push_until_flipped
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,8 +42,9 @@ class Walked(Protocol):
     state: State
 
 
-# What an attack does with a block, given the victim, the samples [n, d] and their classes [n] or None.
-Walk = Callable[[Any, Array, Array | None], Walked]
+# What an attack does with a block, given the victim, the samples [n, d], their classes [n] or None and, if there are
+# any, the classes to reach.
+Walk = Callable[..., Walked]
 
 
 @dataclass
@@ -75,9 +78,13 @@ class Task:
     options: Options
     size: int
 
+    def goals(self, target: Any) -> Array | None:
+        """The classes that `target` says are to be reached, as indices, int64 [n]; None where it is None."""
+        return as_goals(target, len(self.rows), self.victim.labels)
+
     def run(
-        self, name: str, settings: DataclassInstance, bounds: tuple[float, float] | None, walk: Walk,
-        progress: bool | None, victims: Sequence[Any] = (),
+        self, name: str, settings: DataclassInstance, limits: Limits, walk: Walk, progress: bool | None,
+        victims: Sequence[Any] = (), goals: Array | None = None,
     ) -> AttackResult:  # fmt: skip
         """Attack all samples, and verify and measure the points that are returned.
 
@@ -85,14 +92,16 @@ class Task:
         ----------
         name : str
             The attack's, recorded in the result together with its `settings`.
-        bounds : (low, high) or None
+        limits : (low, high) or None
             The samples must be within these, and the points returned are.
         walk : callable
-            ``walk(victim, block, labels)`` attacks a block.
+            ``walk(victim, block, labels)`` attacks a block; with goals ``walk(victim, block, labels, goals)``.
         progress : bool or None
             A progress bar; None shows it on a terminal and in notebooks.
         victims : sequence
             One for each thread that takes blocks; by default the task's own in this thread.
+        goals : int64 [n] or None
+            The classes to reach, as indices; None for any other than the true one.
         """
         rows, arrays, labels = self.rows, self.arrays, self.labels
         points = arrays.empty_result(rows.shape, rows.dtype, rows)
@@ -102,14 +111,16 @@ class Task:
                 part = slice(first, first + len(block))
                 if self.options.check_finite:
                     check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
-                inside_bounds(block, bounds, first)
-                walked = walk(victim, block, None if labels is None else labels[part])
-                there = push_until_flipped(victim.final(), walked, block, bounds)
+                inside_bounds(block, limits, first)
+                aims = () if goals is None else (goals[part],)
+                walked = walk(victim, block, None if labels is None else labels[part], *aims)
+                check_goals(walked.state, first)
+                there = push_until_flipped(victim.final(), walked, block, limits)
                 points[part] = there if rows.device is not None else arrays.to_host(there)
                 return walked.state
 
             states = attack_blocks(rows, self.size, arrays, victims or [self.victim], attack, bar)
-        evidence = {"attack": name, **asdict(settings), "dtype": rows.dtype.name}
+        evidence = {"attack": name, **asdict(settings), "targeted": goals is not None, "dtype": rows.dtype.name}
         return as_result(points, self.X, rows, states, evidence, identity(self.clf))
 
 

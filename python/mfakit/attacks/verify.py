@@ -15,12 +15,14 @@ from .._arrays.rows import (
     wrap_like,
 )
 from .._threads.process import errstate
+from .bounds import Limits, moved_inside
+from .models.aimed import Aimed
 from .result import AttackResult
 
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["as_result", "inside_bounds", "least_length", "push_until_flipped", "surely_flipped"]
+__all__ = ["as_result", "least_length", "push_until_flipped", "surely_flipped"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
 
@@ -38,43 +40,29 @@ def least_length(X: Array) -> Array:
     return PUSHED_UNITS * max(float(np.finfo(X.dtype).eps), SURE) * norm
 
 
-def inside_bounds(X: Array, bounds: tuple[float, float] | None, start: int, name: str = "X") -> None:
-    """Raise for samples outside `bounds`, with the first such row."""
-    if bounds is None:
-        return
-    low, high = bounds
-    outside = to_numpy(((low > X) | (high < X)).any(axis=1))
-    if outside.any():
-        row = int(outside.argmax())
-        found = to_numpy(X[row])
-        raise ValueError(
-            f"{name} must lie within bounds [{low:g}, {high:g}], got values from {found.min():g} to {found.max():g} "
-            f"in row {start + row}; clip {name} or widen bounds"
-        )
-
-
-def push_until_flipped(victim: Any, walk: Any, X: Array, bounds: tuple[float, float] | None) -> Array:
-    """The points to return, in X's dtype [n, d]: the ends of the walk, moved outward along the gradient there in
-    doubling steps, starting at one rounding unit, until the rounded point flips too; X itself for samples that were
-    not fooled. `walk` has the points `here` [n, d] float64 and the `state`.
+def push_until_flipped(victim: Any, walk: Any, X: Array, limits: Limits) -> Array:
+    """The points to return, in X's dtype [n, d] and within the limits: the ends of the walk, moved outward along the
+    gradient there in doubling steps, starting at one rounding unit, until the rounded point flips too, and to its goal
+    if it has one; X itself for samples that were not fooled. `walk` has the points `here` [n, d] float64 and the
+    `state`; `victim` is what verifies.
     """
     state, points = walk.state, X.copy()
+    if state.goal is not None:
+        victim = Aimed(victim).lowered()
     rows, push = np.flatnonzero(state.flipped), 0.0
     xp = array_module(X)
     onward = xp.zeros_like(walk.here)
     while len(rows) and push < 0.1:
         there = gather(walk.here, rows) + push * gather(onward, rows)
-        if bounds is not None:
-            there = xp.clip(there, *bounds)
-        rounded = there.astype(X.dtype)
-        y = state.y[rows]
+        rounded = moved_inside(there.astype(X.dtype), limits)
+        y = state.aim[rows]
         joint, choice = victim.scores(rounded.astype(np.float64), y)
-        decision, flips = surely_flipped(joint, y)
+        decision, flips = surely_flipped(joint, y, state.goal is not None)
         scatter(points, rows[flips], gather(rounded, flips))
         state.y_adv[rows[flips]] = decision[flips]
         rows = rows[~flips]
         if push == 0.0 and len(rows):
-            way = _onward(victim, gather(walk.here, rows), gather(X, rows), state.y[rows], choice.take(~flips))
+            way = _onward(victim, gather(walk.here, rows), gather(X, rows), y[~flips], choice.take(~flips))
             scatter(onward, rows, way)
         push = max(2 * push, float(np.finfo(X.dtype).eps))
     state.flipped[rows] = False
@@ -95,13 +83,17 @@ def _onward(victim: Any, here: Array, X: Array, y: Array, choice: Any) -> Array:
     return xp.where(sound, unit * length, way)
 
 
-def surely_flipped(joint: Array, y: Array) -> tuple[Array, Array]:
-    """The decisions [n] by scores [n, C], and which are wrong by more than rounding: scores of the same point in
-    another batch may differ in their last bits, which must not make the decision right again.
+def surely_flipped(joint: Array, y: Array, reach: bool = False) -> tuple[Array, Array]:
+    """The decisions [n] by scores [n, C], and which differ from y by more than rounding or, with `reach`, are y by more
+    than that: scores of the same point in another batch may differ in their last bits, which must not undo a success.
     """
     rows = np.arange(len(y))
     decision = joint.argmax(axis=1)
     margin = joint[rows, decision] - joint[rows, y]
+    if reach:
+        others = joint.copy()
+        others[rows, y] = -np.inf
+        margin = joint[rows, y] - others.max(axis=1)
     size = np.abs(np.where(np.isfinite(joint), joint, 0.0)).max(axis=1)  # -inf is exact: the class is impossible
     return decision, margin > SURE * size
 

@@ -22,7 +22,7 @@ from ..mixture.marginals import fill_classes, takes_gaps
 from ..mixture.mfa import MFA, common_device
 from .parameters import as_priors, checked_extras, checked_metadata
 from .posterior import log_odds, log_proba
-from .variants import asymmetric_mixtures, symmetric_mixtures
+from .variants import asymmetric_mixtures, rescaled_parts, symmetric_mixtures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -446,6 +446,41 @@ class BayesClassifier:
         from .outliers import outlier_extras
 
         return self.replace(extras={**self._extras, **outlier_extras(X_train, direction, self.n_features)})
+
+    def rescaled(self, low: float, high: float) -> BayesClassifier:
+        """The same classifier for samples (x - low) / (high - low): low becomes 0 and high becomes 1.
+
+        Decisions stay, and certified radii and the lengths of perturbations are divided by high - low. So a model of
+        other units, or one whose samples leave [0, 1], fits libraries that clip to [0, 1].
+
+        Parameters
+        ----------
+        low, high : float
+            Two numbers for all features: a scale for each would deform the balls that radii measure.
+
+        Returns
+        -------
+        BayesClassifier
+            Its mixtures and what :meth:`with_outlier_step` stored are rescaled; other extras and metadata stay.
+
+        Raises
+        ------
+        ValueError
+            For anything but two finite numbers with low < high.
+
+        Examples
+        --------
+        >>> import numpy as np, mfakit
+        >>> mixtures = [mfakit.MFA([1.0], [[m, 0.0]], np.zeros((1, 2, 0)), 1.0) for m in (-10.0, 10.0)]
+        >>> clf = mfakit.BayesClassifier(mixtures)
+        >>> unit = clf.rescaled(-20, 20)
+        >>> X = np.array([[-10.0, 0.0]])
+        >>> r = mfakit.attacks.minimal_perturbation(clf, X), mfakit.attacks.minimal_perturbation(unit, (X + 20) / 40)
+        >>> r[0].lower.round(6), r[1].lower.round(6)
+        (array([10.]), array([0.25]))
+        """
+        mixtures, extras = rescaled_parts(self, low, high)
+        return self.replace(mixtures=mixtures, extras=extras)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write mixtures, priors, extras and metadata to a safetensors file."""

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..mixture.rescaling import as_range
+from .parameters import OUTLIER
+
 if TYPE_CHECKING:
     from ..mixture.mfa import MFA
     from .classifier import BayesClassifier
 
-__all__ = ["asymmetric_mixtures", "symmetric_mixtures"]
+__all__ = ["asymmetric_mixtures", "rescaled_parts", "symmetric_mixtures"]
 
 Array = NDArray[Any]
 
@@ -41,6 +44,17 @@ def asymmetric_mixtures(clf: BayesClassifier, X_train: Any, scale: float, sigma:
     mean, step = outlier_step(clf, X_train, direction)
     step = float(scale) * step
     return [with_outlier(m, mean + sign * step, sigma) for m, sign in zip(clf.mixtures, (1, -1), strict=True)]
+
+
+def rescaled_parts(clf: BayesClassifier, low: float, high: float) -> tuple[list[MFA], dict[str, Array]]:
+    """The classes' mixtures and the extras in other units; see :meth:`BayesClassifier.rescaled`."""
+    start, width = as_range(low, high)
+    extras, (mean, step, _) = clf.extras, OUTLIER
+    if mean in extras:
+        extras[mean] = (extras[mean].astype(np.float64) - start) / width
+    if step in extras:
+        extras[step] = extras[step].astype(np.float64) / width
+    return [m.rescaled(low, high) for m in clf.mixtures], extras
 
 
 def _uniform(weights: Array) -> Array:

@@ -15,7 +15,7 @@ from .._io.html import bars, card, number_range
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
 from .._lazy import lazy
-from . import density, imported, latent, marginals, sampling, subsets
+from . import density, imported, latent, marginals, rescaling, sampling, subsets
 from .factors import Factors, Share, factorize, subspace_factors
 from .parameters import PARAMETERS, checked_parameters
 
@@ -323,6 +323,10 @@ class MFA:
     def conditional(self, features: Any, values: ArrayLike) -> MFA:
         """The density of the other features given these values; see :func:`mfakit.mixture.subsets.conditional`."""
         return subsets.conditional(self, features, values)
+
+    def rescaled(self, low: float, high: float) -> MFA:
+        """The density of (x - low) / (high - low); see :func:`mfakit.mixture.rescaling.rescaled`."""
+        return rescaling.rescaled(self, low, high)
 
     def dense(self) -> tuple[Array, Array, Array]:
         """Weights [k], means [k, d] and covariances A Aᵀ + D [k, d, d], float64: for tests and small models."""

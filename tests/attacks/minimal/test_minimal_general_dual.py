@@ -7,6 +7,7 @@ import pytest
 from minimal_cases import diagonal_classifier
 from support import close
 
+import mfakit
 from mfakit.attacks.minimal import roots
 from mfakit.attacks.minimal.components import Components, Sample
 from mfakit.attacks.minimal.lagrangian import Curvature, Lagrangian
@@ -68,3 +69,21 @@ def test_any_multiplier_is_a_lower_bound(seed: int) -> None:
     best = roots.maximise(L, np.array([0.98, 0.01, 0.01]))
     assert max(bounds) <= best.radius * (1 + 1e-9)
     assert 0.0 < best.radius <= nearest
+
+
+def test_components_that_play_no_part_cost_nothing() -> None:
+    """One sphere among forty others of its class, all as near as two radii: log 41 nats would be 10% of the radius.
+    Only the sphere in front matters, and the way to its plane is known.
+    """
+    rng = np.random.default_rng(0)
+    around = rng.normal(size=(40, 4))
+    around[:, 0] = 0.0
+    around *= 5.5 / np.linalg.norm(around, axis=1, keepdims=True)
+    means = np.concatenate([[[4.0, 0, 0, 0]], around])
+    many = mfakit.MFA(np.full(41, 1 / 41), means, np.zeros((41, 4, 0)), 0.25)
+    clf = mfakit.BayesClassifier([mfakit.MFA([1.0], np.zeros((1, 4)), np.zeros((1, 4, 0)), 0.25), many])
+    r = mfakit.attacks.minimal_perturbation(clf, np.zeros((1, 4)), [0], path="features")
+    expected = 2.0 + 0.25 * np.log(41) / 4.0
+    close(r.upper, [expected], rtol=1e-7)
+    close(r.lower, [expected], rtol=1e-4)  # gaps below that are not closed further
+    assert r.lower[0] <= expected

@@ -18,11 +18,12 @@ from ..._arrays.streams import streamed
 from ..._checks import MOST_INT32, check_integers, check_switches
 from ..._io.progress import open_bar
 from ..._threads.process import errstate
+from ..bounds import inside_bounds
 from ..identity import identity
 from ..result import AttackResult
 from ..samples import as_given, class_names, on_host
 from ..state import State
-from ..verify import as_result, inside_bounds
+from ..verify import as_result
 from .settings import Bounds, Settings
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..._arrays.sharing import careful_products, plan_crew
 from ..._arrays.streams import streamed
 from ..blocks import plan_walks, victims_of
+from ..bounds import as_limits
 from ..coordinates import FactorCoordinates, why_not
 from ..models.bayes import MixtureVictim
 from ..models.differentiable import GradientVictim
@@ -54,7 +55,8 @@ def gradient_attack(
     targets: Targets = Settings.targets,
     path: Path = Settings.path,
     direction: Direction = Settings.direction,
-    bounds: tuple[float, float] | None = Settings.bounds,
+    bounds: Any = Settings.bounds,
+    target: Any = None,
     progress: bool | None = False,
     **options: Unpack[RunOptions],
 ) -> AttackResult:
@@ -84,14 +86,20 @@ def gradient_attack(
     path : {"auto", "factor", "features", "closed-form"}
         "features": every step is taken in the d features. "factor": in the span of the loadings and means, the same
         trajectory at a hundredth of the cost, for isotropic Bayes classifiers without bounds. "closed-form": the exact
-        smallest perturbation in one step, for linear classifiers without bounds. "auto": "factor" or "closed-form"
+        smallest perturbation in one step, for linear classifiers without bounds. Neither of these two takes a target
+        if there are more than two classes. "auto": "factor" or "closed-form"
         where possible, else "features". The result's settings say which one was taken.
     direction : {"gradient", "log-ratio"}
         "log-ratio" is for RBF machines: ∇ log Σ_{a>0} a K - ∇ log Σ_{a<0} |a| K, the log-ratio of the two densities
         whose difference is the decision. Where kernels vanish the plain gradient walks off to infinity and fails; this
         one reaches the other class, usually over a shorter distance.
     bounds : (low, high), optional
-        Keep every coordinate of x within these; None clips nothing.
+        Two numbers, or arrays [d] with a number per feature: every step is clipped to them, and so are the points that
+        are returned. None clips nothing. The samples must be inside. The result's settings record them.
+    target : class or array-like [n], optional
+        The class to reach, one for all samples or one per sample, in the terms of `y`, other than the true one; None
+        for any other class. Steps then lead from the best of the other classes to this one, and success means that the
+        decision is this class.
     progress : bool or None
         A progress bar; None shows it on a terminal and in notebooks.
     **options
@@ -110,7 +118,8 @@ def gradient_attack(
     TypeError
         For anything that cannot be attacked, with the reason: a regressor, an unfitted classifier, a torch module, ...
     ValueError
-        NaN or inf in X, labels that are not classes, inputs outside `bounds`, a step size or option out of range.
+        NaN or inf in X, labels or targets that are not classes, a target that is the true class, inputs outside
+        `bounds`, a step size or option out of range.
 
     References
     ----------
@@ -130,17 +139,24 @@ def gradient_attack(
         bounds=bounds,
     )  # fmt: skip
     with open_task(gradient_attack, clf, X, y, options, direction, DEVICE_COPIES) as task:
-        settings = replace(settings, path=_path(task.clf, task.victim, settings))
+        goals = task.goals(target)
+        settings = replace(settings, path=_path(task.clf, task.victim, settings, goals is not None))
+        limits = as_limits(settings.bounds, task.rows.shape[1], task.rows.dtype)
         coordinates = FactorCoordinates.of(task.clf) if settings.path == "factor" else None
         victims, careful = _victims(task, settings)
 
-        def walk(victim: Any, block: Array, labels: Array | None) -> FeatureWalk:
-            made = _walk(victim, block, labels, coordinates, settings.path)
+        def walk(victim: Any, block: Array, labels: Array | None, aims: Array | None = None) -> FeatureWalk:
+            if coordinates is not None:
+                made: FeatureWalk = FactorWalk(victim, block, labels, coordinates, aims)
+            elif settings.path == "closed-form":
+                made = ClosedForm(victim, block, labels, aims)
+            else:
+                made = FeatureWalk(victim, block, labels, aims, limits)
             made.run(settings)
             return made
 
         with careful:
-            return task.run("gradient", settings, settings.bounds, walk, progress, victims)
+            return task.run("gradient", settings, limits, walk, progress, victims, goals)
 
 
 def _victims(task: Task, settings: Settings) -> tuple[list[Any], AbstractContextManager[Any]]:
@@ -157,7 +173,7 @@ def _victims(task: Task, settings: Settings) -> tuple[list[Any], AbstractContext
     return victims_of(task.clf, count, task.size, own), products
 
 
-def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) -> Path:
+def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings, targeted: bool) -> Path:
     """The path to take, "factor", "features" or "closed-form"; an explicit choice is never replaced."""
     path, bounds = settings.path, settings.bounds
     if path == "features":
@@ -168,6 +184,8 @@ def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) 
         best, reason = path, why_not(clf)
     elif bounds is not None:
         reason = "bounds clip single features"
+    elif targeted and victim.n_classes > 2:
+        reason = "a target must beat every other class"
     elif best == "closed-form":
         reason = None if linear else f"{type(clf).__name__} is not linear"
     else:
@@ -178,13 +196,3 @@ def _path(clf: Any, victim: MixtureVictim | GradientVictim, settings: Settings) 
         raise ValueError(f'path="{path}" cannot be taken: {reason}; use path="features"')
     _logger.info("gradient_attack takes the path in the d features: %s", reason)
     return "features"
-
-
-def _walk(
-    victim: MixtureVictim | GradientVictim, X: Array, y: Array | None, coordinates: FactorCoordinates | None, path: str
-) -> FeatureWalk:
-    if coordinates is not None and isinstance(victim, MixtureVictim):
-        return FactorWalk(victim, X, y, coordinates)
-    if path == "closed-form" and isinstance(victim, LinearVictim):
-        return ClosedForm(victim, X, y)
-    return FeatureWalk(victim, X, y)

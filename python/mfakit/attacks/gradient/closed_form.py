@@ -25,8 +25,8 @@ class ClosedForm(FeatureWalk):
 
     victim: LinearVictim
 
-    def __init__(self, victim: LinearVictim, X: Array, y: Array | None) -> None:
-        super().__init__(victim, X, y)
+    def __init__(self, victim: LinearVictim, X: Array, y: Array | None, goal: Array | None = None) -> None:
+        super().__init__(victim, X, y, goal)
         self.eps = float(np.finfo(X.dtype).eps)
 
     def run(self, settings: Settings) -> None:

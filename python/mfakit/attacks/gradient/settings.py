@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..._checks import MOST_INT32, as_bounds, check_choice, check_integers, check_numbers
+from ..._checks import MOST_INT32, check_choice, check_integers, check_numbers
+from ..bounds import BoxSetting, as_box
 
 __all__ = ["Direction", "Path", "Settings", "Targets"]
 
@@ -31,7 +32,7 @@ class Settings:
     targets: Targets = "rechosen"
     path: Path = "auto"
     direction: Direction = "gradient"
-    bounds: tuple[float, float] | None = None
+    bounds: BoxSetting = None
 
     def __post_init__(self) -> None:
         check_numbers({"step_size": self.step_size}, positive=True)
@@ -43,7 +44,7 @@ class Settings:
         object.__setattr__(self, "step_size", float(self.step_size))
         object.__setattr__(self, "max_steps", int(self.max_steps))
         object.__setattr__(self, "polish", bool(self.polish))
-        object.__setattr__(self, "bounds", as_bounds(self.bounds))
+        object.__setattr__(self, "bounds", as_box(self.bounds))
 
     @property
     def frozen(self) -> bool:

@@ -13,7 +13,9 @@ from ..._arrays.rows import array_module, gather, scatter, to_numpy
 from ..._threads.process import interruptible
 from ...backends.operands import Coordinates, Points, WalkSettings
 from ...backends.walk_ends import ENDS
+from ..bounds import Limits, moved_inside
 from ..coordinates import FactorCoordinates
+from ..models.aimed import Aimed, recorded
 from ..models.bayes import MixtureVictim
 from ..models.differentiable import GradientVictim
 from ..state import Choice, State
@@ -30,13 +32,20 @@ PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
 
 
 class FeatureWalk:
-    """The walk of a block of samples, which are at `here` [n, d] float64 and were at `before` [n, d] a step earlier."""
+    """The walk of a block of samples, which are at `here` [n, d] float64 and were at `before` [n, d] a step earlier.
 
-    def __init__(self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None) -> None:
-        self.victim = victim
+    It ends where the decision is not y [n] or, with a `goal` [n], where it is that class, and stays within the limits.
+    """
+
+    def __init__(
+        self, victim: MixtureVictim | GradientVictim, X: Array, y: Array | None, goal: Array | None = None,
+        limits: Limits = None,
+    ) -> None:  # fmt: skip
+        self.victim: Any = victim if goal is None else Aimed(victim)
+        self.limits = limits
         self.here = X.astype(np.float64)
         self.before = self.here.copy()
-        self.state = State.of(victim, self.here, y)
+        self.state = State.of(victim, self.here, y, goal)
 
     def restart(self, X: Array) -> None:
         """Back to the samples X [n, d] that it was made with, for another run."""
@@ -54,10 +63,10 @@ class FeatureWalk:
         for step in range(settings.max_steps + 1):
             if not len(active):
                 break
-            X, y = gather(self.here, active), state.y[active]
+            X, y = gather(self.here, active), state.aim[active]
             joint, choice = self.victim.scores(X, y)
             undecided = np.isnan(joint).any(axis=1)
-            crossed = (joint.argmax(axis=1) != y) & ~undecided
+            crossed = state.reached(joint.argmax(axis=1), active) & ~undecided
             state.flipped[active[crossed]] = True
             state.reason[active[crossed]], state.reason[active[undecided]] = "flipped", "NaN logits"
             done = crossed | undecided
@@ -71,6 +80,8 @@ class FeatureWalk:
             state.reason[active[~moved]] = "no gradient"
             active = active[moved]
             state.n_steps[active] += 1
+        if state.goal is not None:
+            state.choice.put(rows, recorded(state.choice.take(rows), state.y[rows], state.goal[rows]))
         if settings.polish:
             self.polish(rows)
 
@@ -79,8 +90,7 @@ class FeatureWalk:
         direction = self.victim.direction(X, y, choice)
         new = X.copy()
         self.victim.ops.attack_step(new, direction, settings.step_size, self.victim.threads)
-        if settings.bounds is not None:
-            array_module(new).clip(new, *settings.bounds, out=new)
+        new = moved_inside(new, self.limits)
         moved = to_numpy((new != X).any(axis=1))
         scatter(self.before, active, X)
         scatter(self.here, active, new)
@@ -92,7 +102,7 @@ class FeatureWalk:
         if not len(rows):
             return
         y, low, high, victim = (
-            self.state.y[rows],
+            self.state.aim[rows],
             gather(self.before, rows),
             gather(self.here, rows),
             self.victim.strict(),
@@ -101,7 +111,8 @@ class FeatureWalk:
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             joint = victim.scores(middle, y)[0]
-            crossed = xp.asarray((joint.argmax(axis=1) != y) & ~np.isnan(joint).any(axis=1))[:, None]
+            reached = self.state.reached(joint.argmax(axis=1), rows) & ~np.isnan(joint).any(axis=1)
+            crossed = xp.asarray(reached)[:, None]
             low, high = xp.where(crossed, low, middle), xp.where(crossed, middle, high)
         scatter(self.before, rows, low)
         scatter(self.here, rows, high)
@@ -112,8 +123,11 @@ class FactorWalk(FeatureWalk):
 
     victim: MixtureVictim
 
-    def __init__(self, victim: MixtureVictim, X: Array, y: Array | None, coordinates: FactorCoordinates) -> None:
-        super().__init__(victim, X, y)
+    def __init__(
+        self, victim: MixtureVictim, X: Array, y: Array | None, coordinates: FactorCoordinates,
+        goal: Array | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(victim, X, y, goal)
         self.coordinates = coordinates
 
     def run(self, settings: Settings) -> None:

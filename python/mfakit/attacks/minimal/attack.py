@@ -24,6 +24,11 @@ open by more than 2e-4 the gradient attack is run from x in several step sizes. 
 point itself if δ is not perpendicular to the boundary, is moved closer along the boundary
 (:mod:`mfakit.attacks.minimal.shorten`).
 
+Inside a box the box's own multipliers join the duals (:mod:`mfakit.attacks.minimal.box`), and for a class to reach the
+sources are those of all other classes, Gibbs' inequality being applied to each. Whatever is allowed is a flip: the
+bracket of any flip comes first and settles the samples whose point is allowed
+(:mod:`mfakit.attacks.minimal.constrained`).
+
 None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
 any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
 (:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.
@@ -34,6 +39,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,13 +56,17 @@ from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
 from ...classifiers.recognise.recognise import bayes_inside
 from ..blocks import attack_blocks, plan_walks, victims_of
+from ..bounds import as_limits, inside_bounds
 from ..coordinates import FactorCoordinates, why_not
+from ..goals import as_goals, check_goals
+from ..gradient.walk import FeatureWalk
 from ..identity import identity
 from ..models.bayes import MixtureVictim
 from ..result import MinimalResult
 from ..state import State
 from ..verify import as_result, push_until_flipped
 from .components import Components
+from .constrained import Constraint, undecided
 from .crossing import cross_to_means
 from .factor_path import FactorSearch
 from .feature_path import FeatureSearch
@@ -70,7 +80,7 @@ if TYPE_CHECKING:
 
     from ..._arrays.options import RunOptions
 
-__all__ = ["minimal_perturbation"]
+__all__ = ["brackets", "minimal_perturbation"]
 
 Array = NDArray[Any]
 
@@ -86,8 +96,8 @@ _logger = logging.getLogger("mfakit")
 @keeps_errstate
 @streamed
 def minimal_perturbation(
-    clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, progress: bool | None = False,
-    **options: Unpack[RunOptions],
+    clf: Any, X: Any, y: Any = None, *, path: Path = Settings.path, bounds: Any = Settings.bounds,
+    target: Any = None, progress: bool | None = False, **options: Unpack[RunOptions],
 ) -> MinimalResult:  # fmt: skip
     """The smallest perturbation of each sample that changes the decision, bracketed with proof.
 
@@ -108,6 +118,13 @@ def minimal_perturbation(
         samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
         noise; up to some tens of samples a second.
         "auto": "factor" where it is possible.
+    bounds : (low, high), optional
+        Two numbers, or arrays [d] with a number per feature: only perturbations that stay within them count, and
+        `x_adv` does. The samples must be inside. Those whose nearest flip is outside are searched one by one in the d
+        features. The result's settings record the bounds.
+    target : class or array-like [n], optional
+        The class to reach, one for all samples or one per sample, other than the true one: only points that are decided
+        for it count. None: any other class.
     progress : bool or None
         A progress bar; None shows it on a terminal and in notebooks.
     **options
@@ -122,8 +139,9 @@ def minimal_perturbation(
     TypeError
         For a model without a bracket, with the reason and those that have one.
     ValueError
-        ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix, any path for another
-        classifier; NaN or inf in X, labels that are not classes; lengths beyond 1e60, noise below 1e-60.
+        ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix, any path, `bounds` or
+        `target` for another classifier; NaN or inf in X, labels or targets that are not classes, a target that is the
+        true class, samples outside `bounds`; lengths beyond 1e60, noise below 1e-60.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
 
@@ -144,25 +162,40 @@ def minimal_perturbation(
     >>> mfakit.attacks.minimal_perturbation(svm, np.array([[0.25, 5.0]])).lower.round(3)
     array([0.75])
     """
-    settings = Settings(path)
+    refuse_unknown("minimal_perturbation", options, ("path", "bounds", "target", "progress"))
+    return brackets("minimal_perturbation", clf, X, y, Settings(path, bounds), target, None, progress, options)
+
+
+def brackets(
+    name: str, clf: Any, X: Any, y: Any, settings: Settings, target: Any, radii: Array | None, progress: bool | None,
+    options: RunOptions,
+) -> MinimalResult:  # fmt: skip
+    """The brackets that :func:`minimal_perturbation` returns. With `radii` [m] only as far as they decide for each of
+    them whether there is a flip within it. `name` is the public function's.
+    """
     clf = bayes_inside(clf)
-    refuse_unknown("minimal_perturbation", options, ("path", "progress"))
-    no_out("minimal_perturbation", options)
+    no_out(name, options)
     opts = Options(**options)
     if not isinstance(clf, BayesClassifier):
-        return _of_machine(clf, X, y, settings.path, opts, progress)
+        return _of_machine(clf, X, y, settings, target, opts, progress)
     path = _path(clf, settings.path)
     clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
     if rows.device is not None:
-        raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
+        raise BackendUnavailable(f"{name} computes on the host, and X is on {rows.device}; copy it there")
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
-    size = FEATURE_BLOCK_ROWS if path == "features" else _factor_rows(clf)
+    goals = as_goals(target, len(rows), lambda classes, n, what: as_labels(classes, n, clf.n_classes, what))
+    limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    components, coordinates, (count, own) = None, None, plan_walks(len(rows), opts)
+    components = cache(lambda: Components(clf))  # of the searches in the d features, which not all samples need
+    constraint = None
+    if limits is not None or goals is not None:
+        constraint = Constraint(clf, components, limits, goals, radii)
+    size = FEATURE_BLOCK_ROWS if path == "features" or constraint is not None else _factor_rows(clf)
+    coordinates, (count, own) = None, plan_walks(len(rows), opts)
     if path == "features":  # Python, which is no quicker in several threads
-        components, count, own = Components(clf), 1, opts
+        count, own = 1, opts
     else:
         coordinates = FactorCoordinates.of(clf)
         PairTable.of(coordinates)  # made here, and not in each of the threads
@@ -172,27 +205,66 @@ def minimal_perturbation(
         part = slice(first, first + len(block))
         if opts.check_finite:
             check_finite_rows(block.sum(axis=1, dtype=np.float64), block, first, "X")
+        inside_bounds(block, limits, first)
         y_block = None if labels is None else labels[part]
         search: FactorSearch | FeatureSearch
-        if components is None:
+        if coordinates is not None:
             search = FactorSearch(victim, block, y_block)
             lower[part], n_pairs[part] = search.bracket(clf, first)
         else:
             search = FeatureSearch(victim, block, y_block)
-            lower[part], n_pairs[part] = search.bracket(components, first)
-        lost = ~search.state.already_wrong & ~search.state.flipped & np.isfinite(lower[part])
-        cross_to_means(search, clf, np.flatnonzero(lost))
-        shorten(victim, search, block, lower[part], clf, coordinates)
-        points[part] = push_until_flipped(victim, search, block, None)
+            lower[part], n_pairs[part] = 0.0, 0
+            if constraint is None:
+                lower[part], n_pairs[part] = search.bracket(components(), first, radii)
+        _improve(search, block, lower[part], n_pairs[part], first, clf, coordinates, constraint, radii)
+        points[part] = push_until_flipped(victim, search, block, limits)
         return search.state
 
     with HOST.active(), open_bar(progress, total=len(rows), unit="sample", desc="certify") as bar:
         states = attack_blocks(rows, size, HOST, victims, attack, bar)
-    evidence = {"attack": "minimal", **asdict(replace(settings, path=path)), "dtype": rows.dtype.name, "bounds": None}
+    evidence = {
+        "attack": "minimal", **asdict(replace(settings, path=path)), "targeted": goals is not None,
+        "dtype": rows.dtype.name,
+    }  # fmt: skip
     result = as_result(points, X, rows, states, evidence, identity(clf))
     upper = np.where(result.already_wrong, 0.0, np.where(result.success, result.l2, np.inf))
     upper = np.where(np.isnan(lower), np.nan, upper)
     return MinimalResult(**result.__dict__, lower=np.minimum(lower, upper), upper=upper, n_pairs_examined=n_pairs)
+
+
+def _improve(
+    search: FactorSearch | FeatureSearch, X: Array, lower: Array, n_pairs: Array, first: int, clf: BayesClassifier,
+    coordinates: FactorCoordinates | None, constraint: Constraint | None, radii: Array | None,
+) -> None:  # fmt: skip
+    """Points for samples X [n, d] without any, shorter ones where brackets are open, and what a constraint needs. The
+    sample `first` comes first; `lower` and `n_pairs` [n] are updated.
+    """
+    state, victim = search.state, search.victim
+    if constraint is not None:
+        constraint.apply(search, first)
+        check_goals(state, first)
+        rows = constraint.unsettled(search)
+        lower[~np.isfinite(search.here).all(axis=1)] = np.nan
+    else:
+        rows = np.zeros(len(X), bool)
+        lost = ~state.already_wrong & ~state.flipped & np.isfinite(lower)
+        cross_to_means(search, clf, np.flatnonzero(lost))
+    if constraint is None or coordinates is not None:
+        shorten(victim, search, X, _closed_where(search, X, lower, rows, radii), clf, coordinates)
+    if constraint is None:
+        return
+    rows |= constraint.unsettled(search)  # shorter points may be outside
+    decided = rows & ~undecided(lower, np.full(len(X), np.inf), radii)
+    search.here[decided], state.flipped[decided], state.reason[decided] = X[decided], False, "no crossing"
+    rows &= ~decided
+    constraint.close(search, X, lower, n_pairs, np.flatnonzero(rows), first)
+    constraint.shorten(search, X, lower, np.flatnonzero(rows))
+
+
+def _closed_where(search: FeatureWalk, X: Array, lower: Array, rows: Array, radii: Array | None) -> Array:
+    """Lower bounds [n] for :func:`shorten`, infinite for some samples and where the radii asked for are decided."""
+    upper = np.where(search.state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
+    return np.where(rows | ~undecided(lower, upper, radii), np.inf, lower)
 
 
 def _factor_rows(clf: BayesClassifier) -> int:
@@ -215,12 +287,20 @@ def _check_scales(clf: BayesClassifier) -> None:
             )
 
 
-def _of_machine(clf: Any, X: Any, y: Any, path: Path, options: Options, progress: bool | None) -> MinimalResult:
-    """The brackets of a classifier that is no mixture, which has one path only."""
-    if path != "auto":
+def _of_machine(
+    clf: Any, X: Any, y: Any, settings: Settings, target: Any, options: Options, progress: bool | None
+) -> MinimalResult:
+    """The brackets of a classifier that is no mixture, which has one path only, and neither boxes nor targets."""
+    if settings.path != "auto":
         raise ValueError(
-            f'path="{path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out'
+            f'path="{settings.path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out'
         )
+    for name, value in (("bounds", settings.bounds), ("target", target)):
+        if value is not None:
+            raise ValueError(
+                f"{name} is for brackets of Bayes classifiers, and {type(clf).__name__} is not a BayesClassifier; leave "
+                "it out: the lower bound without it holds, too"
+            )
     return bracket_machine(clf, X, y, options, progress)
 
 

@@ -9,7 +9,7 @@ so along a ray every log p_j is a quadratic in one variable, and crossing the mi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ...bayes.classifier import BayesClassifier
 from ...mixture.factors import thin_svd
 from ..rounding import ROUNDING, normaliser_sizes, tilt
 
-__all__ = ["SHIFT", "Components", "Ray", "Sample", "log_sum_exp"]
+__all__ = ["SHIFT", "Components", "Ray", "Sample", "Side", "log_sum_exp"]
 
 Array = NDArray[Any]
 
@@ -105,11 +105,24 @@ class Components:
         parts = [log_sum_exp(log_prob[..., a:b]) for a, b in zip(self.first[:-1], self.first[1:], strict=True)]
         return np.stack(parts, axis=-1)
 
-    def rival(self, log_prob: Array, y: int) -> int:
-        """The likeliest class other than y, from log p of the components [K]."""
-        totals = self.class_totals(log_prob)
-        totals[y] = -np.inf
-        return int(totals.argmax())
+
+class Side(NamedTuple):
+    """Which points count as flips: those that are not decided for class `cls` or, with the sign -1, that are."""
+
+    cls: int
+    sign: float = 1.0
+
+    def lead(self, totals: Array) -> Array:
+        """By how much a flip is ahead, [...], nats, from log p of the classes [..., C]."""
+        others = totals.copy()
+        others[..., self.cls] = -np.inf
+        return np.asarray(self.sign * (others.max(axis=-1) - totals[..., self.cls]))
+
+    def winner(self, totals: Array) -> int:
+        """The class that a flip is decided for, from log p of the classes [C]."""
+        others = totals.copy()
+        others[self.cls] = -np.inf
+        return int(others.argmax()) if self.sign > 0.0 else self.cls
 
 
 def _tilt(A: Array, noise: Array) -> float:
@@ -147,14 +160,15 @@ class Sample:
         error = 2.0 * float(self.rounding(np.array([j]))[0]) + 2.0 * self.components.tilt[j] * float(self.maha[j])
         return max(float(self.maha[j]) - error, 0.0), float(self.maha[j]) + error
 
-    def margin_gradient(self, y: int) -> Array:
-        """∇(log p_T - log p_y) [d], T the likeliest other class."""
+    def margin_gradient(self, side: Side) -> Array:
+        """∇ of how much a flip is ahead, [d]."""
         q = self.components
-        up, down = q.members(q.rival(self.log_prob, y)), q.members(y)
+        rival = Side(side.cls).winner(q.class_totals(self.log_prob))
         g = np.zeros_like(self.x)
-        for side, sign in ((up, 1.0), (down, -1.0)):
-            shares = np.exp(self.log_prob[side] - log_sum_exp(self.log_prob[side]))
-            g += sign * (shares @ self.gradients[side])
+        for cls, sign in ((rival, side.sign), (side.cls, -side.sign)):
+            members = q.members(cls)
+            shares = np.exp(self.log_prob[members] - log_sum_exp(self.log_prob[members]))
+            g += sign * (shares @ self.gradients[members])
         return g
 
     def ray(self, u: Array) -> Ray:
@@ -182,22 +196,21 @@ class Ray:
         t = np.atleast_1d(tau)[:, None]
         return np.asarray(self.sample.log_prob + t * self.slope + 0.5 * t * t * self.curve)
 
-    def margins(self, tau: Array, y: int) -> Array:
-        """How much the likeliest other class is ahead of class y, [n], nats."""
-        totals = self.sample.components.class_totals(self.log_prob(tau))
-        own = totals[:, y].copy()
-        totals[:, y] = -np.inf
-        return np.asarray(totals.max(axis=1) - own)
+    def margins(self, tau: Array, side: Side) -> Array:
+        """How much a flip is ahead, [n], nats."""
+        return side.lead(self.sample.components.class_totals(self.log_prob(tau)))
 
-    def crossing(self, y: int, inside: float, around: float) -> float:
-        """The first τ found where class y has lost, infinite if there is none up to 4 `around`.
+    def crossing(self, side: Side, inside: float, around: float, limit: float = np.inf) -> float:
+        """The first τ found where there is a flip, infinite if there is none up to 4 `around` and up to `limit`.
 
         `inside` is a τ up to which nothing flips. What is returned is beyond the boundary by at most a rounding.
         """
         near = np.linspace(min(inside, around), around, 16, endpoint=False)
         tau = np.concatenate([[0.0], near, around * (1.0 + np.geomspace(1e-10, 3.0, 32))])
+        if limit < tau[-1]:
+            tau = np.append(tau[tau < limit], limit)
         while True:
-            beyond = self.margins(tau, y) > 0.0
+            beyond = self.margins(tau, side) > 0.0
             if not beyond.any():
                 return float("inf")
             i = int(beyond.argmax())

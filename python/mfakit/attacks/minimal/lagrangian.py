@@ -26,13 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..rounding import ROUNDING
 from .components import SHIFT, Array, Sample, log_sum_exp
 
-__all__ = ["Curvature", "Dual", "Lagrangian", "entropy", "responsibilities"]
+__all__ = ["Curvature", "Dual", "FreeCurvature", "Lagrangian", "entropy", "responsibilities"]
 
 EPS = float(np.finfo(np.float64).eps)
 # Relative margin for all roundings after those of the log-densities.
@@ -40,6 +41,34 @@ BOUND_MARGIN = 1e-10
 # An entry of e that cancels to less than this share is shifted away from 0 and corrected by a row of its own, and at
 # most how many entries may be.
 CANCELLED, MOST_SHIFTED = 1e-4, 32
+
+
+class Quadratic(NamedTuple):
+    """P = diag(e) + Vᵀ diag(sign) V as it is stored: `e` [d] is a sum whose terms add up to `terms` [d] in absolute
+    value; V [r, d], sign [r] of ±1.
+    """
+
+    e: Array
+    terms: Array
+    V: Array
+    sign: Array
+
+    def apply(self, x: Array) -> Array:
+        """P x, for x [..., d]."""
+        return np.asarray(self.e * x + (self.sign * (x @ self.V.T)) @ self.V)
+
+    def factor(self) -> Curvature | None:
+        """Its factors, or None if it is not positive definite beyond rounding."""
+        return Curvature.factor(*self)
+
+    def on(self, free: Array) -> FreeCurvature | None:
+        """The factors of P between some of the coordinates, bool [d]."""
+        inner = Curvature.factor(self.e[free], self.terms[free], self.V[:, free], self.sign)
+        return None if inner is None else FreeCurvature(inner, free)
+
+    def plus(self, diagonal: Array) -> Quadratic:
+        """P + diag(diagonal)."""
+        return Quadratic(self.e + diagonal, self.terms + np.abs(diagonal), self.V, self.sign)
 
 
 class Curvature:
@@ -94,6 +123,19 @@ class Curvature:
         return np.asarray(b / self._shifted - (inner @ self._Q.T) @ self._scaled)
 
 
+class FreeCurvature:
+    """P between the free ones [d] of the coordinates; the others do not move."""
+
+    def __init__(self, inner: Curvature, free: Array) -> None:
+        self._inner, self._free = inner, free
+
+    def solve(self, b: Array) -> tuple[Array, Array]:
+        """x that is 0 in the others and has P x = b in the free coordinates, and the residual there; [..., d]."""
+        x, left = np.zeros_like(b), np.zeros_like(b)
+        x[..., self._free], left[..., self._free] = self._inner.solve(b[..., self._free])
+        return x, left
+
+
 @dataclass
 class Dual:
     """The Lagrangian at one λ [m].
@@ -102,9 +144,10 @@ class Dual:
     ----------
     value : D(λ).
     delta : [d], its minimiser P⁻¹ b.
-    quadratic : bᵀ P⁻¹ b.
+    quadratic : bᵀ P⁻¹ b; in a box -2 min ½ δᵀ P δ - bᵀ δ.
     q : [m], q_i(δ) + log θ_i, minus D's gradient; 0 where λ_i is.
     slopes : [m, d], ∇q_i at δ.
+    P : in a box between the coordinates that are not at their bounds.
     """
 
     lam: Array
@@ -113,11 +156,18 @@ class Dual:
     quadratic: float
     q: Array
     slopes: Array
-    P: Curvature
+    P: Curvature | FreeCurvature
 
 
 class Lagrangian:
-    """One mixed target and m sources at a sample; q0 [m] and b [m, d] of the q_i at δ = 0, errors of q0 added."""
+    """One mixed target and m sources at a sample; q0 [m] and b [m, d] of the q_i at δ = 0, errors of q0 added.
+
+    Sources of several classes are for a flip to the target's class, which must beat each of them: Gibbs' inequality
+    holds for each class, and θ_i in D is λ_i's share within its class.
+    """
+
+    # No δ that is allowed is longer; and the relative gain at which searches may end, if it is not the least.
+    farthest, tolerance = np.inf, 0.0
 
     def __init__(
         self, x: Sample, targets: Sequence[int], phi: Array, offset: float, sources: Sequence[int], safe: bool = True
@@ -125,6 +175,8 @@ class Lagrangian:
         q = x.components
         self.sample, self.targets, self.sources = x, np.asarray(targets), np.asarray(sources)
         self.phi = phi
+        owner = q.owner[self.sources]
+        self._same = (owner[:, None] == owner).astype(np.float64)
         constant = len(targets) == len(sources) == 1 and q.same_density(sources[0], targets[0])
         tilt = np.zeros_like(q.tilt) if constant or not safe else 2.0 * q.tilt
         # The targets' densities may be broader than they seem, and the sources' narrower.
@@ -155,18 +207,37 @@ class Lagrangian:
         sign = np.concatenate([-np.ones(len(self._targets)), np.ones(len(lam))])
         keep = [i for i in range(len(weight)) if weight[i] > 0.0 and len(self._rows[i])]
         V = np.concatenate([np.sqrt(weight[i]) * self._rows[i] for i in keep] or [np.zeros((0, len(e)))])
-        P = Curvature.factor(e, terms, V, np.repeat(sign[keep], [len(self._rows[i]) for i in keep]))
-        if P is None:
+        P = Quadratic(e, terms, V, np.repeat(sign[keep], [len(self._rows[i]) for i in keep]))
+        least = self._least(P, lam @ self.b)
+        if least is None:
             return None
-        b = lam @ self.b
-        delta, left = P.solve(b)
-        # Exact to second order in the residual; what the residual may add is added twice.
-        quadratic = float((b + left) @ delta) + 2.0 * abs(float(left @ P.solve(left)[0]))
-        log_theta = np.log(np.where(used, lam, total) / total)
+        delta, quadratic, free = least
+        log_theta = self.log_shares(lam)
         value = -float(lam @ (self.q0 + log_theta)) - 0.5 * quadratic
         bent = self.bend(delta)
         q = np.where(used, self.q0 + self.b @ delta + 0.5 * (bent @ delta) + log_theta, 0.0)
-        return Dual(lam, value, delta, quadratic, q, self.b + bent, P)
+        return Dual(lam, value, delta, quadratic, q, self.b + bent, free)
+
+    def _least(self, quadratic: Quadratic, b: Array) -> tuple[Array, float, Curvature | FreeCurvature] | None:
+        """The minimiser of ½ δᵀ P δ - bᵀ δ, a bound from above on -2 times the minimum, and P; None where P is not
+        positive definite.
+        """
+        P = quadratic.factor()
+        if P is None:
+            return None
+        delta, left = P.solve(b)
+        # Exact to second order in the residual; what the residual may add is added twice.
+        return delta, float((b + left) @ delta) + 2.0 * abs(float(left @ P.solve(left)[0])), P
+
+    def log_shares(self, lam: Array) -> Array:
+        """log θ [m], the shares within each class; 0 where λ is 0."""
+        used = lam > 0.0
+        return np.log(np.where(used, lam, 1.0) / np.where(used, self._same @ lam, 1.0))
+
+    def softness(self, lam: Array) -> Array:
+        """What Gibbs' entropy adds to -diag(1/λ) in its second derivatives [m, m]."""
+        totals = self._same @ lam
+        return np.asarray(self._same / np.where(totals > 0.0, totals, 1.0))
 
     def bend(self, delta: Array) -> Array:
         """H_i δ = A_{s_i} δ - Σ φ_t A_t δ, [m, d], with the share that allows for rounding."""

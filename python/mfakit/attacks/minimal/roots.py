@@ -41,8 +41,7 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
 
     The search ends early once `enough` is proved; infinite where the quadric cannot be reached.
     """
-    used = theta > 0.0
-    need = -float(theta @ (L.q0 + np.log(np.where(used, theta, 1.0))))
+    need = -float(theta @ (L.q0 + L.log_shares(theta)))
     reach = float(np.linalg.norm(theta @ L.b))
     if not 0.0 < need < np.inf:
         return Root(None, 0.0)
@@ -57,16 +56,16 @@ def nearest_on_quadric(L: Lagrangian, theta: Array, guess: float | None = None, 
             proved, short = L.bound(dual), float(theta @ dual.q)
             if best.dual is None or proved > best.radius:
                 best = Root(dual, proved)
-            if abs(short) <= ZERO * need or proved >= enough:
+            if abs(short) <= max(ZERO, L.tolerance) * need or proved >= enough:
                 return best
             if short < 0.0:
                 low = total
             else:
                 high, pole = total, False
-            if high == np.inf and proved > BEYOND:
+            if proved > L.farthest or (high == np.inf and proved > BEYOND):
                 return Root(dual, np.inf)
             wanted = _newton(total, need, short, dual, theta)
-        if high < np.inf and high - low <= POINT * high:
+        if high < np.inf and high - low <= max(POINT, L.tolerance) * high:
             best.at_pole = pole
             return best
         total = wanted if low < wanted < high else _between(low, high)
@@ -98,7 +97,7 @@ def maximise(L: Lagrangian, theta: Array, guess: float | None = None, enough: fl
         if after is None:
             break
         gained, best = after.radius - best.radius, after
-        if gained <= LEAST_GAIN * best.radius:
+        if gained <= max(LEAST_GAIN, L.tolerance) * best.radius:
             break
     return best
 
@@ -113,15 +112,19 @@ def _improve(L: Lagrangian, here: Root, dual: Dual, enough: float) -> Root | Non
         return None
     along = lam @ J  # Λ's own direction; the others are made orthogonal to it in P⁻¹, before they are multiplied
     back = dual.P.solve(along)[0]
-    K = J - np.outer(J @ back / (along @ back), along)
-    A = lam[:, None] * (K @ dual.P.solve(K)[0].T - 1.0 / total) * lam + np.diag(lam)
+    moved = float(along @ back)
+    if not moved > 0.0:  # in a box where no coordinate is free
+        return None
+    K = J - np.outer(J @ back / moved, along)
+    A = lam[:, None] * (K @ dual.P.solve(K)[0].T - L.softness(dual.lam)[np.ix_(on, on)]) * lam + np.diag(lam)
     A += np.trace(A) / len(A)  # singular along λ, where D does not change
     try:
         change = -np.linalg.solve(A, lam * (q - lam @ q / total))  # relative
     except np.linalg.LinAlgError:  # a source has no effect beyond rounding
         return None
     change -= lam @ change / total
-    if -0.5 * float(lam @ (change * q)) <= LEAST_GAIN * abs(dual.value):  # the gain that the step predicts
+    predicted = -0.5 * float(lam @ (change * q))
+    if predicted <= max(LEAST_GAIN, L.tolerance) * abs(dual.value):
         return None
     share = min(1.0, 0.9 / max(float(-change.min()), 1e-300), 10.0 / max(float(change.max()), 1e-300))
     for _ in range(HALVINGS):
@@ -201,4 +204,6 @@ def _top_direction(L: Lagrangian, dual: Dual) -> Array:
     z = np.cos(np.arange(L.b.shape[1]) + 1.0)  # a direction that is hardly orthogonal to it
     for _ in range(4):
         z = dual.P.solve(z / np.linalg.norm(z))[0]
+        if not z.any():  # in a box where no coordinate is free
+            return z
     return np.asarray(z / np.linalg.norm(z))

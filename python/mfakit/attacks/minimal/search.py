@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..rounding import ROUNDING
-from .components import Array, Components, Sample
+from .box import Box, BoxLagrangian
+from .components import Array, Components, Sample, Side
 from .lagrangian import Lagrangian, entropy, responsibilities
 from .majorant import Majorant
 from .roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
@@ -44,6 +45,16 @@ CLOSED = 1e-4
 MOST_DUALS = 200
 LEAST_LEAD, MOST_LEAD = 1.0, 30.0
 PULLS = 6
+# A point decides about a radius that is larger than its length by this, relative: it is still to be rounded.
+AT_LEAST = 1e-6
+# Sources with at least this share at the best point start in the dual.
+ACTIVE = 1e-4
+# Relative gap that is not closed further in a box.
+BOX_LOOSE = 1e-4
+# Nats by which components of the target's class that play no part are to be below the likeliest one.
+APART = 14.0
+# By how much a displacement is lengthened, relative, to cross the boundary inside a box.
+BEYOND = np.geomspace(1e-8, 3.0, 12)
 
 
 @dataclass(frozen=True)
@@ -85,20 +96,43 @@ class _Piece:
 
 
 class Search:
-    """The search of one sample: `bounds` [K] of the targets rise, and `best` shrinks."""
+    """The search of one sample: `bounds` [K] of the targets rise, and `best` shrinks.
 
-    def __init__(self, components: Components, x: Array, y: int) -> None:
-        self.q, self.y = components, y
+    x [d] is rightly decided for class `y`; with a `goal` only points that are decided for that class count, and in a
+    `box` only points inside it. `known` is a radius within which nothing flips, x + `guess` may be close to a flip, and
+    `radii` are those of which it is asked whether there is a flip within them: None asks for the bracket itself.
+    """
+
+    def __init__(
+        self, components: Components, x: Array, y: int, goal: int | None = None, box: Box | None = None,
+        known: float = 0.0, radii: Array | None = None, guess: Array | None = None,
+    ) -> None:  # fmt: skip
+        self.q, self.box, self.radii, self.guess = components, box, radii, guess
+        self.farthest = np.inf if box is None else box.farthest
+        # In a box every evaluation costs several times more.
+        self.loose = BOX_LOOSE if box is not None and radii is None else 0.0
         self.sample = Sample(components, x)
-        self.own = components.members(y)
-        others = [components.members(c) for c in range(len(components.first) - 1) if c != y]
-        self.targets = np.concatenate(others)
+        classes = range(len(components.first) - 1)
+        members = [components.members(c) for c in classes]
+        self.side = Side(y) if goal is None else Side(goal, -1.0)
+        inside = [members[c] for c in classes if (c == y if goal is None else c != goal)]
+        beyond = [members[c] for c in classes if (c != y if goal is None else c == goal)]
+        self.own, self.targets = np.concatenate(inside), np.concatenate(beyond)
         self.bounds = np.full(len(components.means), np.inf)
-        self.best = Bracket()
+        self.best = Bracket(known)
         self.starts: list[Point] = []
         order = np.argsort(-self.sample.log_prob[self.own], kind="stable")
         self.own = self.own[order]  # the likeliest first
         self.bounds[self.targets] = 0.0
+
+    @property
+    def enough(self) -> float:
+        """The radius that bounds have to reach: that of the best point or, where radii are asked for, the largest of
+        them below it; 0 where nothing is left to prove.
+        """
+        if self.radii is None:
+            return self.best.upper
+        return float(self.radii[self.radii < self.best.upper * (1.0 + AT_LEAST)].max(initial=0.0))
 
     def run(self) -> Bracket:
         """The bracket of the sample, as far as it can be closed."""
@@ -106,17 +140,27 @@ class Search:
         if not np.isfinite(self.sample.log_prob[self.own].max(initial=-np.inf)):
             best.failure = "its log-densities are beyond float64"
             return best
-        self._screen()
-        if best.upper == np.inf and len(self.targets):
+        nearby = self.sample.log_prob
+        if self.guess is not None:
+            self._push(self.guess)
+            nearby = self.sample.ray(self.guess).log_prob(np.ones(1))[0]
+        if best.lower >= self.enough:
+            return best
+        self._screen(self.targets[np.argsort(-nearby[self.targets], kind="stable")])
+        if best.upper == np.inf and len(self.targets) and self.bounds.min() < self.enough:
             self._walk_across()
+        if best.upper == np.inf and self.box is not None:
+            self._cross_to_means()
         self._polish()
         for _ in range(PASSES):
-            radius = best.upper
+            radius = min(self.enough, self.farthest)
             self._refine_all(radius * (1.0 + 1e-9))
-            best.lower = max(best.lower, min(float(self.bounds.min()), best.upper))  # both within rounding of the truth
-            if best.upper - best.lower > CLOSED * best.upper:
+            proved = min(float(self.bounds.min()), radius if radius < self.farthest else np.inf)
+            best.lower = max(best.lower, min(proved, best.upper))  # up to rounding
+            missing = self.enough - best.lower
+            if missing > CLOSED * best.upper:
                 self._polish(MOST_STARTS)
-            if best.upper - best.lower <= CLOSED * best.upper or not best.upper < 0.98 * radius:
+            if missing <= CLOSED * best.upper or not self.enough < 0.98 * radius:
                 break
         return best
 
@@ -127,19 +171,25 @@ class Search:
         self._polish(MOST_STARTS)
         return self.best.point
 
-    def _screen(self) -> None:
-        """Bounds of all targets against the likeliest source, with c_t = log|T|; the nearest pairs give points."""
+    def _screen(self, targets: Array) -> None:
+        """Bounds of the targets against the likeliest source, with c_t = log|T|; the nearest pairs give points. In a
+        box most pairs are out of reach already without it.
+        """
         source, guess = self.own[0], None
-        for t in self.targets[np.argsort(-self.sample.log_prob[self.targets], kind="stable")]:
+        for t in targets:
             offset = float(np.log(len(self.q.members(self.q.owner[t]))))
             self.bounds[t] = self._least_distance(source, t, offset)
-            if self.bounds[t] >= self.best.upper:
+            if self.bounds[t] >= self.enough:
                 continue
             self.best.n_pairs += 1
             L = Lagrangian(self.sample, [t], np.ones(1), offset, [source])
-            root = nearest_on_quadric(L, np.ones(1), guess, self.best.upper)
+            root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
+            if self.box is not None and root.radius < self.enough:
+                guess = None if root.dual is None else float(root.dual.lam[0])
+                L = self._lagrangian([t], np.ones(1), offset, [source])
+                root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
             self.bounds[t] = max(self.bounds[t], root.radius)
-            if root.dual is not None and root.radius < self.best.upper:
+            if root.dual is not None and root.radius < self.enough:
                 guess = float(root.dual.lam[0])
                 self._try_points(L, root)
 
@@ -154,6 +204,14 @@ class Search:
         room = m_s + np.sqrt(max(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
         return max(0.0, float((m_t - room) / (a_t + a_s)) * (1.0 - 1e-9))
 
+    def _lagrangian(
+        self, targets: list[int], phi: Array, offset: float, sources: list[int], safe: bool = True
+    ) -> Lagrangian:
+        """The Lagrangian of some targets and sources, in the box if there is one."""
+        if self.box is None:
+            return Lagrangian(self.sample, targets, phi, offset, sources, safe)
+        return BoxLagrangian(self.sample, targets, phi, offset, sources, self.box, safe)
+
     def _try_points(self, L: Lagrangian, root: Root) -> Point | None:
         """The dual's minimiser, pushed to the boundary; in the hard case also what completes it. The nearest point."""
         if root.dual is None:
@@ -164,13 +222,33 @@ class Search:
 
     def _push(self, delta: Array) -> Point | None:
         """The point where the ray through δ crosses the mixture's boundary, kept as the best if it is the nearest."""
+        if self.box is not None:
+            delta = self.box.clip(delta)
         ray = self.sample.ray(delta)
         if not 0.0 < ray.length < np.inf:
             return None
-        tau = ray.crossing(self.y, self.best.lower / ray.length, 1.0)
-        if tau == np.inf:
-            return None
-        point = Point(tau * ray.length, tau * delta, ray.log_prob(np.array([tau]))[0])
+        limit = np.inf if self.box is None else self.box.limit(delta)
+        tau = ray.crossing(self.side, self.best.lower / ray.length, 1.0, limit)
+        if tau < np.inf:
+            return self._keep(Point(tau * ray.length, tau * delta, ray.log_prob(np.array([tau]))[0]))
+        return None if self.box is None else self._push_along(delta, self.box)
+
+    def _push_along(self, delta: Array, box: Box) -> Point | None:
+        """The same where the ray leaves the box first: from δ towards longer ones, each moved into the box."""
+        start = Sample(self.q, self.sample.x + delta)
+        for tau in 1.0 + BEYOND:
+            way = box.clip(tau * delta) - delta
+            if not start.ray(way).margins(np.ones(1), self.side)[0] > 0.0:
+                continue
+            ray = start.ray(way)
+            share = ray.crossing(self.side, 0.0, 1.0, 1.0)
+            if share < np.inf:
+                there = delta + share * way
+                return self._keep(Point(float(np.linalg.norm(there)), there, ray.log_prob(np.array([share]))[0]))
+        return None
+
+    def _keep(self, point: Point) -> Point:
+        """Note a point as a start of descents, and as the best one if it is."""
         self.starts.append(point)
         if point.length < self.best.upper:
             self.best.point = point
@@ -189,37 +267,78 @@ class Search:
             length = float(np.linalg.norm(g))
             if not 0.0 < length < np.inf:
                 return
-            here = Sample(self.q, here.x + least / 8.0 * g / length)
-            totals = self.q.class_totals(here.log_prob)
-            if totals.argmax() != self.y:
+            delta = here.x + least / 8.0 * g / length - self.sample.x
+            here = Sample(self.q, self.sample.x + (delta if self.box is None else self.box.clip(delta)))
+            if self.side.lead(self.q.class_totals(here.log_prob)) > 0.0:
                 self._push(here.x - self.sample.x)
                 return
+
+    def _cross_to_means(self) -> None:
+        """Points on the way to the targets' means, moved into the box."""
+        for t in self.targets[self.bounds[self.targets] < np.inf]:
+            self._push(self.q.means[t] - self.sample.x)
 
     def _refine_all(self, radius: float) -> None:
         """The targets in the order of their bounds, while they can still beat the best point."""
         open_targets = list(self.targets)
         while open_targets:
             t = min(open_targets, key=lambda j: float(self.bounds[j]))
-            if not self.bounds[t] < self.best.upper:
+            if not self._is_open(self.bounds[t]):
                 return
             open_targets.remove(t)
             self._refine(t, radius)
 
+    def _is_open(self, bound: float) -> bool:
+        """Whether a higher bound is worth its cost."""
+        return bound < (1.0 - self.loose) * self.enough
+
     def _refine(self, t: int, radius: float) -> None:
         """Tighten the bound of one target: more sources, and what t's class adds to it on ever smaller pieces."""
         others = np.array([j for j in self.q.members(self.q.owner[t]) if j != t], np.int64)
-        low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
-        pieces = [self._solve(Majorant.whole(t, others, low), None)]
+        low = np.zeros(len(others))
+        if self.box is None:  # there a bound on each of them costs little
+            low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
+        whole, floor = self._solve(Majorant.whole(t, others, low), None), np.inf
+        if self.box is not None and len(others) and self._is_open(whole.bound):
+            low, floor = self._apart(whole)
+            low = np.array([b or -self._largest_log_ratio(j, t, radius) for j, b in zip(others, low, strict=True)])
+            whole = self._solve(Majorant.whole(t, others, low), whole)
+        pieces = [whole]
         for _ in range(MOST_CUTS):
             worst = min(pieces, key=lambda p: p.bound)
-            self.bounds[t] = max(self.bounds[t], worst.bound)
+            self.bounds[t] = max(self.bounds[t], min(floor, worst.bound))
             parts = None if self._is_closed(worst) else self._parts(worst)
             if parts is None:
                 return
             pieces = [p for p in pieces if p is not worst] + parts
-        self.bounds[t] = max(self.bounds[t], min(p.bound for p in pieces))
+        self.bounds[t] = max(self.bounds[t], min(floor, *(p.bound for p in pieces)))
+
+    def _apart(self, whole: _Piece) -> tuple[Array, float]:
+        """How far the other components j are below t at every flip nearer than is asked for, [m], APART or 0; and the
+        least length of the flips where they are not, as far as that was bounded. In a box one evaluation for each is
+        cheaper than parts.
+
+        Where j is less far below, log p_t ≤ log p_j + APART is one more constraint: with a share of j in the target the
+        bound is high enough. Components are taken one after the other, each beside what is known of those before it.
+        """
+        t, others, goal = whole.majorant.t, whole.majorant.others, (1.0 - self.loose) * self.enough
+        low, floor, total = np.zeros(len(others)), np.inf, float(whole.lam.sum())
+        if not (0.0 < total < np.inf and goal < np.inf):
+            return low, floor
+        missing = 0.5 * (goal**2 - whole.bound**2) / total  # nats
+        lead = whole.log_prob[t] - whole.log_prob[others]
+        for i in np.flatnonzero(lead > APART + 1.0):
+            share = min(0.5, 2.0 * missing / (lead[i] - APART))
+            offset = float(np.log1p(np.exp(-low).sum())) + share * APART
+            L = self._lagrangian([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
+            bound = nearest_on_quadric(L, whole.lam / total, total, goal).radius
+            if bound >= goal:
+                low[i], floor = APART, min(floor, bound)
+        return low, floor
 
     def _is_closed(self, piece: _Piece) -> bool:
+        if self.radii is not None:
+            return piece.bound >= self.enough
         return self.best.upper - piece.bound <= CLOSED * self.best.upper
 
     def _parts(self, piece: _Piece) -> list[_Piece] | None:
@@ -233,7 +352,7 @@ class Search:
         free = m.free(lead)
         if len(free):
             apart = self._solve(m.apart(lead), piece)
-            enough = min(apart.bound, (1.0 - CLOSED) * self.best.upper)
+            enough = min(apart.bound, self.enough if self.radii is not None else (1.0 - CLOSED) * self.best.upper)
             return [apart, *(self._solve_near(m.near(int(i), lead), piece, enough) for i in free)]
         halves = self._cut(piece)
         return None if halves is None else [self._solve(half, piece) for half in halves]
@@ -242,8 +361,8 @@ class Search:
         """How far below t others must be for what they add to cost half of what may stay open: c nats less of p_T / p_t
         raise D by Λ c.
         """
-        total, upper = float(piece.lam.sum()), self.best.upper
-        if not (total > 0.0 and upper < np.inf):
+        total, upper = float(piece.lam.sum()), self.enough
+        if not (total > 0.0 and 0.0 < upper < np.inf):
             return MOST_LEAD
         nats = 0.5 * CLOSED * upper * (piece.bound or CLOSED * upper) / total
         ratio = (len(piece.majorant.others) + 1) / nats
@@ -270,7 +389,7 @@ class Search:
 
     def _cut(self, piece: _Piece) -> tuple[Majorant, Majorant] | None:
         """The halves of a piece, unless its bound is good enough or a cut could not raise it visibly."""
-        missing = self.best.upper - piece.bound
+        missing = self.enough - piece.bound
         if missing <= CLOSED * self.best.upper:
             return None
         total = float(piece.lam.sum())  # c nats less of p_T / p_t raise D by Λ c
@@ -287,7 +406,7 @@ class Search:
         error = float(x.rounding(np.array([j, t])).sum()) + ROUNDING * float(near**2 + far**2)
         log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far)) + error
         if log_ratio > -40.0:
-            log_ratio = min(log_ratio, highest_within(Lagrangian(x, [j], np.ones(1), 0.0, [t]), radius))
+            log_ratio = min(log_ratio, highest_within(self._lagrangian([j], np.ones(1), 0.0, [t]), radius))
         return min(0.0, log_ratio)
 
     def _solve(self, majorant: Majorant, parent: _Piece | None) -> _Piece:
@@ -298,10 +417,12 @@ class Search:
         sources, theta, guess = self._first_sources(float(phi @ self.sample.log_prob[targets]) + offset), None, None
         if len(piece.lam):
             sources, theta, guess = piece.sources, piece.lam / piece.lam.sum(), float(piece.lam.sum())
+        elif self.box is not None and self.best.point is not None:  # a good start saves most of the minimisations
+            sources, theta = _active(self.best.point.log_prob, self.own, MOST_SOURCES, ACTIVE)
         while True:
-            L = Lagrangian(self.sample, targets, phi, offset, sources)
+            L = self._lagrangian(targets, phi, offset, sources)
             theta = responsibilities(self.sample.log_prob[sources]) if theta is None else theta / theta.sum()
-            root = maximise(L, theta, guess, self.best.upper)
+            root = maximise(L, theta, guess, (1.0 - self.loose) * self.enough)
             self.best.n_duals += 1
             piece.bound = max(piece.bound, root.radius)
             self._try_points(L, root)
@@ -311,7 +432,7 @@ class Search:
             piece.log_prob = self.sample.ray(root.dual.delta).log_prob(np.ones(1))[0]
             lead = piece.log_prob[self.own] - (float(phi @ piece.log_prob[targets]) + offset)
             lead[np.isin(self.own, sources)] = -np.inf
-            if piece.bound >= self.best.upper or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
+            if not self._is_open(piece.bound) or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
                 return piece
             sources = [*sources, int(self.own[lead.argmax()])]
             guess = float(root.dual.lam.sum())
@@ -342,25 +463,29 @@ class Search:
             point = self.best.point
             if point is None or share < 1e-6:
                 return
-            g = Sample(self.q, self.sample.x + point.delta).margin_gradient(self.y)
+            g = Sample(self.q, self.sample.x + point.delta).margin_gradient(self.side)
+            if self.box is not None:  # what is pressed against a bound cannot slide
+                g = np.where(self.box.pressed(point.delta, g), 0.0, g)
             aside = point.delta - g * float(point.delta @ g / max(g @ g, 1e-300))
             nearer = self._push(point.delta - share * aside)
             share = 2.0 * share if nearer is self.best.point else 0.25 * share
 
     def _majorise(self, point: Point) -> Point | None:
         """The nearest flip by the bounds on log p that touch at a point, on the boundary."""
-        rival = self.q.members(self.q.rival(point.log_prob, self.y))
+        rival = self.q.members(self.side.winner(self.q.class_totals(point.log_prob)))
         targets, phi = _active(point.log_prob, rival, MOST_TARGETS)
         sources, theta = _active(point.log_prob, self.own, MOST_SOURCES)
-        L = Lagrangian(self.sample, targets, phi, entropy(phi), sources, safe=False)
+        L = self._lagrangian(targets, phi, entropy(phi), sources, safe=False)
         # At a nearest point δ = Λ ∇(log p_T - log p_S), and the shares there are θ.
         slope = float(np.linalg.norm(theta @ (L.b + L.bend(point.delta))))
         return self._try_points(L, maximise(L, theta, point.length / slope)) if slope > 0.0 else None
 
 
-def _active(log_prob: Array, members: Array, most: int) -> tuple[list[int], Array]:
-    """The components among `members` that matter at a point, at most `most`, and their shares, which sum to 1."""
+def _active(log_prob: Array, members: Array, most: int, least: float = 1e-9) -> tuple[list[int], Array]:
+    """The components among `members` that matter at a point, at most `most` with shares above `least`, and their
+    shares, which sum to 1.
+    """
     order = members[np.argsort(-log_prob[members], kind="stable")][:most]
     shares = responsibilities(log_prob[order])
-    keep = shares > 1e-9
+    keep = shares > least
     return [int(j) for j in order[keep]], shares[keep] / shares[keep].sum()

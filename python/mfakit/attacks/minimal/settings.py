@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..._arrays.options import RunOptions
 from ..._checks import check_choice
+from ..bounds import BoxSetting, as_box
 
 __all__ = ["MinimalOptions", "Path", "Settings"]
 
@@ -21,16 +22,20 @@ class Settings:
     Raises
     ------
     ValueError
-        For another path, with those that there are.
+        For another path, with those that there are, and for bounds that are none.
     """
 
     path: Path = "auto"
+    bounds: BoxSetting = None
 
     def __post_init__(self) -> None:
         check_choice("path", self.path, get_args(Path))
+        object.__setattr__(self, "bounds", as_box(self.bounds))
 
 
 class MinimalOptions(RunOptions, total=False):
     """What functions hand on to :func:`mfakit.attacks.minimal_perturbation`, for type checkers."""
 
     path: Path
+    bounds: Any
+    target: Any

@@ -37,9 +37,9 @@ class MixtureVictim:
         with errstate(divide="ignore"):
             self._log_priors = np.log(clf.priors)
 
-    def labels(self, y: Any, n: int) -> Array:
+    def labels(self, y: Any, n: int, name: str = "y") -> Array:
         """Labels as classes 0 .. C - 1, int64 [n]."""
-        return as_labels(y, n, self.n_classes)
+        return as_labels(y, n, self.n_classes, name)
 
     def resize(self, rows: int) -> None:
         """Change the maximum block height, in samples."""

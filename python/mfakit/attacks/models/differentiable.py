@@ -37,9 +37,9 @@ class GradientVictim:
         self.n_classes = self._count(sample)
         self.unit = self._unit(sample)
 
-    def labels(self, y: Any, n: int) -> Array:
+    def labels(self, y: Any, n: int, name: str = "y") -> Array:
         """Labels as indices, int64 [n]; they are values of ``classes_`` if the classifier has it."""
-        return class_indices(y, self.classes, n, self.n_classes)
+        return class_indices(y, self.classes, n, self.n_classes, name)
 
     def resize(self, rows: int) -> None:
         """Change the maximum block height, in samples; nothing here depends on it."""
@@ -138,23 +138,30 @@ class GradientVictim:
 
 class Strict:
     """A victim for polish and verification: samples are rounded to X's dtype, and the true class's score is raised by
-    the largest possible rounding of the margin, because scores in another batch may differ in their last bits.
+    the largest possible rounding of the margin, because scores in another batch may differ in their last bits. The
+    score of a class to reach is lowered.
     """
 
-    def __init__(self, victim: GradientVictim) -> None:
-        self.victim, self.margin_gradient = victim, victim.margin_gradient
+    def __init__(self, victim: GradientVictim, lower: bool = False) -> None:
+        self.victim, self.margin_gradient, self.lower = victim, victim.margin_gradient, lower
+
+    def lowered(self) -> Strict:
+        """The same for classes to reach."""
+        return type(self)(self.victim, True)
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
         """Scores [n, C] and choices."""
         X = X.astype(self.victim.dtype).astype(np.float64)
         joint, choice = self.victim.scores(X, y)
-        joint[np.arange(len(y)), y] += self.victim.rounding(X, y, joint, choice)
+        rounding = self.victim.rounding(X, y, joint, choice)
+        joint[np.arange(len(y)), y] += -rounding if self.lower else rounding
         return joint, choice
 
 
 class Confirmed(Strict):
-    """The same, but a sample that the classifier's own predict calls right counts as right: the weights read from
-    another library's classifier are exact, but that library may round more, in float32 or in sums over support vectors.
+    """The same, but a sample that the classifier's own predict calls right counts as right, and one that it does not
+    decide for the class to reach has not reached it: the weights read from another library's classifier are exact, but
+    that library may round more, in float32 or in sums over support vectors.
     """
 
     def scores(self, X: Array, y: Array) -> tuple[Array, Choice]:
@@ -165,7 +172,10 @@ class Confirmed(Strict):
             warnings.simplefilter("ignore")  # about column names, which arrays do not have
             labels = np.asarray(victim.clf.predict(X.astype(victim.dtype)))
         right = labels == np.asarray(victim.clf.classes_)[y]
-        joint[rows[right], y[right]] = joint[right].max(axis=1, initial=-np.inf)
+        if self.lower:
+            joint[rows[~right], y[~right]] = -np.inf
+        else:
+            joint[rows[right], y[right]] = joint[right].max(axis=1, initial=-np.inf)
         return joint, choice
 
 
