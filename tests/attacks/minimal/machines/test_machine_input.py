@@ -86,6 +86,9 @@ def test_samples_and_labels_are_checked(kind: str) -> None:
         minimal_perturbation(clf, X, Y + 5)
     with pytest.raises(ValueError, match=r'path="factor" is for mixtures, and .* is not a BayesClassifier'):
         minimal_perturbation(clf, X, Y, path="factor")
+    for name, value in (("bounds", (0.0, 1.0)), ("target", 0)):
+        with pytest.raises(ValueError, match=f"{name} is for brackets of Bayes classifiers, and .* leave it out"):
+            minimal_perturbation(clf, X, Y, **{name: value})
     with pytest.raises(TypeError, match="minimal_perturbation got"):
         minimal_perturbation(clf, X, Y, steps=3)
 
