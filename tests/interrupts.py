@@ -22,7 +22,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -46,8 +46,8 @@ class Cases:
         self.diagonal = mfakit.BayesClassifier(noisy)
         self.X, self.y = self.clf.sample(8000, rng=0)
         # A file without a name, in which nothing is left; in blocks of some rows it is read ahead.
-        file: Any = tempfile.TemporaryFile()  # noqa: SIM115 (the map keeps it)
-        self.mapped = np.memmap(file, np.float32, "w+", shape=self.X.shape)
+        with tempfile.TemporaryFile() as file:
+            self.mapped = np.memmap(cast(Any, file), np.float32, "w+", shape=self.X.shape)
         self.mapped[:] = self.X
         self.narrow = [self.X[:, :40], self.X[:, :41]]
         self.turn = 0

@@ -90,10 +90,13 @@ def test_blocks_of_large_models_are_small(interrupting: Any, monkeypatch: pytest
 
 
 @NATIVE
-def test_samples_that_are_searched_again_are_interrupted_between_two(interrupting: Any) -> None:
+def test_samples_that_are_searched_again_are_interrupted_between_two(
+    interrupting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mfakit.attacks.minimal import shorten
 
-    clf = _pair()  # soft: no bracket closes
+    monkeypatch.setattr(shorten, "OPEN", -1.0)  # every bracket counts as open
+    clf = _pair()
     X, y = clf.sample(20, rng=0, dtype=np.float64)
     calls = interrupting(shorten, "_attack", 3)
     with pytest.raises(KeyboardInterrupt):

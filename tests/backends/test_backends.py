@@ -38,7 +38,7 @@ from mfakit.backends.binding import written
 from mfakit.backends.operands import Subspaces, WalkSettings
 from mfakit.backends.walk_ends import ENDS
 from mfakit.mixture import density
-from mfakit.mixture.subspaces import distances
+from mfakit.mixture.subspaces import distances, tiles
 
 Array = NDArray[Any]
 
@@ -321,6 +321,7 @@ def test_the_driver_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, noise: s
     checking = _checking(numpy_ops, called)
     for module in (density, distances):
         monkeypatch.setattr(module, "get_backend", lambda *_: checking)
+    monkeypatch.setattr(tiles, "FEW_FEATURES", 1)
     mfa = random_mfa(5, 40, 3, noise=noise)
     X = mfa.sample(30, rng=0, dtype=dtype)[0]
     for layout in (X, np.asfortranarray(X), X[::-2], X.astype(X.dtype.newbyteorder())):
@@ -332,6 +333,7 @@ def test_the_driver_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, noise: s
                 mfa.grad_log_prob(layout, precision=precision, method=method)
             mfakit.point_subspace_distances(layout, mfa, precision=precision)
     mfakit.subspace_distances(mfa, mfa)
+    mfakit.subspace_distances(mfa, mfa, reduce="histogram")
     # What is left belongs to fitting and to the attacks.
     others = {"attack_step", "factor_walk", "accumulate_statistics"}
     bounds = {"bound_components", "survivors"} if noise == "diagonal" else set()

@@ -50,7 +50,7 @@ from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
 from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
-from ..._threads.process import keeps_errstate
+from ..._threads.process import errstate, keeps_errstate
 from ...backends import why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
@@ -263,7 +263,8 @@ def _improve(
 
 def _closed_where(search: FeatureWalk, X: Array, lower: Array, rows: Array, radii: Array | None) -> Array:
     """Lower bounds [n] for :func:`shorten`, infinite for some samples and where the radii asked for are decided."""
-    upper = np.where(search.state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
+    with errstate(invalid="ignore", over="ignore"):  # samples that are not finite
+        upper = np.where(search.state.flipped, np.linalg.norm(search.here - X, axis=1), np.inf)
     return np.where(rows | ~undecided(lower, upper, radii), np.inf, lower)
 
 
@@ -298,8 +299,8 @@ def _of_machine(
     for name, value in (("bounds", settings.bounds), ("target", target)):
         if value is not None:
             raise ValueError(
-                f"{name} is for brackets of Bayes classifiers, and {type(clf).__name__} is not a BayesClassifier; leave "
-                "it out: the lower bound without it holds, too"
+                f"{name} is for brackets of Bayes classifiers, and {type(clf).__name__} is not a BayesClassifier; "
+                "leave it out: the lower bound without it holds, too"
             )
     return bracket_machine(clf, X, y, options, progress)
 
