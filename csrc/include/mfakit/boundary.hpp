@@ -95,9 +95,21 @@ MFAKIT_HD double push(const Coordinates& q, const Sample& x, const Ray& u, doubl
   return high;
 }
 
-// u = the combination g at the sample's own v0.
+// A combination that is shorter than this share of its parts has cancelled to rounding: nobody knows where it points.
+constexpr double cancelled_length = 1e-5;
+
+MFAKIT_HD bool has_cancelled(double norm2, double parts) {
+  return !(norm2 > cancelled_length * cancelled_length * parts * parts);
+}
+
+MFAKIT_HD double column_length(const Coordinates& q, index_t i) { return sqrt_(q.row(i)[i]); }
+
+// u = the combination g at the sample's own v0; of length 0 where g has cancelled.
 MFAKIT_HD void ray_of(const Coordinates& q, const Sample& x, const Combination& g, Ray& u) {
   u.norm2 = squared_norm(q, x.a, x.sq, g, &u.along);
+  double parts = fabs_(g.along_v) * sqrt_(x.sq);
+  for (index_t k = 0; k < g.count; ++k) parts += fabs_(g.coefficient[k]) * column_length(q, g.index[k]);
+  if (has_cancelled(u.norm2, parts)) u.norm2 = 0.0;
   u.alpha = g.along_v;
   for (index_t i = 0; i < q.size(); ++i) {
     u.w[i] = 0.0;
@@ -198,6 +210,9 @@ MFAKIT_HD void walk_across(const Coordinates& q, const Sample& x, double least, 
   for (index_t i = 0; i < q.size(); ++i) u.along += u.w[i] * x.a[i];
   u.along += p.alpha * x.sq;
   u.norm2 = not_negative(p.sq - x.sq - 2.0 * u.along);
+  double parts = fabs_(u.alpha) * sqrt_(x.sq);  // a walk over a point where the gradient vanishes ends anywhere
+  for (index_t i = 0; i < q.size(); ++i) parts += fabs_(u.w[i]) * column_length(q, i);
+  if (has_cancelled(u.norm2, parts)) return;
   for (index_t i = 0; i < q.size(); ++i) u.a[i] -= x.a[i];
   // The margin where the walk ended is close to 0 and was computed with other roundings: push until it is positive.
   const double tau = push(q, x, u, 0.0, 1.0, s);

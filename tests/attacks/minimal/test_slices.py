@@ -57,6 +57,24 @@ def test_soft_classes_are_closed_and_agree_with_the_features_path() -> None:
         assert not len(attack.grade(r).contradictions)
 
 
+def test_where_gradients_cancel_no_walk_is_believed() -> None:
+    """In factor coordinates a point past a vanishing gradient is a difference of large parts: it was kept as the
+    nearest flip, was none, and left samples without any.
+    """
+    rng = np.random.default_rng(172)
+    rng.integers([1, 2], [4, 5])
+    mixtures = []
+    for c in range(2):
+        k, l, noise = rng.integers(1, 4), rng.integers(0, 3), rng.choice(["isotropic", "diagonal"])
+        sigma, spread = 10 ** rng.uniform(-2, 0), 10 ** rng.uniform(-0.5, 0.5)
+        mixtures.append(random_mfa(k=int(k), d=2, l=int(l), noise=noise, sigma=sigma, spread=spread, seed=1720 + c))
+    clf = mfakit.BayesClassifier(mixtures, rng.dirichlet(np.ones(2)) if rng.random() < 0.5 else None)
+    X, y = clf.sample(6, rng=172, dtype=np.float64)
+    r = minimal_perturbation(clf, X, y, path="factor")
+    assert r.success.all()
+    assert r.gap.max() < 1e-4
+
+
 def test_one_component_copied_is_one_component() -> None:
     """Copies of a target: log p_T = log p_t + log 3 everywhere, where all u_j are 0."""
     one = _soft_classes(5, k=1, d=6, l=2)
