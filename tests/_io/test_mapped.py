@@ -1,4 +1,4 @@
-"""Arrays in their files: what is mapped is what was saved, what is no array is one sentence, results are whole."""
+"""Arrays in their files: what is mapped is what was saved, and results are whole or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits to arrays of dask: those to the same rows in memory, whoever computes the blocks."""
+"""Fits to arrays of dask: those to the same rows in memory, whichever worker computes the blocks."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_blocks_and_threads_change_rounding_alone() -> None:
     assert found[0] == found[1]  # which thread had which block decides nothing
 
 
-def test_a_source_has_its_rows_for_whoever_asks() -> None:
+def test_a_source_gives_its_rows() -> None:
     X, w = samples(100), np.arange(100.0)
     rows_of = ClusterSource.from_array(da.from_array(X, chunks=(40, 8)), w)
     parts = list(rows_of.parts())

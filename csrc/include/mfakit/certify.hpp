@@ -5,7 +5,8 @@
 // of any lower bound on min |delta| under that constraint: one source by its secular equation, a few by their dual. c_t
 // <= log |T|, and usually much less: within a ball around x that is known to contain a flip, what the others of T can
 // add is bounded by
-//   sqrt(maha_j(x + delta)) within |delta| / sigma_j of sqrt(maha_j(x)).
+//   sqrt(maha_j(x + delta)) within |delta| / sigma_j of sqrt(maha_j(x)),
+// and where that leaves the bracket open, flips are sorted by how near the others are to t (slices.hpp).
 // The dual's primal point, pushed along its ray to the mixture's own boundary, gives the upper bound.
 #pragma once
 

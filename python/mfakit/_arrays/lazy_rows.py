@@ -1,7 +1,7 @@
 """Arrays of dask in, arrays of dask out: what is asked of rows is asked of each block of them, when dask computes it.
 
 The model is one node of the graph, named by its contents; what dask's workers do with it and a block is in
-:mod:`mfakit._arrays.tasks`. Dask is loaded by whoever passes an array of its own.
+:mod:`mfakit._arrays.tasks`. Nothing here loads dask: an array of its own comes from a program that has.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ component j.
 2. *From t to T.* At a flip x+δ let t be the likeliest component of T. Then log p_T ≤ log p_t + c_t for c_t = log|T|,
    and, within a ball that is known to hold a flip, for c_t = log(1 + Σ_j min(1, max over the ball of p_j/p_t)). So the
    radius is at least min_t of any bound for (S, t, c_t); components whose bound exceeds a point already found are not
-   examined again. Where c_t is loose, the features path cuts the range of log p_t/p_j in pieces and bounds log p_T on
-   each by a quadratic (:mod:`mfakit.attacks.minimal.majorant`); the least of their bounds holds.
+   examined again. Where c_t is loose, the range of log p_t/p_j is cut in pieces, and log p_T bounded on each by a
+   quadratic (csrc/include/mfakit/slices.hpp, :mod:`mfakit.attacks.minimal.majorant`); the least of their bounds holds.
 3. *Several sources.* By Gibbs' inequality log Σ_i p_{s_i} ≥ Σ_i θ_i log p_{s_i} + H(θ) for every θ on the simplex, so
    a flip also satisfies Σ_i θ_i q_i(δ) ≥ H(θ). Weak duality over λ_i = Λ θ_i gives a concave lower bound in a few
    variables (csrc/include/mfakit/dual.hpp), whose maximum treats the soft maximum over the sources exactly.

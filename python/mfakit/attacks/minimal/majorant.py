@@ -7,7 +7,8 @@ any Z₀ > 0:
     log p_T ≤ log p_t + log Z₀ - 1 + (1 + Σ h_j) / Z₀ - Σ (k_j / Z₀) u_j,
 
 a mixture of log p_t and log p_j with weights that sum to 1, plus a constant. Pieces that cover all u_j ≥ 0 prove the
-least of their bounds; where one is loose, it is cut in two at the point that shows it.
+least of their bounds. A piece is divided where all others are well below t (:meth:`Majorant.apart`) and where one of
+them is near it (:meth:`Majorant.near`), and what is left is cut in two.
 """
 
 from __future__ import annotations
