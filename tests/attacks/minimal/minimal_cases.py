@@ -37,6 +37,16 @@ def diagonal_classifier(
     return mfakit.BayesClassifier(mixtures)
 
 
+def check_on_circles(clf: mfakit.BayesClassifier, x: np.ndarray, y: int, lower: float, upper: float) -> np.ndarray:
+    """No flip on fine circles around x [2] within `lower`, and one just beyond `upper`; returns the unit circle."""
+    angle = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999999):
+        assert (clf.predict(x + share * lower * circle) == y).all()
+    assert (clf.predict(x + 1.001 * upper * circle) != y).any()
+    return circle
+
+
 def log_odds(clf: mfakit.BayesClassifier, x: np.ndarray, y: int) -> float:
     logs = [reference.log_prob(x[None], *parameters(m))[0] for m in clf.mixtures]
     return float(logs[1 - y] - logs[y])
