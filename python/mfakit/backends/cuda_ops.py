@@ -2,6 +2,8 @@
 
 Arrays are CuPy's. Nothing here waits for the device unless it says so; sums are made in a fixed order, so that equal
 inputs give equal bits. What an operation takes goes on to its kernel as it is: structs by value (`_cuda/packing.py`).
+Pairs of a component k of k are none, in `refine` and `accumulate_gradient`: lists may be longer than what is in them,
+because how much that is, is known on the device alone.
 """
 
 from __future__ import annotations
@@ -122,8 +124,8 @@ def _tiles(components: Array, k: int, height: int) -> tuple[Array, Array, int]:
     """Where each component's tiles of `height` pairs and its pairs begin, [k + 1] each, and a bound on the number of
     tiles; on the device.
     """
-    xp, m = engine().xp, len(components)
-    pair_offsets = xp.searchsorted(components, xp.arange(k + 1, dtype=np.int64), side="left").astype(np.int64)
+    m = len(components)
+    pair_offsets = engine().xp.searchsorted(components, _range(k + 1), side="left").astype(np.int64)
     return _tile_offsets(pair_offsets, height), pair_offsets, m // height + min(k, m)
 
 
@@ -171,35 +173,41 @@ def softmax(log_prob: Array, out: Array) -> None:
 
 @_operation
 def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: Array) -> None:
-    """A launch per rank of a pair among its row's, so that no two blocks add to one row at a time; waits for the device
-    once, for the number of ranks. How many pairs each has stays there: a launch has blocks for all of them.
+    """Rows with one pair by tiles of their components', then those with several, each by a block that adds all of its
+    pairs up in float64, so that no two blocks add to one row. How many pairs each launch has stays on the device.
     """
     m = len(pairs.rows)
     if not m:
         return
-    xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads(128)
-    rank = _rank_in_row(pairs.rows, pairs.components, k)
-    ranks = int(rank.max()) + 1
-    by_rank = rank * k + pairs.components
-    if ranks > 1:
-        order = xp.argsort(by_rank)
-        by_rank, pairs = by_rank[order], WeightedPairs._make(array[order] for array in pairs)
-    edges = xp.searchsorted(by_rank, xp.arange(ranks * k + 1, dtype=np.int64), side="left").astype(np.int64)
-    grid, shared = (m // GRADIENT_ROWS + min(k, m), -(-d // (8 * threads))), 8 * GRADIENT_ROWS * max(l, 1)
-    for r in range(ranks):
-        pair_offsets = edges[r * k : (r + 1) * k + 1]
-        args = (X, pairs, _tile_offsets(pair_offsets, GRADIENT_ROWS), pair_offsets, mixture, out)
-        _launch("pairs", "accumulate_gradient", grid, threads, args, real=_real(X), shared=shared)
+    (k, l, d), threads = mixture.whitened.shape, _threads(128)
+    order, edges = _alone_or_by_row(pairs.rows, pairs.components, len(out), k)
+    pairs = WeightedPairs._make(array[order] for array in pairs)
+    across, pair_offsets = -(-d // (8 * threads)), edges[: k + 1]
+    args = (X, pairs, _tile_offsets(pair_offsets, GRADIENT_ROWS), pair_offsets, mixture, out)
+    grid, shared = (m // GRADIENT_ROWS + min(k, m), across), 8 * GRADIENT_ROWS * max(l, 1)
+    _launch("pairs", "accumulate_gradient", grid, threads, args, real=_real(X), shared=shared)
+    grid = (min(m, 64 * engine().multiprocessors), across)
+    _launch("pairs", "accumulate_row_gradients", grid, threads, (X, pairs, edges[k:], mixture, out), real=_real(X))
 
 
-def _rank_in_row(rows: Array, components: Array, k: int) -> Array:
-    """[m]: how many pairs of the same row have a lower component."""
-    xp = engine().xp
-    order = xp.argsort(rows * k + components)
-    ordered = rows[order]
-    rank = xp.empty(len(rows), np.int64)
-    rank[order] = xp.arange(len(rows)) - xp.searchsorted(ordered, ordered, side="left")
-    return rank
+def _alone_or_by_row(rows: Array, components: Array, n: int, k: int) -> tuple[Array, Array]:
+    """An order [m] of pairs of n rows: those of rows without another pair by component, the others by row, and last
+    what is no pair; and where in it each component's begin, the others, and what is none, [k + 2].
+    """
+    xp, number = engine().xp, _range(len(rows))
+    place, last, several = xp.where(components < k, rows, n), xp.empty(n + 1, np.int64), xp.zeros(n + 1, bool)
+    last[place] = number  # of equal rows one stays, and the others see it
+    several[xp.where(last[place] == number, n, place)] = True
+    key = xp.where(several[rows], (rows + 1) * k + components, components)
+    key = xp.where(components < k, key, (n + 1) * k)
+    order, edges = xp.argsort(key), _range(k + 2)
+    edges[k + 1] = (n + 1) * k
+    return order, xp.searchsorted(key[order], edges, side="left").astype(np.int64)
+
+
+def _range(count: int) -> Array:
+    """The integers below `count` on the device, int64."""
+    return engine().xp.arange(count, dtype=np.int64)
 
 
 @_operation

@@ -46,9 +46,7 @@ HAVE_BRACKETS = (
 Form = LinearForm | KernelForm | NeighbourForm
 
 
-def bracket_machine(
-    name: str, clf: Any, X: Any, y: Any, options: Options, progress: bool | None
-) -> MinimalResult:
+def bracket_machine(name: str, clf: Any, X: Any, y: Any, options: Options, progress: bool | None) -> MinimalResult:
     """Brackets of a linear classifier, a machine of RBF kernels or a classifier by its nearest neighbour; see
     :func:`mfakit.attacks.minimal_perturbation`. `name` is the public function's.
 
