@@ -158,8 +158,8 @@ class BayesClassifier:
         return self._joint(X, missing, options)[0]
 
     def _joint(self, X: Any, missing: Missing, options: ArrayOptions) -> tuple[Array, float]:
-        """:meth:`class_log_prob`, and a bound on the log-densities of the classes that matter, in nats and without their
-        signs.
+        """:meth:`class_log_prob`, and a bound on the log-densities of the classes that matter, in nats and without
+        their signs.
         """
         from ..mixture.density import Filling, each_block
 

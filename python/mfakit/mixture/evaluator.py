@@ -143,8 +143,8 @@ class Evaluator:
 
     def _heed(self, X: Array, start: int, name: str, norms: Array, numbers: Array) -> int:
         """Note what was measured, and demand that all is finite; returns the count."""
-        self._largest, all_finite, number = numbers.tolist()
-        self._all_finite = bool(all_finite)
+        largest, all_finite, number = numbers.tolist()
+        self._largest, self._all_finite = float(largest), bool(all_finite)
         if self.options.check_finite and not self._all_finite:
             check_finite_rows(norms, X, start, name, also=MISSING)
         return int(number)
