@@ -28,6 +28,7 @@ from .operands import (
     WalkSettings,
     WeightedPairs,
 )
+from .walk_ends import ENDS
 
 __all__ = operations("cuda")
 
@@ -41,6 +42,8 @@ REFINE_SHAPES = {"narrow": (32, 8), "wide": (16, 12)}
 GRADIENT_ROWS = 8
 # Threads of a walk in factor coordinates with more than this many columns; with fewer, 128.
 WALK_COLUMNS, WALK_THREADS = 1000, 512
+# Steps of a launch: about .2 s of the longest walks, 10,000 samples and 400 components of faces.
+WALK_STEPS = 64
 MOST_BLOCKS = 2**31 - 1
 MOST_BLOCKS_ACROSS = 65535  # along a grid's second and third direction
 # A thread's local array for a pair of subspaces, up to this many values; beyond it, in global memory by fewer threads.
@@ -245,18 +248,22 @@ def attack_step(X: Array, direction: Array, step_size: float) -> None:
 @_operation
 def factor_walk(coordinates: Coordinates, y: Array, settings: WalkSettings, points: Points, reports: Array) -> None:
     """A block per sample; in shared memory where five rows of the Gram matrix fit. Long rows take many threads: a block
-    then has a multiprocessor for itself.
+    then has a multiprocessor for itself. A launch takes WALK_STEPS steps, and the device is waited for after each but
+    the last: Ctrl-C is answered then, and the walk ends with its last sample.
     """
     device, (k, l, classes), (n, columns) = engine(), coordinates.sizes, points.a.shape
     values = 5 * columns + k + 2 * classes + 2 * l + 2  # a point, and WalkScratch of walk.hpp
-    args: tuple[Any, ...] = (coordinates, y, settings, points, reports)
     threads = _threads(128) if columns <= WALK_COLUMNS else min(WALK_THREADS, device.most_threads)
-    if 8 * values <= device.shared_bytes - 1024:
-        _launch("attack", "factor_walk", _grid(n, 1), threads, args, shared=8 * values)
-        return
-    blocks = min(n, 4 * device.multiprocessors)
-    work = device.xp.empty(blocks * values)
-    _launch("attack", "factor_walk_in_global", _grid(blocks, 1), threads, (*args, work))
+    fits = 8 * values <= device.shared_bytes - 1024
+    blocks = n if fits else min(n, 4 * device.multiprocessors)
+    work = () if fits else (device.xp.empty(blocks * values),)
+    kernel, options = ("factor_walk", {"shared": 8 * values}) if fits else ("factor_walk_in_global", {})
+    for first in range(0, max(settings.max_steps, 1), WALK_STEPS):
+        if first > 0 and not (reports[:, 0] == ENDS.index("max_steps")).any():
+            return
+        last = min(first + WALK_STEPS, settings.max_steps)
+        args = (coordinates, y, settings, first, last, points, reports, *work)
+        _launch("attack", kernel, _grid(blocks, 1), threads, args, **options)
 
 
 @_operation
