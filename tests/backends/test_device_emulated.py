@@ -97,6 +97,27 @@ def test_large_results_come_beside_the_computation(emulated: Any, monkeypatch: A
         assert ("bring 5" in emulated.uploads) == failing
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", ">i2", "float16", "int32", "int64"])
+@pytest.mark.parametrize("call", ["log_prob", "fit", "attack"])
+def test_narrow_numbers_go_up_as_they_are(emulated: Any, dtype: str, call: str) -> None:
+    """And give what the host makes of them; wider ones go as float32."""
+    mfa, X = device_model()
+    X = (40 * X).astype(dtype)
+    clf = mfakit.BayesClassifier([mfa, random_mfa(2, X.shape[1], 2, seed=5)])
+
+    def run(**options: Any) -> Any:
+        if call == "attack":
+            how: dict[str, Any] = {"step_size": 9.0, "max_steps": 2, "polish": False, "path": "features"}
+            return mfakit.attacks.gradient_attack(clf, X, **how, **options).x_adv
+        if call == "log_prob":
+            return mfa.log_prob(X, **options)
+        return Statistics.zeros(mfa).add(X, None, Options(**options)).sum_xx
+
+    got, sent = run(backend="cuda", block_rows=10), sum(emulated.sent)
+    close(got, run(), got.dtype, rtol=1e-5 if call == "attack" else None)
+    assert sent == min(X.itemsize, 4) * X.size
+
+
 def test_out_of_memory_at_one_row_is_an_error(emulated: Any) -> None:
     mfa, X = device_model()
     emulated.fail_above_rows = 0
