@@ -18,7 +18,7 @@ from support import close, device_model, parameters, random_mfa
 import mfakit
 from mfakit import _reference
 from mfakit._arrays.rows import is_cupy
-from mfakit.attacks.gradient import walk
+from mfakit.attacks.gradient import resident, walk
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
 
@@ -264,7 +264,8 @@ def test_latents(device: Any) -> None:
 @pytest.mark.parametrize("path", ["factor", "features"])
 def test_gradient_attack(device: Any, path: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps between the same components, and the same points, wherever the samples lie."""
-    monkeypatch.setattr(walk, "BISECTIONS", 4)  # one is like another, and takes the emulator long
+    for module in (walk, resident):
+        monkeypatch.setattr(module, "BISECTIONS", 4)  # one is like another, and takes the emulator long
     noise = "diagonal" if kind == "diagonal" else "isotropic"
     clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, noise=noise, seed=s, spread=0.6) for s in (1, 2)])
     clf = clf.symmetric(0.1) if kind == "symmetric" else clf

@@ -112,8 +112,8 @@ def mark_candidates(coarse: Coarse, mixture: Mixture) -> tuple[Array, Array]:
 @_operation
 def list_candidates(marks: Array, offsets: Array, count: int, k: int) -> tuple[Array, Array]:
     xp, n = engine().xp, len(marks)
-    rows, components = xp.empty(count, np.int64), xp.empty(count, np.int64)
-    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, rows, components))
+    rows, components = xp.zeros(count, np.int64), xp.full(count, k, np.int64)
+    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, count, rows, components))
     return rows, components
 
 

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..backends.operands import Coarse, Pairs, WeightedPairs
 from .bounding import Tools, bounded_scores, count_bounded
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
+from .listing import MOST_CANDIDATES, begin, end, totals
 from .pruning import Pruner
 from .scores import ProjectedBlock, Scores, part_of, repeated, sorted_pairs
 
@@ -42,18 +43,6 @@ SQUARES_COLUMNS = 512
 # What a factor of a term may lose in TF32, relative: a unit in the last of 11 significant bits, because tensor cores
 # may truncate. docs/tensor-cores.md proves the bound that is made of it.
 TF32_ROUNDING = 2.0**-10
-# Where TF32 leaves more components of a row than this, they cost more than it saves.
-MOST_CANDIDATES = 8
-
-
-class _Begun(NamedTuple):
-    """A block on a device after its coarse step."""
-
-    marks: Array
-    offsets: Array
-    found: Array  # [3], see Evaluator._measured
-    norms: Array
-    dtype: np.dtype[Any]
 
 
 class Evaluator:
@@ -105,15 +94,15 @@ class Evaluator:
         """X - c in the dtype that the product can run in, and squared norms; NaN and inf are refused here. `every`: the
         product says something of every component, and not only which can matter.
         """
-        dtype = self.dtype if every or not self._tf32 else np.dtype(np.float32)
+        dtype = self.dtype if every or not self.tf32 else np.dtype(np.float32)
         while True:
-            centered, norms = self._subtract(X, self.factors.center if center is None else center, dtype)
+            centered, norms = self.subtract(X, self.factors.center if center is None else center, dtype)
             self._look(X, start, name, norms)
-            if self._fits(dtype):
+            if self.fits(dtype):
                 return centered, norms
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
-    def _subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    def subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
         """X - c in `dtype`, rounded once c is subtracted (far from the origin, little is left if before), and norms."""
         centered = self.buffer("centered", X.shape, dtype)
         norms = self.buffer("norms", (len(X), 1), np.float64)[:, 0]
@@ -129,9 +118,9 @@ class Evaluator:
         """Note the largest finite entry of norms [n], and whether all are finite, which is demanded. A device is waited
         for once.
         """
-        self._heed(X, start, name, norms, self.arrays.to_host(self._measured(norms)))
+        self.note(X, start, name, norms, self.arrays.to_host(self.measured(norms)))
 
-    def _measured(self, norms: Array, count: Array | None = None) -> Array:
+    def measured(self, norms: Array, count: Array | None = None) -> Array:
         """The largest finite entry of norms [n], whether all are finite, and what is in `count` []; [3]."""
         found, finite = self.xp.zeros(3), self.xp.isfinite(norms)
         found[1] = finite.all()
@@ -141,7 +130,7 @@ class Evaluator:
             found[2] = count
         return found
 
-    def _heed(self, X: Array, start: int, name: str, norms: Array, numbers: Array) -> int:
+    def note(self, X: Array, start: int, name: str, norms: Array, numbers: Array) -> int:
         """Note what was measured, and demand that all is finite; returns the count."""
         largest, all_finite, number = numbers.tolist()
         self._largest, self._all_finite = float(largest), bool(all_finite)
@@ -149,19 +138,26 @@ class Evaluator:
             check_finite_rows(norms, X, start, name, also=MISSING)
         return int(number)
 
-    def _fits(self, dtype: np.dtype[Any]) -> bool:
+    def fits(self, dtype: np.dtype[Any]) -> bool:
         """Whether a product in `dtype` of the rows looked at last stays in range."""
         return self._largest == 0.0 or self._largest**0.5 < self.factors.largest_safe_norm(dtype)
 
+    def safe_square(self, dtype: np.dtype[Any]) -> float:
+        """What squared lengths must be below, so that a product in `dtype` stays in range and the length itself does,
+        in units of the noise.
+        """
+        longest, noise = self.factors.largest_safe_norm(dtype), float(self.host_factors.inv_noise.max())
+        return float(min(longest * longest, LARGEST_SQUARE / noise if noise else math.inf))
+
     @property
-    def _tf32(self) -> bool:
+    def tf32(self) -> bool:
         """Whether products that only choose candidates run in TF32; a block with too many of them ends that."""
         asked = self.arrays.has_tf32 and self.options.precision in (None, "tf32")
         return bool(asked) and id(self.host_factors) not in self._without_tf32
 
-    def _too_many(self, candidates: int, n: int) -> bool:
+    def too_many(self, candidates: int, n: int) -> bool:
         """Whether TF32 leaves too many candidates of n rows: from here on products run in the dtype of X."""
-        if not self._tf32 or self.options.precision == "tf32" or candidates <= MOST_CANDIDATES * n:
+        if not self.tf32 or self.options.precision == "tf32" or candidates <= MOST_CANDIDATES * n:
             return False
         self._without_tf32.add(id(self.host_factors))
         return True
@@ -179,8 +175,8 @@ class Evaluator:
             if isinstance(X, ProjectedBlock):
                 return bounded_scores(X, self._tools(X), reference)
         if self._lists and not every:
-            begun = self._begin(X)
-            found = self._end(X, start, name, begun, self.arrays.to_host(begun.found))
+            begun = begin(self, X)
+            found = end(self, X, start, name, begun, self.arrays.to_host(begun.found))
             if found is not None:
                 return found
         n, (k, _, _) = len(X), self.factors.shape
@@ -197,7 +193,7 @@ class Evaluator:
             if len(beyond):
                 keep[beyond], log_prob[beyond] = 1, -np.inf  # their coarse values say nothing
             pairs = sorted_pairs(keep, self.xp)
-            if not every and self._too_many(len(pairs.rows), n):
+            if not every and self.too_many(len(pairs.rows), n):
                 return self(X, start, name)
         refined, latent = self.refine(X, pairs)
         log_prob[pairs.rows, pairs.components] = refined
@@ -216,10 +212,10 @@ class Evaluator:
         if not self._lists:
             yield from ((one, one(X, start, name)) for one in evaluators)
             return
-        begun = [one._begin(X) for one in evaluators]
+        begun = [begin(one, X) for one in evaluators]
         looked = self.arrays.to_host(self.xp.stack([each.found for each in begun]))
         for one, each, numbers in zip(evaluators, begun, looked, strict=True):
-            found = one._end(X, start, name, each, numbers)
+            found = end(one, X, start, name, each, numbers)
             yield one, one(X, start, name) if found is None else found
 
     def project(self, X: Array, start: int = 0, name: str = "X") -> Array:
@@ -265,51 +261,12 @@ class Evaluator:
 
     def totals(self, scores: Scores) -> tuple[Array, Array]:
         """log p(x) [n] and the pairs' shares in it [m], from the pairs alone."""
-        if not self.arrays.is_device:
-            return scores.totals()
-        xp, n = self.xp, len(scores.X)
-        if scores.by_row is None:
-            order = xp.argsort(scores.rows * scores.n_components + scores.components)
-            offsets = xp.searchsorted(scores.rows[order], xp.arange(n + 1, dtype=np.int64)).astype(np.int64)
-            scores.by_row = order, offsets
-        order, offsets = scores.by_row
-        total = xp.empty(n)
-        self.ops.log_sum_exp_candidates(scores.values[order], offsets, total)
-        of_pairs = total[scores.rows]
-        return total, xp.where(xp.isfinite(of_pairs), xp.exp(scores.values - of_pairs), 0.0)
+        return totals(self, scores) if self.arrays.is_device else scores.totals()
 
     @property
     def _lists(self) -> bool:
         """Whether candidates are listed on a device, without an array of all components."""
         return bool(self.arrays.is_device) and self.pruner is None and self.options.method != "residual"
-
-    def _begin(self, X: Array, dtype: np.dtype[Any] | None = None) -> _Begun:
-        """The coarse step on a device, which is not waited for."""
-        dtype = dtype or (np.dtype(np.float32) if self._tf32 else self.dtype)
-        centered, norms = self._subtract(X, self.factors.center, dtype)
-        coarse = self.coarse(centered, norms, every=False)
-        marks, offsets = self.ops.mark_candidates(coarse, self.factors.mixture)
-        return _Begun(marks, offsets, self._measured(norms, offsets[-1]), norms, dtype)
-
-    def _end(self, X: Array, start: int, name: str, begun: _Begun, numbers: Array) -> Scores | None:
-        """What the candidates are and have, of a block that was begun and looked at: `numbers` are what it has found.
-        None where a row has no squared length.
-        """
-        xp, (k, _, _), n = self.xp, self.factors.shape, len(X)
-        while True:
-            count = self._heed(X, start, name, begun.norms, numbers)
-            if self._some_beyond:
-                return None
-            if self._fits(begun.dtype) and not self._too_many(count, n):
-                break
-            begun = self._begin(X, self.dtype if self._fits(begun.dtype) else np.dtype(np.float64))
-            numbers = self.arrays.to_host(begun.found)
-        rows, components = self.ops.list_candidates(begun.marks, begun.offsets, count, k)
-        order = xp.argsort(components * n + rows)
-        back = xp.empty(count, np.int64)
-        back[order] = xp.arange(count)
-        pairs = Pairs(rows[order], components[order])
-        return Scores(X, *pairs, *self.refine(X, pairs), k, by_row=(back, begun.offsets))
 
     def refine(self, X: Array, pairs: Pairs) -> tuple[Array, Array]:
         """Log-probabilities [m] and whitened latents [m, l] of pairs."""
@@ -320,14 +277,14 @@ class Evaluator:
         return refined, latent
 
     @property
-    def _some_beyond(self) -> bool:
+    def some_beyond(self) -> bool:
         """Whether a row of the block that was centred last has no squared length; the device is not asked again."""
         return not self._all_finite or not self._largest * float(self.host_factors.inv_noise.max()) < LARGEST_SQUARE
 
     def _beyond(self, X: Array, norms: Array) -> tuple[Array, Array]:
         """Rows whose squared length, in units of the noise, leaves float64, and rows with NaN or inf in x itself."""
         xp = self.xp
-        if not self._some_beyond:
+        if not self.some_beyond:
             return (), ()
         with np.errstate(over="ignore", invalid="ignore"):
             long = ~(norms * self.factors.inv_noise.max() < LARGEST_SQUARE)
@@ -345,7 +302,7 @@ class Evaluator:
         products = self.buffer("products", (n, panel.shape[1]), dtype)
         # A NaN row (check_finite=False) or an overflow affects its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
-            tf32 = self._tf32 and not every and dtype == np.float32
+            tf32 = self.tf32 and not every and dtype == np.float32
             self.arrays.matmul(centered, panel, products, tf32=tf32)
             quad = self.buffer("quad", (n, 0), dtype) if factors.is_isotropic else self._squares_product(centered)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
@@ -372,7 +329,7 @@ class Evaluator:
         """A bound on |x - μ|²_{D⁻¹} of all rows of the block that was scored last and all components, by the largest
         length and the least noise; inf where a row has no squared length.
         """
-        if self._some_beyond:
+        if self.some_beyond:
             return math.inf
         factors, largest = self.host_factors, self._largest
         if self.pruner is not None and self.pruner.center is not factors.center:
