@@ -77,6 +77,10 @@ class Cuda(Host):
         kept: DeviceFactors = factors.kept(("device", self.name), lambda: DeviceFactors(factors, self))
         return kept
 
+    def room_for(self, wanted: int) -> int:
+        """At most a sixteenth of the free memory: panels are of two sides, and there twice while they are made."""
+        return min(wanted, int(self.engine.free_bytes()) // 16)
+
     def side(self, factors: Factors) -> Any:
         """The factors on this device where they take at most a quarter of its free memory, else on the host."""
         return self.factors(factors) if 4 * factors.whitened.nbytes <= self.engine.free_bytes() else factors

@@ -72,6 +72,10 @@ class Host:
         """out = A · B; `tf32` is a device's."""
         np.matmul(A, B, out=out)
 
+    def room_for(self, wanted: int) -> int:
+        """How many of these bytes an array of a tile may have; on a device what is free counts."""
+        return wanted
+
     def side(self, factors: Factors) -> Any:
         """Subspaces whose panels are made here: on a device only where all of them fit."""
         return factors
