@@ -23,6 +23,8 @@ from .operands import (
     Pairs,
     Parameters,
     Points,
+    Projected,
+    Projection,
     Subspaces,
     Sums,
     WalkSettings,
@@ -218,6 +220,25 @@ def point_distances(coarse: Coarse, mixture: Mixture, tolerance: float, sq_dista
     threads = _threads()
     args = (coarse, mixture, float(tolerance), sq_distances, keep)
     _launch("density", "point_distances", _grid(keep.size, threads), threads, args, real=_real(coarse.products))
+
+
+@_operation
+def bound_components(projected: Projected, projection: Projection, above: Array, best: Array) -> None:
+    (n, k), threads, real = above.shape, _threads(), _real(above)
+    _launch("prune", "bound_components", _grid(n * k, threads), threads, (projected, projection, above), real=real)
+    if best.shape[1]:
+        _launch("prune", "highest_bounds", *_warps(n), (above, n, k, best.shape[1], best), real=real)
+
+
+@_operation
+def survivors(projected: Projected, projection: Projection, threshold: Array, above: Array) -> Pairs:
+    """Waits for the device, for how many there are."""
+    xp, (n, k), threads = engine().xp, above.shape, _threads()
+    still_open = xp.empty((k, n), np.uint8)
+    args = (projected, projection, threshold, above, still_open)
+    _launch("prune", "tighten_bounds", _grid(n * k, threads), threads, args, real=_real(above))
+    components, rows = xp.nonzero(still_open)
+    return Pairs(rows.astype(np.int64), components.astype(np.int64))
 
 
 @_operation
