@@ -4,6 +4,7 @@ and everywhere on the emulator, whose arrays are as strict about mixing with Num
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -21,6 +22,7 @@ from mfakit._arrays.rows import is_cupy
 from mfakit.attacks.gradient import resident, walk
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
+from mfakit.mixture import choose
 
 METHODS = ("log_prob", "component_log_prob", "responsibilities", "grad_log_prob")
 
@@ -323,6 +325,42 @@ def test_what_computes_on_the_host_says_so(device: Any) -> None:
         est.set_params(backend="cuda").fit(gaps)
     with pytest.raises(ValueError, match="a LogisticRegression is attacked on the host"):
         mfakit.attacks.gradient_attack(linear, device.asarray(X))
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_components_are_bounded_on_the_device(device: Any, dtype: str, noise: str) -> None:
+    """With the densities of all components, of which few are refined."""
+    mfa, other = (random_mfa(k, 60, l, noise=noise, seed=k, spread=2.0) for k, l in ((40, 3), (30, 2)))
+    clf, X = mfakit.BayesClassifier([mfa, other]), mfa.sample(25, rng=2, dtype=np.dtype(dtype))[0]
+    there = device.asarray(X)
+    for model, name in (
+        (mfa, "log_prob"),
+        (mfa, "grad_log_prob"),
+        (mfa, "responsibilities"),
+        (clf, "decision_function"),
+    ):
+        call = getattr(model, name)
+        if isinstance(device, EmulatedEngine):
+            device.launches.clear()
+        got, expected = device.to_host(call(there, method="pruned")), call(X, method="dense")
+        close(got, expected, dtype, rtol=1e-5 if dtype == "float32" else 1e-9, atol=1e-5 * np.abs(expected).max())
+        close(call(X, method="pruned", backend="cuda", block_rows=9), got, dtype, rtol=1e-6, atol=1e-6)
+        if isinstance(device, EmulatedEngine):
+            launched = {launch[0] for launch in device.launches}
+            assert {"bound_components", "highest_bounds", "tighten_bounds"} <= launched
+            assert not {"mark_candidates", "mixture_epilogue"} & launched
+
+
+def test_what_a_device_does_with_the_method(device: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    mfa, X = device_model(n=40)
+    est = mfakit.MixtureOfFactorAnalyzers(2, 2, method="pruned", backend="cuda")
+    with pytest.raises(ValueError, match=r'method="pruned" is for fits on the host: .*; use method="dense"'):
+        est.fit(X)
+    monkeypatch.setattr(choose, "LEAST_STEPS", 1)
+    with caplog.at_level(logging.INFO, "mfakit"):
+        mfa.log_prob(device.asarray(X))
+    assert "method auto takes the dense product: on a device its cost has not been compared yet" in caplog.text
 
 
 def test_samples_with_missing_features_come_from_the_device_and_go_back(device: Any) -> None:

@@ -170,6 +170,10 @@ class Cuda(Host):
         if isinstance(out, np.ndarray):
             out[part] = self.to_host(target)
 
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self.engine.synchronize()
+
     def release(self) -> None:
         """Give back what CuPy's pool keeps."""
         self.engine.release()
@@ -230,7 +234,7 @@ class DeviceFactors:
         if key not in self._copies:
             copied = self._arrays.asarray(make())
             if self._shared:
-                self._arrays.engine.synchronize()  # other streams may be the next to read it
+                self._arrays.synchronize()  # other streams may be the next to read it
             self._copies[key] = copied
         return self._copies[key]
 

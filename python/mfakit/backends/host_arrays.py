@@ -122,6 +122,9 @@ class Host:
         """Arrays to add to, whose sums are in the float64 host arrays `totals` at the end: here, those themselves."""
         yield totals
 
+    def synchronize(self) -> None:
+        """Wait for what a device was given so far."""
+
     def release(self) -> None:
         """Give memory back that is kept for later."""
 

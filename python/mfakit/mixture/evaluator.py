@@ -225,11 +225,12 @@ class Evaluator:
         pruner = self.pruner
         if pruner is None:
             return X
-        centered, norms = self.center(X, start, name, pruner.center)
+        there = pruner.on(self.arrays, self.host_factors, self.dtype)
+        centered, norms = self.center(X, start, name, there.center)
         largest = max(float(one.inv_noise.max()) for one in pruner.mixtures)
         if not self._all_finite or not self._largest * largest < LARGEST_SQUARE:
             return X
-        matrix = pruner.matrix(centered.dtype)
+        matrix = pruner.on(self.arrays, self.host_factors, centered.dtype).matrix
         coordinates = self.buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
         directions = pruner.directions
@@ -239,8 +240,8 @@ class Evaluator:
     def _tools(self, block: ProjectedBlock) -> Tools:
         assert self.pruner is not None
         ops = self.ops if hasattr(self.ops, "bound_components") else numpy_ops
-        tables = self.pruner.tables(self.host_factors, block.coordinates.dtype)
-        return Tools(self.host_factors, tables, ops, self.threads, self.refine, self.buffer)
+        tables = self.pruner.on(self.arrays, self.host_factors, block.coordinates.dtype).tables
+        return Tools(self.factors, tables, ops, self.threads, self.refine, self.buffer, self.xp)
 
     def count(self, X: Array) -> tuple[float, float] | None:
         """Components per row that are bounded finely and that are scored; None where rows leave float64."""

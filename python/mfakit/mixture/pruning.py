@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._threads.process import keeps_errstate, single_threaded_products
+from ..backends.host_arrays import Host
 from ..backends.operands import Projected, Projection
 from .directions import DIRECTION_VALUES, Directions, group_noise, leading_directions, loadings_of
 from .factors import Factors, Share, alone, component_parts
@@ -30,6 +31,14 @@ COARSE, FINE, FINEST = SIZES = 16, 64, 128
 LOADING_ROUNDING = 8.0
 # The log-normaliser of a component without weight, which float32 holds.
 NOTHING = -1e30
+
+
+class PrunerThere(NamedTuple):
+    """What a block of samples reads of a :class:`Pruner`, for one of its mixtures."""
+
+    center: Any  # [d]
+    matrix: Any  # [d, r]
+    tables: list[Projection]
 
 
 class Pruner:
@@ -69,6 +78,19 @@ class Pruner:
         if key not in self._kept:
             self._kept[key] = np.ascontiguousarray(self.directions.rows[: key[1]].T, dtype=key[0])
         return np.asarray(self._kept[key])
+
+    def on(self, arrays: Host, factors: Factors, dtype: Any) -> PrunerThere:
+        """What samples in `dtype` read, where they are: on a device copied once, and kept."""
+        tables = self.tables(factors, dtype)
+        if not arrays.is_device:
+            return PrunerThere(self.center, self.matrix(dtype), tables)
+        key = arrays.name, id(factors), np.dtype(dtype), self.sizes
+        if key not in self._kept:
+            copies = [Projection._make(map(arrays.asarray, table)) for table in tables]
+            self._kept[key] = PrunerThere(arrays.asarray(self.center), arrays.asarray(self.matrix(dtype)), copies)
+            arrays.synchronize()  # other streams may be the next to read them
+        there: PrunerThere = self._kept[key]
+        return there
 
     def columns(self, factors: Factors) -> int:
         """How many columns of a dense product take as much of a block's memory as the bounds do."""
