@@ -106,12 +106,17 @@ class Inputs:
 OPERATIONS: dict[str, Callable[[Inputs], Any]] = {
     "log_prob": lambda i: i.mfa.log_prob(i.X),
     "log_prob, float32": lambda i: i.mfa.log_prob(i.X, precision="float32"),
+    "log_prob, pruned": lambda i: i.mfa.log_prob(i.X, method="pruned"),
     "grad_log_prob": lambda i: i.mfa.grad_log_prob(i.X),
     "responsibilities": lambda i: i.mfa.responsibilities(i.X),
     "EM statistics": lambda i: Statistics.zeros(i.mfa).add(i.X),
     "EM step": lambda i: i.em_step(),
     "subspace_distances": lambda i: mfakit.subspace_distances(i.mfa, i.other),
+    "nearest subspaces": lambda i: mfakit.subspace_distances(i.mfa, i.other, reduce="row_min"),
     "gradient_attack": lambda i: mfakit.attacks.gradient_attack(i.clf, i.X[:512], step_size=1e-3, max_steps=50),
+    "gradient_attack in the features": lambda i: mfakit.attacks.gradient_attack(
+        i.clf, i.X[:512], step_size=1e-3, max_steps=50, path="features"
+    ),
 }
 
 

@@ -13,7 +13,7 @@ logs=${OUT:-build/check-gpu}
 mkdir -p "$logs"
 kernels=(tests/backends/test_cuda.py tests/backends/test_device.py)
 # Small cases only: the sanitizers run kernels some hundred times slower.
-cases="device and (usual or memory or densities or sampling or fitting or subspace or candidates or attack)"
+cases="device and (usual or memory or densities or sampling or fitting or subspace or candidates or attack or bounded or walks)"
 failed=()
 export PYTHONUNBUFFERED=1
 
