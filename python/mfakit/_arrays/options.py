@@ -60,9 +60,9 @@ class Options:
     method : {"auto", "dense", "pruned", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
         "pruned": components are bounded from a few coordinates first, and those that could carry more than e^-40 of a
-        sample's density are refined (docs/pruning.md); on the host. "residual": every component from
-        its residual, slow and exact. "auto" counts what bounds leave of a pilot block, and takes what that makes
-        cheaper, "dense" where that takes some 50 ms or less; what it took is in the log.
+        sample's density are refined (docs/pruning.md). "residual": every component from its residual, slow and exact.
+        "auto" counts what bounds leave of a pilot block, and takes what that makes cheaper, "dense" where that takes
+        some 50 ms or less, and on a device; what it took is in the log.
     precision : {None, "float32", "float64", "tf32"}
         What the product runs in. None: X's own dtype, and on a CUDA device its tensor cores' TF32 wherever the product
         only says which components can matter: these are recomputed from the residuals in float64, so that the answer is

@@ -141,7 +141,7 @@ def minimal_perturbation(
     ValueError
         ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix, any path, `bounds` or
         `target` for another classifier; NaN or inf in X, labels or targets that are not classes, a target that is the
-        true class, samples outside `bounds`; lengths beyond 1e60, noise below 1e-60.
+        true class, samples outside `bounds`; lengths beyond 1e60, noise below 1e-60; samples or a backend of a device.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
 
