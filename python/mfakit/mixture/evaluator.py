@@ -23,7 +23,7 @@ from .bounding import Tools, bounded_scores, count_bounded
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
 from .listing import MOST_CANDIDATES, begin, end, totals
-from .pruning import Pruner
+from .pruning import Pruner, squared
 from .scores import ProjectedBlock, Scores, part_of, repeated, sorted_pairs
 
 __all__ = ["Evaluator"]
@@ -234,7 +234,7 @@ class Evaluator:
         coordinates = self.buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
         directions = pruner.directions
-        sums = norms[:, None] if directions.n_groups == 1 else directions.sums(np.square(centered, dtype=np.float64))
+        sums = norms[:, None] if directions.n_groups == 1 else directions.sums(squared(centered))
         return ProjectedBlock(X, sums, coordinates, directions)
 
     def _tools(self, block: ProjectedBlock) -> Tools:

@@ -20,7 +20,7 @@ from ..backends.operands import Projected, Projection
 from .directions import DIRECTION_VALUES, Directions, group_noise, leading_directions, loadings_of
 from .factors import Factors, Share, alone, component_parts
 
-__all__ = ["Pruner", "nothing_finer", "project"]
+__all__ = ["Pruner", "nothing_finer", "project", "squared"]
 
 Array = NDArray[Any]
 
@@ -140,6 +140,13 @@ def nothing_finer(table: Projection) -> Projection:
     return table._replace(means=table.means[:, :0], scales=table.scales[:, :0], whitened=table.whitened[:, :, :0])
 
 
+def squared(values: Any) -> Any:
+    """The squares in float64, on the host or on a device."""
+    wide = values.astype(np.float64)
+    wide *= wide
+    return wide
+
+
 def project(coordinates: Array, sq_norms: Array, directions: Directions, r: int) -> Projected:
     """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² in each group [n, G] in the first r coordinates, with what rounding
     may have done: a coordinate is a sum of terms of its group's features, off by at most 8 √d u times their sizes, as a
@@ -149,7 +156,7 @@ def project(coordinates: Array, sq_norms: Array, directions: Directions, r: int)
     real, unit = coordinates.dtype, float(np.finfo(coordinates.dtype).eps) / 2
     length = np.sqrt(sq_norms)
     error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
-    rest = sq_norms - directions.row_sums(np.square(coordinates[:, :r], dtype=np.float64))
+    rest = sq_norms - directions.row_sums(squared(coordinates[:, :r]))
     off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
     nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit

@@ -124,7 +124,7 @@ class ResidentWalk(FeatureWalk):
         where there is doubt. The device is waited for.
         """
         xp, state, n = victim.arrays.xp, self.state, len(rows)
-        known = [samples.end, samples.n_steps, *samples.choice, xp.full(n, samples.doubt)]
+        known = [samples.end, samples.n_steps, *samples.choice, xp.zeros(n, np.int64) + samples.doubt]
         end, n_steps, source, target, target_class, doubt = victim.arrays.to_host(xp.stack(known))
         if doubt.any():
             return None

@@ -46,9 +46,12 @@ def fill_there(
     i, j = (np.concatenate(part) for part in zip(*alone, strict=True))
     with arrays.active():
         place = HOST if isinstance(found, np.ndarray) else arrays
-        found[place.asarray(i), place.asarray(j)] = place.asarray(solve(i, j))
-        found[place.asarray(np.flatnonzero(gone[0]))] = np.inf
-        found[:, place.asarray(np.flatnonzero(gone[1]))] = np.inf
+        if len(i):
+            found[place.asarray(i), place.asarray(j)] = place.asarray(solve(i, j))
+        if gone[0].any():
+            found[place.asarray(np.flatnonzero(gone[0]))] = np.inf
+        if gone[1].any():
+            found[:, place.asarray(np.flatnonzero(gone[1]))] = np.inf
 
 
 def nearest_there(side0: Factors, side1: Factors, machine: Machine, gone: Gone, kept: Nearest, bar: Any) -> None:
