@@ -48,7 +48,7 @@ for part in "${parts[@]}"; do
       }
       ;;
     device) run 75 device "$python" -m benchmarks device ;;
-    tests) run 180 tests "$python" -m pytest -q -m gpu tests ;;
+    tests) run 180 tests "$python" -m pytest -q -m "gpu and not slow" tests ;;
     benchmark) run 150 benchmark "$python" -m benchmarks gpu ;;
     memcheck) sanitizer 100 memcheck ;;
     racecheck | synccheck) sanitizer 300 "$part" ;;

@@ -331,8 +331,8 @@ def test_what_computes_on_the_host_says_so(device: Any) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_components_are_bounded_on_the_device(device: Any, dtype: str, noise: str) -> None:
     """With the densities of all components, of which few are refined."""
-    mfa, other = (random_mfa(k, 60, l, noise=noise, seed=k, spread=2.0) for k, l in ((40, 3), (30, 2)))
-    clf, X = mfakit.BayesClassifier([mfa, other]), mfa.sample(25, rng=2, dtype=np.dtype(dtype))[0]
+    mfa, other = (random_mfa(k, 60, l, noise=noise, seed=k, spread=2.0) for k, l in ((20, 3), (12, 2)))
+    clf, X = mfakit.BayesClassifier([mfa, other]), mfa.sample(12, rng=2, dtype=np.dtype(dtype))[0]
     there = device.asarray(X)
     for model, name in (
         (mfa, "log_prob"),
@@ -345,7 +345,7 @@ def test_components_are_bounded_on_the_device(device: Any, dtype: str, noise: st
             device.launches.clear()
         got, expected = device.to_host(call(there, method="pruned")), call(X, method="dense")
         close(got, expected, dtype, rtol=1e-5 if dtype == "float32" else 1e-9, atol=1e-5 * np.abs(expected).max())
-        close(call(X, method="pruned", backend="cuda", block_rows=9), got, dtype, rtol=1e-6, atol=1e-6)
+        close(call(X, method="pruned", backend="cuda", block_rows=7), got, dtype, rtol=1e-6, atol=1e-6)
         if isinstance(device, EmulatedEngine):
             launched = {launch[0] for launch in device.launches}
             assert {"bound_components", "highest_bounds", "tighten_bounds"} <= launched
@@ -395,12 +395,12 @@ def test_files_and_iterators_on_the_device(device: Any, tmp_path: Path) -> None:
 def test_attacks_within_bounds_and_to_a_class(device: Any, how: str) -> None:
     """Arrays of bounds and targets may be on the host or on the device."""
     clf = mfakit.BayesClassifier([random_mfa(2, 10, 2, seed=s, spread=0.6) for s in (1, 2, 3)])
-    X, _ = clf.sample(5, rng=3, dtype=np.float64)
+    X, _ = clf.sample(3, rng=3, dtype=np.float64)
     y = clf.predict(X)
     limits = X.min(axis=0) - 0.5, X.max(axis=0) + 0.5
     options: dict[str, Any] = {"bounds": limits} if how == "bounds" else {"target": (y + 1) % 3}
     there = {"bounds": tuple(map(device.asarray, limits)), "target": device.asarray((y + 1) % 3)}
-    steps = {"step_size": 0.3, "max_steps": 12, "polish": False}
+    steps = {"step_size": 0.6, "max_steps": 6, "polish": False}
     expected = mfakit.attacks.gradient_attack(clf, X, y, **steps, **options)
     assert expected.success.any()
     for got in (

@@ -296,7 +296,7 @@ def test_steps_of_an_attack_in_the_features_are_looked_at_now_and_then(emulated:
 def test_attacks_in_the_features_over_many_looks(emulated: Any, monkeypatch: Any, how: str) -> None:
     """What ended is dropped at the next look, and was not moved in between: of a large call few samples are left."""
     monkeypatch.setattr(resident, "LOOK_STEPS", 3)
-    clf, X, y = _attacked(8, 3)
+    clf, X, y = _attacked(5, 3)
     options: dict[str, Any] = {
         "any class": {}, "targeted": {"target": (y + 1) % 3}, "frozen": {"targets": "frozen"},
         "bounds": {"bounds": (float(X.min()), float(X.max()))},
@@ -309,7 +309,7 @@ def test_attacks_in_the_features_over_many_looks(emulated: Any, monkeypatch: Any
         return scores(self, X, y)
 
     monkeypatch.setattr(MixtureVictim, "scores_there", counted)
-    options |= {"step_size": 0.25, "max_steps": 17, **FEATURES}
+    options |= {"step_size": 0.4, "max_steps": 10, **FEATURES}
     expected = mfakit.attacks.gradient_attack(clf, X, y, **options)
     _same_attack(mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, **options), expected)
     assert len(set(expected.n_steps.tolist())) > 2
