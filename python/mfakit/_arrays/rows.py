@@ -70,6 +70,8 @@ def scatter(A: Any, rows: Any, values: Any) -> None:
 def _compute_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """float64 stays, every other real type is computed in float32."""
     dtype = np.dtype(dtype)
+    if dtype.kind in "US":
+        raise TypeError(f"{name} must be real numbers, got text; a path of samples must end in .npy or .safetensors")
     if dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers (float or integer), got dtype {dtype}; convert it first")
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32)

@@ -341,10 +341,11 @@ _READERS: dict[str, Callable[[Any], MachineForm]] = {
 
 
 def bayes_inside(model: Any) -> Any:
-    """The Bayes classifier that mixtures fitted to the classes 0 .. C - 1 hold; for anything else the model itself."""
+    """The Bayes classifier that mixtures fitted to the classes hold, of the labels 0 .. C - 1; for anything else the
+    model itself.
+    """
     bayes = getattr(model, "bayes_", None)
-    same = isinstance(bayes, BayesClassifier) and np.array_equal(model.classes_, bayes.classes_)
-    return bayes if same else model
+    return bayes if isinstance(bayes, BayesClassifier) else model
 
 
 def _inner(model: Any, names: list[str]) -> Any:
@@ -352,7 +353,7 @@ def _inner(model: Any, names: list[str]) -> Any:
     if "BaseSearchCV" in names:
         return model.best_estimator_
     bayes = bayes_inside(model)
-    if bayes is not model:
+    if bayes is not model and np.array_equal(model.classes_, bayes.classes_):
         return bayes
     return model.estimator if "FrozenEstimator" in names else None
 
