@@ -19,7 +19,7 @@ from .containers import (
     as_host_array,
     check_container,
     check_grad,
-    check_numpy_has,
+    check_real_tensor,
     is_cupy,
     is_torch,
     read_array,
@@ -85,12 +85,10 @@ def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
         raise BackendUnavailable(f"{name} is on meta, where tensors have no values")
     if X.device.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"{name} is on {X.device}, and there is no backend for it; pass {name}.cpu()")
-    check_numpy_has(X, name)
+    check_real_tensor(X, name)
     device = None if X.device.type == "cpu" else f"cuda:{X.device.index or 0}"
     if X.dtype == torch.bfloat16:
         return X, np.dtype(np.float32), device
-    if X.dtype == torch.bool or X.dtype.is_complex:
-        raise TypeError(f"{name} must be real numbers (float or integer), got dtype {X.dtype}; convert it first")
     array = X.resolve_neg().numpy() if device is None else _device_view(X.resolve_neg(), name)
     return array, _compute_dtype(array.dtype, name), device
 
