@@ -262,5 +262,5 @@ def test_tensors_of_anything_but_dense_real_numbers_are_refused(make: Any) -> No
     X = torch.as_tensor(np.random.default_rng(0).normal(size=(4, 5)))
     machine = mfakit.torch.SVMModule(mfakit.classifiers.LinearSVM().fit(X.numpy(), np.arange(4) % 2))
     for module in (machine, mfakit.torch.MFAModule(random_mfa(d=5))):
-        with pytest.raises(TypeError, match="X must be (real numbers|dense)"):
+        with pytest.raises(TypeError, match=r"X must be (real numbers|dense)"):
             module(make(X))
