@@ -255,3 +255,12 @@ def test_devices_containers_and_integers(make: Any) -> None:
         net(X.numpy())
     with pytest.raises(ValueError, match="X is on cpu, and the module on meta; move one of them"):
         net.to("meta")(X)
+
+
+@pytest.mark.parametrize("make", [lambda X: X.to(torch.complex64), lambda X: X > 0, lambda X: X.to_sparse()])
+def test_tensors_of_anything_but_dense_real_numbers_are_refused(make: Any) -> None:
+    X = torch.as_tensor(np.random.default_rng(0).normal(size=(4, 5)))
+    machine = mfakit.torch.SVMModule(mfakit.classifiers.LinearSVM().fit(X.numpy(), np.arange(4) % 2))
+    for module in (machine, mfakit.torch.MFAModule(random_mfa(d=5))):
+        with pytest.raises(TypeError, match=r"X must be (real numbers|dense)"):
+            module(make(X))

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MOST_INT32", "as_bounds", "check_choice", "check_integers", "check_numbers", "check_switches"]
+__all__ = [
+    "MOST_INT32",
+    "as_bounds",
+    "as_generator",
+    "check_choice",
+    "check_integers",
+    "check_model",
+    "check_numbers",
+    "check_switches",
+]
 
 # Compiled code counts in 32 bits.
 MOST_INT32 = 2**31 - 1
@@ -49,6 +58,29 @@ def check_switches(parameters: dict[str, Any]) -> None:
     for name, value in parameters.items():
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_model(name: str, value: Any, kind: type) -> None:
+    """Raise TypeError for a value that is no MFA or no BayesClassifier, whichever `kind` is."""
+    if isinstance(value, kind):
+        return
+    got = type(value).__name__
+    if kind.__name__ == "MFA":
+        raise TypeError(f"{name} must be an MFA, got {got}; a fitted estimator has one in its mfa_")
+    raise TypeError(f"{name} must be a {kind.__name__}, got {got}; an MFAClassifier has one in its bayes_")
+
+
+def as_generator(value: Any, name: str = "random_state") -> np.random.Generator:
+    """A generator from a seed, a generator, an old RandomState, or None for fresh entropy."""
+    if isinstance(value, np.random.RandomState):
+        return np.random.default_rng(value.randint(0, 2**32, size=4, dtype=np.uint32))
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{name} must be a non-negative integer, a numpy.random.Generator, RandomState or SeedSequence, or None, "
+            f"got {value!r}"
+        ) from None
 
 
 def as_bounds(bounds: Any) -> tuple[float, float] | None:

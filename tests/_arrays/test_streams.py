@@ -244,3 +244,20 @@ def test_arguments_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate([part.success for part in parts]), found.success)
     with pytest.raises(TypeError, match="gradient_attack got an unexpected keyword argument 'step'"):
         mfakit.attacks.gradient_attack(CLF, samples(), step=1.0)  # type: ignore[call-arg]
+
+
+def test_out_is_not_the_file_that_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    mfa = random_mfa(d=3)
+    np.save(path, np.zeros((4, 3)))
+    before = path.read_bytes()
+    for X in (path, np.load(path, mmap_mode="r")):
+        with pytest.raises(ValueError, match=r"out must be another file than .*x\.npy, which X is read from"):
+            mfa.log_prob(X, out=path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["samples", "x.npz", "x.npy::X", b"x.npy"])
+def test_text_that_is_no_path_of_samples(text: Any) -> None:
+    with pytest.raises(TypeError, match=r"X must be real numbers, got text; a path of samples must end in \.npy or"):
+        random_mfa(d=3).log_prob(text)

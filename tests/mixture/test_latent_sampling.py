@@ -364,3 +364,9 @@ def test_a_mask_of_another_dtype(dtype: str) -> None:
 def test_impute_needs_its_backend() -> None:
     with pytest.raises(mfakit.BackendUnavailable, match="abacus"):
         random_mfa().impute(np.zeros((0, 12)), np.zeros(12, bool), backend="abacus")
+
+
+@pytest.mark.parametrize("rng", [-1, 1.5, "a"])
+def test_a_seed_that_is_none_is_named(rng: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"rng must be a non-negative integer, .* or None, got"):
+        random_mfa().sample(2, rng=rng)

@@ -110,3 +110,12 @@ def test_what_certifies_loads_on_first_use_only() -> None:
     assert set(theory.__all__) <= set(dir(theory))
     with pytest.raises(AttributeError, match=r"'mfakit\.theory' has no attribute 'theorem4'"):
         _ = theory.theorem4
+
+
+def test_what_is_no_model_is_named() -> None:
+    mfa = random_mfa(d=3)
+    for function in (mfakit.theory.theorem2_radius, mfakit.theory.check_theorem2, mfakit.theory.validate_theorem2):
+        with pytest.raises(TypeError, match=r"clf must be a BayesClassifier, got MFA; an MFAClassifier has one in"):
+            function(mfa)
+    with pytest.raises(TypeError, match=r"mfa must be an MFA, got ndarray; a fitted estimator has one in its mfa_"):
+        mfakit.point_subspace_distances(mfa, np.zeros((2, 3)))

@@ -16,6 +16,7 @@ __all__ = [
     "check_container",
     "check_grad",
     "check_numpy_has",
+    "check_real_tensor",
     "is_cupy",
     "is_dask",
     "is_torch",
@@ -102,6 +103,13 @@ def check_numpy_has(X: Any, name: str) -> None:
     if X.is_quantized or str(X.dtype).startswith(("torch.float8", "torch.float4")):
         remedy = "dequantize" if X.is_quantized else "float"
         raise TypeError(f"{name} has dtype {X.dtype}, which NumPy lacks; pass {name}.{remedy}()")
+
+
+def check_real_tensor(X: Any, name: str) -> None:
+    """Raise TypeError for a tensor that is not of dense real numbers."""
+    check_numpy_has(X, name)
+    if str(X.dtype) == "torch.bool" or X.dtype.is_complex:
+        raise TypeError(f"{name} must be real numbers (float or integer), got dtype {X.dtype}; convert it first")
 
 
 def check_container(X: Any, name: str) -> None:

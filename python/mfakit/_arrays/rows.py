@@ -19,7 +19,7 @@ from .containers import (
     as_host_array,
     check_container,
     check_grad,
-    check_numpy_has,
+    check_real_tensor,
     is_cupy,
     is_torch,
     read_array,
@@ -70,6 +70,8 @@ def scatter(A: Any, rows: Any, values: Any) -> None:
 def _compute_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """float64 stays, every other real type is computed in float32."""
     dtype = np.dtype(dtype)
+    if dtype.kind in "US":
+        raise TypeError(f"{name} must be real numbers, got text; a path of samples must end in .npy or .safetensors")
     if dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers (float or integer), got dtype {dtype}; convert it first")
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32)
@@ -83,12 +85,10 @@ def _from_torch(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
         raise BackendUnavailable(f"{name} is on meta, where tensors have no values")
     if X.device.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"{name} is on {X.device}, and there is no backend for it; pass {name}.cpu()")
-    check_numpy_has(X, name)
+    check_real_tensor(X, name)
     device = None if X.device.type == "cpu" else f"cuda:{X.device.index or 0}"
     if X.dtype == torch.bfloat16:
         return X, np.dtype(np.float32), device
-    if X.dtype == torch.bool or X.dtype.is_complex:
-        raise TypeError(f"{name} must be real numbers (float or integer), got dtype {X.dtype}; convert it first")
     array = X.resolve_neg().numpy() if device is None else _device_view(X.resolve_neg(), name)
     return array, _compute_dtype(array.dtype, name), device
 

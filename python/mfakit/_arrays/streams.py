@@ -67,9 +67,13 @@ def streamed(function: Callable[P, R]) -> Callable[P, R]:
             if out is not None:
                 raise TypeError("out is one array, and an iterator of blocks has a result for each; leave it out")
             return _each(function, X, args, kwargs, at, y_at)
-        args, kwargs = _with(args, kwargs, "X", at, opened(X))
+        X = opened(X)
+        args, kwargs = _with(args, kwargs, "X", at, X)
         if not isinstance(out, str | os.PathLike):
             return function(*args, **kwargs)
+        read = getattr(X, "filename", None)
+        if read is not None and Path(out).exists() and Path(out).samefile(read):
+            raise ValueError(f"out must be another file than {read}, which X is read from")
         with new_array(out) as file:
             found = function(*args, **{**kwargs, "out": file})
         return _read(found, file, map_array(out))

@@ -93,7 +93,7 @@ def run_external(
         for first in range(0, len(rows), batch_size):
             part = slice(first, min(first + batch_size, len(rows)))
             inputs = network.tensor(rows.block(part.start, part.stop)).reshape(-1, *shape)
-            labels = _labels(network, inputs, None if y is None else to_numpy(y)[part], class_names(model))
+            labels = _labels(network, inputs, None if y is None else to_numpy(y, "y")[part], class_names(model))
             points[part] = np.clip(_as_points(run(inputs, labels), inputs, attack), *box)
     settings = {"library": (getattr(attack, "__module__", None) or "").partition(".")[0], "epsilon": epsilon}
     name = getattr(attack, "__name__", type(attack).__name__)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._arrays.rows import is_torch, to_numpy
 from ..bayes.classifier import BayesClassifier
+from ..classifiers.recognise.recognise import bayes_inside
 from ..mixture.mfa import MFA
 from ..mixture.parameters import PARAMETERS
 
@@ -36,7 +37,7 @@ def identity(model: Any) -> str:
     A Bayes classifier and its torch module have the same name; a classifier with a network has the network's. The
     parameters' dtype does not matter, and priors count to nine digits because a module stores their logarithms.
     """
-    torch_modules = sys.modules.get("mfakit.torch")
+    torch_modules, model = sys.modules.get("mfakit.torch"), bayes_inside(model)
     if isinstance(model, BayesClassifier):
         return _bayes(model.mixtures, model.priors)
     if torch_modules is not None and isinstance(model, torch_modules.BayesClassifierModule):

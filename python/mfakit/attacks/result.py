@@ -153,7 +153,7 @@ class AttackResult:
         ValueError
             For labels of other samples, or if the attack had labels and skipped samples that were wrong.
         """
-        labels = to_numpy(y)
+        labels = to_numpy(y, "y")
         if labels.shape != self.y.shape or labels.dtype.kind not in "iu":
             raise ValueError(
                 f"y must be the true classes of the {len(self)} samples as integers, got {labels.dtype} {labels.shape}"
@@ -350,7 +350,7 @@ class Grade:
 
 def _shares_beyond(length: Array, right: Array, eps: Any) -> Array:
     """By eps, the share of all samples that are right and whose length is larger."""
-    values = np.atleast_1d(np.asarray(to_numpy(eps), np.float64))
+    values = np.atleast_1d(np.asarray(to_numpy(eps, "eps"), np.float64))
     if values.ndim != 1 or not (values >= 0).all():
         raise ValueError(f"eps must be norms of at least 0, [m], got {np.array2string(values, threshold=5)}")
     if not len(length):

@@ -13,6 +13,7 @@ from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Options, no_out
 from .._arrays.rows import RowBlocks, array_module, as_labels, on_device_of, returned, to_numpy
 from .._arrays.streams import streamed
+from .._checks import as_generator
 from .._io.html import card
 from .._io.messages import one_line
 from .._io.tensor_files import read_tensors, write_tensors
@@ -336,7 +337,7 @@ class BayesClassifier:
         ValueError
             For labels that are not classes of this model, or no samples at all.
         """
-        predicted = to_numpy(self.predict(X, missing=missing, **options))
+        predicted = to_numpy(self.predict(X, missing=missing, **options), "X")
         labels = as_labels(y, len(predicted), self.n_classes)
         if not len(labels):
             raise ValueError("score needs at least one sample")
@@ -371,7 +372,7 @@ class BayesClassifier:
         dtype : {float32, float64}
         """
         n = sampling.as_count(n)
-        generator = np.random.default_rng(rng)
+        generator = as_generator(rng, "rng")
         if balanced:
             y = generator.permutation(np.arange(n) % self.n_classes)
         else:

@@ -13,7 +13,6 @@ from .._threads.process import errstate
 
 __all__ = [
     "as_classes",
-    "as_generator",
     "as_labels",
     "check_block",
     "encode_labels",
@@ -21,13 +20,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-
-
-def as_generator(random_state: Any) -> np.random.Generator:
-    """A generator from a seed, a generator, an old RandomState, or None for fresh entropy."""
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(0, 2**32, size=4, dtype=np.uint32))
-    return np.random.default_rng(random_state)
 
 
 def as_classes(labels: Array) -> Array:
@@ -63,6 +55,8 @@ def as_labels(y: Any, n: int, name: str) -> Array:
     if labels.dtype.kind not in "iufbUO":
         raise ValueError(f"y must hold class labels, integers or strings, got {labels.dtype}; encode them as 0, 1, …")
     labels = column_or_1d(labels, warn=True)
+    if labels.dtype == object and len(kinds := {type(label).__name__ for label in labels}) > 1 and "str" in kinds:
+        raise ValueError(f"y must hold class labels of one kind, got values of {', '.join(sorted(kinds))}")
     if len(labels) != n:
         raise ValueError(f"X and y must have one label per sample, got inconsistent numbers: {n} and {len(labels)}")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():

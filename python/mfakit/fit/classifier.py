@@ -15,7 +15,7 @@ from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Missing, Options
 from .._arrays.rows import RowBlocks, to_numpy, wrap_like
 from .._arrays.streams import opened, streamed
-from .._checks import check_integers
+from .._checks import as_generator, check_integers
 from .._io.outputs import PathLike
 from .._sklearn import accuracy, become, check_input, names_of
 from ..backends import Backend
@@ -24,7 +24,7 @@ from ..classifiers._checks import as_labels
 from .checkpoint import check_checkpoint, numbered
 from .estimator import MixtureOfFactorAnalyzers
 from .observed import ObservedSource
-from .parameters import Init, ModelParameters, Noise, as_generator, check_parameters
+from .parameters import Init, ModelParameters, Noise, check_parameters
 from .source import Source, as_weights
 
 __all__ = ["MFAClassifier"]

@@ -13,6 +13,7 @@ from .._arrays.containers import is_dask
 from .._arrays.options import Method, Missing
 from .._arrays.sharing import careful_products
 from .._arrays.streams import opened
+from .._checks import as_generator
 from .._io.outputs import PathLike
 from .._sklearn import become, names_of
 from .._threads.process import keeps_errstate
@@ -24,7 +25,7 @@ from .em import fit_em
 from .fitted import FittedMixture
 from .noise_floor import lowest_noise
 from .observed import ObservedSource
-from .parameters import Init, Noise, Solver, TransformTo, as_generator, check_parameters
+from .parameters import Init, Noise, Solver, TransformTo, check_parameters
 from .result import FitResult
 from .source import Source
 from .starts import new_start, own_start

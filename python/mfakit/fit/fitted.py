@@ -14,10 +14,11 @@ from .._arrays.lazy_rows import by_blocks
 from .._arrays.options import Missing, Options
 from .._arrays.rows import to_numpy, wrap_like
 from .._arrays.streams import streamed
+from .._checks import as_generator
 from .._sklearn import check_input
 from ..mixture.marginals import posterior_mean
 from ..mixture.mfa import MFA
-from .parameters import ModelParameters, as_generator, free_parameters
+from .parameters import ModelParameters, free_parameters
 from .source import as_weights
 
 __all__ = ["FittedMixture"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
 from .._arrays.options import Missing
@@ -13,7 +12,7 @@ from ..backends import Backend
 from ..mixture.mfa import MFA
 
 __all__ = [
-    "Init", "ModelParameters", "Noise", "Solver", "TransformTo", "as_generator", "check_parameters", "free_parameters",
+    "Init", "ModelParameters", "Noise", "Solver", "TransformTo", "check_parameters", "free_parameters",
 ]  # fmt: skip
 
 Noise = Literal["isotropic", "diagonal"]
@@ -68,19 +67,6 @@ def check_parameters(estimator: Any) -> None:
     check_switches({"warm_start": estimator.warm_start})
     if estimator.progress is not None:
         check_switches({"progress": estimator.progress})
-
-
-def as_generator(state: Any) -> np.random.Generator:
-    """A generator from a `random_state` of scikit-learn's or NumPy's kinds."""
-    if isinstance(state, np.random.RandomState):
-        return np.random.default_rng(state.randint(0, 2**32, size=4, dtype=np.uint32))
-    try:
-        return np.random.default_rng(state)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"random_state must be a non-negative integer, a numpy.random.Generator, RandomState or SeedSequence, "
-            f"or None, got {state!r}"
-        ) from None
 
 
 def free_parameters(mfa: MFA) -> int:

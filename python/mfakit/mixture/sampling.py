@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_integers
+from .._checks import as_generator, check_integers
 from .._threads.process import interruptible, single_threaded_products
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sample(
     n = as_count(n)
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     d, l = mfa.n_features, mfa.n_factors
     X = None if mfa.device else np.empty((n, d), dtype)  # first: what does not fit is to fail here
     draw = interruptible if n * (l + 1) > LONG_DRAW else _at_once

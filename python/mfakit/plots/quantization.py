@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import as_generator
 from .common import BLUE, VERMILION, axes_on, new_figure, styled
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def quantization_plot(
     """
     if not cases or any(case.levels.ndim != 2 for case in cases.values()):
         raise ValueError("cases must hold at least one check of tables with two features")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     figure = new_figure(9.6, 3.0 * len(cases) + (0.35 if title else 0.05))
     with styled():
         axes = figure.subplots(len(cases), 3, squeeze=False, width_ratios=(1, 1.12, 1.15))

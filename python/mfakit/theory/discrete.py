@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import check_integers
+from .._checks import as_generator, check_integers
 
 __all__ = ["as_table", "concentrate_feature", "random_discrete_classes"]
 
@@ -71,7 +71,7 @@ def random_discrete_classes(
     check_integers({f"levels[{i}]": m for i, m in enumerate(shape)} | {"bumps": bumps}, 1)
     if not 0 < floor <= 1:
         raise ValueError(f"floor must be a probability above 0, which Lemma A.2 needs of class 1, got {floor}")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     table0, table1 = (_smooth_table(shape, bumps, floor, generator) for _ in range(2))
     if concentration is not None:
         table0 = concentrate_feature(table0, concentration, feature=feature)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import check_integers
+from .._checks import as_generator, check_integers, check_model
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import MinimalResult, minimal_perturbation
@@ -93,6 +93,7 @@ def explain_gaps(clf: BayesClassifier, result: MinimalResult) -> GapCauses:
     >>> bool((causes.gap < 1e-9).all()), causes.predicted.max().item()
     (True, 0.0)
     """
+    check_model("clf", clf, BayesClassifier)
     rows = np.flatnonzero(result.success & (result.upper > 0))
     if not rows.size:
         raise ValueError("result has no sample that was fooled, so there is no gap to explain")
@@ -219,10 +220,11 @@ def sweep_gaps(
     >>> bool((found.mean_lower <= found.mean_upper).all())
     True
     """
+    check_model("clf", clf, BayesClassifier)
     clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
     check_integers({"n": n}, 1)
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     found = []
     for sigma in values:
         sym = clf.symmetric(sigma=float(sigma))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import check_choice, check_integers
+from .._checks import as_generator, check_choice, check_integers
 from .._io.report import Table, number, percent
 from .discrete import as_table, concentrate_feature, random_discrete_classes
 
@@ -289,7 +289,7 @@ def validate_lemma_a2(
     """
     check_integers({"n": n}, 1)
     feature = settings.pop("feature", 0)
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     drawn = [random_discrete_classes(levels, rng=generator, **settings) for _ in range(n)]
     values = np.array([np.nan, *concentrations], np.float64)
     found = np.empty((3, len(values), n, 2))

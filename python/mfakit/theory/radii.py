@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._arrays.rows import RowBlocks, as_labels, to_numpy
 from .._arrays.streams import streamed
+from .._checks import as_generator, check_model
 from .._threads.process import errstate
 from ..bayes.classifier import BayesClassifier
 from ..mixture.factors import thin_svd
@@ -109,6 +110,7 @@ def theorem2_radius(clf: BayesClassifier, **options: Unpack[KernelOptions]) -> T
     >>> found.radius, found.components
     (1.0, (0, 0))
     """
+    check_model("clf", clf, BayesClassifier)
     best: tuple[float, int, int, tuple[int, int]] | None = None
     for a in range(clf.n_classes):
         for b in range(a + 1, clf.n_classes):
@@ -187,9 +189,10 @@ def check_theorem2(clf: BayesClassifier, n: int = 200, rng: Any = 0, **options: 
     >>> check.separation, check.sigma_over_radius, check.radius
     (1.0, 0.1, 1.0)
     """
+    check_model("clf", clf, BayesClassifier)
     if n < 1:
         raise ValueError(f"n must be positive, got {n}")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     mixtures = tuple(_without_dead(m) for m in clf.mixtures)
     noise = np.concatenate([m.noise_variance.ravel() for m in mixtures])
     radius = theorem2_radius(clf, **options).radius
@@ -278,6 +281,7 @@ def own_and_other_distances(clf: BayesClassifier, X: Any, y: Any, **options: Unp
     >>> own.round(3), other.round(3)
     (array([0.1]), array([1.9]))
     """
+    check_model("clf", clf, BayesClassifier)
     rows = RowBlocks(X, clf.n_features)
     labels = as_labels(y, len(rows), clf.n_classes)
     distances = (to_numpy(point_subspace_distances(X, m, **options)) for m in clf.mixtures)
@@ -322,6 +326,7 @@ def asymmetric_radius(clf: BayesClassifier, X: Any, y: Any, **options: Unpack[Ru
     >>> mfakit.theory.asymmetric_radius(wide, np.array([[-1.0, 0.0]]), [0]).round(3)
     array([0.314])
     """
+    check_model("clf", clf, BayesClassifier)
     if clf.n_classes != 2:
         raise ValueError(f"the closed form is for two classes, got {clf.n_classes}")
     rows = RowBlocks(X, clf.n_features)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import check_integers
+from .._checks import as_generator, check_integers
 from .._io.report import Table, number, percent
 from ..attacks import minimal_perturbation
 from ..bayes.classifier import BayesClassifier
@@ -159,7 +159,7 @@ def validate_theorem1(
         raise ValueError("the two means must differ: equal classes have no boundary between them")
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be a share from 0 to below 1, got {tolerance}")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
     middle, unit = means.mean(axis=0), (means[1] - means[0]) / (2 * radius)
 
     def measure(sigma: float) -> tuple[Array, ...]:

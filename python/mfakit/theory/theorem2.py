@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_integers
+from .._checks import as_generator, check_integers, check_model
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import minimal_perturbation
@@ -168,10 +168,11 @@ def validate_theorem2(
     >>> found.share_half_min, found.share_provable
     (array([1.]), array([1.]))
     """
+    check_model("clf", clf, BayesClassifier)
     clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
     check_integers({"n": n}, 1)
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
 
     def measure(sigma: float) -> tuple[Array, ...]:
         sym = clf.symmetric(sigma=sigma)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_choice, check_integers
+from .._checks import as_generator, check_choice, check_integers, check_model
 from .._io.report import Table, number, percent
 from .._threads.process import errstate
 from ..attacks import minimal_perturbation
@@ -194,6 +194,7 @@ def validate_theorem3(
     >>> bool(found.mean_upper[0] > 5 * found.mean_upper[1])
     True
     """
+    check_model("clf", clf, BayesClassifier)
     clf = clf.to("cpu")  # certificates are made on the host
     values = as_sigmas(sigmas)
     check_integers({"n": n}, 1)
@@ -202,7 +203,7 @@ def validate_theorem3(
     if not closeness > 0:
         raise ValueError(f"closeness must be positive, got {closeness}")
     check_choice("outliers", outliers, get_args(Outliers))
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng, "rng")
 
     def measure(sigma: float) -> tuple[Array, ...]:
         sym = clf.symmetric(sigma=sigma)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_model
 from ..mixture.mfa import MFA
 
 __all__ = [
@@ -80,9 +81,9 @@ def numbers(value: Any) -> Any:
 
 def as_mfa(mfa: Any) -> MFA:
     """An MFA, and nothing else."""
-    if not isinstance(mfa, MFA):
-        raise TypeError(f"mfa must be an MFA, got {type(mfa).__name__}; a fitted estimator has one in its mfa_")
-    return mfa
+    check_model("mfa", mfa, MFA)
+    found: MFA = mfa
+    return found
 
 
 def as_image_shape(shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int] | None:

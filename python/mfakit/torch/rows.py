@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._arrays.containers import check_real_tensor
 from .._checks import check_integers
 from .._threads.process import forked
 from .buffers import as_image_shape, frozen, make_buffer
@@ -60,10 +61,11 @@ class RowsModule(nn.Module):
 
     def rows(self, X: Tensor) -> Tensor:
         """X as [n, d]; images [n, C, H, W] become height-width-channel."""
-        if not torch.compiler.is_compiling():
-            one_thread_after_fork()
         if not isinstance(X, Tensor):
             raise TypeError(f"X must be a torch tensor, got {type(X).__name__}; pass torch.as_tensor(X)")
+        if not torch.compiler.is_compiling():
+            one_thread_after_fork()
+            check_real_tensor(X, "X")
         at = next(iter([*self.buffers(), *self.parameters()])).device
         if X.device != at and not (self.anywhere and "meta" not in (X.device.type, at.type)):
             raise ValueError(f"X is on {X.device}, and the module on {at}; move one of them by .to()")

@@ -115,3 +115,20 @@ def test_same_trajectory_on_images() -> None:
         for name in ("success", "n_steps", "source", "target", "target_class", "reason", "y_adv"):
             np.testing.assert_array_equal(getattr(features, name), getattr(factor, name), err_msg=name)
         close(factor.x_adv, features.x_adv, rtol=0, atol=1e-9 * np.abs(features.x_adv).max())
+
+
+def test_components_with_loadings_in_all_directions_and_tiny_noise() -> None:
+    """Inner products cancel there, and more at every step; such samples are walked in the d features."""
+    rng = np.random.default_rng(0)
+    broad = mfakit.MFA([1.0], [[0.5, -0.5]], np.zeros((1, 2, 0)), 10.0)
+    clf = mfakit.BayesClassifier(
+        [broad, mfakit.MFA([0.5, 0.5], rng.normal(size=(2, 2)), rng.normal(size=(2, 2, 2)), 1e-4)]
+    )
+    X = clf.mixtures[1].sample(20, rng=0, dtype=np.float64)[0]
+    X = X[clf.predict(X) == 1]
+    features, factor = (
+        gradient_attack(clf, X, path=path, max_steps=300, polish=True) for path in ("features", "factor")
+    )
+    assert features.success_rate > 0.9
+    np.testing.assert_array_equal(factor.success, features.success)
+    close(factor.l2, features.l2, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,11 @@ def test_what_it_refuses(arguments: dict[str, Any], message: str) -> None:
         certified_accuracy(spheres([[0.0, 0.0], [2.0, 0.0]]), **{**usual, **arguments})
     with pytest.raises(TypeError, match=r"certified_accuracy got .* 'epsilon'"):
         certified_accuracy(spheres([[0.0, 0.0], [2.0, 0.0]]), **usual, epsilon=1)
+
+
+def test_samples_from_a_file(tmp_path: Path) -> None:
+    clf = mfakit.datasets.load_bayes_pair("mnist-06").symmetric()
+    X, y = clf.sample(5, rng=0)
+    np.save(tmp_path / "x.npy", X)
+    found, known = (certified_accuracy(clf, samples, y, [1.0, 2.9]) for samples in (str(tmp_path / "x.npy"), X))
+    np.testing.assert_array_equal(found.n_certified, known.n_certified)

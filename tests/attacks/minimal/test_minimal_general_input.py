@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from minimal_cases import diagonal_classifier, in_features, spheres
-from support import close
+from support import blobs, close
 
 import mfakit
-from mfakit.attacks import minimal_perturbation
+from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.minimal import attack as minimal
 
 
@@ -93,3 +93,18 @@ def test_auto_takes_the_features_path_where_it_must_and_says_why(
     assert "minimal_perturbation takes the path in the d features: no compiler was found" in caplog.messages
     with pytest.raises(mfakit.BackendUnavailable, match=r"no compiler was found; use path=\"features\""):
         minimal_perturbation(iso, np.zeros((1, 2)), [0], path="factor")
+
+
+@pytest.mark.parametrize("names", [["six", "zero"], [-7, 255], [False, True], [0, 1]])
+def test_mixtures_of_classes_of_any_name(names: list[Any]) -> None:
+    X, y = blobs(d=3)
+    labels = np.array(names)[y]
+    fitted = mfakit.MFAClassifier(n_components=1, n_factors=1, random_state=0).fit(X, labels)
+    X, y, labels = (part[fitted.predict(X) == labels][:4] for part in (X, y, labels))
+    named = minimal_perturbation(fitted, X, labels, target=np.array(names)[1 - y])
+    indexed = minimal_perturbation(fitted.bayes_, X, y, target=1 - y)
+    np.testing.assert_array_equal(named.lower, indexed.lower)
+    np.testing.assert_array_equal(named.y_adv, indexed.y_adv)
+    assert named.classifier == indexed.classifier == gradient_attack(fitted, X, labels).classifier
+    with pytest.raises(ValueError, match="target must hold the classes"):
+        minimal_perturbation(fitted, X[:1], labels[:1], target="another")

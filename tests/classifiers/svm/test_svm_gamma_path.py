@@ -33,7 +33,7 @@ def test_the_largest_accurate_gamma_is_found_and_the_path_is_kept() -> None:
 
 def test_the_path_is_that_of_single_fits() -> None:
     """Accuracy and support vectors of one γ, by a single fit, on the same held-out samples."""
-    from mfakit.classifiers._checks import as_generator
+    from mfakit._checks import as_generator
     from mfakit.classifiers.svm.gamma_path import stratified_split
 
     X, y = rings()

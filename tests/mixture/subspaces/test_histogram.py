@@ -98,3 +98,13 @@ def test_float32_leaves_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts.sum() == 3600
     assert 0 < sum(looked_at) < 0.1 * 3600
     np.testing.assert_array_equal(counts, np.histogram(solved(mfa0, mfa1), edges)[0])
+
+
+def test_points_that_are_all_equally_far_are_within_the_last_edge() -> None:
+    """The means' bound of all distances is rounded, and it may be the distance itself."""
+    for seed in range(20):
+        means = np.random.default_rng(seed).normal(size=(2, 1, 2)) * 1e-8 + seed
+        points, others = (mfakit.MFA(np.full(3, 1 / 3), np.tile(m, (3, 1)), np.zeros((3, 2, 0)), 1.0) for m in means)
+        counts, edges = mfakit.subspace_distances(points, others, reduce="histogram", bins=5)
+        assert counts.sum() == 9
+        assert mfakit.subspace_distances(points, others).max() <= edges[-1]

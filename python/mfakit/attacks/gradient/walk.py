@@ -27,6 +27,9 @@ Array = NDArray[Any]
 
 # Halvings of the last step: 0.05 · 2^-40 is 5e-14, below the rounding of a float64 pixel sum.
 BISECTIONS = 40
+# A walk in factor coordinates whose parts are this many times longer than their sum can be, as where components have
+# loadings in all directions and tiny noise, has lost its digits, and is walked again in the d features.
+CANCELLING = 1e3
 # Time that a call of the kernel should take; the longest time of a step, used until the first call is timed.
 PART_SECONDS, STEP_SECONDS = 0.1, 4e-6
 
@@ -136,7 +139,7 @@ class FactorWalk(FeatureWalk):
         q, xp = self.coordinates.on(arrays), arrays.xp
         active = np.flatnonzero(~state.already_wrong)
         a, sq = q.project(gather(self.here, active))
-        w, alpha = xp.zeros_like(a), xp.ones(len(active))
+        w, alpha, start = xp.zeros_like(a), xp.ones(len(active)), xp.sqrt(sq)
         reports = xp.empty((len(active), 5), np.int64)
         self._walk(q, settings, (arrays.asarray(state.y[active]), a, w, alpha, sq, reports))
         reports = arrays.to_host(reports)
@@ -149,12 +152,15 @@ class FactorWalk(FeatureWalk):
         chosen.source = within_class(reports[:, 2], state.y[active], first)
         chosen.target = within_class(reports[:, 3], chosen.target_class, first)
         state.choice.put(active, chosen)
-        astray = ends == "already wrong"  # by inner products, but right in the d features
+        # Right in the d features but wrong by inner products, or without digits in these.
+        parts = arrays.to_host(xp.abs(alpha) * start + xp.abs(w) @ xp.sqrt(xp.diagonal(q.gram)))
+        within = parts <= CANCELLING * (arrays.to_host(start) + state.n_steps[active] * settings.step_size)
+        astray = (ends == "already wrong") | (ends == "no gradient") | ~within
         kept, again = np.flatnonzero(~astray), active[astray]
         moved = q.points(gather(self.here, active), alpha, w)
         scatter(self.here, active[kept], gather(moved, kept))
         if len(again):
-            state.reason[again] = "max_steps"
+            state.flipped[again], state.n_steps[again], state.reason[again] = False, 0, "max_steps"
             self._run_rows(settings, again)
 
     def _walk(self, q: FactorCoordinates, settings: Settings, arrays: tuple[Array, ...]) -> None:

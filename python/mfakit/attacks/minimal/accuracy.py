@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..._arrays.options import refuse_unknown
 from ..._arrays.rows import to_numpy
+from ..._arrays.streams import opened
 from ..._io.html import card
 from .attack import brackets
 from .settings import Path, Settings
@@ -130,7 +131,7 @@ def certified_accuracy(
     refuse_unknown("certified_accuracy", options, ("bounds", "target", "path", "progress"))
     if y is None:
         raise ValueError("certified_accuracy needs the true classes y; minimal_perturbation takes the predicted ones")
-    r = brackets("certified_accuracy", clf, X, y, settings, target, np.unique(radii), progress, options)
+    r = brackets("certified_accuracy", clf, opened(X), y, settings, target, np.unique(radii), progress, options)
     if not len(r):
         raise ValueError("certified_accuracy needs at least one sample, got X of 0 rows")
     right, of = ~r.already_wrong, (slice(None),) + (None,) * radii.ndim

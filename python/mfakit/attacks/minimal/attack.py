@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._arrays.options import Options, no_out, only_on_host, refuse_unknown
-from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
+from ..._arrays.rows import RowBlocks, check_finite_rows, class_indices
 from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
@@ -104,7 +104,7 @@ def minimal_perturbation(
     Parameters
     ----------
     clf : BayesClassifier or classifier
-        Or an :class:`mfakit.MFAClassifier` of the labels 0 .. C - 1; isotropic or diagonal noise, or both. Also linear
+        Or an :class:`mfakit.MFAClassifier`; isotropic or diagonal noise, or both. Also linear
         classifiers and machines of RBF kernels, ours and scikit-learn's, as :func:`gradient_attack` takes them (more
         than two classes: each against the rest), and ``KNeighborsClassifier(n_neighbors=1)`` with the Euclidean
         metric. Linear classifiers and the nearest neighbour have no gap but rounding; an RBF machine on digits takes
@@ -173,7 +173,7 @@ def brackets(
     """The brackets that :func:`minimal_perturbation` returns. With `radii` [m] only as far as they decide for each of
     them whether there is a flip within it. `name` is the public function's.
     """
-    clf = bayes_inside(clf)
+    given, clf = clf, bayes_inside(clf)
     no_out(name, options)
     opts = Options(**options)
     if not isinstance(clf, BayesClassifier):
@@ -183,8 +183,9 @@ def brackets(
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
     only_on_host(name, opts, rows)
-    labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
-    goals = as_goals(target, len(rows), lambda classes, n, what: as_labels(classes, n, clf.n_classes, what))
+    classes = None if np.array_equal(given.classes_, clf.classes_) else np.asarray(given.classes_)
+    labels = None if y is None else class_indices(y, classes, len(rows), clf.n_classes)
+    goals = as_goals(target, len(rows), lambda some, n, what: class_indices(some, classes, n, clf.n_classes, what))
     limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
     components = cache(lambda: Components(clf))  # of the searches in the d features, which not all samples need

@@ -171,11 +171,11 @@ class Confirmed(Strict):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about column names, which arrays do not have
             labels = np.asarray(victim.clf.predict(X.astype(victim.dtype)))
-        right = labels == np.asarray(victim.clf.classes_)[y]
+        said = (labels[:, None] == np.asarray(victim.clf.classes_)).argmax(axis=1)
         if self.lower:
-            joint[rows[~right], y[~right]] = -np.inf
-        else:
-            joint[rows[right], y[right]] = joint[right].max(axis=1, initial=-np.inf)
+            joint[rows[said != y], y[said != y]] = -np.inf
+        else:  # the two may differ where classes tie
+            joint[rows, said] = np.nextafter(joint.max(axis=1), np.inf)
         return joint, choice
 
 

@@ -11,9 +11,12 @@ from ...classifiers.recognise.forms import LinearForm
 from ..state import Choice
 from .differentiable import MachineVictim
 
-__all__ = ["LinearVictim"]
+__all__ = ["ROUNDINGS", "LinearVictim"]
 
 Array = Any  # NumPy's
+
+# Roundings of a sum of d products, in units of √d of their size.
+ROUNDINGS = 4.0
 
 
 class LinearVictim(MachineVictim):
@@ -21,7 +24,8 @@ class LinearVictim(MachineVictim):
 
     def __init__(self, clf: Any, options: Options, sample: Array, form: LinearForm) -> None:
         self.weights, self.intercept = form.weights, form.intercept
-        self.narrow = form.narrow or (form.stepwise and sample.dtype.itemsize < 8)
+        self.steepest = float(np.linalg.norm(form.weights, axis=1).max(initial=0.0))
+        self.own_unit = max(form.unit, 2.0**-24) if form.stepwise and sample.dtype.itemsize < 8 else form.unit
         super().__init__(clf, options, sample)
 
     def differences(self, y: Array) -> tuple[Array, Array]:
@@ -39,4 +43,11 @@ class LinearVictim(MachineVictim):
         return np.asarray(W[np.arange(len(X)), choice.target_class])
 
     def _unit(self, sample: Array) -> float:
-        return 2.0**-24 if self.narrow else 2.0**-53
+        return self.own_unit
+
+    def rounding(self, X: Array, y: Array, joint: Array, choice: Choice) -> Array:
+        """The largest possible rounding of a margin, [n]: of the scores themselves, whose weights may be longer than
+        their differences.
+        """
+        size = self.steepest * np.linalg.norm(X, axis=1) + np.abs(joint).max(axis=1, initial=0.0)
+        return np.asarray(ROUNDINGS * np.sqrt(X.shape[1]) * self.unit * size)

@@ -11,11 +11,20 @@ from ...classifiers.recognise.neighbours import NeighbourForm
 from ..state import Choice
 from .differentiable import Confirmed, GradientVictim, Strict
 
-__all__ = ["NeighbourVictim"]
+__all__ = ["EPS", "NeighbourVictim"]
 
 Array = Any  # NumPy's
 
 EPS = float(np.finfo(np.float64).eps)
+
+
+def _shared(form: NeighbourForm) -> Array:
+    """Which prototypes are those of several classes, bool [m]."""
+    keys = [row.tobytes() for row in form.prototypes + 0.0]  # -0.0 is 0.0
+    classes: dict[bytes, set[int]] = {}
+    for key, code in zip(keys, form.codes.tolist(), strict=True):
+        classes.setdefault(key, set()).add(code)
+    return np.array([len(classes[key]) > 1 for key in keys], bool)
 
 
 class NeighbourVictim(GradientVictim):
@@ -24,7 +33,7 @@ class NeighbourVictim(GradientVictim):
     """
 
     def __init__(self, clf: Any, options: Options, sample: Array, form: NeighbourForm) -> None:
-        self.form = form
+        self.form, self.shared = form, _shared(form)
         order = np.argsort(form.codes, kind="stable")
         self.order, self.first = order, np.searchsorted(form.codes[order], np.arange(len(form.classes) + 1))
         self.center = form.prototypes.mean(axis=0, dtype=np.float64)
@@ -72,8 +81,17 @@ class NeighbourVictim(GradientVictim):
         return joint, choice
 
     def margin_gradient(self, X: Array, y: Array, choice: Choice) -> Array:
-        """To the nearest prototype of the other class, [n, d]: straight into its cell, whatever its planes are."""
-        return self.form.prototypes[choice.target].astype(np.float64) - X
+        """To the nearest prototype of the other class, [n, d]: straight into its cell, whatever its planes are. Not to
+        one that another class has, too, which leads nowhere, but to the next.
+        """
+        other = self.form.prototypes[choice.target].astype(np.float64)
+        for i in np.flatnonzero(self.shared[choice.target]):
+            c = choice.target_class[i]
+            part = slice(self.first[c], self.first[c + 1])
+            sole = self.prototypes[part][~self.shared[self.order[part]]]
+            if len(sole):
+                other[i] = sole[np.linalg.norm(sole - X[i], axis=1).argmin()]
+        return np.asarray(other - X)
 
     direction = margin_gradient
 

@@ -14,10 +14,10 @@ from ..._arrays.lazy_rows import by_blocks
 from ..._arrays.options import Options, Precision
 from ..._arrays.rows import wrap_like
 from ..._arrays.streams import opened, streamed
-from ..._checks import check_integers, check_numbers
+from ..._checks import as_generator, check_integers, check_numbers
 from ..._sklearn import become, names_of
 from ..._threads.process import errstate
-from .._checks import as_generator, check_block, encode_labels
+from .._checks import check_block, encode_labels
 from .._classifier import Classifier
 from .batches import Batch, Stream, as_rows, shuffled_batches, writeable
 from .files import check_tensors, read_image_shape

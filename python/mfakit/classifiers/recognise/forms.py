@@ -30,8 +30,9 @@ class LinearForm:
     offset : float64 [R]
     center : float64 [d]
         Near the data, so that W x does not cancel against the intercept.
-    narrow : bool
-        Whether the classifier itself computes in float32, so that its decisions have float32's rounding.
+    unit : float
+        What the classifier's own rounding of W x is relative to ‖W‖ ‖x‖: that of its dtype, times by how much the sums
+        that it takes instead of W x are larger.
     stepwise : bool
         Whether it computes in X's dtype, as the steps of a pipeline do.
     is_decision : bool
@@ -41,7 +42,7 @@ class LinearForm:
     weights: Array
     offset: Array
     center: Array
-    narrow: bool = False
+    unit: float = 2.0**-53
     stepwise: bool = False
     is_decision: bool = True
 

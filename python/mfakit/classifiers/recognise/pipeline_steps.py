@@ -43,7 +43,7 @@ def before(form: LinearForm, step: Any) -> LinearForm | None:
 
 def _image(step: Any, center: Array) -> Array:
     """What the step makes of one point, [d]."""
-    image: Array = np.asarray(step.transform(center[None]), np.float64)[0]
+    image: Array = np.asarray(step.transform(np.asarray(center, np.float64)[None]), np.float64)[0]
     return image
 
 

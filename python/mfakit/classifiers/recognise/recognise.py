@@ -34,6 +34,9 @@ OTHER_KINDS = {
     "density_estimator": "a density estimator", "transformer": "a transformer",
 }  # fmt: skip
 
+# Sizes of what distances to centroids are computed from, in squares of a centroid's length; 4 for a sample as long.
+SQUARES = 16.0
+
 
 class Unrecognised(TypeError):
     """A model that is neither a linear classifier nor a machine of RBF kernels, with the reason."""
@@ -127,7 +130,7 @@ def _weights(clf: Any) -> LinearForm:
     if not callable(getattr(clf, "decision_function", None)):
         raise Unrecognised(f"{name} has coef_ but no decision_function to compare them with; taken are {TAKEN}")
     coef = np.atleast_2d(dense(clf.coef_))
-    narrow = coef.dtype.itemsize < 8
+    unit = _unit(coef)
     try:
         W = np.asarray(coef, np.float64)
         b = np.broadcast_to(np.ravel(dense(clf.intercept_)).astype(np.float64), len(W)).copy()
@@ -141,7 +144,22 @@ def _weights(clf: Any) -> LinearForm:
         raise Unrecognised(f"{name} has a coef_ or intercept_ that is not finite, or not two-dimensional; fit it again")
     if hasattr(clf, "offset_") and hasattr(clf, "center_"):  # ours: trained about the data's mean
         return LinearForm(W, np.asarray(clf.offset_, np.float64), np.asarray(clf.center_, np.float64))
-    return LinearForm(W, b, np.zeros(W.shape[1]), narrow)
+    return LinearForm(W, b, np.zeros(W.shape[1]), unit * _cancelled(clf, W))
+
+
+def _unit(weights: Any) -> float:
+    """Half a unit in the last place of what computes with these."""
+    return 2.0**-24 if weights.dtype.itemsize < 8 else 2.0**-53
+
+
+def _cancelled(clf: Any, W: Array) -> float:
+    """By how much sums over support vectors, which decide instead of W x, are larger than W; 1 without any."""
+    support, dual = (getattr(clf, name, None) for name in ("support_vectors_", "dual_coef_"))
+    largest = float(np.linalg.norm(W, axis=1).max())
+    if support is None or dual is None or not largest > 0:
+        return 1.0
+    lengths = np.linalg.norm(np.asarray(dense(support), np.float64), axis=1)
+    return max(1.0, float((np.abs(dense(dual)) @ lengths).max()) / largest)
 
 
 def _support_vectors(clf: Any) -> MachineForm:
@@ -221,7 +239,7 @@ def _one_against_rest(clf: Any) -> MachineForm:
         center = np.mean([f.center for f in linear], axis=0)
         return LinearForm(
             np.concatenate([f.weights for f in linear]), np.concatenate([f.values(center[None])[0] for f in linear]),
-            center, any(f.narrow for f in linear), any(f.stepwise for f in linear),
+            center, max(f.unit for f in linear), any(f.stepwise for f in linear),
         )  # fmt: skip
     machines = [f.machine for f in forms if isinstance(f, KernelForm)]
     if len(machines) != len(forms) or len({m.gamma for m in machines}) > 1:
@@ -284,7 +302,7 @@ def _centroids(clf: Any) -> LinearForm:
     if clf.metric != "euclidean":
         raise Unrecognised(f"{_name(clf)} has metric={clf.metric!r}, with which it is not linear; take 'euclidean'")
     priors = np.asarray(getattr(clf, "class_prior_", np.full(len(clf.classes_), 1 / len(clf.classes_))), np.float64)
-    centroids = np.asarray(dense(clf.centroids_), np.float64)
+    unit, centroids = _unit(clf.centroids_), np.asarray(dense(clf.centroids_), np.float64)
     center, scale = centroids.mean(axis=0), np.ones(centroids.shape[1])
     if not np.isclose(priors, 1 / len(priors)).all():
         spread = clf.within_class_std_dev_
@@ -293,7 +311,11 @@ def _centroids(clf: Any) -> LinearForm:
     weights, offset = 2.0 * scaled / scale, 2.0 * np.log(priors) - (scaled**2).sum(axis=1)
     if len(priors) == 2:
         weights, offset = weights[1:] - weights[:1], offset[1:] - offset[:1]
-    return LinearForm(weights, offset, center, is_decision=False)
+    # It rounds squares of the samples' and the centroids' own lengths, which are about equal, not of their differences.
+    length, largest = np.linalg.norm(centroids, axis=1).max(), np.linalg.norm(weights, axis=1).max()
+    squares = SQUARES * (np.linalg.norm(centroids / scale, axis=1) ** 2).max()
+    unit *= max(1.0, squares / (length * largest)) if length * largest > 0 else 1.0
+    return LinearForm(weights, offset, center, unit, is_decision=False)
 
 
 def _eliminated(clf: Any) -> MachineForm:
@@ -319,10 +341,11 @@ _READERS: dict[str, Callable[[Any], MachineForm]] = {
 
 
 def bayes_inside(model: Any) -> Any:
-    """The Bayes classifier that mixtures fitted to the classes 0 .. C - 1 hold; for anything else the model itself."""
+    """The Bayes classifier that mixtures fitted to the classes hold, of the labels 0 .. C - 1; for anything else the
+    model itself.
+    """
     bayes = getattr(model, "bayes_", None)
-    same = isinstance(bayes, BayesClassifier) and np.array_equal(model.classes_, bayes.classes_)
-    return bayes if same else model
+    return bayes if isinstance(bayes, BayesClassifier) else model
 
 
 def _inner(model: Any, names: list[str]) -> Any:
@@ -330,7 +353,7 @@ def _inner(model: Any, names: list[str]) -> Any:
     if "BaseSearchCV" in names:
         return model.best_estimator_
     bayes = bayes_inside(model)
-    if bayes is not model:
+    if bayes is not model and np.array_equal(model.classes_, bayes.classes_):
         return bayes
     return model.estimator if "FrozenEstimator" in names else None
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ..._arrays.rows import RowBlocks
-from ..._checks import check_numbers
+from ..._checks import as_generator, check_numbers
 from ..._threads.process import errstate
-from .._checks import as_generator
 from .base import KernelSVM
 from .gamma_path import GammaPath, PathSettings, search_gamma, stratified_split
 from .gram import centered_gram, squared_distances

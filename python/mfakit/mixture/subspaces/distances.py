@@ -33,6 +33,8 @@ Model = MFA | str | os.PathLike[str]
 Reduce = Literal["min", "row_min", "smallest", "histogram"]
 Method = Literal["auto", "dense", "pruned"]
 
+# Of a distance, relative to the lengths that it is computed from, in units of √d.
+ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
 # Pairs that our kernel, in one thread, has done before several would have the cores.
 FEW_PAIRS = 10_000
 
@@ -246,7 +248,7 @@ def _solve(side0: Factors, side1: Factors, i: Array, j: Array) -> Array:
 
 
 def _edges(bins: Any, side0: Side, side1: Side) -> Array:
-    values = to_numpy(bins)
+    values = to_numpy(bins, "bins")
     if values.ndim == 1 and values.dtype.kind in "fiu" and len(values) > 1 and (np.diff(values) > 0).all():
         return values.astype(float)
     if values.ndim or values.dtype.kind not in "iu" or not 1 <= values < 2**31:
@@ -254,4 +256,5 @@ def _edges(bins: Any, side0: Side, side1: Side) -> Array:
     # ‖μ_i - μ_j‖ bounds d_ij, and the two spreads around a common centre bound that.
     center = (side0.factors.center + side1.factors.center) / 2
     reach = side0.reach(center) + side1.reach(center)
-    return np.linspace(0.0, reach or 1.0, int(values) + 1)
+    rounding = ROUNDING * np.sqrt(len(center)) * (reach + float(np.linalg.norm(center)))
+    return np.linspace(0.0, reach + rounding if reach else 1.0, int(values) + 1)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._checks import check_integers, check_model
 from ..._threads.process import keeps_errstate, single_threaded_products
 from ..factors import Factors
 from ..mfa import MFA
@@ -101,7 +102,10 @@ def closest_points(mfa0: MFA, component0: int, mfa1: MFA, component1: int) -> Cl
     """The closest points of component `component0`'s subspace of `mfa0` and `component1`'s of `mfa1`; a small problem,
     solved on the host, whose NumPy arrays it returns wherever the models are. A component of weight 0 is a ValueError.
     """
+    check_model("mfa0", mfa0, MFA)
+    check_model("mfa1", mfa1, MFA)
     for name, mfa, j in (("component0", mfa0, component0), ("component1", mfa1, component1)):
+        check_integers({name: j}, 0, mfa.n_components - 1)
         if mfa.weights[j] == 0:
             raise ValueError(
                 f"{name}={j} must have weight, got a component of weight 0; give it one by replace(weights=)"

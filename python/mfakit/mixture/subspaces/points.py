@@ -13,6 +13,7 @@ from ..._arrays.containers import is_dask
 from ..._arrays.lazy_rows import map_rows
 from ..._arrays.rows import returned
 from ..._arrays.streams import streamed
+from ..._checks import check_model
 from ..density import Filling, each_block, of_all_components, open_rows
 from ..evaluator import Evaluator
 from ..mfa import MFA
@@ -67,6 +68,7 @@ def point_subspace_distances(X: Any, mfa: MFA, **options: Unpack[ArrayOptions]) 
     >>> mfakit.point_subspace_distances(np.array([[7.0, 3.0, 4.0]]), mfa)
     array([[5.]])
     """
+    check_model("mfa", mfa, MFA)
     if is_dask(X):
         distances = SimpleNamespace(point_subspace_distances=partial(point_subspace_distances, mfa=mfa))
         return map_rows(distances, "point_subspace_distances", X, options=options)

@@ -9,8 +9,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVC, LinearSVC
 from support import Array, blobs, close
 
 from mfakit.attacks import gradient_attack, minimal_perturbation
@@ -105,3 +105,37 @@ def test_a_sample_on_the_plane_has_radius_0() -> None:
     r = minimal_perturbation(clf, on)
     assert r.lower[0] < 1e-14
     assert r.upper[0] < 1e-10
+
+
+def far_blobs(dtype: Any = np.float64) -> tuple[Array, Array]:
+    """Blobs far from 0, the first class more frequent."""
+    X, y = blobs()
+    kept = y <= np.arange(len(y)) % 2
+    return (X[kept] + 1e6).astype(dtype), y[kept]
+
+
+def with_longer_sums() -> dict[str, tuple[Any, Array]]:
+    """Classifiers whose own sums are much longer than W x, and samples."""
+    far, own = far_blobs()
+    line = 1e4 * np.random.default_rng(0).normal(size=(20, 1))
+    scaled = make_pipeline(MinMaxScaler(), SVC(kernel="linear"))
+    return {
+        "over support vectors": (SVC(kernel="linear", C=30.0, tol=1.0).fit(line, np.arange(20) % 2), line),
+        "squares of lengths": (NearestCentroid(priors="empirical").fit(far, own), far),
+        "a scaler in float32": (scaled.fit(far.astype(np.float32), own), far),
+    }
+
+
+SUMS = with_longer_sums()
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_the_rounding_of_the_classifier_itself_is_taken_off(name: str) -> None:
+    clf, X = SUMS[name]
+    X = X[:40]
+    r = minimal_perturbation(clf, X)
+    assert r.success.mean() > 0.8
+    for share in 1.0 - np.logspace(-15, -2, 60):
+        points = X + share * (r.lower / r.upper)[:, None] * (r.x_adv - X)
+        below = r.success & (np.linalg.norm(points - X, axis=1) < r.lower)
+        np.testing.assert_array_equal(clf.predict(points)[below], clf.classes_[r.y[below]])

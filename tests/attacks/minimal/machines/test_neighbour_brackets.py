@@ -127,3 +127,21 @@ def test_classifiers_of_other_samples_are_told_apart() -> None:
     a, b = (minimal_perturbation(KNeighborsClassifier(1).fit(X * s, y), X[:2]) for s in (1.0, 2.0))
     assert a.classifier != b.classifier
     assert a.classifier == minimal_perturbation(KNeighborsClassifier(1).fit(X, y), X[:1]).classifier
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_flip_is_found_beside_a_duplicate_of_another_class(dtype: Any) -> None:
+    clf = KNeighborsClassifier(1).fit([[7354.9], [7354.9], [9515.1], [-3000.0]], [0, 1, 1, 0])
+    X = np.array([[8286.4375]], dtype)
+    assert clf.predict(X)[0] == 0
+    r = minimal_perturbation(clf, X)
+    assert r.success[0]
+    close(r.upper, np.array([148.5625]), rtol=1e-5)
+
+
+def test_y_adv_is_what_predict_says_where_classes_tie() -> None:
+    prototypes = [1, -1, 2, -1, 0, 2, 1, -1, 0, -1, 0, 0, 0, -2, 0, -1, 0, 1, 0]
+    clf = KNeighborsClassifier(1).fit(np.array(prototypes, float)[:, None], np.arange(19) % 3)
+    r = minimal_perturbation(clf, np.array([[2.47374032], [0.91], [-1.14], [-1.18]]))
+    assert r.success.all()
+    np.testing.assert_array_equal(clf.predict(r.x_adv), clf.classes_[r.y_adv])

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from ...gradient.closed_form import ClosedForm
 from ...gradient.settings import Settings
-from ...models.linear import LinearVictim
+from ...models.linear import ROUNDINGS, LinearVictim
 from .bracket import Bracket
 
 __all__ = ["LinearBracketer"]
 
 Array = NDArray[Any]
 
-# As verification has it for the rounding of a margin; that of our own sums is added.
-ROUNDINGS = 4.0
+# Of our own sums, beside the classifier's.
 EPS = float(np.finfo(np.float64).eps)
 # Relative; for the arithmetic of a length.
 MARGIN = 1e-12
@@ -57,10 +56,9 @@ class LinearBracketer:
         margin = -(np.einsum("ncd,nd->nc", W, X) + b)
         joint = np.abs(self.victim.scores(X, y)[0]).max(axis=1, initial=0.0)
         unit = ROUNDINGS * np.sqrt(X.shape[1]) * (self.victim.unit + EPS)
-        noise = unit * (slope * np.linalg.norm(X, axis=1)[:, None] + joint[:, None])
+        noise = unit * (self.victim.steepest * np.linalg.norm(X, axis=1) + joint)[:, None]
         # At a distance r the sizes that round may be larger by as much as the values change.
-        steepest = np.linalg.norm(self.victim.weights, axis=1).max()
-        steep = slope * (1.0 + unit) + unit * steepest
+        steep = slope + 2.0 * unit * self.victim.steepest
         distance = np.divide(margin - noise, steep, out=np.full_like(margin, np.inf), where=slope > 0)
         distance[rows, y] = np.inf
         constant = (slope == 0) & (margin - noise <= 0)

@@ -94,10 +94,9 @@ class NeighbourBracketer:
             p = S[others[j]]
             bound, delta, solved = nearest_in_cell(cell, p, best)
             lower, examined = min(lower, bound), examined + solved
-            if delta is None or _is_duplicate(cell, p):
-                continue
-            if np.linalg.norm(delta) < best:
-                best, way = float(np.linalg.norm(delta)), _inwards(cell, p, delta)
+            inside = None if delta is None else _inwards(cell, p, delta)
+            if delta is not None and inside is not None and np.linalg.norm(delta) < best:
+                best, way = float(np.linalg.norm(delta)), inside
         return way, min(lower, best), examined
 
     def _noise(self, x: Array, square: float) -> float:
@@ -119,16 +118,13 @@ def _screen(cell: Cell, S: Array, norms: Array, squares: Array, others: Array) -
     return np.asarray(np.maximum((gained / apart).max(axis=1), 0.0)) * (1.0 - 1e-12)
 
 
-def _inwards(cell: Cell, p: Array, delta: Array) -> Array:
+def _inwards(cell: Cell, p: Array, delta: Array) -> Array | None:
     """A way to a cell's edge, extended towards its prototype by as much as rounding needs: there every own prototype is
-    farther by half of its squared distance from p.
+    farther by half of its squared distance from p. None where that is not enough, as for a duplicate.
     """
     apart = cell.own_squares + float(p @ p) - 2.0 * (cell.own @ p)
-    share = min(1.0, 4.0 * cell.noise / max(float(apart.min()), cell.noise))
-    return np.asarray(delta + share * (p - cell.x - delta))
-
-
-def _is_duplicate(cell: Cell, p: Array) -> bool:
-    apart = cell.own_squares + float(p @ p) - 2.0 * (cell.own @ p)
     k = int(apart.argmin())
-    return bool(np.linalg.norm(cell.own[k] - p) <= DUPLICATE * np.sqrt(float(p @ p) + float(cell.own_squares[k])))
+    duplicate = DUPLICATE * np.sqrt(float(p @ p) + float(cell.own_squares[k]))
+    if apart[k] <= 4.0 * cell.noise or np.linalg.norm(cell.own[k] - p) <= duplicate:
+        return None
+    return np.asarray(delta + 4.0 * cell.noise / float(apart[k]) * (p - cell.x - delta))
