@@ -41,6 +41,10 @@ QUICK, FULL = {"n": 100}, {"n": 1000}
 SHOWN_PER_CLASS = 4
 
 
+# Histograms of pairs beside each other.
+IN_A_ROW = 4
+
+
 @dataclass(frozen=True)
 class Config:
     """What is run.
@@ -303,8 +307,13 @@ def _distances(results: list[PairResult]) -> Figure:
     from ..plots import distance_histogram
     from ..plots.common import new_figure
 
-    figure = new_figure(4.2 * len(results), 3.4)
-    for ax, r in zip(np.atleast_1d(figure.subplots(1, len(results))), results, strict=True):
+    columns = min(len(results), IN_A_ROW)
+    rows = -(-len(results) // columns)
+    figure = new_figure(4.2 * columns, 3.4 * rows)
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in cells[len(results) :]:
+        ax.set_axis_off()
+    for ax, r in zip(cells, results, strict=False):
         values = {"D": r.D, "2 × attack ℓ2": 2 * r.l2}
         distance_histogram(values, marks={"min d": 2 * r.half_min_distance}, title=f"{r.pair}, symmetric", ax=ax)
     return figure
