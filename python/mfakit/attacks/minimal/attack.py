@@ -51,7 +51,7 @@ from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
 from ..._threads.process import errstate, keeps_errstate
-from ...backends import why_missing
+from ...backends import get_backend, is_compiled, why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
 from ...classifiers.recognise.recognise import bayes_inside
@@ -188,14 +188,16 @@ def brackets(
     goals = as_goals(target, len(rows), lambda classes, n, what: as_labels(classes, n, clf.n_classes, what))
     limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    components = cache(lambda: Components(clf))  # of the searches in the d features, which not all samples need
+    compiled = is_compiled(get_backend(opts.backend))
+    components = cache(lambda: Components(clf, compiled))  # of searches in the d features, which not all samples need
     constraint = None
     if limits is not None or goals is not None:
         constraint = Constraint(clf, components, limits, goals, radii)
     size = FEATURE_BLOCK_ROWS if path == "features" or constraint is not None else _factor_rows(clf)
     coordinates, (count, own) = None, plan_walks(len(rows), opts)
-    if path == "features":  # Python, which is no quicker in several threads
-        count, own = 1, opts
+    if path == "features":
+        count, own = (count, own) if compiled else (1, opts)  # NumPy is no quicker in several threads
+        components()  # made here, and not in each of the threads
     else:
         coordinates = FactorCoordinates.of(clf)
         PairTable.of(coordinates)  # made here, and not in each of the threads

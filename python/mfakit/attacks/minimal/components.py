@@ -9,11 +9,13 @@ so along a ray every log p_j is a quadratic in one variable, and crossing the mi
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backends.duals import DensityRay, FeatureSample, crossing
 from ...bayes.classifier import BayesClassifier
 from ...mixture.factors import thin_svd
 from ..rounding import ROUNDING, normaliser_sizes, tilt
@@ -26,6 +28,8 @@ SHIFT = 6.0 * ROUNDING
 # Points of a ray that are evaluated together, and the relative width at which the interval of its crossing is narrow
 # enough.
 GRID, NARROW = 33, 1e-13
+# Points of a ray beyond the one that should be near its crossing, relative to it.
+FARTHER = 1.0 + np.geomspace(1e-10, 3.0, 32)
 
 
 def log_sum_exp(values: Array) -> Array:
@@ -45,15 +49,20 @@ class Components:
         μ and 1/D.
     log_const : [K]
         log prior + log weight - ½ log det(2π Σ); -inf for a component that does not occur.
+    whitened_by_class : tuple of [k, l, d]
+        W of each class's components.
     steepness : [K]
         √max 1/D: how fast the root of a Mahalanobis distance can change along a unit vector, at most.
     tilt, size : [K]
         How far rounding moves log p, see :mod:`mfakit.attacks.rounding`; and l of each component with it.
     owner, first : int64 [K], [C + 1]
         The class of each component, and where each class's components begin.
+    compiled : bool
+        Whether compiled code computes with them where there is some.
     """
 
-    def __init__(self, clf: BayesClassifier) -> None:
+    def __init__(self, clf: BayesClassifier, compiled: bool = False) -> None:
+        self.compiled = compiled
         factors = [m.factors for m in clf.mixtures]
         counts = [m.n_components for m in clf.mixtures]
         self.first = np.cumsum([0, *counts])
@@ -65,7 +74,7 @@ class Components:
             log_priors = np.log(clf.priors)
         self.log_const = np.concatenate([f.log_norm + p for f, p in zip(factors, log_priors, strict=True)])
         self.steepness = np.sqrt(self.inv_noise.max(axis=1))
-        self._whitened = [f.whitened for f in factors]  # [k, l, d] by class, not copied
+        self.whitened_by_class = tuple(f.whitened for f in factors)  # [k, l, d] by class, not copied
         self.tilt = np.array([_tilt(A, D) if weight > 0 else 0.0 for m, f in zip(clf.mixtures, factors, strict=True)
                               for weight, A, D in zip(m.weights, m.loadings, f.noise, strict=True)])  # fmt: skip
         sizes = [normaliser_sizes(m, float(p)) for m, p in zip(clf.mixtures, clf.priors, strict=True)]
@@ -87,18 +96,18 @@ class Components:
     def whitened(self, j: int) -> Array:
         """W_j [l, d]."""
         c = self.owner[j]
-        return np.asarray(self._whitened[c][j - self.first[c]])
+        return np.asarray(self.whitened_by_class[c][j - self.first[c]])
 
     def latents(self, v: Array) -> list[Array]:
         """W_j v_j by class, [k, l] each, for v [K, d], or W_j v for v [d]."""
         if v.ndim == 1:
-            return [W @ v for W in self._whitened]
+            return [W @ v for W in self.whitened_by_class]
         parts = np.split(v, self.first[1:-1])
-        return [(W @ part[:, :, None])[:, :, 0] for W, part in zip(self._whitened, parts, strict=True)]
+        return [(W @ part[:, :, None])[:, :, 0] for W, part in zip(self.whitened_by_class, parts, strict=True)]
 
     def back(self, y: list[Array]) -> Array:
         """W_jᵀ y_j [K, d] of what :meth:`latents` returns."""
-        return np.concatenate([(part[:, None] @ W)[:, 0] for W, part in zip(self._whitened, y, strict=True)])
+        return np.concatenate([(part[:, None] @ W)[:, 0] for W, part in zip(self.whitened_by_class, y, strict=True)])
 
     def class_totals(self, log_prob: Array) -> Array:
         """Log p of every class, [..., C], from log p of the components, [..., K]."""
@@ -146,6 +155,15 @@ class Sample:
         self.maha = np.maximum(self._squares - explained, 0.0)
         self.log_prob = components.log_const - 0.5 * self.maha
         self.gradients = components.back(self.latents) - self._scaled
+
+    @cached_property
+    def operand(self) -> FeatureSample:
+        """What compiled code reads."""
+        q = self.components
+        rounding = self.rounding(np.arange(len(self.maha)))
+        return FeatureSample(
+            q.inv_noise, q.log_const, q.tilt, q.owner, q.whitened_by_class, self.maha, rounding, self.gradients
+        )
 
     def rounding(self, members: Array) -> Array:
         """The part of what log p_j(x + δ) may be off by that does not depend on δ, for some components; the other one
@@ -206,9 +224,13 @@ class Ray:
         `inside` is a τ up to which nothing flips. What is returned is beyond the boundary by at most a rounding.
         """
         near = np.linspace(min(inside, around), around, 16, endpoint=False)
-        tau = np.concatenate([[0.0], near, around * (1.0 + np.geomspace(1e-10, 3.0, 32))])
+        tau = np.concatenate([[0.0], near, around * FARTHER])
         if limit < tau[-1]:
             tau = np.append(tau[tau < limit], limit)
+        q = self.sample.components
+        if q.compiled:
+            ray = DensityRay(self.sample.log_prob, self.slope, self.curve, q.first, side.cls, side.sign)
+            return crossing(ray, tau)
         while True:
             beyond = self.margins(tau, side) > 0.0
             if not beyond.any():

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..rounding import ROUNDING
-from .box import Box, BoxLagrangian
+from .box import Box
 from .components import Array, Components, Sample, Side
-from .lagrangian import Lagrangian, entropy, responsibilities
+from .duals import End, Problem, duals_of
+from .lagrangian import entropy, responsibilities
 from .majorant import Majorant
-from .roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
 
 __all__ = ["Bracket", "Search"]
 
@@ -112,6 +112,7 @@ class Search:
         # In a box every evaluation costs several times more.
         self.loose = BOX_LOOSE if box is not None and radii is None else 0.0
         self.sample = Sample(components, x)
+        self.duals = duals_of(self.sample, box)
         classes = range(len(components.first) - 1)
         members = [components.members(c) for c in classes]
         self.side = Side(y) if goal is None else Side(goal, -1.0)
@@ -182,16 +183,15 @@ class Search:
             if self.bounds[t] >= self.enough:
                 continue
             self.best.n_pairs += 1
-            L = Lagrangian(self.sample, [t], np.ones(1), offset, [source])
-            root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
-            if self.box is not None and root.radius < self.enough:
-                guess = None if root.dual is None else float(root.dual.lam[0])
-                L = self._lagrangian([t], np.ones(1), offset, [source])
-                root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
-            self.bounds[t] = max(self.bounds[t], root.radius)
-            if root.dual is not None and root.radius < self.enough:
-                guess = float(root.dual.lam[0])
-                self._try_points(L, root)
+            problem = Problem([t], np.ones(1), offset, [source], boxed=False)
+            end = self.duals.nearest(problem, np.ones(1), guess, self.enough)
+            if self.box is not None and end.radius < self.enough:
+                guess = None if end.lam is None else float(end.lam[0])
+                end = self.duals.nearest(problem._replace(boxed=True), np.ones(1), guess, self.enough)
+            self.bounds[t] = max(self.bounds[t], end.radius)
+            if end.lam is not None and end.radius < self.enough:
+                guess = float(end.lam[0])
+                self._try_points(end)
 
     def _least_distance(self, s: int, t: int, offset: float) -> float:
         """A bound in O(1): roots of Mahalanobis distances change by at most √max 1/D along a unit vector."""
@@ -204,20 +204,11 @@ class Search:
         room = m_s + np.sqrt(max(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
         return max(0.0, float((m_t - room) / (a_t + a_s)) * (1.0 - 1e-9))
 
-    def _lagrangian(
-        self, targets: list[int], phi: Array, offset: float, sources: list[int], safe: bool = True
-    ) -> Lagrangian:
-        """The Lagrangian of some targets and sources, in the box if there is one."""
-        if self.box is None:
-            return Lagrangian(self.sample, targets, phi, offset, sources, safe)
-        return BoxLagrangian(self.sample, targets, phi, offset, sources, self.box, safe)
-
-    def _try_points(self, L: Lagrangian, root: Root) -> Point | None:
+    def _try_points(self, end: End) -> Point | None:
         """The dual's minimiser, pushed to the boundary; in the hard case also what completes it. The nearest point."""
-        if root.dual is None:
+        if end.delta is None:
             return None
-        deltas = [root.dual.delta, *(with_top_direction(L, root.dual) if root.at_pole else ())]
-        points = [p for p in map(self._push, deltas) if p is not None]
+        points = [p for p in map(self._push, (end.delta, *end.aside)) if p is not None]
         return min(points, key=lambda p: p.length, default=None)
 
     def _push(self, delta: Array) -> Point | None:
@@ -330,8 +321,8 @@ class Search:
         for i in np.flatnonzero(lead > APART + 1.0):
             share = min(0.5, 2.0 * missing / (lead[i] - APART))
             offset = float(np.log1p(np.exp(-low).sum())) + share * APART
-            L = self._lagrangian([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
-            bound = nearest_on_quadric(L, whole.lam / total, total, goal).radius
+            problem = Problem([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
+            bound = self.duals.nearest(problem, whole.lam / total, total, goal).radius
             if bound >= goal:
                 low[i], floor = APART, min(floor, bound)
         return low, floor
@@ -375,8 +366,8 @@ class Search:
         offset = majorant.mixture()[2] + lead  # log p_T is at most this above log p_j
         piece.bound = max(piece.bound, self._least_distance(source, j, offset))
         if piece.bound < enough:
-            L = Lagrangian(self.sample, [j], np.ones(1), offset, [source])
-            piece.bound = max(piece.bound, nearest_on_quadric(L, np.ones(1), None, enough).radius)
+            problem = Problem([j], np.ones(1), offset, [source], boxed=False)
+            piece.bound = max(piece.bound, self.duals.nearest(problem, np.ones(1), None, enough).radius)
         low, high = 0.0, 1.0
         for _ in range(PULLS):
             if piece.bound >= enough or self.best.n_duals >= MOST_DUALS:
@@ -406,7 +397,7 @@ class Search:
         error = float(x.rounding(np.array([j, t])).sum()) + ROUNDING * float(near**2 + far**2)
         log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far)) + error
         if log_ratio > -40.0:
-            log_ratio = min(log_ratio, highest_within(self._lagrangian([j], np.ones(1), 0.0, [t]), radius))
+            log_ratio = min(log_ratio, self.duals.highest_within(Problem([j], np.ones(1), 0.0, [t]), radius))
         return min(0.0, log_ratio)
 
     def _solve(self, majorant: Majorant, parent: _Piece | None) -> _Piece:
@@ -420,23 +411,23 @@ class Search:
         elif self.box is not None and self.best.point is not None:  # a good start saves most of the minimisations
             sources, theta = _active(self.best.point.log_prob, self.own, MOST_SOURCES, ACTIVE)
         while True:
-            L = self._lagrangian(targets, phi, offset, sources)
             theta = responsibilities(self.sample.log_prob[sources]) if theta is None else theta / theta.sum()
-            root = maximise(L, theta, guess, (1.0 - self.loose) * self.enough)
+            problem = Problem(targets, phi, offset, sources)
+            end = self.duals.maximise(problem, theta, guess, (1.0 - self.loose) * self.enough)
             self.best.n_duals += 1
-            piece.bound = max(piece.bound, root.radius)
-            self._try_points(L, root)
-            if root.dual is None:
+            piece.bound = max(piece.bound, end.radius)
+            self._try_points(end)
+            if end.lam is None or end.delta is None:
                 return piece
-            piece.sources, piece.lam = sources, root.dual.lam
-            piece.log_prob = self.sample.ray(root.dual.delta).log_prob(np.ones(1))[0]
+            piece.sources, piece.lam = sources, end.lam
+            piece.log_prob = self.sample.ray(end.delta).log_prob(np.ones(1))[0]
             lead = piece.log_prob[self.own] - (float(phi @ piece.log_prob[targets]) + offset)
             lead[np.isin(self.own, sources)] = -np.inf
             if not self._is_open(piece.bound) or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
                 return piece
             sources = [*sources, int(self.own[lead.argmax()])]
-            guess = float(root.dual.lam.sum())
-            theta = np.append(root.dual.lam / guess, FIRST_SHARE)
+            guess = float(end.lam.sum())
+            theta = np.append(end.lam / guess, FIRST_SHARE)
 
     def _first_sources(self, log_target: float) -> list[int]:
         """The likeliest source or, where that one alone is not above the target, all that are likely."""
@@ -475,10 +466,10 @@ class Search:
         rival = self.q.members(self.side.winner(self.q.class_totals(point.log_prob)))
         targets, phi = _active(point.log_prob, rival, MOST_TARGETS)
         sources, theta = _active(point.log_prob, self.own, MOST_SOURCES)
-        L = self._lagrangian(targets, phi, entropy(phi), sources, safe=False)
+        problem = Problem(targets, phi, entropy(phi), sources, safe=False)
         # At a nearest point δ = Λ ∇(log p_T - log p_S), and the shares there are θ.
-        slope = float(np.linalg.norm(theta @ (L.b + L.bend(point.delta))))
-        return self._try_points(L, maximise(L, theta, point.length / slope)) if slope > 0.0 else None
+        slope = self.duals.slope(problem, theta, point.delta)
+        return self._try_points(self.duals.maximise(problem, theta, point.length / slope)) if slope > 0.0 else None
 
 
 def _active(log_prob: Array, members: Array, most: int, least: float = 1e-9) -> tuple[list[int], Array]:
