@@ -103,8 +103,8 @@ class Search {
   bool has_box_ = false;
 };
 
-MFAKIT_CLONES double crossing_along(const DensityRay& ray, const double* tau, index_t n) {
-  return first_crossing(ray, tau, n);
+MFAKIT_CLONES double crossing_along(const DensityLine& line, const double* tau, index_t n) {
+  return first_crossing(line, tau, n);
 }
 
 }  // namespace
@@ -246,7 +246,7 @@ double slope_at(const py::tuple& sample, const py::tuple& problem, const Doubles
 }
 
 double crossing(const py::tuple& operand, const Doubles& tau) {
-  Fields fields(operand, 6, "ray");
+  Fields fields(operand, 6, "line");
   const auto log_prob = fields.doubles("log_prob");
   const index_t K = dim(log_prob, 0);
   const double* slope = in(fields.doubles("slope"), {K}, "slope");
@@ -256,11 +256,11 @@ double crossing(const py::tuple& operand, const Doubles& tau) {
   const index_t* edges = in(first, n_classes + 1, K + 1, "first");
   const index_t cls = fields.integer();
   if (cls < 0 || cls >= n_classes) throw std::invalid_argument("cls is out of range");
-  const DensityRay ray{log_prob.data(), slope, curve, edges, n_classes, cls, fields.number()};
+  const DensityLine line{log_prob.data(), slope, curve, edges, n_classes, cls, fields.number()};
   const index_t n = dim(tau, 0);
   const double* points = in(tau, {n}, "tau");
   const py::gil_scoped_release release;
-  return crossing_along(ray, points, n);
+  return crossing_along(line, points, n);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Where a ray x + tau u leaves its class, from log p_j along it, which are quadratics in tau.
+// Where a line leaves its class, from log p_j along it, which are quadratics in tau.
 #pragma once
 
 #include "team.hpp"
@@ -9,7 +9,7 @@ namespace mfakit {
 constexpr int crossing_grid = 33;
 constexpr double crossing_width = 1e-13;
 
-struct DensityRay {
+struct DensityLine {
   const double *log_prob, *slope, *curve;  // [K] at x, and derivatives along u
   const index_t* first;                    // [C + 1] where each class's components begin
   index_t n_classes, cls;
@@ -17,7 +17,7 @@ struct DensityRay {
 };
 
 // log of a class's density at tau; -inf if no component of it occurs.
-MFAKIT_HD double log_total(const DensityRay& r, double tau, index_t c) {
+MFAKIT_HD double log_total(const DensityLine& r, double tau, index_t c) {
   double top = -infinity_(), sum = 0.0;
   for (index_t j = r.first[c]; j < r.first[c + 1]; ++j) {
     top = larger(top, r.log_prob[j] + tau * r.slope[j] + 0.5 * tau * tau * r.curve[j]);
@@ -29,7 +29,7 @@ MFAKIT_HD double log_total(const DensityRay& r, double tau, index_t c) {
   return top + log_(sum);
 }
 
-MFAKIT_HD bool is_flip(const DensityRay& r, double tau) {
+MFAKIT_HD bool is_flip(const DensityLine& r, double tau) {
   double others = -infinity_();
   for (index_t c = 0; c < r.n_classes; ++c) {
     if (c != r.cls) others = larger(others, log_total(r, tau, c));
@@ -38,7 +38,7 @@ MFAKIT_HD bool is_flip(const DensityRay& r, double tau) {
 }
 
 // The first flip among tau [n], and from there on among ever closer points before it; infinite if none of them is one.
-MFAKIT_HD double first_crossing(const DensityRay& r, const double* tau, index_t n) {
+MFAKIT_HD double first_crossing(const DensityLine& r, const double* tau, index_t n) {
   index_t i = 0;
   while (i < n && !is_flip(r, tau[i])) ++i;
   if (i == n) return infinity_();

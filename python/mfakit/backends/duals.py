@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "DensityRay", "FeatureBox", "FeatureProblem", "FeatureSample", "Found", "HowFar", "crossing", "highest_in_ball",
+    "DensityLine", "FeatureBox", "FeatureProblem", "FeatureSample", "Found", "HowFar", "crossing", "highest_in_ball",
     "search_dual", "slope_at",
 ]  # fmt: skip
 
@@ -74,10 +74,10 @@ class Found(NamedTuple):
         return cls(np.empty(m), np.empty(d), np.empty((2, d)))
 
 
-class DensityRay(NamedTuple):
-    """log p_j along x + τ u, as quadratics in τ, and which points of it are flips."""
+class DensityLine(NamedTuple):
+    """log p_j along a line in τ, and which points of it are flips."""
 
-    log_prob: Array  # [K] at x
+    log_prob: Array  # [K] at τ = 0
     slope: Array  # [K]
     curve: Array  # [K]
     first: Array  # int64 [C + 1] where each class's components begin
@@ -113,10 +113,10 @@ def slope_at(sample: FeatureSample, problem: FeatureProblem, theta: Array, delta
     return float(_native.slope_at(sample, problem, theta, delta))
 
 
-def crossing(ray: DensityRay, tau: Array) -> float:
+def crossing(line: DensityLine, tau: Array) -> float:
     """The first flip among τ [n] in rising order, moved as near as rounding allows to the point before it; infinite if
     there is none.
     """
     from .. import _native
 
-    return float(_native.crossing(ray, tau))
+    return float(_native.crossing(line, tau))

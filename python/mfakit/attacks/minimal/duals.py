@@ -15,9 +15,10 @@ import numpy as np
 
 from ...backends.duals import FeatureBox, FeatureProblem, Found, HowFar, highest_in_ball, search_dual, slope_at
 from .box import Box, BoxLagrangian
-from .components import Array, Sample
+from .components import Array
 from .lagrangian import Lagrangian
 from .roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
+from .sample import Sample
 
 __all__ = ["CompiledDuals", "Duals", "End", "Problem", "duals_of"]
 
@@ -74,10 +75,10 @@ class Duals:
         return float(np.linalg.norm(theta @ (L.b + L.bend(delta))))
 
     def _lagrangian(self, problem: Problem) -> Lagrangian:
-        *given, boxed = problem
+        targets, phi, offset, sources, safe, boxed = problem
         if self.box is None or not boxed:
-            return Lagrangian(self.sample, *given)
-        return BoxLagrangian(self.sample, *given[:-1], self.box, given[-1])
+            return Lagrangian(self.sample, targets, phi, offset, sources, safe)
+        return BoxLagrangian(self.sample, targets, phi, offset, sources, self.box, safe)
 
     @staticmethod
     def _end(L: Lagrangian, root: Root) -> End:
@@ -91,15 +92,19 @@ class CompiledDuals(Duals):
     """The same by compiled code."""
 
     def nearest(self, problem: Problem, theta: Array, guess: float | None = None, enough: float = np.inf) -> End:
+        """As :meth:`Duals.nearest`."""
         return self._search(problem, theta, guess, enough, False)
 
     def maximise(self, problem: Problem, theta: Array, guess: float | None = None, enough: float = np.inf) -> End:
+        """As :meth:`Duals.maximise`."""
         return self._search(problem, theta, guess, enough, True)
 
     def highest_within(self, problem: Problem, radius: float) -> float:
+        """As :meth:`Duals.highest_within`."""
         return highest_in_ball(self.sample.operand, self._operand(problem), self._limits(problem), radius, -40.0)
 
     def slope(self, problem: Problem, theta: Array, delta: Array) -> float:
+        """As :meth:`Duals.slope`."""
         return slope_at(self.sample.operand, self._operand(problem), theta, delta)
 
     def _search(self, problem: Problem, theta: Array, guess: float | None, enough: float, every: bool) -> End:

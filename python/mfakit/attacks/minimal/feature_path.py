@@ -15,7 +15,8 @@ from ..._threads.process import errstate
 from ..gradient.walk import FeatureWalk, within_class
 from ..state import Choice
 from .components import Array, Components
-from .search import Bracket, Point, Search
+from .points import Bracket, Point
+from .search import Search
 
 __all__ = ["NOT_CERTIFIED", "Bracket", "FeatureSearch", "certify", "put_bracket", "put_point", "warn_not_certified"]
 
