@@ -93,7 +93,8 @@ FeatureRoot nearest_on_quadric(Steps& steps, FeatureDual& L, const double* theta
       root.at_pole = pole;
       return root;
     }
-    total = low < wanted && wanted < high ? wanted : between(low, high);
+    // Where q stays below 0 Newton's steps grow like lambda^3; they are not to leave the range before a radius is proved.
+    total = low < wanted && wanted < high && wanted <= largest_lambda ? wanted : between(low, high);
   }
   return root;
 }
