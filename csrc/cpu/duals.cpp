@@ -1,5 +1,5 @@
-// Searches for multipliers in the d features, one at a time, and their binding; python/mfakit/backends/duals.py says what
-// they are and what the structs contain.
+// Searches for multipliers in the d features, one at a time, and their binding; python/mfakit/backends/duals.py says
+// what they are and what the structs contain.
 #include <pybind11/stl.h>
 
 #include <memory>

@@ -12,16 +12,15 @@ constexpr int most_box_steps = 30, most_box_halvings = 20;
 constexpr double least_box_gain = 1e-15;
 
 struct FeatureBox {
-  const double *low, *high;  // [d], infinite where there is no bound
-  double* start;             // [d] where the last minimisation ended
-  unsigned char *held, *now;  // [d]
+  const double *low, *high;            // [d], infinite where there is no bound
+  double* start;                       // [d] where the last minimisation ended
+  unsigned char* held;                 // [d] pressed against their bounds
   double *force, *step, *trial, *its;  // [d]
-  LowRankFactor whole;       // of P with the multipliers on its diagonal
+  LowRankFactor whole;                 // of P with the multipliers on its diagonal
 
   MFAKIT_HD void lay_out(const FeatureDual& L, Arena& arena) {
     start = arena.doubles(L.d);
     held = arena.bytes(L.d);
-    now = arena.bytes(L.d);
     force = arena.doubles(L.d);
     step = arena.doubles(L.d);
     trial = arena.doubles(L.d);
@@ -32,7 +31,9 @@ struct FeatureBox {
     if (value < low[f]) return low[f];
     return value > high[f] ? high[f] : value;
   }
-  MFAKIT_HD bool is_finite(index_t f) const { return low[f] > -infinity_() && high[f] < infinity_() && high[f] > low[f]; }
+  MFAKIT_HD bool is_finite(index_t f) const {
+    return low[f] > -infinity_() && high[f] < infinity_() && high[f] > low[f];
+  }
   // Whether delta is at a bound that the force points out of.
   MFAKIT_HD bool presses(double delta, double pull, index_t f) const {
     return (delta <= low[f] && pull < 0.0) || (delta >= high[f] && pull > 0.0);

@@ -1,8 +1,9 @@
 // The Lagrangian of the nearest flip in the d features, for any noise, at one lambda: min 1/2 |delta|^2 such that
-// sum_t phi_t log p_t + offset >= log sum_i p_s_i at x + delta (dual.hpp is the same in factor coordinates; the readable
-// version is python/mfakit/attacks/minimal/lagrangian.py). With the precision A_j = D_j^-1 - W_j^T W_j
+// sum_t phi_t log p_t + offset >= log sum_i p_s_i at x + delta (dual.hpp is the same in factor coordinates; the
+// readable version is python/mfakit/attacks/minimal/lagrangian.py). With the precision A_j = D_j^-1 - W_j^T W_j
 //   q_i(delta) = q0_i + b_i . delta + 1/2 delta^T H_i delta,    H_i = A_s_i - sum_t phi_t A_t + what rounding may add,
-//   D(lambda) = -sum lambda_i (q0_i + log theta_i) - 1/2 b^T P^-1 b,    b = sum lambda_i b_i,  P = I - sum lambda_i H_i,
+//   D(lambda) = -sum lambda_i (q0_i + log theta_i) - 1/2 b^T P^-1 b,    b = sum lambda_i b_i,  P = I - sum lambda_i
+//   H_i,
 // where theta_i is lambda_i's share among the sources of its class.
 #pragma once
 
@@ -35,8 +36,8 @@ struct FeatureProblem {
   const index_t* sources;  // [m]
   index_t p, m;
   double offset;
-  bool safe;   // whether the roundings of the log-densities are in q
-  bool equal;  // one source and one target of the same density: log p_t - log p_s is the same everywhere
+  bool safe;           // whether the roundings of the log-densities are in q
+  bool equal;          // one source and one target of the same density: log p_t - log p_s is the same everywhere
   const index_t* cls;  // [m] classes of the sources
 };
 

@@ -1,8 +1,8 @@
-// Searches over lambda by evaluations of a Lagrangian in the d features; python/mfakit/attacks/minimal/roots.py says why
-// they end, and is the readable version. By weak duality nothing rests on where they do.
+// Searches over lambda by evaluations of a Lagrangian in the d features; python/mfakit/attacks/minimal/roots.py says
+// why they end, and is the readable version. By weak duality nothing rests on where they do.
 //
-// `Steps` has the parts that run over features: evaluate(point) at point.lambda, false where P is not positive definite;
-// solve(factor, b, x); slope(i, point, out); curve(i, x).
+// `Steps` has the parts that run over features: evaluate(point) at point.lambda, false where P is not positive
+// definite; solve(factor, b, x); slope(i, point, out); curve(i, x).
 #pragma once
 
 #include "box_dual.hpp"
@@ -93,7 +93,8 @@ FeatureRoot nearest_on_quadric(Steps& steps, FeatureDual& L, const double* theta
       root.at_pole = pole;
       return root;
     }
-    // Where q stays below 0 Newton's steps grow like lambda^3; they are not to leave the range before a radius is proved.
+    // Where q stays below 0 Newton's steps grow like lambda^3; they are not to leave the range before a radius is
+    // proved.
     total = low < wanted && wanted < high && wanted <= largest_lambda ? wanted : between(low, high);
   }
   return root;
@@ -115,8 +116,8 @@ bool top_direction(Steps& steps, FeatureDual& L, const FeaturePoint& here, doubl
   return true;
 }
 
-// The hard case: delta does not reach the quadric, and the steps tau along z in either direction do, which do not change
-// the Lagrangian. False where there are none.
+// The hard case: delta does not reach the quadric, and the steps tau along z in either direction do, which do not
+// change the Lagrangian. False where there are none.
 template <class Steps>
 bool steps_aside(Steps& steps, FeatureDual& L, const FeaturePoint& here, double* z /*[d]*/, double* tau /*[2]*/) {
   if (!top_direction(steps, L, here, z)) return false;
@@ -136,7 +137,7 @@ bool steps_aside(Steps& steps, FeatureDual& L, const FeaturePoint& here, double*
 struct ThetaStep {
   double *q, *change, *A, *theta;  // [m], [m], [m, m], [m]
   double *J, *solved;              // [m, d]
-  double *z;                       // [d]
+  double* z;                       // [d]
   index_t* on;                     // [m]
 
   MFAKIT_HD void lay_out(const FeatureDual& L, Arena& arena) {
@@ -203,7 +204,7 @@ bool theta_step(Steps& steps, FeatureDual& L, const FeaturePoint& here, index_t 
     w.change[i] = -weight * (w.q[w.on[i]] - mean);
   }
   for (index_t i = 0; i < n * n; ++i) w.A[i] += trace / double(n);  // singular along lambda, where D does not change
-  if (!scaled_solve(w.A, n, w.change, w.theta)) return false;  // a source has no effect beyond rounding
+  if (!scaled_solve(w.A, n, w.change, w.theta)) return false;       // a source has no effect beyond rounding
   double drift = 0.0, predicted = 0.0;
   for (index_t i = 0; i < n; ++i) drift += here.lambda[w.on[i]] * w.change[i] / total;
   for (index_t i = 0; i < n; ++i) {
@@ -254,8 +255,8 @@ bool improve_theta(Steps& steps, FeatureDual& L, const Reach& reach, FeatureRoot
   return false;
 }
 
-// Maximise D over lambda = Lambda theta: over Lambda by a root search, and over theta by damped Newton steps with Lambda
-// eliminated. The dual is in `best`.
+// Maximise D over lambda = Lambda theta: over Lambda by a root search, and over theta by damped Newton steps with
+// Lambda eliminated. The dual is in `best`.
 template <class Steps>
 FeatureRoot maximise(Steps& steps, FeatureDual& L, const double* theta /*[m]*/, double guess, const Reach& reach,
                      FeaturePoint& best, FeaturePoint& other, FeaturePoint& here, ThetaStep& w) {
@@ -269,8 +270,8 @@ FeatureRoot maximise(Steps& steps, FeatureDual& L, const double* theta /*[m]*/, 
   return root;
 }
 
-// An upper bound on q(delta) over |delta| <= radius for one source, at most 0 or not needed: 0 where q may reach 0. Weak
-// duality again: q(delta) <= q(0) + r^2 / 2 lambda + 1/2 lambda b^T P^-1 b for every lambda with P > 0.
+// An upper bound on q(delta) over |delta| <= radius for one source, at most 0 or not needed: 0 where q may reach 0.
+// Weak duality again: q(delta) <= q(0) + r^2 / 2 lambda + 1/2 lambda b^T P^-1 b for every lambda with P > 0.
 template <class Steps>
 double highest_within(Steps& steps, FeatureDual& L, double radius, double enough, FeaturePoint& here) {
   const double slope = sqrt_(dot(L.b, L.b, L.d));

@@ -4,10 +4,10 @@
 // Entries of e that are not safely positive are raised by c > 0, each corrected by one more row of -: sqrt(c) at that
 // feature. With all of E > 0 the inertia of [[diag E, V^T], [V, -+1]] by either of its blocks says
 //   P > 0   exactly if   T = diag(+-1) + V diag(E)^-1 V^T has as many negative eigenvalues as there are rows of -.
-// The block of T of the rows of + is I and more, hence positive. So it is enough that T + doubt I, of which doubt bounds
-// all that T and its factorization round, still has these negative eigenvalues: its factorization L diag(+-1) L^T without
-// pivots then ends. What L grows to is bounded by T's diagonal, because the Schur complement of T's first block is -1 and
-// a positive matrix. Woodbury's identity solves with P.
+// The block of T of the rows of + is I and more, hence positive. So it is enough that T + doubt I, of which doubt
+// bounds all that T and its factorization round, still has these negative eigenvalues: its factorization L diag(+-1)
+// L^T without pivots then ends. What L grows to is bounded by T's diagonal, because the Schur complement of T's first
+// block is -1 and a positive matrix. Woodbury's identity solves with P.
 #pragma once
 
 #include "arena.hpp"
@@ -92,12 +92,12 @@ MFAKIT_HD void apply(const LowRank& P, const double* x, double* coefficients /*[
 
 // The factors of P between those features that are not held.
 struct LowRankFactor {
-  double* inverse;     // [d] 1/E, 0 for features that are held
-  double* root;        // [n_rows] of the P that it is of
-  double* raised_root; // [n_plus + most_raised]
-  index_t* raised;     // the features of the raised entries
+  double* inverse;      // [d] 1/E, 0 for features that are held
+  double* root;         // [n_rows] of the P that it is of
+  double* raised_root;  // [n_plus + most_raised]
+  index_t* raised;      // the features of the raised entries
   index_t n_raised;
-  double* L;           // [R, R], R rows with those of raised entries
+  double* L;  // [R, R], R rows with those of raised entries
 
   MFAKIT_HD void lay_out(const LowRank& P, Arena& arena) {
     inverse = arena.doubles(P.d);
@@ -129,8 +129,8 @@ MFAKIT_HD bool signed_cholesky(double* A, index_t r, index_t n_plus) {
   return true;
 }
 
-// 1/E of the features that are not held, and which entries of e were raised; false if P is not positive definite. The
-// sum over d of what V diag(E)^-1 V^T is multiplied by in roundings is in *magnitude.
+// 1/E of the features that are not held, and which entries of e were raised; false if P is not positive definite. In
+// *magnitude what roundings of V diag(E)^-1 V^T are relative to: those of e count by its terms.
 MFAKIT_HD bool raise_entries(const LowRank& P, const unsigned char* held /*[d] or null*/, LowRankFactor& F,
                              double* magnitude) {
   index_t small = 0, negative = 0;
@@ -163,8 +163,8 @@ MFAKIT_HD bool raise_entries(const LowRank& P, const unsigned char* held /*[d] o
   return true;
 }
 
-// The lower triangle of T [r, r] in F.L, with `more` on its diagonal; scaled [d] is overwritten.
-MFAKIT_HD void inner_matrix(const LowRank& P, LowRankFactor& F, double* scaled, double* T) {
+// The lower triangle of T [r, r]; scaled [d] is overwritten.
+MFAKIT_HD void inner_matrix(const LowRank& P, const LowRankFactor& F, double* scaled, double* T) {
   const index_t n = P.n_rows, r = n + F.n_raised;
   for (index_t i = 0; i < n; ++i) {
     MFAKIT_SIMD
