@@ -29,9 +29,10 @@ sources are those of all other classes, Gibbs' inequality being applied to each.
 bracket of any flip comes first and settles the samples whose point is allowed
 (:mod:`mfakit.attacks.minimal.constrained`).
 
-None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
-any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
-(:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.
+None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise through
+a search in d dimensions, where H is a diagonal plus few rows (:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios
+p_j/p_t over a ball are bounded by weak duality, too. Its searches for multipliers are compiled or, on any machine, in
+NumPy (:mod:`mfakit.attacks.minimal.duals`).
 Theorem 2 is the limit σ → 0 of these radii, where there is no density; :func:`mfakit.subspace_distances` computes it.
 """
 
@@ -115,8 +116,8 @@ def minimal_perturbation(
     path : {"auto", "factor", "features"}
         Of mixtures; other classifiers have one way only, which is in the result's settings.
         "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
-        samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
-        noise; up to some tens of samples a second.
+        samples a second, and a fifth of that where brackets stay open. "features": in the d features, for any noise;
+        some tens to hundreds of samples a second where ``backend`` is the compiled one, several times fewer in NumPy.
         "auto": "factor" where it is possible.
     bounds : (low, high), optional
         Two numbers, or arrays [d] with a number per feature: only perturbations that stay within them count, and
