@@ -4,9 +4,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Processes that share the tests. Most tests use one core; those that use more ask for few.
+TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+SHARED_OUT := --numprocesses $(TEST_WORKERS) --dist worksteal
 # The tests meet the installed package and nothing else.
 unexport PYTHONPATH
 export PYTHONNOUSERSITE := 1
@@ -30,10 +33,11 @@ demo: $(VENV)/.demo ## the main result on shipped models: no data, no arguments
 
 # The packaging tests look into the wheel that was installed.
 test: $(VENV)/.test ## the tests, but for the slow ones, on the installed package
-	MFAKIT_WHEEL="$$(echo $(VENV)/wheel/*.whl)" $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	MFAKIT_WHEEL="$$(echo $(VENV)/wheel/*.whl)" $(BIN)/python -m pytest -m "not slow" $(SHARED_OUT) $(PYTEST_ARGS)
 
-test-all: $(VENV)/.test ## all tests
-	MFAKIT_WHEEL="$$(echo $(VENV)/wheel/*.whl)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+# Slow tests compare times and fill memory: one after another.
+test-all: test ## all tests
+	MFAKIT_WHEEL="$$(echo $(VENV)/wheel/*.whl)" $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 bench: $(VENV)/.test ## the benchmarks, into benchmarks/results
 	$(BIN)/python -m benchmarks
@@ -53,7 +57,7 @@ sanitize: $(VENV)/.test ## the tests with the address and undefined-behaviour sa
 		--config-settings=install.strip=false .
 	MFAKIT_SANITIZE=1 PYTHONPATH=build/sanitize-site ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
-		$(BIN)/python -m pytest -m "not slow" --ignore=tests/test_packaging.py \
+		$(BIN)/python -m pytest -m "not slow" $(SHARED_OUT) --ignore=tests/test_packaging.py \
 		--ignore=tests/backends/test_nvrtc.py $(PYTEST_ARGS)
 
 # Built offline from what is installed; warnings are errors, examples run, and links are checked.

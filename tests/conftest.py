@@ -110,8 +110,11 @@ def quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
 
 @pytest.fixture(scope="session")
 def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the emulator's libraries are compiled to."""
-    return tmp_path_factory.mktemp("emulator")
+    """Where the emulator's libraries are compiled to: one folder for all processes that share the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emulator"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _engine(kind: str, folder: Path) -> Iterator[Any]:

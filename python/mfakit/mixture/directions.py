@@ -22,7 +22,7 @@ OVERSAMPLING = 16
 DIRECTION_VALUES = 2**25
 # Groups of features of alike noise, of which the largest variance stands for all; coordinates and steps of k-means that
 # find them. Any groups make a bound (docs/pruning.md): these decide how tight it is.
-GROUPS, NOISE_COORDINATES, STEPS = 128, 64, 10
+GROUPS, NOISE_COORDINATES, STEPS = 256, 64, 10
 
 
 class Directions(NamedTuple):
@@ -182,12 +182,16 @@ def _largest_length(factors: Factors, center: Array) -> float:
 
 def leading_rows(rows: Array, r: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Orthonormal rows [r, d] near the leading right singular vectors of float32 rows [m, d], and the lengths of their
-    products with these [r], by subspace iteration from a random start (Halko, Martinsson & Tropp 2011, algorithm 4.4).
-    The proof needs rows that are orthonormal, and no more.
+    products with these [r], by subspace iteration from a random start (Halko, Martinsson & Tropp 2011, algorithm 4.4),
+    or from the Gram matrix of few features. The proof needs rows that are orthonormal, and no more.
     """
     d = rows.shape[1]
     r = min(r, d)
-    s = min(r + OVERSAMPLING, d)
+    s = r + OVERSAMPLING
+    if s >= d:
+        with single_threaded_products():
+            squares, V = np.linalg.eigh((rows.T @ rows).astype(np.float64))
+        return np.ascontiguousarray(V.T[::-1][:r]), np.sqrt(np.maximum(squares[::-1][:r], 0.0))
     start = rng.standard_normal((s, len(rows)), dtype=np.float32)
     with careful_products(s * rows.size):
         total = start @ rows
