@@ -4,10 +4,9 @@
 // Entries of e that are not safely positive are raised by c > 0, each corrected by one more row of -: sqrt(c) at that
 // feature. With all of E > 0 the inertia of [[diag E, V^T], [V, -+1]] by either of its blocks says
 //   P > 0   exactly if   T = diag(+-1) + V diag(E)^-1 V^T has as many negative eigenvalues as there are rows of -.
-// The block of T of the rows of + is I and more, hence positive. So it is enough that T + doubt I, of which doubt
-// bounds all that T and its factorization round, still has these negative eigenvalues: its factorization L diag(+-1)
-// L^T without pivots then ends. What L grows to is bounded by T's diagonal, because the Schur complement of T's first
-// block is -1 and a positive matrix. Woodbury's identity solves with P.
+// The block of T of the rows of + is I and more, hence positive. So it is enough that T + doubt I, doubt being at least
+// all that T and its factorization round, factorizes as L diag(+-1) L^T with these signs, without pivots
+// (docs/certificates.md has the bound). Woodbury's identity solves with P.
 #pragma once
 
 #include "arena.hpp"
