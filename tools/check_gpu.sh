@@ -13,7 +13,7 @@ logs=${OUT:-build/check-gpu}
 mkdir -p "$logs"
 kernels=(tests/backends/test_cuda.py tests/backends/test_device.py)
 # Small cases only: the sanitizers run kernels some hundred times slower.
-cases="device and (usual or memory or densities or sampling or fitting or subspace or candidates or attack)"
+cases="device and (usual or memory or densities or sampling or fitting or subspace or candidates or attack or bounded or walks)"
 failed=()
 export PYTHONUNBUFFERED=1
 
@@ -48,7 +48,7 @@ for part in "${parts[@]}"; do
       }
       ;;
     device) run 75 device "$python" -m benchmarks device ;;
-    tests) run 180 tests "$python" -m pytest -q -m gpu tests ;;
+    tests) run 180 tests "$python" -m pytest -q -m "gpu and not slow" tests ;;
     benchmark) run 150 benchmark "$python" -m benchmarks gpu ;;
     memcheck) sanitizer 100 memcheck ;;
     racecheck | synccheck) sanitizer 300 "$part" ;;

@@ -134,10 +134,10 @@ extern "C" __global__ void mark_candidates(const Coarse<Real> coarse, const Mixt
   }
 }
 
-// The marked components themselves, rows and components [m], row by row from offsets [n+1] and by component within; a
-// warp per row.
+// The marked components themselves, rows and components [count], row by row from offsets [n+1] and by component within,
+// as many as there is room for; a warp per row.
 extern "C" __global__ void list_candidates(const unsigned* __restrict__ marks, const index_t* __restrict__ offsets,
-                                           index_t n, index_t k, index_t* __restrict__ rows,
+                                           index_t n, index_t k, index_t count, index_t* __restrict__ rows,
                                            index_t* __restrict__ components) {
   const index_t words = (k + warp_size - 1) / warp_size;
   for (index_t i = global_thread() / warp_size; i < n; i += threads_of_grid() / warp_size) {
@@ -146,8 +146,10 @@ extern "C" __global__ void list_candidates(const unsigned* __restrict__ marks, c
       const unsigned votes = marks[i * words + word];
       if (votes >> lane_number() & 1u) {
         const index_t place = at + __popc(votes & ((1u << lane_number()) - 1u));
-        rows[place] = i;
-        components[place] = word * warp_size + lane_number();
+        if (place < count) {
+          rows[place] = i;
+          components[place] = word * warp_size + lane_number();
+        }
       }
       at += __popc(votes);
     }

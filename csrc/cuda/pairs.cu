@@ -245,8 +245,7 @@ extern "C" __global__ __launch_bounds__(refine_threads, 2) decltype(refine_wide)
 constexpr int gradient_rows = 8;  // pairs of a block
 
 // out [n, d] += weights grad log N(x); a block per tile of gradient_rows pairs and share of the features. No row may be
-// in two of the pairs of one launch: the caller deals them out. Shared: gradient_rows l values, the pairs' latents with
-// those of one factor side by side.
+// in two of the pairs. Shared: gradient_rows l values, the pairs' latents with those of one factor side by side.
 extern "C" __global__ void accumulate_gradient(const Real* __restrict__ X, const WeightedPairs pairs,
                                                const index_t* __restrict__ tile_offsets,
                                                const index_t* __restrict__ pair_offsets, const Mixture mixture,
@@ -284,7 +283,34 @@ extern "C" __global__ void accumulate_gradient(const Real* __restrict__ X, const
 #pragma unroll
     for (int t = 0; t < gradient_rows; ++t) {
       const double r = double(value[t]) - mean;
-      if (t < tile.rows) out[at[t] + c] = Real(double(before[t]) + weight[t] * (g[t] - r * precision));
+      if (t < tile.rows && weight[t] != 0.0) {
+        out[at[t] + c] = Real(double(before[t]) + weight[t] * (g[t] - r * precision));
+      }
+    }
+  }
+}
+
+// The same of rows that are in several pairs, those from range[0] to range[1], which come row by row: what a row's pairs
+// add up to is rounded once. A block per row, found by its first pair, and share of the features.
+extern "C" __global__ void accumulate_row_gradients(const Real* __restrict__ X, const WeightedPairs pairs,
+                                                    const index_t* __restrict__ range, const Mixture mixture,
+                                                    Real* __restrict__ out) {
+  const index_t begin = range[0], end = range[1], l = mixture.l, d = mixture.d;
+  for (index_t p = begin + blockIdx.x; p < end; p += gridDim.x) {
+    const index_t row = pairs.rows[p];
+    if (p > begin && pairs.rows[p - 1] == row) continue;
+    for (index_t c = index_t(blockIdx.y) * blockDim.x + threadIdx.x; c < d; c += index_t(gridDim.y) * blockDim.x) {
+      const double x = double(X[row * d + c]);
+      double total = 0.0;
+      for (index_t i = p; i < end && pairs.rows[i] == row; ++i) {
+        const double weight = pairs.weights[i], *y = pairs.latents + i * l;
+        if (weight == 0.0) continue;
+        const Component q(mixture, pairs.components[i]);
+        double g = 0.0;
+        for (index_t a = 0; a < l; ++a) g += y[a] * q.whitened[a * d + c];
+        total += weight * (g - (x - q.mean[c]) * q.precision[q.at(c)]);
+      }
+      out[row * d + c] = Real(double(out[row * d + c]) + total);
     }
   }
 }

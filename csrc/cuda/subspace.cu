@@ -33,8 +33,8 @@ extern "C" __global__ void pairs_in_registers(const double* products, const Subs
     marks[ij] = mark;
   }
 }
-// Declared once more with its bounds, as in pairs.cu.
-extern "C" __global__ __launch_bounds__(pair_threads) decltype(pairs_in_registers) pairs_in_registers;
+// Declared once more with its bounds, as in pairs.cu; two blocks at least, or the compiler spills for a third.
+extern "C" __global__ __launch_bounds__(pair_threads, 2) decltype(pairs_in_registers) pairs_in_registers;
 
 // sq_distances, suspect [k0, k1] from products [k0, l0+1, k1, l1+1]; a thread per pair: all pairs, or `only_undecided`
 // of what pairs_in_registers left in suspect. Where `global` is not null it holds `values` of work for each thread of

@@ -6,13 +6,13 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import mfakit
-from mfakit.attacks import MinimalResult, gradient_attack, minimal_perturbation, task, template
+from mfakit.attacks import MinimalResult, gradient_attack, minimal_perturbation, template
 from mfakit.classifiers import LinearSVM
 
 Case = tuple[mfakit.BayesClassifier, np.ndarray, np.ndarray, MinimalResult]
@@ -91,8 +91,7 @@ def test_its_errors_name_it(copy: ModuleType, pair: Case) -> None:
         copy.my_attack([], X)
 
 
-def test_it_computes_on_the_host(copy: ModuleType, pair: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_computes_on_the_host(copy: ModuleType, pair: Case) -> None:
     clf, X, y, _ = pair
-    monkeypatch.setattr(task, "get_arrays", lambda *_: SimpleNamespace(is_device=True))
-    with pytest.raises(ValueError, match=r"my_attack computes on the host; pass X\.get\(\)"):
-        copy.my_attack(clf, X, y)
+    with pytest.raises(ValueError, match='my_attack computes on the host, and backend="cuda" is a device\'s'):
+        copy.my_attack(clf, X, y, backend="cuda")

@@ -142,6 +142,26 @@ def test_walks_with_little_shared_memory(cuda: Any, monkeypatch: pytest.MonkeyPa
     assert_equal("factor_walk", got, expected, case, d=30)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("shared_bytes", [96 * 1024, 1024])
+def test_walks_go_on_from_launch_to_launch(cuda: Any, monkeypatch: Any, shared_bytes: int, frozen: bool) -> None:
+    """Equal bits however many steps a launch takes, and no launch once every sample has ended."""
+    monkeypatch.setattr(cuda, "shared_bytes", shared_bytes)
+    model = Model((6, 3, 30, 2), "float64", "isotropic", seed=3)
+    case = CASES["factor_walk"](model)
+    case.arguments["settings"] = WalkSettings(0.3, 40, frozen, 5)
+    whole = run(cuda_ops, "factor_walk", model, case, engine=cuda)
+    steps = whole["reports"][:, 1]
+    assert len(set(steps.tolist())) > 2
+    monkeypatch.setattr(cuda_ops, "WALK_STEPS", 4)
+    launched = len(getattr(cuda, "launches", ()))
+    parts = run(cuda_ops, "factor_walk", model, case, engine=cuda)
+    for name, value in whole.items():
+        assert value.tobytes() == parts[name].tobytes(), name
+    if hasattr(cuda, "launches"):
+        assert len(cuda.launches) - launched == -(-min(int(steps.max()) + 1, 40) // 4)
+
+
 def test_pairs_with_many_factors_work_in_global_memory(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model((4, 3, 40, 5), "float64", "isotropic", seed=3)
     case = CASES["pair_distances"](model)

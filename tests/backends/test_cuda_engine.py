@@ -271,6 +271,19 @@ def test_missing_headers_are_said_in_one_sentence() -> None:
         _engine(RawModule=RawModule)._compile("pairs", ())
 
 
+def test_what_is_compiled_is_said_with_its_time(caplog: pytest.LogCaptureFixture) -> None:
+    class RawModule:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def compile(self) -> None:
+            pass
+
+    with caplog.at_level(logging.INFO, "mfakit"):
+        _engine(RawModule=RawModule)._compile("pairs", ())
+    assert "cuda: kernels of pairs compiled, or found in CuPy's cache, in 0.0 s" in caplog.text
+
+
 def test_the_limit_of_shared_memory_only_rises() -> None:
     """It belongs to the kernel, not to the launch: lowered, it would fail a launch that another thread has prepared."""
     launched: list[tuple[int, int]] = []

@@ -4,6 +4,7 @@ and everywhere on the emulator, whose arrays are as strict about mixing with Num
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -18,9 +19,10 @@ from support import close, device_model, parameters, random_mfa
 import mfakit
 from mfakit import _reference
 from mfakit._arrays.rows import is_cupy
-from mfakit.attacks.gradient import walk
+from mfakit.attacks.gradient import resident, walk
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
+from mfakit.mixture import choose
 
 METHODS = ("log_prob", "component_log_prob", "responsibilities", "grad_log_prob")
 
@@ -264,7 +266,8 @@ def test_latents(device: Any) -> None:
 @pytest.mark.parametrize("path", ["factor", "features"])
 def test_gradient_attack(device: Any, path: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps between the same components, and the same points, wherever the samples lie."""
-    monkeypatch.setattr(walk, "BISECTIONS", 4)  # one is like another, and takes the emulator long
+    for module in (walk, resident):
+        monkeypatch.setattr(module, "BISECTIONS", 4)  # one is like another, and takes the emulator long
     noise = "diagonal" if kind == "diagonal" else "isotropic"
     clf = mfakit.BayesClassifier([random_mfa(2, 15, 2, noise=noise, seed=s, spread=0.6) for s in (1, 2)])
     clf = clf.symmetric(0.1) if kind == "symmetric" else clf
@@ -301,13 +304,120 @@ def test_attacks_with_bounds_and_in_float32(device: Any) -> None:
 def test_what_computes_on_the_host_says_so(device: Any) -> None:
     clf = mfakit.BayesClassifier([random_mfa(2, 10, 2, seed=s) for s in (1, 2)])
     X, y = clf.sample(6, rng=3)
-    with pytest.raises(mfakit.BackendUnavailable, match="computes on the host, and X is on cuda:0"):
-        mfakit.attacks.minimal_perturbation(clf, device.asarray(X), y)
     from sklearn.linear_model import LogisticRegression
 
     linear = LogisticRegression().fit(X, np.arange(6) % 2)
+    limits = (float(X.min()), float(X.max()))
+    for victim, how in ((clf, {}), (clf, {"bounds": limits}), (clf, {"target": 1 - clf.predict(X)}), (linear, {})):
+        own = {} if victim is linear else how
+        labels = y if not own else clf.predict(X)
+        for name, extra in (("minimal_perturbation", ()), ("certified_accuracy", ([0.1],))):
+            call = getattr(mfakit.attacks, name)
+            with pytest.raises(ValueError, match=f"{name} computes on the host, and X is on cuda:0; pass X.get"):
+                call(victim, device.asarray(X), labels, *extra, **own)
+            with pytest.raises(ValueError, match=f'{name} computes on the host, and backend="cuda" is a device'):
+                call(victim, X, labels, *extra, backend="cuda", **own)
+    gaps = np.where(np.arange(X.size).reshape(X.shape) % 7 == 0, np.nan, X)
+    est = mfakit.MixtureOfFactorAnalyzers(2, 1, missing="marginal")
+    with pytest.raises(ValueError, match="EM of samples with missing features computes on the host, and X is on"):
+        est.fit(device.asarray(gaps))
+    with pytest.raises(ValueError, match="EM of samples with missing features computes on the host, and backend="):
+        est.set_params(backend="cuda").fit(gaps)
     with pytest.raises(ValueError, match="a LogisticRegression is attacked on the host"):
         mfakit.attacks.gradient_attack(linear, device.asarray(X))
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_components_are_bounded_on_the_device(device: Any, dtype: str, noise: str) -> None:
+    """With the densities of all components, of which few are refined."""
+    mfa, other = (random_mfa(k, 60, l, noise=noise, seed=k, spread=2.0) for k, l in ((20, 3), (12, 2)))
+    clf, X = mfakit.BayesClassifier([mfa, other]), mfa.sample(12, rng=2, dtype=np.dtype(dtype))[0]
+    there = device.asarray(X)
+    for model, name in (
+        (mfa, "log_prob"),
+        (mfa, "grad_log_prob"),
+        (mfa, "responsibilities"),
+        (clf, "decision_function"),
+    ):
+        call = getattr(model, name)
+        if isinstance(device, EmulatedEngine):
+            device.launches.clear()
+        got, expected = device.to_host(call(there, method="pruned")), call(X, method="dense")
+        close(got, expected, dtype, rtol=1e-5 if dtype == "float32" else 1e-9, atol=1e-5 * np.abs(expected).max())
+        close(call(X, method="pruned", backend="cuda", block_rows=7), got, dtype, rtol=1e-6, atol=1e-6)
+        if isinstance(device, EmulatedEngine):
+            launched = {launch[0] for launch in device.launches}
+            assert {"bound_components", "highest_bounds", "tighten_bounds"} <= launched
+            assert not {"mark_candidates", "mixture_epilogue"} & launched
+
+
+def test_what_a_device_does_with_the_method(device: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    mfa, X = device_model(n=40)
+    est = mfakit.MixtureOfFactorAnalyzers(2, 2, method="pruned", backend="cuda")
+    with pytest.raises(ValueError, match=r'method="pruned" is for fits on the host: .*; use method="dense"'):
+        est.fit(X)
+    monkeypatch.setattr(choose, "LEAST_STEPS", 1)
+    with caplog.at_level(logging.INFO, "mfakit"):
+        mfa.log_prob(device.asarray(X))
+    assert "method auto takes the dense product: on a device its cost has not been compared yet" in caplog.text
+
+
+def test_samples_with_missing_features_come_from_the_device_and_go_back(device: Any) -> None:
+    mfa, X = device_model(n=9)
+    X[0, 3] = X[2, :5] = np.nan
+    clf = mfakit.BayesClassifier([mfa, random_mfa(2, X.shape[1], 2, seed=5)])
+    there = device.asarray(X)
+    names = [(mfa, name) for name in ("log_prob", "component_log_prob", "responsibilities")]
+    for model, name in [*names, (clf, "predict_proba"), (clf, "predict"), (clf, "decision_function")]:
+        call = getattr(model, name)
+        expected = call(X, missing="marginal")
+        close(call(there, missing="marginal"), expected, expected.dtype, like=there)
+        close(call(X, missing="marginal", backend="cuda"), expected, expected.dtype)
+    close(mfa.impute(there), mfa.impute(X), "float64", like=there)
+
+
+def test_files_and_iterators_on_the_device(device: Any, tmp_path: Path) -> None:
+    mfa, X = device_model()
+    np.save(tmp_path / "X.npy", X)
+    for name in METHODS:
+        call = getattr(mfa, name)
+        close(call(tmp_path / "X.npy", backend="cuda", block_rows=9), call(X), "float64")
+        parts = list(call(iter([device.asarray(X[:20]), device.asarray(X[20:])])))
+        assert all(map(is_cupy, parts))
+        close(np.concatenate([device.to_host(part) for part in parts]), call(X), "float64")
+        assert len(list(call(iter([X[:20], X[20:]]), backend="cuda"))) == 2
+    mfa.log_prob(tmp_path / "X.npy", out=tmp_path / "out.npy", backend="cuda")
+    close(np.load(tmp_path / "out.npy"), mfa.log_prob(X), "float64")
+
+
+@pytest.mark.parametrize("how", ["bounds", "target"])
+def test_attacks_within_bounds_and_to_a_class(device: Any, how: str) -> None:
+    """Arrays of bounds and targets may be on the host or on the device."""
+    clf = mfakit.BayesClassifier([random_mfa(2, 10, 2, seed=s, spread=0.6) for s in (1, 2, 3)])
+    X, _ = clf.sample(3, rng=3, dtype=np.float64)
+    y = clf.predict(X)
+    limits = X.min(axis=0) - 0.5, X.max(axis=0) + 0.5
+    options: dict[str, Any] = {"bounds": limits} if how == "bounds" else {"target": (y + 1) % 3}
+    there = {"bounds": tuple(map(device.asarray, limits)), "target": device.asarray((y + 1) % 3)}
+    steps = {"step_size": 0.6, "max_steps": 6, "polish": False}
+    expected = mfakit.attacks.gradient_attack(clf, X, y, **steps, **options)
+    assert expected.success.any()
+    for got in (
+        mfakit.attacks.gradient_attack(clf, device.asarray(X), y, **steps, **{how: there[how]}),
+        mfakit.attacks.gradient_attack(clf, X, y, **steps, **options, backend="cuda"),
+    ):
+        np.testing.assert_array_equal(got.y_adv, expected.y_adv)
+        close(device.to_host(got.x_adv), expected.x_adv, rtol=1e-9, atol=1e-9)
+
+
+def test_points_of_others_are_evaluated_where_they_are(device: Any) -> None:
+    clf = mfakit.BayesClassifier([random_mfa(2, 10, 2, seed=s, spread=0.6) for s in (1, 2)])
+    X, y = clf.sample(5, rng=3, dtype=np.float64)
+    expected = mfakit.attacks.evaluate(clf, X, X[::-1], y)
+    got = mfakit.attacks.evaluate(clf, device.asarray(X), device.asarray(X[::-1]), device.asarray(y))
+    assert is_cupy(got.x_adv)
+    np.testing.assert_array_equal(got.success, expected.success)
 
 
 def test_the_readmes_example(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:

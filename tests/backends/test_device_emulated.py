@@ -18,6 +18,8 @@ import mfakit
 from mfakit import bench
 from mfakit._arrays.options import Options
 from mfakit._arrays.rows import RowBlocks
+from mfakit.attacks.gradient import resident
+from mfakit.attacks.models.bayes import MixtureVictim
 from mfakit.backends import cuda_arrays, get_arrays, get_backend, numpy_ops
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends.cuda_arrays import Cuda
@@ -95,6 +97,27 @@ def test_large_results_come_beside_the_computation(emulated: Any, monkeypatch: A
         close(call(X, backend="cuda", block_rows=10), expected, "float64")
         assert emulated.uploads.count("closed") >= 1
         assert ("bring 5" in emulated.uploads) == failing
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", ">i2", "float16", "int32", "int64"])
+@pytest.mark.parametrize("call", ["log_prob", "fit", "attack"])
+def test_narrow_numbers_go_up_as_they_are(emulated: Any, dtype: str, call: str) -> None:
+    """And give what the host makes of them; wider ones go as float32."""
+    mfa, X = device_model()
+    X = (40 * X).astype(dtype)
+    clf = mfakit.BayesClassifier([mfa, random_mfa(2, X.shape[1], 2, seed=5)])
+
+    def run(**options: Any) -> Any:
+        if call == "attack":
+            how: dict[str, Any] = {"step_size": 9.0, "max_steps": 2, "polish": False, "path": "features"}
+            return mfakit.attacks.gradient_attack(clf, X, **how, **options).x_adv
+        if call == "log_prob":
+            return mfa.log_prob(X, **options)
+        return Statistics.zeros(mfa).add(X, None, Options(**options)).sum_xx
+
+    got, sent = run(backend="cuda", block_rows=10), sum(emulated.sent)
+    close(got, run(), got.dtype, rtol=1e-5 if call == "attack" else None)
+    assert sent == min(X.itemsize, 4) * X.size
 
 
 def test_out_of_memory_at_one_row_is_an_error(emulated: Any) -> None:
@@ -217,7 +240,7 @@ def test_the_profile_of_an_operation(emulated: Any, name: str, monkeypatch: Any,
 
 
 @pytest.mark.parametrize("most", [1, 3, 9])
-def test_gradients_wait_once_whatever_the_candidates_of_a_row(emulated: Any, most: int) -> None:
+def test_gradients_do_not_wait_whatever_the_candidates_of_a_row(emulated: Any, most: int) -> None:
     mfa = random_mfa(9, 20, 2, seed=8)
     rows, components = np.repeat(np.arange(6), most), np.tile(np.arange(most), 6)
     order = np.argsort(components, kind="stable")
@@ -227,36 +250,114 @@ def test_gradients_wait_once_whatever_the_candidates_of_a_row(emulated: Any, mos
     factors = get_arrays(get_backend("cuda"), None).factors(mfa.factors).mixture
     before = Waits.count
     get_backend("cuda").accumulate_gradient(X, there, factors, out)
-    assert Waits.count - before == 1
+    assert Waits.count == before
     expected = np.zeros((6, 20))
     numpy_ops.accumulate_gradient(np.zeros((6, 20)), WeightedPairs._make(pairs), mfa.factors.mixture, expected)
     close(out.get(), expected, "float64")
 
 
-def test_a_step_of_a_direct_attack_waits_a_fixed_number_of_times(emulated: Any) -> None:
-    """Two classes: the centre's norms, the candidates, the scores and the ranks of each, who is left and who moved."""
-    clf = mfakit.BayesClassifier([random_mfa(3, 15, 2, seed=s, spread=0.2) for s in (1, 2)])
-    X, y = clf.sample(8, rng=3, dtype=np.float64)
-    y = clf.predict(X)
-    waits = []
-    for steps in (2, 6):
+FEATURES: dict[str, Any] = {"path": "features", "polish": False}
+
+
+def _attacked(n: int = 6, C: int = 2, spread: float = 0.3) -> tuple[mfakit.BayesClassifier, Any, Any]:
+    clf = mfakit.BayesClassifier([random_mfa(3, 15, 2, seed=s, spread=spread) for s in range(1, C + 1)])
+    X = clf.sample(n, rng=3, dtype=np.float64)[0]
+    return clf, X, clf.predict(X)
+
+
+def _same_attack(got: Any, expected: Any) -> None:
+    for name in ("success", "n_steps", "source", "target", "target_class", "y_adv", "reason"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=name)
+    close(got.x_adv.get(), expected.x_adv, rtol=1e-9, atol=1e-9)
+
+
+def test_steps_of_an_attack_in_the_features_are_looked_at_now_and_then(emulated: Any, monkeypatch: Any) -> None:
+    """Every 16 steps, and the bisections once: of samples that go on all the while."""
+    clf, X, y = _attacked()
+    waits: list[int] = []
+    mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, max_steps=1, **FEATURES)  # the factors are copied there
+    for steps in (2, 34):
         before = Waits.count
-        mfakit.attacks.gradient_attack(
-            clf, emulated.asarray(X), y, step_size=1e-6, max_steps=steps, path="features", polish=False
-        )
+        mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, step_size=1e-6, max_steps=steps, **FEATURES)
         waits.append(Waits.count - before)
-    assert waits[1] - waits[0] <= 4 * 10
+    assert waits[1] - waits[0] == 34 // 16
+    waits = []
+    for times in (3, 9):
+        monkeypatch.setattr(resident, "BISECTIONS", times)
+        before = Waits.count
+        polished = {**FEATURES, "polish": True}
+        r = mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, step_size=0.5, max_steps=15, **polished)
+        waits.append(Waits.count - before)
+        assert r.success.any()
+    assert waits[1] == waits[0]
 
 
+@pytest.mark.parametrize("how", ["any class", "targeted", "frozen", "bounds"])
+def test_attacks_in_the_features_over_many_looks(emulated: Any, monkeypatch: Any, how: str) -> None:
+    """What ended is dropped at the next look, and was not moved in between: of a large call few samples are left."""
+    monkeypatch.setattr(resident, "LOOK_STEPS", 3)
+    clf, X, y = _attacked(5, 3)
+    options: dict[str, Any] = {
+        "any class": {}, "targeted": {"target": (y + 1) % 3}, "frozen": {"targets": "frozen"},
+        "bounds": {"bounds": (float(X.min()), float(X.max()))},
+    }[how]  # fmt: skip
+    heights: list[int] = []
+    scores = MixtureVictim.scores_there
+
+    def counted(self: Any, X: Any, y: Any) -> Any:
+        heights.append(len(X))
+        return scores(self, X, y)
+
+    monkeypatch.setattr(MixtureVictim, "scores_there", counted)
+    options |= {"step_size": 0.4, "max_steps": 10, **FEATURES}
+    expected = mfakit.attacks.gradient_attack(clf, X, y, **options)
+    _same_attack(mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, **options), expected)
+    assert len(set(expected.n_steps.tolist())) > 2
+    ended = np.where(expected.reason == "max_steps", 99, expected.n_steps)
+    assert heights == [int((ended >= step // 3 * 3).sum()) for step in range(len(heights))]
+
+
+@pytest.mark.parametrize("what", ["far", "crowd"])
+def test_an_attack_in_doubt_is_done_again_step_by_step(emulated: Any, monkeypatch: Any, what: str) -> None:
+    """Samples so far away that rounding hides the class, and more candidates of a row than lists have room for."""
+    clf, X, y = _attacked()
+    if what == "crowd":
+        rng = np.random.default_rng(0)
+        means = 0.01 * rng.normal(size=(2, 12, 15))
+        clf = mfakit.BayesClassifier([mfakit.MFA(np.full(12, 1 / 12), m, np.ones((12, 15, 1)), 1.0) for m in means])
+        y = clf.predict(X)
+    else:
+        X[2] *= 1e7
+        y = clf.predict(X)
+    options = {"step_size": 0.25, "max_steps": 5, **FEATURES}
+    believed: list[bool] = []
+    walked = resident.ResidentWalk._walk
+
+    def noted(self: Any, *args: Any) -> bool:
+        believed.append(walked(self, *args))
+        return believed[-1]
+
+    monkeypatch.setattr(resident.ResidentWalk, "_walk", noted)
+    expected = mfakit.attacks.gradient_attack(clf, X, y, **options)
+    _same_attack(mfakit.attacks.gradient_attack(clf, emulated.asarray(X), y, **options), expected)
+    assert believed == [False]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("name", "most"), [("log_prob", 1), ("responsibilities", 2), ("grad_log_prob", 8), ("predict", 3)]
+    "name",
+    ["log_prob", "responsibilities", "grad_log_prob", "latent", "reconstruct", "predict", "predict_proba",
+     "decision_function", "decision_gradient"],
 )  # fmt: skip
-def test_a_block_waits_no_more_often(emulated: Any, name: str, most: int) -> None:
-    """As counted; of two classes, each of three and two components, of which rows keep up to three."""
+def test_a_block_waits_once(emulated: Any, name: str, dtype: str) -> None:
+    """Of two classes, each of three and two components, of which rows keep up to three: for the number of candidates.
+    And a second block once more.
+    """
     mfa, other = random_mfa(3, 40, 2, seed=4, spread=0.2), random_mfa(2, 40, 2, seed=5, spread=0.2)
-    X = emulated.asarray(mfa.sample(30, rng=1)[0])
-    call = getattr(mfakit.BayesClassifier([mfa, other]) if name == "predict" else mfa, name)
+    X = emulated.asarray(mfa.sample(30, rng=1, dtype=np.dtype(dtype))[0])
+    call = getattr(mfa if hasattr(mfa, name) else mfakit.BayesClassifier([mfa, other]), name)
     call(X)  # the factors are copied to the device once
-    before = Waits.count
-    call(X)
-    assert Waits.count - before <= most
+    for height, most in ((30, 1), (15, 2)):
+        before = Waits.count
+        call(X, block_rows=height)
+        assert Waits.count - before == most

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator.engine import EmulatedEngine
+from emulator.fake_cupy import Waits
 from support import close, random_mfa
 
 import mfakit
 from mfakit import theory
 from mfakit._arrays.rows import is_cupy
+from mfakit.backends import cuda_arrays
 from mfakit.backends._cuda import engine as _cuda_engine
 from mfakit.backends._cuda import runtime as _cuda_runtime
+from mfakit.backends.cuda_arrays import Cuda
 from mfakit.mixture.mfa import common_device
+from mfakit.mixture.subspaces import there
 
 
 def _pair() -> tuple[mfakit.MFA, mfakit.MFA]:
@@ -58,6 +62,39 @@ def test_the_nearest_pair_is_python_numbers(device: Any) -> None:
     assert (distance, pair) == mfakit.subspace_distances(mfa0, mfa1, reduce="min")
     with pytest.raises(ValueError, match=r"method='pruned' computes on the host.*to\('cpu'\)"):
         mfakit.subspace_distances(*there, reduce="min", method="pruned")
+
+
+@pytest.mark.parametrize("reduce", [None, "min", "row_min", "smallest", "histogram"])
+def test_subspace_distances_are_reduced_there(device: Any, monkeypatch: Any, reduce: str | None) -> None:
+    """Over many tiles, with components without weight, equal ones, and pairs that are solved by themselves; what comes
+    to the host of all pairs are some."""
+    mfa0, mfa1 = random_mfa(40, 20, 2, seed=1), random_mfa(50, 20, 2, seed=2)
+    means, loadings = mfa1.means.copy(), mfa1.loadings.copy()
+    means[7], loadings[7] = means[6], loadings[6]
+    loadings[9] = mfa0.loadings[3]  # the same directions: a suspect
+    weights = np.where(np.arange(50) % 11 == 4, 0.0, 1.0)
+    mfa1 = mfa1.replace(means=means, loadings=loadings, weights=weights / weights.sum())
+    monkeypatch.setattr(Cuda, "tile_bytes", 8 * 9 * 17**2)
+    how: dict[str, Any] = {"reduce": reduce, "n_smallest": 30}
+    expected = mfakit.subspace_distances(mfa0, mfa1, **how)
+    there = mfa0.to("cuda"), mfa1.to("cuda")
+    for models, options in ((there, {}), ((mfa0, mfa1), {"backend": "cuda"})):
+        before = Waits.read
+        got = mfakit.subspace_distances(*models, **how, **options)
+        if isinstance(device, EmulatedEngine) and (reduce or not options):
+            assert Waits.read - before < 8 * 40 * 50
+        pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
+        for a, b in pairs:
+            np.testing.assert_allclose(device.to_host(a) if is_cupy(a) else a, b, rtol=1e-12)
+
+
+def test_a_large_matrix_of_distances_comes_beside_its_computation(device: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cuda_arrays, "DOWNLOAD_BYTES", 0)
+    monkeypatch.setattr(there, "STRIP_BYTES", 8 * 5 * 7)
+    mfa0, mfa1 = random_mfa(31, 20, 3, seed=1), random_mfa(5, 20, 2, seed=2)
+    close(mfakit.subspace_distances(mfa0, mfa1, backend="cuda"), mfakit.subspace_distances(mfa0, mfa1))
+    if isinstance(device, EmulatedEngine):
+        assert device.uploads == [*["bring 7"] * 4, "bring 3", "closed"]
 
 
 def test_subspace_distances_take_bin_edges_from_the_device(device: Any) -> None:

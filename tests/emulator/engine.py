@@ -61,12 +61,14 @@ def build(family: str, options: tuple[str, ...], folder: Path, sanitize: bool = 
 
 
 class _Uploader:
-    def __init__(self, log: list[str]) -> None:
+    def __init__(self, dtype: Any, log: list[str], sent: list[int]) -> None:
         self._blocks: dict[int, DeviceArray] = {}
-        self._turn, self.log = 0, log
+        self._turn, self._dtype, self.log, self._sent = 0, dtype, log, sent
 
     def start(self, block: np.ndarray[Any, Any]) -> int:
         turn, self._turn = self._turn, 1 - self._turn
+        assert block.dtype == self._dtype
+        self._sent.append(block.nbytes)
         self._blocks[turn] = DeviceArray(np.array(block, order="C"))
         self.log.append(f"start {turn}")
         return turn
@@ -77,7 +79,7 @@ class _Uploader:
 
     def done(self, ticket: int) -> None:
         self.log.append(f"done {ticket}")
-        self._blocks[ticket]._array[...] = np.nan  # its place is used again
+        self._blocks[ticket]._array.view(np.uint8)[...] = 0xFF  # its place is used again
 
     def close(self) -> None:
         self.log.append("close")
@@ -132,6 +134,7 @@ class EmulatedEngine:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="mfakit-emulator-"))
         self.launches: list[tuple[str, tuple[int, ...], int, int]] = []
         self.uploads: list[str] = []
+        self.sent: list[int] = []  # bytes of the blocks that were uploaded
         self.block_part: tuple[int, int] | None = None  # run only these blocks of a grid
         self.fail_above_rows: int | None = None  # an allocation of more rows of X is out of memory
         self.fail_at_launch: int | None = None  # the launch of this number finds no memory, once
@@ -172,7 +175,7 @@ class EmulatedEngine:
     def uploader(self, shape: tuple[int, int], dtype: Any) -> _Uploader:
         if self.fail_above_rows is not None and shape[0] > self.fail_above_rows:
             raise OutOfMemoryError(f"{shape} is too large")
-        return _Uploader(self.uploads)
+        return _Uploader(dtype, self.uploads, self.sent)
 
     def downloader(self, shape: tuple[int, ...], dtype: Any) -> _Downloader:
         return _Downloader(shape, dtype, self.uploads)

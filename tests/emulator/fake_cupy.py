@@ -32,10 +32,12 @@ class Waits:
     """How often the host had to wait for the device so far: reads, and results whose size is on the device."""
 
     count = 0
+    read = 0  # bytes of all reads
 
     @classmethod
-    def add(cls) -> None:
+    def add(cls, read: int = 0) -> None:
         cls.count += 1
+        cls.read += read
 
 
 class _Memory:
@@ -60,7 +62,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return type("Device", (), {"id": 0})()
 
     def get(self) -> np.ndarray[Any, Any]:
-        Waits.add()
+        Waits.add(self._array.nbytes)
         return self._array.copy()
 
     def tolist(self) -> Any:
@@ -161,7 +163,7 @@ class FakeCupy:
         if name in self.missing:
             raise AttributeError(f"CuPy has no {name}")
         function = getattr(np, name)
-        if name in ("nonzero", "flatnonzero", "argwhere", "unique"):
+        if name in ("nonzero", "flatnonzero", "argwhere", "unique", "bincount"):
             Waits.add()
         if not callable(function) or isinstance(function, type):
             return function

@@ -165,7 +165,7 @@ def test_what_cannot_be_fitted_is_one_sentence() -> None:
         fit(gap(4, 1, np.inf))
     with pytest.raises(ValueError, match=r'missing="marginal" is fitted by solver="em"'):
         fit(gap(3, 1), solver="sgd")
-    with pytest.raises(ValueError, match="computed on the host"):
+    with pytest.raises(ValueError, match="missing features computes on the host"):
         fit(gap(3, 1), backend="cuda")
     with pytest.raises(ValueError, match=r"missing must be .*'marginal'"):
         fit(gap(3, 1), missing="drop")

@@ -8,28 +8,15 @@ import numpy as np
 import pytest
 from density_cases import FUNCTIONS, REAL_DTYPES, samples
 from pruning_cases import HARD, hard_model, mixture
-from support import EMULATE, close, parameters, random_mfa, rtol
+from support import close, parameters, random_mfa, rtol
 
 import mfakit
 from mfakit import _reference
 from mfakit._arrays.options import Options
-from mfakit.backends import get_backend, why_missing
+from mfakit.backends import get_backend
 from mfakit.mixture import choose, pruning
 from mfakit.mixture.evaluator import Evaluator
 from mfakit.mixture.pruning import Pruner
-
-pytestmark = pytest.mark.skipif(EMULATE, reason="components are bounded on the host only")
-
-
-@pytest.fixture(params=["native", "numba", "numpy"])
-def host_backend(request: pytest.FixtureRequest) -> str:
-    """Each backend of the host by name."""
-    name: str = request.param
-    reason = why_missing(name)
-    if reason is not None:
-        pytest.skip(f"{name}: {reason}")
-    return name
-
 
 # --- the answer
 
@@ -37,10 +24,10 @@ def host_backend(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 @pytest.mark.parametrize("spread", [2.0, 0.1], ids=["apart", "overlapping"])
 @pytest.mark.parametrize(("k", "d", "l"), [(4, 12, 3), (4, 12, 0), (1, 12, 3), (3, 1, 1), (3, 2, 4), (9, 100, 3)])
-def test_float64_is_the_oracle(host_backend: str, k: int, d: int, l: int, spread: float, noise: str) -> None:
+def test_float64_is_the_oracle(backend: str, k: int, d: int, l: int, spread: float, noise: str) -> None:
     mfa = random_mfa(k, d, l, spread=spread, noise=noise)
     X, model = samples(mfa), parameters(mfa)
-    options: dict[str, Any] = {"backend": host_backend, "method": "pruned"}
+    options: dict[str, Any] = {"backend": backend, "method": "pruned"}
     tolerance = rtol(np.float64, d)
     np.testing.assert_allclose(mfa.log_prob(X, **options), _reference.log_prob(X, *model), rtol=tolerance)
     resp = mfa.responsibilities(X, **options)
@@ -53,19 +40,19 @@ def test_float64_is_the_oracle(host_backend: str, k: int, d: int, l: int, spread
 
 @pytest.mark.parametrize("dtype", REAL_DTYPES)
 @pytest.mark.parametrize("name", HARD)
-def test_hard_models_have_the_residuals_answer(host_backend: str, name: str, dtype: str) -> None:
+def test_hard_models_have_the_residuals_answer(backend: str, name: str, dtype: str) -> None:
     rng = np.random.default_rng(5)
     mfa = hard_model(name, rng, dtype)
     X = samples(mfa, 40, dtype)
-    got, exact = (mfa.log_prob(X, backend=host_backend, method=m) for m in ("pruned", "residual"))
+    got, exact = (mfa.log_prob(X, backend=backend, method=m) for m in ("pruned", "residual"))
     # NumPy's products of W, whose rows are known to ‖A‖/σ roundings, depend on how many samples they are of.
     sigma = np.sqrt(mfa.noise_variance).reshape(mfa.n_components, -1, 1)
     length = np.linalg.norm(mfa.loadings / sigma, axis=(1, 2))
-    product = 0.0 if host_backend == "native" else np.finfo(float).eps * length.max()
+    product = 0.0 if backend == "native" else np.finfo(float).eps * length.max()
     np.testing.assert_allclose(got, exact, rtol=rtol(dtype) + product)
-    shares = mfa.responsibilities(X, backend=host_backend, method="pruned")
+    shares = mfa.responsibilities(X, backend=backend, method="pruned")
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-5)
-    dense = mfa.responsibilities(X, backend=host_backend, method="residual")
+    dense = mfa.responsibilities(X, backend=backend, method="residual")
     np.testing.assert_allclose(shares, dense, rtol=0, atol=1e-10 if dtype == "float64" else 1e-6)
 
 
@@ -98,23 +85,23 @@ def test_most_components_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("function", [name for name in FUNCTIONS if name != "component_log_prob"])
-def test_empty_and_single_rows(host_backend: str, function: str) -> None:
+def test_empty_and_single_rows(backend: str, function: str) -> None:
     mfa = random_mfa(5, 12, 3)
     X = samples(mfa)
     call = getattr(mfa, function)
-    assert len(call(X[:0], backend=host_backend, method="pruned")) == 0
-    many = call(X, backend=host_backend, method="pruned")
-    one = call(X[3:4], backend=host_backend, method="pruned")
+    assert len(call(X[:0], backend=backend, method="pruned")) == 0
+    many = call(X, backend=backend, method="pruned")
+    one = call(X[3:4], backend=backend, method="pruned")
     np.testing.assert_allclose(one, many[3:4], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_rows(host_backend: str, bad: float) -> None:
+def test_bad_rows(backend: str, bad: float) -> None:
     mfa = random_mfa(5, 12, 3)
     X = samples(mfa)
     expected = mfa.log_prob(X)
     X[4, 2] = bad
-    options: dict[str, Any] = {"backend": host_backend, "method": "pruned"}
+    options: dict[str, Any] = {"backend": backend, "method": "pruned"}
     with pytest.raises(ValueError, match="NaN or inf, first in row 4"):
         mfa.log_prob(X, **options)
     got = mfa.log_prob(X, check_finite=False, **options)
@@ -124,26 +111,26 @@ def test_bad_rows(host_backend: str, bad: float) -> None:
 
 @pytest.mark.parametrize("dtype", REAL_DTYPES)
 @pytest.mark.parametrize("distance", [1e6, 1e18, 1e30, 1e300])
-def test_far_samples_are_the_dense_paths(host_backend: str, distance: float, dtype: str) -> None:
+def test_far_samples_are_the_dense_paths(backend: str, distance: float, dtype: str) -> None:
     if distance > float(np.finfo(dtype).max):
         pytest.skip("no float32")
     mfa = random_mfa(5, 12, 3)
     X = samples(mfa).astype(dtype)
     X[::2] = (X[::2] * distance).astype(dtype)
     for function in ("log_prob", "responsibilities"):
-        got = getattr(mfa, function)(X, backend=host_backend, method="pruned")
-        dense = getattr(mfa, function)(X, backend=host_backend, method="dense")
+        got = getattr(mfa, function)(X, backend=backend, method="pruned")
+        dense = getattr(mfa, function)(X, backend=backend, method="dense")
         np.testing.assert_allclose(got, dense, rtol=rtol(dtype), atol=1e-9)
 
 
-def test_a_far_sample_of_a_tiny_noise_finds_its_component(host_backend: str) -> None:
+def test_a_far_sample_of_a_tiny_noise_finds_its_component(backend: str) -> None:
     """Squared lengths of 1e40 overflow float32: what is then known of a component is no reason to leave it out."""
     means = np.zeros((2, 6))
     means[1, 0] = 3e7
     mfa = mixture(None, means, np.zeros((2, 6, 1)), 1e-24, np.float32)
     X = np.full((3, 6), 1e8, np.float32)
     X[:, 0] = 4e7
-    shares = mfa.responsibilities(X, backend=host_backend, method="pruned")
+    shares = mfa.responsibilities(X, backend=backend, method="pruned")
     np.testing.assert_array_equal(shares, np.eye(2)[[1, 1, 1]])
 
 
@@ -160,12 +147,12 @@ def test_bits_depend_on_neither_threads_nor_blocks(dtype: str) -> None:
 
 @pytest.mark.parametrize("method", ["dense", "pruned"])
 @pytest.mark.parametrize("offset", [1e4, 1e7])
-def test_float64_samples_in_a_float32_product(host_backend: str, offset: float, method: str) -> None:
+def test_float64_samples_in_a_float32_product(backend: str, offset: float, method: str) -> None:
     """Rounded before the centre is subtracted, nothing would be left of them at the larger offset."""
     rng = np.random.default_rng(0)
     mfa = mixture(None, offset + 0.3 * rng.normal(size=(30, 60)), 0.05 * rng.normal(size=(30, 60, 2)), 1e-4)
     X = mfa.sample(60, rng=1, dtype=np.float64)[0]
-    options: dict[str, Any] = {"method": method, "precision": "float32", "backend": host_backend}
+    options: dict[str, Any] = {"method": method, "precision": "float32", "backend": backend}
     np.testing.assert_allclose(mfa.log_prob(X, **options), mfa.log_prob(X, method="residual"), rtol=1e-10)
     close(mfa.responsibilities(X, **options), mfa.responsibilities(X), atol=1e-12, rtol=0)
 

@@ -10,18 +10,16 @@ import pytest
 from density_cases import Array, samples
 from pruning_cases import HARD, hard_model
 from scipy.special import logsumexp
-from support import EMULATE, random_mfa
+from support import random_mfa
 
 import mfakit
-from mfakit.backends import get_backend, numpy_ops, why_missing
+from mfakit.backends import cuda_ops, get_backend, numpy_ops, why_missing
 from mfakit.backends.numpy_ops import CUTOFF_NATS
-from mfakit.backends.operands import Pairs
+from mfakit.backends.operands import Pairs, Projected, Projection
 from mfakit.mixture.pruning import Pruner, project
 
-pytestmark = pytest.mark.skipif(EMULATE, reason="components are bounded on the host only")
 
-
-def _bounds(mfa: mfakit.MFA, X: Array, real: Any, ops: ModuleType, r: int) -> Array:
+def _bounds(mfa: mfakit.MFA, X: Array, real: Any, ops: Any, r: int) -> Array:
     """The computed bound of every sample and component [n, k], float64."""
     factors = mfa.factors
     pruner = Pruner.of([factors], (r,))
@@ -95,7 +93,7 @@ def _near_threshold(mfa: mfakit.MFA, rng: np.random.Generator, n: int, real: Any
     return np.concatenate([X, inside, mfa.sample(max(1, n // 4), rng=rng, dtype=np.float64)[0]]).astype(real)
 
 
-def _uphill(mfa: mfakit.MFA, X: Array, real: Any, ops: ModuleType, rng: np.random.Generator, r: int) -> Array:
+def _uphill(mfa: mfakit.MFA, X: Array, real: Any, ops: Any, rng: np.random.Generator, r: int) -> Array:
     """Samples moved, by accepted random steps, to where value minus bound is larger, relative to the terms."""
     step = 0.3 * np.abs(X - mfa.means.mean(axis=0)).mean(axis=1, keepdims=True).astype(float)
 
@@ -124,7 +122,7 @@ def _aligned(mfa: mfakit.MFA, rng: np.random.Generator, n: int, real: Any, r: in
     return (mfa.means[component] + near * inside + far * (loading - inside)).astype(real)
 
 
-def _search(names: list[str], pairs: int, ops: ModuleType, seed: int) -> tuple[int, int]:
+def _search(names: list[str], pairs: int, ops: Any, seed: int) -> tuple[int, int]:
     """Assert the bound for that many pairs; how many were tried, and how many of them within 5 nats of the threshold,
     in value or bound.
     """
@@ -154,6 +152,28 @@ def test_quick_search_for_counter_examples(ops_name: str) -> None:
     ops = _ops(ops_name)
     tried, near = _search(HARD, 10_000, ops, seed=3)
     assert tried >= 10_000
+    assert 2 * near >= tried
+
+
+class _There:
+    """The operations of a device on arrays of the host."""
+
+    center_rows = staticmethod(numpy_ops.center_rows)
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def bound_components(self, projected: Projected, table: Projection, above: Array, best: Array) -> None:
+        operands = [type(operand)._make(map(self.device.asarray, operand)) for operand in (projected, table)]
+        bounds, highest = self.device.asarray(above), self.device.asarray(best)
+        cuda_ops.bound_components(*operands, bounds, highest)
+        above[:], best[:] = self.device.to_host(bounds), self.device.to_host(highest)
+
+
+@pytest.mark.parametrize("part", [slice(0, None, 9), pytest.param(slice(None), marks=pytest.mark.slow)])
+def test_search_for_counter_examples_on_the_device(device: Any, part: slice) -> None:
+    tried, near = _search(HARD[part], 500, _There(device), seed=5)
+    assert tried >= 500
     assert 2 * near >= tried
 
 

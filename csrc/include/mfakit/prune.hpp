@@ -99,4 +99,27 @@ MFAKIT_HD Real log_prob_bound(const Projected<Real>& x, index_t i, const Project
   return log_norm - Real(0.5) * maha + Real(4) * unit * ((log_norm < 0 ? -log_norm : log_norm) + maha);
 }
 
+// The bound of sample i and component j, on its own: u is made again for every few rows of W, so that nothing of size r
+// is kept.
+template <class Real>
+MFAKIT_HD Real pair_bound(const Projected<Real>& x, index_t i, const Projection<Real>& p, index_t j) {
+  constexpr index_t group = 8;
+  const Real *y = x.coordinates + i * x.stride, *mean = p.means + j * p.r, *scale = p.scales + j * p.r;
+  Real size = 0, explained = 0;
+  for (index_t first = 0; first == 0 || first < p.l; first += group) {
+    const Real* w = p.whitened + (j * p.l + first) * p.r;
+    const index_t rows = p.l - first < group ? p.l - first : group;
+    Real sum[group] = {};
+    for (index_t c = 0; c < p.r; ++c) {
+      const Real u = (y[c] - mean[c]) * scale[c];
+      if (first == 0) size += u * u;
+      for (index_t a = 0; a < group; ++a) {
+        if (a < rows) sum[a] += w[a * p.r + c] * u;
+      }
+    }
+    for (index_t a = 0; a < group; ++a) explained += sum[a] * sum[a];
+  }
+  return log_prob_bound(x, i, p, j, size, explained);
+}
+
 }  // namespace mfakit

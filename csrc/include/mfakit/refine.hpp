@@ -5,8 +5,9 @@
 
 namespace mfakit {
 
-// How far below t others are set apart, nats; and how often the pull of one that is near is halved.
-constexpr double least_lead = 1.0, most_lead = 30.0;
+// How far below t others are set apart, nats, and how far where the dual does not say it: below this share of the
+// nearest flip's length; and how often the pull of one that is near is halved.
+constexpr double least_lead = 1.0, most_lead = 30.0, usual_lead = 14.0, known_from = 0.1;
 constexpr int most_pulls = 6;
 
 // How the slices of one target t are worked through. A slice whose bound is not good enough is parted: where all other
@@ -34,9 +35,20 @@ MFAKIT_HD double pair_bound(const Coordinates& q, const PairQuadrics& table, con
   return root.bound > 0.0 ? sqrt_(2.0 * root.bound) * (1.0 - bound_margin) : 0.0;
 }
 
+// The near part is kept where it may have the least bound later, as far as there is room.
+MFAKIT_HD void put_aside(const NearestFlip& nearest, CertifyScratch& s, Refinement& w) {
+  Slice& near = s.near;
+  if (near.bound < (1.0 - closed) * nearest.length && w.count < most_slices) {
+    near.pull = 0.0;
+    swap(near, s.slices[w.count++]);
+  } else if (near.bound < w.floor) {
+    w.floor = near.bound;
+  }
+}
+
 // The next free component of the parent, unless its part is far away already by a pair; false if there is none.
 MFAKIT_HD bool next_near(const Coordinates& q, const PairQuadrics& table, const Sample& x, const Certificate& best,
-                         CertifyScratch& s, Refinement& w) {
+                         const NearestFlip& nearest, CertifyScratch& s, Refinement& w) {
   const Slice& parent = s.slices[w.parent];
   while (++w.j < w.last) {
     if (!is_free(parent, w.j, w.t, w.lead)) continue;
@@ -45,7 +57,7 @@ MFAKIT_HD bool next_near(const Coordinates& q, const PairQuadrics& table, const 
     const double bound = pair_bound(q, table, x, best.source, w.j, nats, s);
     if (bound > s.near.bound) s.near.bound = bound;
     if (s.near.bound >= w.enough || best.n_duals >= most_duals) {
-      if (s.near.bound < w.floor) w.floor = s.near.bound;
+      put_aside(nearest, s, w);
       continue;
     }
     w.least = 0.0;
@@ -60,20 +72,14 @@ MFAKIT_HD bool next_near(const Coordinates& q, const PairQuadrics& table, const 
 }
 
 // After the dual of the near part: whether another pull is to be tried. If not, the part is kept where it matters.
-MFAKIT_HD bool pull_again(const Certificate& best, CertifyScratch& s, Refinement& w) {
+MFAKIT_HD bool pull_again(const Certificate& best, const NearestFlip& nearest, CertifyScratch& s, Refinement& w) {
   Slice& near = s.near;
-  const bool dead = near.bound >= w.enough;
-  if (!dead && --w.tries > 0 && best.n_duals < most_duals) {
+  if (near.bound < w.enough && --w.tries > 0 && best.n_duals < most_duals) {
     (near.u[w.j] <= w.lead ? w.most : w.least) = near.pull;
     near.pull = 0.5 * (w.least + w.most);
     return true;
   }
-  if (!dead && w.count < most_slices) {
-    near.pull = 0.0;
-    swap(near, s.slices[w.count++]);
-  } else if (near.bound < w.floor) {
-    w.floor = near.bound;
-  }
+  put_aside(nearest, s, w);
   return false;
 }
 
@@ -92,9 +98,9 @@ MFAKIT_HD bool divide(const Certificate& best, const NearestFlip& nearest, Certi
   for (index_t j = w.first; j < w.last; ++j) others += j != w.t && worst.low[j] < infinity_();
   // c nats less of p_T / p_t raise D by total c. What is left of the others apart should cost half of what may be open.
   const double total = sum_of(worst.lambda, worst.m);
-  const bool known = total > 0.0 && missing < infinity_();
-  w.lead = known ? log_(others * total / (0.5 * open * (bound > 0.0 ? bound : open))) : most_lead;
-  w.lead = clipped(w.lead, least_lead, most_lead);
+  // Where D is nearly 0, total says nothing of how it will rise.
+  const bool known = total > 0.0 && bound > known_from * nearest.length && missing < infinity_();
+  w.lead = known ? clipped(log_(others * total / (0.5 * open * bound)), least_lead, most_lead) : usual_lead;
   bool any = false;
   for (index_t j = w.first; j < w.last; ++j) any = any || is_free(worst, j, w.t, w.lead);
   if (any && n_targets(worst, w.first, w.last, w.t) == most_targets) return false;  // no room for one that is near
@@ -118,14 +124,14 @@ MFAKIT_HD bool divide(const Certificate& best, const NearestFlip& nearest, Certi
 // What is to be solved next, after the dual of w.current; false if nothing is.
 MFAKIT_HD bool advance(const Coordinates& q, const PairQuadrics& table, const Sample& x, const Certificate& best,
                        const NearestFlip& nearest, CertifyScratch& s, Refinement& w) {
-  if (w.stage == Refinement::near && pull_again(best, s, w)) return true;
+  if (w.stage == Refinement::near && pull_again(best, nearest, s, w)) return true;
   if (w.stage == Refinement::apart) {
     w.j = w.first - 1;
     w.enough = (1.0 - closed) * nearest.length;
     if (w.current->bound < w.enough) w.enough = w.current->bound;
     w.stage = Refinement::near;
   }
-  if (w.stage == Refinement::near && next_near(q, table, x, best, s, w)) return true;
+  if (w.stage == Refinement::near && next_near(q, table, x, best, nearest, s, w)) return true;
   if (w.stage == Refinement::half) {
     w.current = s.slices + w.parent;
     w.stage = Refinement::rest;

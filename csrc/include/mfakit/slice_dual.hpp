@@ -23,15 +23,21 @@ MFAKIT_HD index_t missing_source(const Coordinates& q, const Sample& x, double l
   return missing;
 }
 
-// The first multipliers of the sources in p: by their shares at x, and in all what reaches q = 0 without curvature.
-// False if c alone bridges the gap, so that nothing can be proved.
+// Of the first multipliers: Newton's steps do not bring back a share that is smaller by orders of magnitude.
+constexpr double least_share = 1e-6;
+
+// The first multipliers of the sources in p: by their shares at x, none too small to grow, and in all what reaches q =
+// 0 without curvature. False if c alone bridges the gap, so that nothing can be proved.
 MFAKIT_HD bool first_multipliers(const Coordinates& q, const CertifyScratch& s, LocalProblem& p, double* lambda) {
   double height = -infinity_(), sum = 0.0, need = 0.0, nearest_noise = infinity_();
   for (int i = 0; i < p.m; ++i) {
     const double own = s.log_prob[p.component[p.n_targets + i]];
     if (own > height) height = own;
   }
-  for (int i = 0; i < p.m; ++i) sum += lambda[i] = exp_(s.log_prob[p.component[p.n_targets + i]] - height);
+  for (int i = 0; i < p.m; ++i) {
+    const double share = exp_(s.log_prob[p.component[p.n_targets + i]] - height);
+    sum += lambda[i] = share > least_share ? share : least_share;
+  }
   for (int i = 0; i < p.m; ++i) {
     lambda[i] /= sum;
     need -= lambda[i] * (p.q0[i] + log_(lambda[i]));
@@ -63,7 +69,9 @@ MFAKIT_HD void first_sources(const Coordinates& q, const Sample& x, double log_t
   slice.lambda[0] = 0.0;
   if (s.log_prob[source] > log_target) return;
   for (index_t j = q.first[x.y]; j < q.first[x.y + 1] && slice.m < most_sources; ++j) {
-    if (j != source && s.log_prob[j] >= s.log_prob[source] - worth_adding) slice.source[slice.m++] = j;
+    if (j == source || s.log_prob[j] < s.log_prob[source] - worth_adding) continue;
+    slice.lambda[slice.m] = 0.0;
+    slice.source[slice.m++] = j;
   }
 }
 
@@ -87,8 +95,12 @@ MFAKIT_HD void solve_slice(const Coordinates& q, const PairQuadrics& table, cons
     }
     p.radius = nearest.length;
     set_up(q, table.rounding, x.a, x.sq, s.log_prob, p);
-    if (!(slice.lambda[0] > 0.0) && !first_multipliers(q, s, p, slice.lambda)) return;
     shrink_into_domain(p, slice.lambda);
+    // Multipliers of another slice that prove nothing here are too large, or have been made too small by one.
+    if (!(evaluate_dual(p, slice.lambda).value > 0.0)) {
+      if (!first_multipliers(q, s, p, slice.lambda)) return;
+      shrink_into_domain(p, slice.lambda);
+    }
     if (joins) start_last_multiplier(p, slice.lambda);
     const double value = maximise_dual(p, slice.lambda);
     ++best.n_duals;

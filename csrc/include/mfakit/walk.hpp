@@ -9,8 +9,8 @@ namespace mfakit {
 enum class WalkEnd : unsigned char { max_steps, flipped, no_gradient, already_wrong };
 
 struct WalkReport {
-  WalkEnd end;
-  index_t n_steps, source, target, rival;  // components numbered over all classes; rival: the target's class
+  WalkEnd end = WalkEnd::max_steps;
+  index_t n_steps = 0, source = -1, target = -1, rival = -1;  // components over all classes; rival: the target's class
 };
 
 MFAKIT_HD void write_report(const WalkReport& report, index_t* out /*[5]*/) {
@@ -19,6 +19,16 @@ MFAKIT_HD void write_report(const WalkReport& report, index_t* out /*[5]*/) {
   out[2] = report.source;
   out[3] = report.target;
   out[4] = report.rival;
+}
+
+MFAKIT_HD WalkReport read_report(const index_t* in /*[5]*/) {
+  WalkReport report;
+  report.end = WalkEnd(in[0]);
+  report.n_steps = in[1];
+  report.source = in[2];
+  report.target = in[3];
+  report.rival = in[4];
+  return report;
 }
 
 struct WalkScratch {
@@ -72,22 +82,24 @@ MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, index_t
   team.sync();
 }
 
-// Walk from p (alpha = 1, w = 0) until the decision is no longer y. The arrays are shared by the team, the numbers
-// are each member's own.
+// Go on with a walk that is at p, of which `report` tells, until the decision is no longer y, or until `last` steps have
+// been taken in all. The arrays are shared by the team, the numbers are each member's own. A walk that goes on does not
+// flip before its next step: the same decision has just said so.
 template <class Team>
-MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
-                          WalkScratch& s) {
-  WalkReport report{WalkEnd::max_steps, 0, -1, -1, -1};
+MFAKIT_HD void walk_on(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, index_t last,
+                       Point& p, WalkScratch& s, WalkReport& report) {
   double tau = 0.0, norm2 = 0.0, along = 0.0;
-  for (index_t step = 0;; ++step) {
+  for (;;) {
     decide(team, q, p.a, p.sq, s.decision);
     if (decided_class(s.decision, q.n_classes) != y) {
-      report.end = step == 0 ? WalkEnd::already_wrong : WalkEnd::flipped;
-      if (step > 0 && settings.bisections > 0) bisect(team, q, y, settings.bisections, tau, norm2, along, p, s);
-      return report;
+      report.end = report.n_steps == 0 ? WalkEnd::already_wrong : WalkEnd::flipped;
+      if (report.n_steps > 0 && settings.bisections > 0) {
+        bisect(team, q, y, settings.bisections, tau, norm2, along, p, s);
+      }
+      return;
     }
-    if (step == settings.max_steps) return report;
-    if (step == 0 || !settings.frozen) {
+    if (report.n_steps == last) return;
+    if (report.n_steps == 0 || !settings.frozen) {
       report.rival = rival_class(s.decision, q.n_classes, y);
       report.source = s.decision.best[y];
       report.target = s.decision.best[report.rival];
@@ -100,13 +112,22 @@ MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, con
     norm2 = squared_norm(team, q, p.a, p.sq, s.g, &along);
     if (!(norm2 > 0.0 && norm2 < infinity_())) {
       report.end = WalkEnd::no_gradient;
-      return report;
+      return;
     }
     tau = settings.step_size / sqrt_(norm2);
     if (settings.bisections > 0) copy_point(team, q, p, s.before);
     move(team, q, p, s.g, tau, norm2, along);
     ++report.n_steps;
   }
+}
+
+// Walk from p (alpha = 1, w = 0) until the decision is no longer y.
+template <class Team>
+MFAKIT_HD WalkReport walk(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, Point& p,
+                          WalkScratch& s) {
+  WalkReport report;
+  walk_on(team, q, y, settings, settings.max_steps, p, s, report);
+  return report;
 }
 
 }  // namespace mfakit

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..backends import Backend
 from .pages import Pages
 from .rows import _device_view, is_cupy, is_torch
 
+if TYPE_CHECKING:
+    from .rows import RowBlocks
+
 __all__ = [
     "ArrayOptions",
     "KernelOptions",
@@ -27,6 +30,7 @@ __all__ = [
     "Precision",
     "RunOptions",
     "no_out",
+    "only_on_host",
     "refuse_unknown",
 ]
 
@@ -56,9 +60,9 @@ class Options:
     method : {"auto", "dense", "pruned", "residual"}
         "dense": the coarse step is the block product of all components, and those that can matter are refined.
         "pruned": components are bounded from a few coordinates first, and those that could carry more than e^-40 of a
-        sample's density are refined (docs/pruning.md); on the host. "residual": every component from
-        its residual, slow and exact. "auto" counts what bounds leave of a pilot block, and takes what that makes
-        cheaper, "dense" where that takes some 50 ms or less; what it took is in the log.
+        sample's density are refined (docs/pruning.md). "residual": every component from its residual, slow and exact.
+        "auto" counts what bounds leave of a pilot block, and takes what that makes cheaper, "dense" where that takes
+        some 50 ms or less, and on a device; what it took is in the log.
     precision : {None, "float32", "float64", "tf32"}
         What the product runs in. None: X's own dtype, and on a CUDA device its tensor cores' TF32 wherever the product
         only says which components can matter: these are recomputed from the residuals in float64, so that the answer is
@@ -204,3 +208,11 @@ def no_out(function: str, options: Mapping[str, object]) -> None:
     """Refuse ``out`` where a result is no single array of numbers in X's dtype."""
     if options.get("out") is not None:
         raise TypeError(f"{function} takes no out: its result is made anew; copy what you need of it")
+
+
+def only_on_host(function: str, options: Options, X: RowBlocks) -> None:
+    """Refuse samples on a device, and the backend of a device, where a function computes on the host."""
+    if X.device is None and options.backend != "cuda":
+        return
+    what = 'backend="cuda" is a device\'s' if X.device is None else f"X is on {X.device}"
+    raise ValueError(f"{function} computes on the host, and {what}; pass X.get() or X.cpu(), and a backend of the host")

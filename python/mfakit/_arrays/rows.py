@@ -173,6 +173,16 @@ class RowBlocks:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def narrow(self) -> np.dtype[Any]:
+        """The dtype in which a block of a host array takes the fewest bytes on its way to a device, which converts it
+        to :attr:`dtype` as the host would: X's own if that is narrower.
+        """
+        if self._torch_rows or self._array.dtype.itemsize >= self.dtype.itemsize:
+            return self.dtype
+        own: np.dtype[Any] = self._array.dtype.newbyteorder("=")
+        return own
+
     def block(self, start: int, stop: int, dtype: Any = None, columns: slice = slice(None)) -> Any:
         """Rows start:stop where X is, or some columns of them, C-contiguous, aligned, in native byte order; never to
         be written to.

@@ -119,6 +119,7 @@ class FactorCoordinates:
         if arrays.name not in self.cache:
             names = ("center", "columns", "gram", "offset", "variance", "gain", "spread", "log_const", "first")
             there = {name: arrays.asarray(getattr(self, name)) for name in names}
+            arrays.synchronize()  # other streams may be the next to read them
             self.cache[arrays.name] = replace(self, **there, cache={})
         kept: FactorCoordinates = self.cache[arrays.name]
         return kept

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.rows import is_torch
+from .._arrays.rows import is_cupy, is_torch, wrap_like
 from .result import AttackResult
 
 __all__ = ["as_given", "class_names", "on_host"]
@@ -21,7 +21,7 @@ def on_host(X: Any) -> tuple[Any, tuple[int, ...]]:
     """X as rows on the host, and the shape of a sample."""
     if is_torch(X) and X.device.type not in ("cpu", "meta"):  # what has no values RowBlocks refuses
         X = X.cpu()
-    elif type(X).__module__.split(".")[0] == "cupy":
+    elif is_cupy(X):
         X = X.get()
     if isinstance(X, list | tuple):
         X = np.asarray(X)
@@ -39,10 +39,8 @@ def as_given(result: AttackResult, X: Any) -> AttackResult:
         x_adv = x_adv.reshape(X.shape)
     if is_torch(X):
         x_adv = x_adv.to(X.device)
-    elif type(X).__module__.split(".")[0] == "cupy":
-        import cupy
-
-        x_adv = cupy.asarray(x_adv)
+    elif is_cupy(X):
+        x_adv = wrap_like(x_adv, X)
     return result if x_adv is result.x_adv else replace(result, x_adv=x_adv)
 
 

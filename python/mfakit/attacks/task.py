@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays.options import Options, RunOptions, no_out, refuse_unknown
+from .._arrays.options import Options, RunOptions, no_out, only_on_host, refuse_unknown
 from .._arrays.rows import RowBlocks, check_finite_rows, to_numpy
 from .._io.progress import open_bar
 from ..backends import get_arrays, get_backend
@@ -155,9 +155,9 @@ def open_task(
     no_out(attack.__name__, options)
     opts = Options(**options)
     rows = RowBlocks(X, getattr(clf, "n_features", None) or getattr(clf, "n_features_in_", None))
+    if device_copies is None:
+        only_on_host(attack.__name__, opts, rows)
     arrays = get_arrays(get_backend(opts.backend, rows.device), rows.device)
-    if device_copies is None and arrays.is_device:
-        raise ValueError(f"{attack.__name__} computes on the host; pass X.get() or X.cpu(), and a backend of the host")
     with arrays.active():
         size = arrays.plan_block(opts, rows, columns_of(clf), 8, device_copies or 0)
         for mixture in getattr(clf, "mixtures", ()):

@@ -14,7 +14,8 @@ __all__ = ["bind", "operations", "written"]
 
 def operations(backend: str) -> list[str]:
     """The names of the operations that a backend has."""
-    return [name for name in numpy_ops.__all__ if numpy_ops.ONLY.get(name, backend) == backend or backend == "numpy"]
+    only = numpy_ops.ONLY
+    return [name for name in numpy_ops.__all__ if backend == "numpy" or backend in only.get(name, (backend,))]
 
 
 def written(name: str) -> list[str]:

@@ -77,6 +77,10 @@ class Cuda(Host):
         kept: DeviceFactors = factors.kept(("device", self.name), lambda: DeviceFactors(factors, self))
         return kept
 
+    def room_for(self, wanted: int) -> int:
+        """At most a sixteenth of the free memory: panels are of two sides, and there twice while they are made."""
+        return min(wanted, int(self.engine.free_bytes()) // 16)
+
     def side(self, factors: Factors) -> Any:
         """The factors on this device where they take at most a quarter of its free memory, else on the host."""
         return self.factors(factors) if 4 * factors.whitened.nbytes <= self.engine.free_bytes() else factors
@@ -92,23 +96,26 @@ class Cuda(Host):
         row_bytes = itemsize * (4 * d + columns) + 24 * columns + 8 * d * copies
         by_memory = int(MEMORY_SHARE * self.engine.free_bytes()) // max(row_bytes, 1)
         by_flops = BLOCK_FLOPS // max(2 * d * columns, 1)
-        by_way = MOST_ROWS if X.device is not None else max(STREAM_BYTES // max(X.dtype.itemsize * d, 1), 64)
+        by_way = MOST_ROWS if X.device is not None else max(STREAM_BYTES // max(X.narrow.itemsize * d, 1), 64)
         return max(1, min(by_memory, max(by_flops, 1024), by_way, MOST_ROWS, n))
 
     def blocks(self, X: RowBlocks, start: int, rows: int, end: int | None = None) -> Iterator[tuple[int, Any]]:
-        """Blocks of X on the device; those of a host array come one ahead, through page-locked memory."""
+        """Blocks of X on the device; those of a host array come one ahead, through page-locked memory, bytes and other
+        narrow numbers as they are.
+        """
         end = len(X) if end is None else end
         if X.device is not None or start >= end:
             yield from super().blocks(X, start, rows, end)
             return
-        uploader = self.engine.uploader((min(rows, end - start), X.shape[1]), X.dtype)
+        way = X.narrow
+        uploader = self.engine.uploader((min(rows, end - start), X.shape[1]), way)
         try:
-            ticket = uploader.start(X.block(start, min(start + rows, end)))
+            ticket = uploader.start(X.block(start, min(start + rows, end), way))
             for first in range(start, end, rows):
                 stop = min(first + rows, end)
                 block = uploader.get(ticket, stop - first)
-                following = uploader.start(X.block(stop, min(stop + rows, end))) if stop < end else None
-                yield first, block
+                following = uploader.start(X.block(stop, min(stop + rows, end), way)) if stop < end else None
+                yield first, block if way == X.dtype else block.astype(X.dtype)
                 uploader.done(ticket)
                 ticket = following
         finally:
@@ -162,6 +169,10 @@ class Cuda(Host):
         """To a result on the host by a copy that waits for the device."""
         if isinstance(out, np.ndarray):
             out[part] = self.to_host(target)
+
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self.engine.synchronize()
 
     def release(self) -> None:
         """Give back what CuPy's pool keeps."""
@@ -223,7 +234,7 @@ class DeviceFactors:
         if key not in self._copies:
             copied = self._arrays.asarray(make())
             if self._shared:
-                self._arrays.engine.synchronize()  # other streams may be the next to read it
+                self._arrays.synchronize()  # other streams may be the next to read it
             self._copies[key] = copied
         return self._copies[key]
 

@@ -2,6 +2,8 @@
 
 Arrays are CuPy's. Nothing here waits for the device unless it says so; sums are made in a fixed order, so that equal
 inputs give equal bits. What an operation takes goes on to its kernel as it is: structs by value (`_cuda/packing.py`).
+Pairs of a component k of k are none, in `refine` and `accumulate_gradient`: lists may be longer than what is in them,
+because how much that is, is known on the device alone.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from .operands import (
     Pairs,
     Parameters,
     Points,
+    Projected,
+    Projection,
     Subspaces,
     Sums,
     WalkSettings,
     WeightedPairs,
 )
+from .walk_ends import ENDS
 
 __all__ = operations("cuda")
 
@@ -39,6 +44,8 @@ REFINE_SHAPES = {"narrow": (32, 8), "wide": (16, 12)}
 GRADIENT_ROWS = 8
 # Threads of a walk in factor coordinates with more than this many columns; with fewer, 128.
 WALK_COLUMNS, WALK_THREADS = 1000, 512
+# Steps of a launch: about .2 s of the longest walks, 10,000 samples and 400 components of faces.
+WALK_STEPS = 64
 MOST_BLOCKS = 2**31 - 1
 MOST_BLOCKS_ACROSS = 65535  # along a grid's second and third direction
 # A thread's local array for a pair of subspaces, up to this many values; beyond it, in global memory by fewer threads.
@@ -107,8 +114,8 @@ def mark_candidates(coarse: Coarse, mixture: Mixture) -> tuple[Array, Array]:
 @_operation
 def list_candidates(marks: Array, offsets: Array, count: int, k: int) -> tuple[Array, Array]:
     xp, n = engine().xp, len(marks)
-    rows, components = xp.empty(count, np.int64), xp.empty(count, np.int64)
-    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, rows, components))
+    rows, components = xp.zeros(count, np.int64), xp.full(count, k, np.int64)
+    _launch("density", "list_candidates", *_warps(n), (marks, offsets, n, k, count, rows, components))
     return rows, components
 
 
@@ -122,8 +129,8 @@ def _tiles(components: Array, k: int, height: int) -> tuple[Array, Array, int]:
     """Where each component's tiles of `height` pairs and its pairs begin, [k + 1] each, and a bound on the number of
     tiles; on the device.
     """
-    xp, m = engine().xp, len(components)
-    pair_offsets = xp.searchsorted(components, xp.arange(k + 1, dtype=np.int64), side="left").astype(np.int64)
+    m = len(components)
+    pair_offsets = engine().xp.searchsorted(components, _range(k + 1), side="left").astype(np.int64)
     return _tile_offsets(pair_offsets, height), pair_offsets, m // height + min(k, m)
 
 
@@ -171,35 +178,41 @@ def softmax(log_prob: Array, out: Array) -> None:
 
 @_operation
 def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: Array) -> None:
-    """A launch per rank of a pair among its row's, so that no two blocks add to one row at a time; waits for the device
-    once, for the number of ranks. How many pairs each has stays there: a launch has blocks for all of them.
+    """Rows with one pair by tiles of their components', then those with several, each by a block that adds all of its
+    pairs up in float64, so that no two blocks add to one row. How many pairs each launch has stays on the device.
     """
     m = len(pairs.rows)
     if not m:
         return
-    xp, (k, l, d), threads = engine().xp, mixture.whitened.shape, _threads(128)
-    rank = _rank_in_row(pairs.rows, pairs.components, k)
-    ranks = int(rank.max()) + 1
-    by_rank = rank * k + pairs.components
-    if ranks > 1:
-        order = xp.argsort(by_rank)
-        by_rank, pairs = by_rank[order], WeightedPairs._make(array[order] for array in pairs)
-    edges = xp.searchsorted(by_rank, xp.arange(ranks * k + 1, dtype=np.int64), side="left").astype(np.int64)
-    grid, shared = (m // GRADIENT_ROWS + min(k, m), -(-d // (8 * threads))), 8 * GRADIENT_ROWS * max(l, 1)
-    for r in range(ranks):
-        pair_offsets = edges[r * k : (r + 1) * k + 1]
-        args = (X, pairs, _tile_offsets(pair_offsets, GRADIENT_ROWS), pair_offsets, mixture, out)
-        _launch("pairs", "accumulate_gradient", grid, threads, args, real=_real(X), shared=shared)
+    (k, l, d), threads = mixture.whitened.shape, _threads(128)
+    order, edges = _alone_or_by_row(pairs.rows, pairs.components, len(out), k)
+    pairs = WeightedPairs._make(array[order] for array in pairs)
+    across, pair_offsets = -(-d // (8 * threads)), edges[: k + 1]
+    args = (X, pairs, _tile_offsets(pair_offsets, GRADIENT_ROWS), pair_offsets, mixture, out)
+    grid, shared = (m // GRADIENT_ROWS + min(k, m), across), 8 * GRADIENT_ROWS * max(l, 1)
+    _launch("pairs", "accumulate_gradient", grid, threads, args, real=_real(X), shared=shared)
+    grid = (min(m, 64 * engine().multiprocessors), across)
+    _launch("pairs", "accumulate_row_gradients", grid, threads, (X, pairs, edges[k:], mixture, out), real=_real(X))
 
 
-def _rank_in_row(rows: Array, components: Array, k: int) -> Array:
-    """[m]: how many pairs of the same row have a lower component."""
-    xp = engine().xp
-    order = xp.argsort(rows * k + components)
-    ordered = rows[order]
-    rank = xp.empty(len(rows), np.int64)
-    rank[order] = xp.arange(len(rows)) - xp.searchsorted(ordered, ordered, side="left")
-    return rank
+def _alone_or_by_row(rows: Array, components: Array, n: int, k: int) -> tuple[Array, Array]:
+    """An order [m] of pairs of n rows: those of rows without another pair by component, the others by row, and last
+    what is no pair; and where in it each component's begin, the others, and what is none, [k + 2].
+    """
+    xp, number = engine().xp, _range(len(rows))
+    place, last, several = xp.where(components < k, rows, n), xp.empty(n + 1, np.int64), xp.zeros(n + 1, bool)
+    last[place] = number  # of equal rows one stays, and the others see it
+    several[xp.where(last[place] == number, n, place)] = True
+    key = xp.where(several[rows], (rows + 1) * k + components, components)
+    key = xp.where(components < k, key, (n + 1) * k)
+    order, edges = xp.argsort(key), _range(k + 2)
+    edges[k + 1] = (n + 1) * k
+    return order, xp.searchsorted(key[order], edges, side="left").astype(np.int64)
+
+
+def _range(count: int) -> Array:
+    """The integers below `count` on the device, int64."""
+    return engine().xp.arange(count, dtype=np.int64)
 
 
 @_operation
@@ -207,6 +220,25 @@ def point_distances(coarse: Coarse, mixture: Mixture, tolerance: float, sq_dista
     threads = _threads()
     args = (coarse, mixture, float(tolerance), sq_distances, keep)
     _launch("density", "point_distances", _grid(keep.size, threads), threads, args, real=_real(coarse.products))
+
+
+@_operation
+def bound_components(projected: Projected, projection: Projection, above: Array, best: Array) -> None:
+    (n, k), threads, real = above.shape, _threads(), _real(above)
+    _launch("prune", "bound_components", _grid(n * k, threads), threads, (projected, projection, above), real=real)
+    if best.shape[1]:
+        _launch("prune", "highest_bounds", *_warps(n), (above, n, k, best.shape[1], best), real=real)
+
+
+@_operation
+def survivors(projected: Projected, projection: Projection, threshold: Array, above: Array) -> Pairs:
+    """Waits for the device, for how many there are."""
+    xp, (n, k), threads = engine().xp, above.shape, _threads()
+    still_open = xp.empty((k, n), np.uint8)
+    args = (projected, projection, threshold, above, still_open)
+    _launch("prune", "tighten_bounds", _grid(n * k, threads), threads, args, real=_real(above))
+    components, rows = xp.nonzero(still_open)
+    return Pairs(rows.astype(np.int64), components.astype(np.int64))
 
 
 @_operation
@@ -237,18 +269,22 @@ def attack_step(X: Array, direction: Array, step_size: float) -> None:
 @_operation
 def factor_walk(coordinates: Coordinates, y: Array, settings: WalkSettings, points: Points, reports: Array) -> None:
     """A block per sample; in shared memory where five rows of the Gram matrix fit. Long rows take many threads: a block
-    then has a multiprocessor for itself.
+    then has a multiprocessor for itself. A launch takes WALK_STEPS steps, and the device is waited for after each but
+    the last: Ctrl-C is answered then, and the walk ends with its last sample.
     """
     device, (k, l, classes), (n, columns) = engine(), coordinates.sizes, points.a.shape
     values = 5 * columns + k + 2 * classes + 2 * l + 2  # a point, and WalkScratch of walk.hpp
-    args: tuple[Any, ...] = (coordinates, y, settings, points, reports)
     threads = _threads(128) if columns <= WALK_COLUMNS else min(WALK_THREADS, device.most_threads)
-    if 8 * values <= device.shared_bytes - 1024:
-        _launch("attack", "factor_walk", _grid(n, 1), threads, args, shared=8 * values)
-        return
-    blocks = min(n, 4 * device.multiprocessors)
-    work = device.xp.empty(blocks * values)
-    _launch("attack", "factor_walk_in_global", _grid(blocks, 1), threads, (*args, work))
+    fits = 8 * values <= device.shared_bytes - 1024
+    blocks = n if fits else min(n, 4 * device.multiprocessors)
+    work = () if fits else (device.xp.empty(blocks * values),)
+    kernel, options = ("factor_walk", {"shared": 8 * values}) if fits else ("factor_walk_in_global", {})
+    for first in range(0, max(settings.max_steps, 1), WALK_STEPS):
+        if first > 0 and not (reports[:, 0] == ENDS.index("max_steps")).any():
+            return
+        last = min(first + WALK_STEPS, settings.max_steps)
+        args = (coordinates, y, settings, first, last, points, reports, *work)
+        _launch("attack", kernel, _grid(blocks, 1), threads, args, **options)
 
 
 @_operation

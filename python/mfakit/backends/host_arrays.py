@@ -72,6 +72,10 @@ class Host:
         """out = A · B; `tf32` is a device's."""
         np.matmul(A, B, out=out)
 
+    def room_for(self, wanted: int) -> int:
+        """How many of these bytes an array of a tile may have; on a device what is free counts."""
+        return wanted
+
     def side(self, factors: Factors) -> Any:
         """Subspaces whose panels are made here: on a device only where all of them fit."""
         return factors
@@ -117,6 +121,9 @@ class Host:
     def sums_into(self, totals: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         """Arrays to add to, whose sums are in the float64 host arrays `totals` at the end: here, those themselves."""
         yield totals
+
+    def synchronize(self) -> None:
+        """Wait for what a device was given so far."""
 
     def release(self) -> None:
         """Give memory back that is kept for later."""

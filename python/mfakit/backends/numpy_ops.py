@@ -52,10 +52,11 @@ __all__ = [
     "survivors",
 ]
 
-# Operations that one backend has besides this one, which says what they mean: {name: "cuda" or "native"}.
+# Operations that only some backends have besides this one, which says what they mean.
 ONLY = {
-    "bound_components": "native", "bracket_pairs": "native", "list_candidates": "cuda",
-    "log_sum_exp_candidates": "cuda", "mark_candidates": "cuda", "sample_points": "cuda", "survivors": "native",
+    "bracket_pairs": ("native",), "list_candidates": ("cuda",), "log_sum_exp_candidates": ("cuda",),
+    "mark_candidates": ("cuda",), "sample_points": ("cuda",),
+    "bound_components": ("native", "cuda"), "survivors": ("native", "cuda"),
 }  # fmt: skip
 
 T = TypeVar("T")

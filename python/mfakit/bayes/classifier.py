@@ -155,6 +155,12 @@ class BayesClassifier:
         array, or a CuPy array for samples on a device. With ``missing="marginal"`` NaN is a feature that is not known,
         and the densities are those of the others: :func:`mfakit.mixture.marginals.log_prob`.
         """
+        return self._joint(X, missing, options)[0]
+
+    def _joint(self, X: Any, missing: Missing, options: ArrayOptions) -> tuple[Array, float]:
+        """:meth:`class_log_prob`, and a bound on the log-densities of the classes that matter, in nats and without
+        their signs.
+        """
         from ..mixture.density import Filling, each_block
 
         rows = RowBlocks(X, self.n_features)
@@ -168,24 +174,28 @@ class BayesClassifier:
             fill_classes(self._mixtures, rows, opts, joint)
             with on_device_of(joint):
                 joint += array_module(joint).asarray(log_priors)
-            return joint
+            return joint, np.inf
+        largest = [0.0]  # of blocks and classes; threads append to it
 
         # Blocks outside, classes inside: X is read once, and only one block of it is ever converted.
         def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
             shared = evaluator.project(block, first, rows.name)  # once for all classes, where components are bounded
-            for c, mixture in enumerate(self._mixtures):
-                part[:, c] = evaluator.sibling(mixture.factors).log_prob(shared, first, rows.name) + log_priors[c]
+            siblings = [evaluator.sibling(mixture.factors) for mixture in self._mixtures]
+            for c, (its, scores) in enumerate(evaluator.of_classes(siblings, shared, first, rows.name)):
+                part[:, c] = its.total(scores) + log_priors[c]
+                largest.append(its.largest_log_prob())
 
         each_block(rows, [m.factors for m in self._mixtures], opts, Filling(fill, joint))
-        return joint
+        return joint, max(largest) - float(log_priors[self._priors > 0].min())
 
     def _relative_joint(self, X: Any, *, missing: Missing = "error", **options: Unpack[ArrayOptions]) -> Array:
         """class_log_prob, less a number for each sample that is too far away to tell its classes apart by it."""
-        from .decisions import settle
+        from .decisions import FAR_NATS, settle
 
-        joint = self.class_log_prob(X, missing=missing, **options)
-        with on_device_of(joint):
-            settle(joint, self, X)
+        joint, largest = self._joint(X, missing, options)
+        if not largest < FAR_NATS:
+            with on_device_of(joint):
+                settle(joint, self, X)
         return joint
 
     def _from_joint(
@@ -264,10 +274,9 @@ class BayesClassifier:
         def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
             other = evaluator.xp.empty(part.shape, part.dtype) if two else None
             shared = evaluator.project(block, first, rows.name)
-            for c, mixture in enumerate(self._mixtures):
-                target = part[:, c] if other is None else (other, part)[c]
-                its = evaluator.sibling(mixture.factors)
-                its.gradient(its(shared, first, rows.name), target)
+            siblings = [evaluator.sibling(mixture.factors) for mixture in self._mixtures]
+            for c, (its, scores) in enumerate(evaluator.of_classes(siblings, shared, first, rows.name)):
+                its.gradient(scores, part[:, c] if other is None else (other, part)[c])
             if other is not None:
                 part -= other
 

@@ -25,6 +25,8 @@ Array = NDArray[Any]
 
 # Far samples at a time.
 FAR_ROWS = 256
+# Log-densities below this, without their sign, are not rounded by more than the tolerance.
+FAR_NATS = UNCERTAIN_NATS["float64"] / float(np.finfo(np.float64).eps)
 
 
 def settle(joint: Any, clf: BayesClassifier, X: Any) -> None:
@@ -35,7 +37,7 @@ def settle(joint: Any, clf: BayesClassifier, X: Any) -> None:
     top = joint.max(axis=1)
     with errstate(invalid="ignore"):
         # A lead larger than this is rounded by no more than the tolerance times itself.
-        width = xp.abs(top) * (np.finfo(np.float64).eps / UNCERTAIN_NATS["float64"])
+        width = xp.abs(top) / FAR_NATS
         close = (joint >= (top - width)[:, None]).sum(axis=1) > 1
     rows = xp.nonzero(close & (width > 1.0))[0]
     for start in range(0, len(rows), FAR_ROWS):

@@ -60,19 +60,24 @@ def _inputs(case: Case, machine: Machine) -> tuple[Size, _Inputs]:
 
 
 def _density(
-    case: Case, machine: Machine, method: str, passes: float = 1.0, precision: str | None = None, streamed: bool = False
+    case: Case, machine: Machine, name: str, passes: float = 1.0, streamed: str | None = None, **options: Any
 ) -> Work:
-    """A method of the mixture; `passes` counts the readings and writings of X, `streamed` takes X from the host."""
+    """A method of the mixture; `passes` counts the readings and writings of X, `streamed` takes X from the host, as it
+    is or as "bytes".
+    """
     size, inputs = _inputs(case, machine)
     n, d, k, l = size[:4]
-    to_host = machine.arrays.to_host
+    to_host, mfa = machine.arrays.to_host, inputs.mfa
     X = to_host(inputs.X) if streamed else inputs.X
+    if streamed == "bytes":
+        X, mfa = np.clip(np.rint(X * 255), 0, 255).astype(np.uint8), mfa.rescaled(0, 1 / 255)
     few = X[:: max(n // CHECKED, 1)][:CHECKED]
-    call = partial(getattr(inputs.mfa, method), backend=machine.backend, precision=precision)
-    expected = getattr(inputs.mfa, method)(to_host(few).astype(np.float64))
+    call = partial(getattr(mfa, name), backend=machine.backend, **options)
+    expected = getattr(mfa, name)(to_host(few).astype(np.float64))
     error = np.abs(to_host(call(few)) - expected).max() / np.abs(expected).max()
-    written = 4.0 * n * k if method == "responsibilities" else 0.0
-    beside = {} if streamed else {"product": inputs.product[precision is None and machine.arrays.has_tf32]}
+    written = 4.0 * n * k if name == "responsibilities" else 0.0
+    tf32 = options.get("precision") is None and machine.arrays.has_tf32
+    beside = {} if streamed else {"product": inputs.product[tf32]}
     return Work(
         Timed(lambda: call(X)), float(error), n, "samples", 2.0 * n * d * k * (l + 1), passes * X.nbytes + written,
         beside,
@@ -108,29 +113,29 @@ def _first(mfa: MFA, count: int) -> dict[str, Any]:
     return {name: getattr(mfa, name)[:count] for name in ("means", "loadings", "noise_variance")}
 
 
-def _walk(case: Case, machine: Machine) -> Work:
-    """Fifty steps of the gradient attack in factor coordinates, for as many samples as a block has."""
+def _walk(case: Case, machine: Machine, path: Any = "factor") -> Work:
+    """Fifty steps of the gradient attack on a path, for as many samples as a block has."""
     from ..attacks import gradient_attack
 
     size, inputs = _inputs(case, machine)
     n, k, l = min(size.n, WALKED), size.k, size.l
     clf = BayesClassifier([inputs.mfa, inputs.other])
     X, y = clf.sample(n, rng=3)
-    attack = partial(gradient_attack, clf, step_size=1e-3, max_steps=STEPS)
+    attack = partial(gradient_attack, clf, step_size=1e-3, max_steps=STEPS, path=path)
     got, expected = attack(X[:4], y[:4], backend=machine.backend), attack(X[:4], y[:4])
+    columns = (2 * k) * (l + 1)
+    flops = columns * (2 * l + 2 if path == "factor" else size.d)
     X_there = machine.arrays.asarray(X)
     return Work(
         Timed(lambda: attack(X_there, y, backend=machine.backend)), float((got.n_steps != expected.n_steps).sum()),
-        STEPS * n, "steps", 2.0 * STEPS * n * (2 * k) * (l + 1) * (2 * l + 2), 8.0 * n * size.d,
+        STEPS * n, "steps", 2.0 * STEPS * n * flops, 8.0 * n * size.d,
     )  # fmt: skip
 
 
-def _density_case(name: str, method: str, limit: str = "coarse", bandwidth: str = "memory", **how: Any) -> Case:
+def _density_case(name: str, of: str, limit: str = "coarse", bandwidth: str = "memory", **how: Any) -> Case:
     where = how.pop("where", "anywhere")
     against = "float64 on the host, relative to the largest value"
-    return Case(
-        name, partial(_density, method=method, **how), against=against, limit=limit, bandwidth=bandwidth, where=where
-    )
+    return Case(name, partial(_density, name=of, **how), against=against, limit=limit, bandwidth=bandwidth, where=where)
 
 
 CORE: tuple[Case, ...] = (
@@ -138,11 +143,19 @@ CORE: tuple[Case, ...] = (
     _density_case("log_prob, float32", "log_prob", "float32", precision="float32", where="device"),
     _density_case("grad_log_prob", "grad_log_prob", passes=2.0),
     _density_case("responsibilities", "responsibilities"),
-    _density_case("log_prob, streamed", "log_prob", bandwidth="host_to_device", streamed=True, where="device"),
+    _density_case("log_prob, pruned", "log_prob", method="pruned", where="device"),
+    _density_case("log_prob, streamed", "log_prob", bandwidth="host_to_device", streamed="as it is", where="device"),
+    _density_case("log_prob, streamed bytes", "log_prob", bandwidth="host_to_device", streamed="bytes", where="device"),
     Case("subspace_distances", _subspaces, against="the dense definition, relative", allowed=1e-9, limit="float64",
          bandwidth="memory"),
-    Case("gradient_attack", _walk, against="the same on the host, samples whose steps differ", allowed=0.0,
-         limit="float64", bandwidth="memory"),
+    *[
+        Case(name, partial(_walk, path=path), against="the same on the host, samples whose steps differ", allowed=0.0,
+             limit=limit, bandwidth="memory", where=where)
+        for name, path, limit, where in (
+            ("gradient_attack", "factor", "float64", "anywhere"),
+            ("gradient_attack in the features", "features", "coarse", "device"),
+        )
+    ],
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays.options import only_on_host
 from .._arrays.rows import RowBlocks
 from .._threads.process import errstate
 from ..mixture.marginals import each_block, groups, known_features, shares
@@ -43,13 +44,10 @@ class ObservedSource(Source):
     """
 
     def _survey(self) -> Survey:
-        if self.options.backend == "cuda":
-            raise ValueError('samples with missing features are computed on the host: backend="cuda" has no such step')
         sums: _Moments | None = None
         n_read, n_rows, dtype = 0, 0, np.dtype(np.float64)
         for rows, weights in self.parts():
-            if rows.device is not None:
-                raise ValueError(f"X is on {rows.device}; missing features are computed on the host, bring it there")
+            only_on_host("EM of samples with missing features", self.options, rows)
             step = self.options.plan_block(rows.shape[1], 4, 8)
             dtype = rows.dtype if sums is None else dtype
             for start, block in rows.walk(0, len(rows), step, np.float64):

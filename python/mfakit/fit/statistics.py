@@ -347,11 +347,10 @@ def _pair_responsibilities(scores: Scores, evaluator: Evaluator) -> tuple[Array,
     """p(component | x) [m] of the pairs that were refined, and log p(x) [n].
 
     What was not refined is 40 nats below a row's best: summing over pairs instead of all n k entries is exact to
-    rounding, and cheap where each row has few candidates. A device sums all: it has the time, and no ordered sum by
-    index.
+    rounding, and cheap where each row has few candidates.
     """
-    if not evaluator.arrays.is_device and evaluator.certain(scores):
-        log_total, share = scores.totals()
+    if evaluator.certain(scores):
+        log_total, share = evaluator.totals(scores)
         return share, log_total
     xp, relative = evaluator.xp, evaluator.relative(scores)
     log_total, share = xp.empty(len(relative)), xp.empty(relative.shape)

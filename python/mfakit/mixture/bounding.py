@@ -34,12 +34,13 @@ PROMISING = 8
 class Tools(NamedTuple):
     """What a block is bounded and scored with."""
 
-    factors: Factors
+    factors: Factors  # or those on the device
     tables: Sequence[Projection]  # a coarse one and, where one follows, a fine one
     ops: ModuleType  # whose `survivors` and `bound_components` are called
     threads: int
     refine: Callable[[Array, Pairs], tuple[Array, Array]]  # values [m] and whitened latents [m, l] of pairs
     buffer: Callable[[str, tuple[int, int], Any], Array]
+    xp: Any = np
 
 
 def bounded_scores(block: ProjectedBlock, tools: Tools, reference: Array | None = None) -> Scores:
@@ -47,7 +48,8 @@ def bounded_scores(block: ProjectedBlock, tools: Tools, reference: Array | None 
     component that each row is scored under first, None for one that promises much.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = _Rows(block, tools, PROMISING if reference is None else 0)
+        kind = _Rows if tools.xp is np else _RowsThere
+        rows = kind(block, tools, PROMISING if reference is None else 0)
         rows.score_first(reference)
         return rows.scores(rows.score_better(rows.survivors()))
 
@@ -66,15 +68,14 @@ class _Rows:
     """A block on its way: bounds [n, k], what was scored, and the threshold [n] of what may be left out."""
 
     def __init__(self, block: ProjectedBlock, tools: Tools, promising: int) -> None:
-        self.block, self.factors, self.tools = block, tools.factors, tools
+        self.block, self.factors, self.tools, self.xp = block, tools.factors, tools, tools.xp
         self.coarse, *finer = tools.tables
         self.fine = finer[-1] if finer else nothing_finer(self.coarse)
         self.n, self.k = len(block.X), self.factors.shape[0]
         self.above = tools.buffer("above", (self.n, self.k), block.coordinates.dtype)
-        self.best = np.empty((self.n, min(self.k, promising)), np.int64)
+        self.best = self.xp.empty((self.n, min(self.k, promising)), np.int64)
         tools.ops.bound_components(self._projected(self.coarse), self.coarse, self.above, self.best, tools.threads)
-        self.value = np.full(self.n, -np.inf)
-        self.threshold = np.full(self.n, -np.inf)
+        self.value, self.threshold = self.xp.full(self.n, -np.inf), self.xp.full(self.n, -np.inf)
         self._scored: list[tuple[Pairs, Array, Array]] = []
 
     def _projected(self, table: Projection) -> Projected:
@@ -91,20 +92,20 @@ class _Rows:
         if reference is None:
             reference = self.best[:, 0]
             if self.fine.means.shape[1] and self.best.shape[1] > 1:
-                row = np.arange(self.n)
+                row = self.xp.arange(self.n)
                 self._tighten(self.above[row, self.best[:, -1]].astype(np.float64))
                 reference = self.best[row, self.above[row[:, None], self.best].argmax(axis=1)]
-        self.reference = reference
-        order = np.argsort(reference, kind="stable")
-        self._score(Pairs(order, np.asarray(reference[order], np.int64)))
+        self.reference = self.xp.asarray(reference, np.int64)
+        order = self.xp.argsort(self.reference * self.n + self.xp.arange(self.n))
+        self._score(Pairs(order, self.reference[order]))
 
     def _score(self, pairs: Pairs) -> None:
         """Score pairs, at most one of a row, and raise thresholds to CUTOFF_NATS + log k below their values."""
         values, latent = self.tools.refine(self.block.X, pairs)
         self._scored.append((pairs, values, latent))
-        maha = 2.0 * np.abs(values - self.factors.log_norm[pairs.components])
+        maha = 2.0 * self.xp.abs(values - self.factors.log_norm[pairs.components])
         known = values - REFERENCE_ROUNDING * (maha + (latent**2).sum(axis=1))
-        self.value[pairs.rows] = np.fmax(self.value[pairs.rows], known)
+        self.value[pairs.rows] = self.xp.fmax(self.value[pairs.rows], known)
         self.threshold[pairs.rows] = self.value[pairs.rows] - CUTOFF_NATS - math.log(self.k)
 
     def survivors(self) -> Pairs:
@@ -137,10 +138,30 @@ class _Rows:
         pairs, values, latent = (list(each) for each in zip(*self._scored, strict=True))
         if len(pairs) == 1:
             return Scores(self.block.X, pairs[0].rows, pairs[0].components, values[0], latent[0], self.k)
-        order = np.argsort(np.concatenate([p.components for p in pairs]), kind="stable")
-        parts = ([p.rows for p in pairs], [p.components for p in pairs], values, latent)
-        rows, components, value, y = (np.concatenate(each)[order] for each in parts)
-        return Scores(self.block.X, rows, components, value, y, self.k)
+        rows, components, value, y = map(
+            self.xp.concatenate, ([p.rows for p in pairs], [p.components for p in pairs], values, latent)
+        )
+        order = self.xp.argsort(components * self.n + rows)
+        return Scores(self.block.X, rows[order], components[order], value[order], y[order], self.k)
+
+
+class _RowsThere(_Rows):
+    """A block on a device, which has no ordered maximum by index: its bounds [n, k] are gone through instead."""
+
+    def score_better(self, left: Pairs) -> Pairs:
+        """See :meth:`_Rows.score_better`."""
+        xp, row = self.xp, self.xp.arange(self.n)
+        bound = xp.where(xp.isnan(self.above), -np.inf, self.above)
+        bound[row, self.reference] = -np.inf
+        highest = bound.argmax(axis=1)
+        better = bound[row, highest] > self.value
+        rows = xp.nonzero(better)[0]
+        if not len(rows):
+            return left
+        order = xp.argsort(highest[rows] * self.n + rows)
+        self._score(Pairs(rows[order], highest[rows][order]))
+        keep = ~(self.above[left.rows, left.components] < self.threshold[left.rows])
+        return _part(left, keep & ~(better[left.rows] & (left.components == highest[left.rows])))
 
 
 def _part(pairs: Pairs, chosen: Array) -> Pairs:

@@ -58,11 +58,15 @@ def choose_pruner(
     if method in ("dense", "residual") or (method == "auto" and steps < LEAST_STEPS):
         return None
     ops = get_backend(options.backend, X.device)
-    why_not = _why_not(bool(get_arrays(ops, X.device).is_device))
-    if why_not is not None:
-        if method == "pruned":
-            raise ValueError(f'method="pruned" {why_not}; use method="dense"')
-        return None
+    if get_arrays(ops, X.device).is_device:
+        if method == "pruned" and once is not None:
+            raise ValueError(
+                'method="pruned" is for fits on the host: the bounds of each step\'s mixture are prepared there; use '
+                'method="dense"'
+            )
+        if method == "auto":
+            _logger.info("method auto takes the dense product: on a device its cost has not been compared yet")
+            return None
     dtype = np.dtype(options.product or X.dtype)
     if method == "pruned":
         pruner = Pruner.of(mixtures)
@@ -80,10 +84,6 @@ def choose_pruner(
         except MemoryError as error:
             _logger.info("method auto takes the dense product: %s", error)
             return None
-
-
-def _why_not(on_device: bool) -> str | None:
-    return "is computed on the host, and cuda has the dense product only" if on_device else None
 
 
 def _cheapest(

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._arrays.rows import array_module, is_cupy
 from .._arrays.sharing import careful_products
 from .._threads.process import keeps_errstate, single_threaded_products
 from .factors import Factors, component_parts
 
 __all__ = ["DIRECTION_VALUES", "Directions", "group_noise", "leading_directions", "leading_rows", "loadings_of"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's; of samples on a device, CuPy's
 
 # More directions than are kept, so that the kept ones are accurate.
 OVERSAMPLING = 16
@@ -58,17 +58,23 @@ class Directions(NamedTuple):
         return [np.flatnonzero(self.groups == g) for g in range(self.n_groups)]
 
     def sums(self, values: Array) -> Array:
-        """Values [n, d] of features summed over each group [n, G], in float64."""
+        """Values [n, d] of features summed over each group [n, G], in float64; on the device of the values."""
         if self.n_groups == 1:
-            return np.asarray(values.sum(axis=1, dtype=np.float64)[:, None])
+            return values.sum(axis=1, dtype=np.float64)[:, None]
+        if is_cupy(values):
+            return values.astype(np.float64) @ self._members_there(self.groups, values)
         order = np.argsort(self.groups, kind="stable")
         starts = np.searchsorted(self.groups[order], np.arange(self.n_groups))
         return np.asarray(np.add.reduceat(values[:, order], starts, axis=1, dtype=np.float64))
 
     def row_sums(self, values: Array, start: int = 0) -> Array:
-        """Values [n, m] of the rows from `start` on summed over each group [n, G]."""
-        of = self.row_groups[start : start + values.shape[1]]
-        return np.asarray(values @ (of[:, None] == np.arange(self.n_groups)).astype(values.dtype))
+        """Values [n, m] of the rows from `start` on summed over each group [n, G]; on the device of the values."""
+        return values @ self._members_there(self.row_groups[start : start + values.shape[1]], values)
+
+    def _members_there(self, of: Array, values: Array) -> Array:
+        """1 where a feature or a row is in a group [m, G], where the values are, in their dtype or float64."""
+        dtype = np.float64 if is_cupy(values) else values.dtype
+        return array_module(values).asarray((of[:, None] == np.arange(self.n_groups)).astype(dtype))
 
 
 def group_noise(factors: Factors, groups: Array, part: slice | Array = slice(None)) -> Array:

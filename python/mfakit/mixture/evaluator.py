@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,8 @@ from ..backends.operands import Coarse, Pairs, WeightedPairs
 from .bounding import Tools, bounded_scores, count_bounded
 from .factors import Factors
 from .far import UNCERTAIN_NATS, RoundedPairs, relative_log_prob, rounding
-from .pruning import Pruner
+from .listing import MOST_CANDIDATES, begin, end, totals
+from .pruning import Pruner, squared
 from .scores import ProjectedBlock, Scores, part_of, repeated, sorted_pairs
 
 __all__ = ["Evaluator"]
@@ -41,8 +43,6 @@ SQUARES_COLUMNS = 512
 # What a factor of a term may lose in TF32, relative: a unit in the last of 11 significant bits, because tensor cores
 # may truncate. docs/tensor-cores.md proves the bound that is made of it.
 TF32_ROUNDING = 2.0**-10
-# Where TF32 leaves more components of a row than this, they cost more than it saves.
-MOST_CANDIDATES = 8
 
 
 class Evaluator:
@@ -65,8 +65,8 @@ class Evaluator:
                 f'precision="tf32" needs a CUDA device of compute capability 8.0 or newer, and {self.arrays.name} is '
                 'none; use precision="float32"'
             )
-        # Whether products that only choose candidates run in TF32; a block with too many of them ends that.
-        self._tf32 = self.arrays.has_tf32 and options.precision in (None, "tf32")
+        # The mixtures, of siblings too, of which a block had too many candidates in TF32.
+        self._without_tf32: set[int] = set()
         self.rows = rows
         self._buffers: dict[Any, Array] = {}
 
@@ -94,15 +94,15 @@ class Evaluator:
         """X - c in the dtype that the product can run in, and squared norms; NaN and inf are refused here. `every`: the
         product says something of every component, and not only which can matter.
         """
-        dtype = self.dtype if every or not self._tf32 else np.dtype(np.float32)
+        dtype = self.dtype if every or not self.tf32 else np.dtype(np.float32)
         while True:
-            centered, norms = self._subtract(X, self.factors.center if center is None else center, dtype)
+            centered, norms = self.subtract(X, self.factors.center if center is None else center, dtype)
             self._look(X, start, name, norms)
-            if self._fits(dtype):
+            if self.fits(dtype):
                 return centered, norms
             dtype = np.dtype(np.float64)  # float32 would overflow in the product
 
-    def _subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    def subtract(self, X: Array, center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
         """X - c in `dtype`, rounded once c is subtracted (far from the origin, little is left if before), and norms."""
         centered = self.buffer("centered", X.shape, dtype)
         norms = self.buffer("norms", (len(X), 1), np.float64)[:, 0]
@@ -114,32 +114,52 @@ class Evaluator:
             center_rows(block, center, centered, norms, self.threads)
         return centered, norms
 
-    def _look(self, X: Array, start: int, name: str, norms: Array, count: Array | None = None) -> int:
-        """Note the largest finite entry of norms [n], and whether all are finite, which is demanded; returns what is in
-        `count` []. A device is waited for once.
+    def _look(self, X: Array, start: int, name: str, norms: Array) -> None:
+        """Note the largest finite entry of norms [n], and whether all are finite, which is demanded. A device is waited
+        for once.
         """
-        self._largest, self._all_finite = 0.0, True
-        if not len(norms):
-            return 0
+        self.note(X, start, name, norms, self.arrays.to_host(self.measured(norms)))
+
+    def measured(self, norms: Array, count: Array | None = None) -> Array:
+        """The largest finite entry of norms [n], whether all are finite, and what is in `count` []; [3]."""
         found, finite = self.xp.zeros(3), self.xp.isfinite(norms)
-        found[0], found[1] = self.xp.where(finite, norms, 0.0).max(), finite.all()
+        found[1] = finite.all()
+        if len(norms):
+            found[0] = self.xp.where(finite, norms, 0.0).max()
         if count is not None:
             found[2] = count
-        self._largest, all_finite, number = self.arrays.to_host(found).tolist()
-        self._all_finite = bool(all_finite)
+        return found
+
+    def note(self, X: Array, start: int, name: str, norms: Array, numbers: Array) -> int:
+        """Note what was measured, and demand that all is finite; returns the count."""
+        largest, all_finite, number = numbers.tolist()
+        self._largest, self._all_finite = float(largest), bool(all_finite)
         if self.options.check_finite and not self._all_finite:
             check_finite_rows(norms, X, start, name, also=MISSING)
         return int(number)
 
-    def _fits(self, dtype: np.dtype[Any]) -> bool:
+    def fits(self, dtype: np.dtype[Any]) -> bool:
         """Whether a product in `dtype` of the rows looked at last stays in range."""
         return self._largest == 0.0 or self._largest**0.5 < self.factors.largest_safe_norm(dtype)
 
-    def _too_many(self, candidates: int, n: int) -> bool:
+    def safe_square(self, dtype: np.dtype[Any]) -> float:
+        """What squared lengths must be below, so that a product in `dtype` stays in range and the length itself does,
+        in units of the noise.
+        """
+        longest, noise = self.factors.largest_safe_norm(dtype), float(self.host_factors.inv_noise.max())
+        return float(min(longest * longest, LARGEST_SQUARE / noise if noise else math.inf))
+
+    @property
+    def tf32(self) -> bool:
+        """Whether products that only choose candidates run in TF32; a block with too many of them ends that."""
+        asked = self.arrays.has_tf32 and self.options.precision in (None, "tf32")
+        return bool(asked) and id(self.host_factors) not in self._without_tf32
+
+    def too_many(self, candidates: int, n: int) -> bool:
         """Whether TF32 leaves too many candidates of n rows: from here on products run in the dtype of X."""
-        if not self._tf32 or self.options.precision == "tf32" or candidates <= MOST_CANDIDATES * n:
+        if not self.tf32 or self.options.precision == "tf32" or candidates <= MOST_CANDIDATES * n:
             return False
-        self._tf32 = False
+        self._without_tf32.add(id(self.host_factors))
         return True
 
     def __call__(
@@ -154,6 +174,11 @@ class Evaluator:
             X = X if isinstance(X, ProjectedBlock) else self.project(X, start, name)
             if isinstance(X, ProjectedBlock):
                 return bounded_scores(X, self._tools(X), reference)
+        if self._lists and not every:
+            begun = begin(self, X)
+            found = end(self, X, start, name, begun, self.arrays.to_host(begun.found))
+            if found is not None:
+                return found
         n, (k, _, _) = len(X), self.factors.shape
         centered, norms = self.center(X, start, name, every=every)
         log_prob = self.buffer("log_prob", (n, k), np.float64)
@@ -168,7 +193,7 @@ class Evaluator:
             if len(beyond):
                 keep[beyond], log_prob[beyond] = 1, -np.inf  # their coarse values say nothing
             pairs = sorted_pairs(keep, self.xp)
-            if not every and self._too_many(len(pairs.rows), n):
+            if not every and self.too_many(len(pairs.rows), n):
                 return self(X, start, name)
         refined, latent = self.refine(X, pairs)
         log_prob[pairs.rows, pairs.components] = refined
@@ -178,6 +203,21 @@ class Evaluator:
             log_prob[bad] = np.nan
         return Scores(X, pairs.rows, pairs.components, refined, latent, k, log_prob)
 
+    def of_classes(
+        self, evaluators: Sequence[Evaluator], X: Array, start: int = 0, name: str = "X"
+    ) -> Iterator[tuple[Evaluator, Scores]]:
+        """Several evaluators, this one's siblings or equals, and their scores of the same rows, in turn: each is to be
+        read before the next one is asked for. A device is waited for once for all of them.
+        """
+        if not self._lists:
+            yield from ((one, one(X, start, name)) for one in evaluators)
+            return
+        begun = [begin(one, X) for one in evaluators]
+        looked = self.arrays.to_host(self.xp.stack([each.found for each in begun]))
+        for one, each, numbers in zip(evaluators, begun, looked, strict=True):
+            found = end(one, X, start, name, each, numbers)
+            yield one, one(X, start, name) if found is None else found
+
     def project(self, X: Array, start: int = 0, name: str = "X") -> Array:
         """X in the coordinates that its bounds are made of, for this evaluator and its siblings; X itself where nothing
         is bounded, or where a row's squared length leaves float64.
@@ -185,22 +225,23 @@ class Evaluator:
         pruner = self.pruner
         if pruner is None:
             return X
-        centered, norms = self.center(X, start, name, pruner.center)
+        there = pruner.on(self.arrays, self.host_factors, self.dtype)
+        centered, norms = self.center(X, start, name, there.center)
         largest = max(float(one.inv_noise.max()) for one in pruner.mixtures)
         if not self._all_finite or not self._largest * largest < LARGEST_SQUARE:
             return X
-        matrix = pruner.matrix(centered.dtype)
+        matrix = pruner.on(self.arrays, self.host_factors, centered.dtype).matrix
         coordinates = self.buffer("coordinates", (len(X), matrix.shape[1]), centered.dtype)
         self.arrays.matmul(centered, matrix, coordinates)
         directions = pruner.directions
-        sums = norms[:, None] if directions.n_groups == 1 else directions.sums(np.square(centered, dtype=np.float64))
+        sums = norms[:, None] if directions.n_groups == 1 else directions.sums(squared(centered))
         return ProjectedBlock(X, sums, coordinates, directions)
 
     def _tools(self, block: ProjectedBlock) -> Tools:
         assert self.pruner is not None
         ops = self.ops if hasattr(self.ops, "bound_components") else numpy_ops
-        tables = self.pruner.tables(self.host_factors, block.coordinates.dtype)
-        return Tools(self.host_factors, tables, ops, self.threads, self.refine, self.buffer)
+        tables = self.pruner.on(self.arrays, self.host_factors, block.coordinates.dtype).tables
+        return Tools(self.factors, tables, ops, self.threads, self.refine, self.buffer, self.xp)
 
     def count(self, X: Array) -> tuple[float, float] | None:
         """Components per row that are bounded finely and that are scored; None where rows leave float64."""
@@ -208,47 +249,25 @@ class Evaluator:
         return count_bounded(block, self._tools(block)) if isinstance(block, ProjectedBlock) else None
 
     def log_prob(self, X: Array, start: int = 0, name: str = "X") -> Array:
-        """log p(x) [n]; without an [n, k] array on a device, or where components are bounded: only the candidates are
-        listed, refined and summed.
-        """
-        if self.pruner is not None:
-            scores = self(X, start, name)
-            return scores.totals()[0] if scores.dense is None else self._total(scores)
-        if not self.arrays.is_device or self.options.method == "residual":
-            return self._total(self(X, start, name))
-        found = self._listed(X, start, name)
-        if found is None:
-            return self._total(self(X, start, name))
-        rows, components, offsets = found
-        order = self.xp.argsort(components * len(X) + rows)
-        values, total = self.xp.empty(len(rows)), self.xp.empty(len(X))
-        values[order] = self.refine(X, Pairs(rows[order], components[order]))[0]
-        self.ops.log_sum_exp_candidates(values, offsets, total)
-        return total
-
-    def _listed(self, X: Array, start: int, name: str) -> tuple[Array, Array, Array] | None:
-        """Rows and components of the candidates, row by row, and where each row's begin; on a device, which is waited
-        for once, when the product is done. None where a row has no squared length.
-        """
-        mixture, dtype = self.factors.mixture, np.dtype(np.float32) if self._tf32 else self.dtype
-        while True:
-            centered, norms = self._subtract(X, self.factors.center, dtype)
-            marks, offsets = self.ops.mark_candidates(self.coarse(centered, norms, every=False), mixture)
-            count = self._look(X, start, name, norms, offsets[-1])
-            if self._some_beyond:
-                return None
-            if not self._fits(dtype):
-                dtype = np.dtype(np.float64)
-            elif self._too_many(count, len(X)):
-                dtype = self.dtype
-            else:
-                return *self.ops.list_candidates(marks, offsets, count, len(mixture.log_norm)), offsets
-
-    def _total(self, scores: Scores) -> Array:
         """log p(x) [n]."""
+        return self.total(self(X, start, name))
+
+    def total(self, scores: Scores) -> Array:
+        """log p(x) [n] of the block; from the pairs alone where nothing else is kept."""
+        if scores.dense is None:
+            return self.totals(scores)[0]
         total = self.xp.empty(len(scores.X))
         self.ops.log_sum_exp(scores.log_prob, total, self.threads)
         return total
+
+    def totals(self, scores: Scores) -> tuple[Array, Array]:
+        """log p(x) [n] and the pairs' shares in it [m], from the pairs alone."""
+        return totals(self, scores) if self.arrays.is_device else scores.totals()
+
+    @property
+    def _lists(self) -> bool:
+        """Whether candidates are listed on a device, without an array of all components."""
+        return bool(self.arrays.is_device) and self.pruner is None and self.options.method != "residual"
 
     def refine(self, X: Array, pairs: Pairs) -> tuple[Array, Array]:
         """Log-probabilities [m] and whitened latents [m, l] of pairs."""
@@ -259,14 +278,14 @@ class Evaluator:
         return refined, latent
 
     @property
-    def _some_beyond(self) -> bool:
+    def some_beyond(self) -> bool:
         """Whether a row of the block that was centred last has no squared length; the device is not asked again."""
         return not self._all_finite or not self._largest * float(self.host_factors.inv_noise.max()) < LARGEST_SQUARE
 
     def _beyond(self, X: Array, norms: Array) -> tuple[Array, Array]:
         """Rows whose squared length, in units of the noise, leaves float64, and rows with NaN or inf in x itself."""
         xp = self.xp
-        if not self._some_beyond:
+        if not self.some_beyond:
             return (), ()
         with np.errstate(over="ignore", invalid="ignore"):
             long = ~(norms * self.factors.inv_noise.max() < LARGEST_SQUARE)
@@ -284,7 +303,7 @@ class Evaluator:
         products = self.buffer("products", (n, panel.shape[1]), dtype)
         # A NaN row (check_finite=False) or an overflow affects its own row only, and says so by its value.
         with np.errstate(over="ignore", invalid="ignore"):
-            tf32 = self._tf32 and not every and dtype == np.float32
+            tf32 = self.tf32 and not every and dtype == np.float32
             self.arrays.matmul(centered, panel, products, tf32=tf32)
             quad = self.buffer("quad", (n, 0), dtype) if factors.is_isotropic else self._squares_product(centered)
         slack = 4.0 * np.sqrt(d) * float(np.finfo(dtype).eps)
@@ -307,19 +326,30 @@ class Evaluator:
             quad += part
         return quad
 
-    def certain(self, scores: Scores) -> bool:
-        """Whether no row is so far away that the rounding of a log-density hides what components differ by: by the
-        largest length and the least noise of all or, on the host, pair by pair.
+    def largest_nats(self) -> float:
+        """A bound on |x - μ|²_{D⁻¹} of all rows of the block that was scored last and all components, by the largest
+        length and the least noise; inf where a row has no squared length.
         """
-        if self._some_beyond:
-            return False
+        if self.some_beyond:
+            return math.inf
         factors, largest = self.host_factors, self._largest
         if self.pruner is not None and self.pruner.center is not factors.center:
             largest += float(((self.pruner.center - factors.center) ** 2).sum())
-        most = 2.0 * (largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
-        rounding_nats = float(np.finfo(np.float64).eps) * most
+        return 2.0 * (largest * float(factors.inv_noise.max()) + float(factors.mean_norm.max()))
+
+    def largest_log_prob(self) -> float:
+        """A bound on log p(x), in nats and without its sign, of all rows of the block that was scored last."""
+        norms = self.host_factors.log_norm
+        largest_norm = float(np.abs(norms[np.isfinite(norms)]).max(initial=0.0))
+        return self.largest_nats() / 2.0 + largest_norm + math.log(len(norms))
+
+    def certain(self, scores: Scores) -> bool:
+        """Whether no row is so far away that the rounding of a log-density hides what components differ by: by
+        :meth:`largest_nats` or, on the host, pair by pair.
+        """
+        factors, rounding_nats = self.host_factors, float(np.finfo(np.float64).eps) * self.largest_nats()
         tolerance = UNCERTAIN_NATS[scores.X.dtype.name]
-        if rounding_nats < tolerance or self.arrays.is_device:
+        if rounding_nats < tolerance or self.arrays.is_device or rounding_nats == math.inf:
             return bool(rounding_nats < tolerance)
         return not len(self.pairs(scores).undecided(len(scores.X), factors.log_norm, tolerance).rows)
 
@@ -367,18 +397,22 @@ class Evaluator:
         """
         xp, dtype = self.xp, scores.X.dtype
         if scores.dense is None and self.certain(scores):
-            share, lost = scores.totals()[1], xp.zeros((len(scores.X), 1), bool)
+            share, lost = self.totals(scores)[1], xp.zeros((len(scores.X), 1), bool)
         else:
             resp = self.responsibilities(scores)
             share, lost = resp[scores.rows, scores.components], xp.isnan(resp[:, :1])
-        chosen = xp.nonzero(share > LEAST_SHARE)[0]
-        found = (scores.rows, scores.components, share, scores.whitened_latent)
-        pairs = WeightedPairs._make(array[chosen] for array in found)
+        pairs = WeightedPairs(scores.rows, scores.components, share, scores.whitened_latent)
+        if self.arrays.is_device:  # which is not asked how many there are, and adds a row's pairs up in float64
+            pairs = pairs._replace(weights=xp.where(share > LEAST_SHARE, share, 0.0))
+        else:
+            pairs = part_of(pairs, share > LEAST_SHARE, xp)
         result = out if out.dtype == dtype and out.flags.c_contiguous else xp.empty(out.shape, dtype)
         result[:] = xp.where(lost, np.nan, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            several = repeated(pairs.rows, len(scores.X), xp)
-            wide = xp.nonzero(several)[0] if dtype == np.float32 else ()
+            wide: Array = ()
+            if dtype == np.float32 and not self.arrays.is_device:
+                several = repeated(pairs.rows, len(scores.X))
+                wide = np.flatnonzero(several)
             if len(wide):  # in float32 what their components add up to would be rounded at every one of them
                 self._add_gradients(scores.X, part_of(pairs, ~several[pairs.rows], xp), result)
                 step = max(1, SUM_VALUES // result.shape[1])

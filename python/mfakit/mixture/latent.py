@@ -13,6 +13,7 @@ from .._arrays.pages import give_back
 from .._arrays.rows import RowBlocks, on_device_of, returned, to_numpy, wrap_like
 from .._arrays.streams import streamed
 from .._checks import as_bounds
+from ..backends.operands import WeightedPairs
 from . import marginals
 from .density import each_block, open_rows, per_sample
 from .evaluator import Evaluator
@@ -34,10 +35,11 @@ def _best_pairs(evaluator: Evaluator, scores: Scores) -> tuple[Array, Array]:
     """Of each row, its most likely component [n] and the y [n, l] of that pair (the best is always refined)."""
     xp = evaluator.xp
     best = evaluator.relative(scores).argmax(axis=1)
-    y = xp.full((len(best), scores.whitened_latent.shape[1]), np.nan)
     wins = best[scores.rows] == scores.components
-    y[scores.rows[wins]] = scores.whitened_latent[wins]
-    return best, y
+    place = xp.full(len(best) + 1, len(scores.rows))  # of each row's pair; a device is not asked which they are
+    place[xp.where(wins, scores.rows, len(best))] = xp.arange(len(wins))
+    y = xp.concatenate([scores.whitened_latent, xp.full((1, scores.whitened_latent.shape[1]), np.nan)])
+    return best, y[place[:-1]]
 
 
 @streamed
@@ -97,11 +99,14 @@ def reconstruct(mfa: MFA, X: Any, **options: Unpack[ArrayOptions]) -> Any:
     """
 
     def fill(evaluator: Evaluator, block: Array, first: int, part: Array) -> None:
-        arrays, factors = evaluator.arrays, evaluator.factors
+        factors, xp = evaluator.factors, evaluator.xp
         best, y = _best_pairs(evaluator, evaluator(block, first))
-        for j in np.unique(arrays.to_host(best)).tolist():
-            group = arrays.xp.nonzero(best == j)[0]
-            part[group] = factors.means[j] + (y[group] @ factors.whitened[j]) * factors.noise[j]
+        # D times the gradient at the mean, which is Wᵀ y there: components are not looped over.
+        means, change = factors.means[best].astype(block.dtype), xp.zeros(block.shape, block.dtype)
+        order = xp.argsort(best)
+        pairs = WeightedPairs(order, best[order], xp.ones(len(best)), y[order])
+        evaluator.ops.accumulate_gradient(means, pairs, factors.mixture, change, evaluator.threads)
+        part[:] = means + change * factors.noise[best]
 
     return per_sample(mfa, X, options, (mfa.n_features,), fill, features=True)
 

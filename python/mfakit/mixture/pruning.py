@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._threads.process import keeps_errstate, single_threaded_products
+from ..backends.host_arrays import Host
 from ..backends.operands import Projected, Projection
 from .directions import DIRECTION_VALUES, Directions, group_noise, leading_directions, loadings_of
 from .factors import Factors, Share, alone, component_parts
 
-__all__ = ["Pruner", "nothing_finer", "project"]
+__all__ = ["Pruner", "nothing_finer", "project", "squared"]
 
 Array = NDArray[Any]
 
@@ -30,6 +31,14 @@ COARSE, FINE, FINEST = SIZES = 16, 64, 128
 LOADING_ROUNDING = 8.0
 # The log-normaliser of a component without weight, which float32 holds.
 NOTHING = -1e30
+
+
+class PrunerThere(NamedTuple):
+    """What a block of samples reads of a :class:`Pruner`, for one of its mixtures."""
+
+    center: Any  # [d]
+    matrix: Any  # [d, r]
+    tables: list[Projection]
 
 
 class Pruner:
@@ -69,6 +78,19 @@ class Pruner:
         if key not in self._kept:
             self._kept[key] = np.ascontiguousarray(self.directions.rows[: key[1]].T, dtype=key[0])
         return np.asarray(self._kept[key])
+
+    def on(self, arrays: Host, factors: Factors, dtype: Any) -> PrunerThere:
+        """What samples in `dtype` read, where they are: on a device copied once, and kept."""
+        tables = self.tables(factors, dtype)
+        if not arrays.is_device:
+            return PrunerThere(self.center, self.matrix(dtype), tables)
+        key = arrays.name, id(factors), np.dtype(dtype), self.sizes
+        if key not in self._kept:
+            copies = [Projection._make(map(arrays.asarray, table)) for table in tables]
+            self._kept[key] = PrunerThere(arrays.asarray(self.center), arrays.asarray(self.matrix(dtype)), copies)
+            arrays.synchronize()  # other streams may be the next to read them
+        there: PrunerThere = self._kept[key]
+        return there
 
     def columns(self, factors: Factors) -> int:
         """How many columns of a dense product take as much of a block's memory as the bounds do."""
@@ -118,6 +140,13 @@ def nothing_finer(table: Projection) -> Projection:
     return table._replace(means=table.means[:, :0], scales=table.scales[:, :0], whitened=table.whitened[:, :, :0])
 
 
+def squared(values: Any) -> Any:
+    """The squares in float64, on the host or on a device."""
+    wide = values.astype(np.float64)
+    wide *= wide
+    return wide
+
+
 def project(coordinates: Array, sq_norms: Array, directions: Directions, r: int) -> Projected:
     """Samples with B (x - c) [n, ≥ r] and ‖x - c‖² in each group [n, G] in the first r coordinates, with what rounding
     may have done: a coordinate is a sum of terms of its group's features, off by at most 8 √d u times their sizes, as a
@@ -127,7 +156,7 @@ def project(coordinates: Array, sq_norms: Array, directions: Directions, r: int)
     real, unit = coordinates.dtype, float(np.finfo(coordinates.dtype).eps) / 2
     length = np.sqrt(sq_norms)
     error = (8.0 * np.sqrt(d * r) + 4.0) * unit * length
-    rest = sq_norms - directions.row_sums(np.square(coordinates[:, :r], dtype=np.float64))
+    rest = sq_norms - directions.row_sums(squared(coordinates[:, :r]))
     off = 2.0 * length * error + error**2 + 4.0 * unit * sq_norms
     nearest, farthest = np.sqrt(np.maximum(rest - off, 0.0)), np.sqrt(np.maximum(rest + off, 0.0))
     up, down = 1.0 + 4.0 * unit, 1.0 - 4.0 * unit

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arrays.rows import array_module
 from ..backends.operands import Pairs, WeightedPairs
 from .directions import Directions
 
@@ -27,7 +28,8 @@ class Scores:
 
     rows, components [m] are the refined pairs, sorted by component; values [m] their log (weight N(x)) and
     whitened_latent [m, l] their y = W (x - μ). `dense` [n, k] has the coarse values of the others too; None where they
-    were bounded instead: all that is missing carries less than e^-40 of a row's density.
+    are not kept, or were bounded instead: all that is missing carries less than e^-40 of a row's density. On a device
+    `by_row` are an order [m] of the pairs by row and where in it each row's begin [n + 1], where these are known.
     """
 
     X: Array
@@ -37,12 +39,13 @@ class Scores:
     whitened_latent: Array
     n_components: int
     dense: Array | None = None
+    by_row: tuple[Array, Array] | None = None
 
     @property
     def log_prob(self) -> Array:
-        """log (weight N(x)) [n, k]; -inf where a component was bounded."""
+        """log (weight N(x)) [n, k]; -inf where nothing was kept."""
         if self.dense is None:
-            self.dense = np.full((len(self.X), self.n_components), -np.inf)
+            self.dense = array_module(self.values).full((len(self.X), self.n_components), -np.inf)
             self.dense[self.rows, self.components] = self.values
         return self.dense
 
@@ -50,12 +53,12 @@ class Scores:
         """The most likely component of the rows `index`."""
         if self.dense is not None:
             return self.dense[index].argmax(axis=1)
-        place = np.full(len(self.X), -1)
-        place[index] = np.arange(len(index))
-        at = np.flatnonzero(place[self.rows] >= 0)
-        log_prob = np.full((len(index), self.n_components), -np.inf)
-        log_prob[place[self.rows[at]], self.components[at]] = self.values[at]
-        return log_prob.argmax(axis=1)
+        xp, n = array_module(self.values), len(index)
+        place = xp.full(len(self.X), n)
+        place[index] = xp.arange(n)
+        log_prob = xp.full((n + 1, self.n_components), -np.inf)
+        log_prob[place[self.rows], self.components] = self.values
+        return log_prob[:n].argmax(axis=1)
 
     def best(self) -> Array:
         """The most likely component [n] of each row among the pairs, on the host."""
@@ -66,7 +69,7 @@ class Scores:
         return found
 
     def totals(self) -> tuple[Array, Array]:
-        """log p(x) [n] and the pairs' shares in it [m], on the host, from the pairs alone."""
+        """log p(x) [n] and the pairs' shares in it [m], of arrays on the host, from the pairs alone."""
         n = len(self.X)
         top = np.full(n, -np.inf)
         np.maximum.at(top, self.rows, self.values)
@@ -90,14 +93,9 @@ class ProjectedBlock:
     directions: Directions
 
 
-def repeated(rows: Array, n: int, xp: Any) -> Array:
-    """Which of n rows occur more than once, bool [n]; a device is not waited for, as it would be to count them."""
-    number = xp.arange(len(rows))
-    last = xp.empty(n, np.int64)
-    last[rows] = number  # of equal rows one stays, and the others see it
-    found = xp.zeros(n + 1, bool)
-    found[xp.where(last[rows] == number, n, rows)] = True
-    return found[:n]
+def repeated(rows: Array, n: int) -> Array:
+    """Which of n rows occur more than once, bool [n]; on the host."""
+    return np.bincount(rows, minlength=n) > 1
 
 
 def part_of(pairs: WeightedPairs, mask: Array, xp: Any) -> WeightedPairs:

@@ -26,6 +26,7 @@ from ..models.linear import LinearVictim
 from ..result import AttackResult
 from ..task import Task, columns_of, open_task
 from .closed_form import ClosedForm
+from .resident import ResidentWalk
 from .settings import Direction, Path, Settings, Targets
 from .walk import FactorWalk, FeatureWalk, may_take_long
 
@@ -39,7 +40,7 @@ __all__ = ["gradient_attack"]
 Array = NDArray[Any]
 
 # Block-sized float64 arrays that a walk on a device holds, in addition to those that a density needs.
-DEVICE_COPIES = 3
+DEVICE_COPIES = 6
 _logger = logging.getLogger("mfakit")
 
 
@@ -144,6 +145,7 @@ def gradient_attack(
         limits = as_limits(settings.bounds, task.rows.shape[1], task.rows.dtype)
         coordinates = FactorCoordinates.of(task.clf) if settings.path == "factor" else None
         victims, careful = _victims(task, settings)
+        kind = ResidentWalk if task.arrays.is_device else FeatureWalk
 
         def walk(victim: Any, block: Array, labels: Array | None, aims: Array | None = None) -> FeatureWalk:
             if coordinates is not None:
@@ -151,7 +153,7 @@ def gradient_attack(
             elif settings.path == "closed-form":
                 made = ClosedForm(victim, block, labels, aims)
             else:
-                made = FeatureWalk(victim, block, labels, aims, limits)
+                made = kind(victim, block, labels, aims, limits)
             made.run(settings)
             return made
 

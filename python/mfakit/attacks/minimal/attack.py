@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._arrays.options import Options, no_out, refuse_unknown
+from ..._arrays.options import Options, no_out, only_on_host, refuse_unknown
 from ..._arrays.rows import RowBlocks, as_labels, check_finite_rows
 from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
@@ -142,7 +142,7 @@ def minimal_perturbation(
     ValueError
         ``path="factor"`` for noise that is diagonal or a model too large for its Gram matrix, any path, `bounds` or
         `target` for another classifier; NaN or inf in X, labels or targets that are not classes, a target that is the
-        true class, samples outside `bounds`; lengths beyond 1e60, noise below 1e-60.
+        true class, samples outside `bounds`; lengths beyond 1e60, noise below 1e-60; samples or a backend of a device.
     BackendUnavailable
         ``path="factor"`` without the compiled extension.
 
@@ -178,13 +178,12 @@ def brackets(
     no_out(name, options)
     opts = Options(**options)
     if not isinstance(clf, BayesClassifier):
-        return _of_machine(clf, X, y, settings, target, opts, progress)
+        return _of_machine(name, clf, X, y, settings, target, opts, progress)
     path = _path(clf, settings.path)
     clf = clf.to("cpu")  # the proof is computed on the host whatever device it was put on
     _check_scales(clf)
     rows = RowBlocks(X, clf.n_features)
-    if rows.device is not None:
-        raise BackendUnavailable(f"{name} computes on the host, and X is on {rows.device}; copy it there")
+    only_on_host(name, opts, rows)
     labels = None if y is None else as_labels(y, len(rows), clf.n_classes)
     goals = as_goals(target, len(rows), lambda classes, n, what: as_labels(classes, n, clf.n_classes, what))
     limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
@@ -292,20 +291,20 @@ def _check_scales(clf: BayesClassifier) -> None:
 
 
 def _of_machine(
-    clf: Any, X: Any, y: Any, settings: Settings, target: Any, options: Options, progress: bool | None
+    name: str, clf: Any, X: Any, y: Any, settings: Settings, target: Any, options: Options, progress: bool | None
 ) -> MinimalResult:
     """The brackets of a classifier that is no mixture, which has one path only, and neither boxes nor targets."""
     if settings.path != "auto":
         raise ValueError(
             f'path="{settings.path}" is for mixtures, and {type(clf).__name__} is not a BayesClassifier; leave it out'
         )
-    for name, value in (("bounds", settings.bounds), ("target", target)):
+    for argument, value in (("bounds", settings.bounds), ("target", target)):
         if value is not None:
             raise ValueError(
-                f"{name} is for brackets of Bayes classifiers, and {type(clf).__name__} is not a BayesClassifier; "
+                f"{argument} is for brackets of Bayes classifiers, and {type(clf).__name__} is not a BayesClassifier; "
                 "leave it out: the lower bound without it holds, too"
             )
-    return bracket_machine(clf, X, y, options, progress)
+    return bracket_machine(name, clf, X, y, options, progress)
 
 
 def _path(clf: BayesClassifier, path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,22 @@ from ..._threads.process import errstate
 from ...backends import get_arrays, get_backend
 from ...backends.operands import Pairs, WeightedPairs
 from ...bayes.classifier import BayesClassifier
-from ...bayes.decisions import settle
+from ...bayes.decisions import FAR_NATS, settle
 from ...mixture.evaluator import Evaluator
+from ...mixture.listing import unasked
 from ..state import Choice
 
-__all__ = ["MixtureVictim"]
+__all__ = ["MixtureVictim", "ThereChoice"]
 
 Array = Any  # NumPy's; with d columns and on a device, CuPy's
+
+
+class ThereChoice(NamedTuple):
+    """What :class:`~mfakit.attacks.state.Choice` says, of n samples on a device."""
+
+    source: Array
+    target: Array
+    target_class: Array
 
 
 class MixtureVictim:
@@ -58,13 +67,10 @@ class MixtureVictim:
         """
         rows = np.arange(len(X))
         self.raise_if_cancelled()
-        # Of each class log p_c(x), the most likely component and its share; a device is waited for once.
+        # Of each class log p_c(x), the most likely component and its share; a device is waited for twice.
         found = self.arrays.xp.empty((3, self.n_classes, len(X)))
-        for c, evaluator in enumerate(self._evaluators):
-            log_prob = evaluator(X).log_prob
-            self.ops.log_sum_exp(log_prob, found[0, c], self.threads)
-            found[1, c] = log_prob.argmax(axis=1)
-            log_prob.max(axis=1, out=found[2, c])
+        for c, (_, scores) in enumerate(self._evaluators[0].of_classes(self._evaluators, X)):
+            self._summarize(scores.log_prob, found[:, c])
         total, components, share = self.arrays.to_host(found)
         joint, height = (np.ascontiguousarray(values.T) + self._log_priors for values in (total, share))
         best = components.T.astype(np.int64)
@@ -74,6 +80,44 @@ class MixtureVictim:
         choice.target_class = height.argmax(axis=1)
         choice.source, choice.target = best[rows, y], best[rows, choice.target_class]
         return joint, choice
+
+    def _summarize(self, log_prob: Array, found: Array) -> None:
+        """found [3, n] = log sum exp of each row of log_prob [n, k], its argmax and its max."""
+        self.ops.log_sum_exp(log_prob, found[0], self.threads)
+        found[1] = log_prob.argmax(axis=1)
+        log_prob.max(axis=1, out=found[2])
+
+    def scores_there(self, X: Array, y: Array) -> tuple[Array, ThereChoice, Array]:
+        """:meth:`scores` on a device, which is not waited for, with y [n] there; and whether samples are so unusual
+        that these may be wrong, bool [].
+        """
+        xp, n = self.arrays.xp, len(X)
+        found, doubt = xp.empty((3, self.n_classes, n)), xp.zeros((), bool)
+        for c, evaluator in enumerate(self._evaluators):
+            log_prob, doubtful = unasked(evaluator, X)
+            self._summarize(log_prob, found[:, c])
+            doubt = doubt | doubtful
+        log_priors = self.arrays.asarray(self._log_priors[:, None])
+        joint, height, best = found[0] + log_priors, found[2] + log_priors, found[1].astype(np.int64)
+        rows = xp.arange(n)
+        height[y, rows] = -np.inf
+        rival = height.argmax(axis=0)
+        doubt = doubt | ~(xp.abs(joint.max(axis=0)) < FAR_NATS).all()
+        return joint.T, ThereChoice(best[y, rows], best[rival, rows], rival), doubt
+
+    def direction_there(self, X: Array, y: Array, choice: ThereChoice, walking: Array) -> Array:
+        """:meth:`direction` on a device, which is not waited for; 0 for samples that are not `walking` [n]."""
+        xp, n = self.arrays.xp, len(X)
+        g, rows = xp.zeros_like(X), xp.concatenate([xp.arange(n)] * 2)
+        signs = xp.concatenate([xp.full(n, -1.0), xp.ones(n)])
+        for c, evaluator in enumerate(self._evaluators):
+            none = evaluator.factors.shape[0]  # a component that is no pair
+            sources = xp.where(walking & (y == c), choice.source, none)
+            targets = xp.where(walking & (choice.target_class == c), choice.target, none)
+            components = xp.concatenate([sources, targets])
+            order = xp.argsort(components)
+            self._add_gradients(evaluator, X, rows[order], components[order], signs[order], g)
+        return g
 
     def direction(self, X: Array, y: Array, choice: Choice) -> Array:
         """g = ∇ log p_t - ∇ log p_s at each sample, [n, d]."""

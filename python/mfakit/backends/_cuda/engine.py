@@ -5,7 +5,9 @@ The tests put an emulator in its place (`install`); nothing above this file know
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -19,6 +21,8 @@ from .download import Downloader
 from .upload import Uploader
 
 __all__ = ["CupyEngine", "devices", "engine", "install", "why_missing"]
+
+_logger = logging.getLogger("mfakit")
 
 # cublasComputeType_t. Named in full at every call, so that no global switch (CUPY_TF32, a math mode that another
 # library left on the handle) turns a float32 product into a TF32 one.
@@ -123,6 +127,7 @@ class CupyEngine:
 
     def _compile(self, family: str, options: tuple[str, ...]) -> Any:
         module = self.xp.RawModule(code=_cuda_source.flatten(family), options=options, backend="nvrtc")
+        start = time.perf_counter()
         try:
             module.compile()
         except RuntimeError as error:  # CuPy's own, whose wheels leave the toolkit's headers to another package
@@ -131,6 +136,8 @@ class CupyEngine:
             raise BackendUnavailable(
                 "cuda: CuPy finds no CUDA headers to compile with; pip install 'cupy-cuda13x[ctk]', or 12x as installed"
             ) from error
+        seconds = time.perf_counter() - start
+        _logger.info("cuda: kernels of %s compiled, or found in CuPy's cache, in %.1f s", family, seconds)
         return module
 
     @memory_errors()

@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["FAMILIES", "definitions", "flatten", "kernel_names"]
 
 # Source file -> what it holds.
-FAMILIES = ("density", "pairs", "subspace", "attack", "sampling")
+FAMILIES = ("density", "pairs", "subspace", "attack", "sampling", "prune")
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 _KERNEL = re.compile(r'^extern "C" __global__ void (\w+)\(', re.MULTILINE)

@@ -17,10 +17,11 @@ from ...backends import Backend, get_backend
 from ..factors import Factors
 from ..mfa import MFA, common_device, on_device
 from .counting import count_rough, count_tiles
-from .kept import Histogram, RowMinima, Smallest
+from .kept import Histogram, Nearest, RowMinima, Smallest
 from .pairs import solve_pairs
 from .pruning import choose_pruning, search_pruned
 from .sides import Side, open_side
+from .there import count_there, fill_there, nearest_there
 from .tiles import Machine, brackets_of, can_be_rough, distances_of, open_machine, tiles
 
 __all__ = ["subspace_distances"]
@@ -125,7 +126,7 @@ def subspace_distances(
     edges = _edges(bins, side0, side1) if reduce == "histogram" else None
     with open_bar(progress, total=n_pairs, unit="pair", unit_scale=True, desc="distances") as bar:
         if reduce is None:
-            return on_device(_matrix(work, bar), device)
+            return _matrix(work, bar, device)
         found = _histogram(work, edges, bar) if reduce == "histogram" else _nearest(work, reduce, n_smallest, bar)
     return found if reduce == "min" else tuple(on_device(part, device) for part in found)
 
@@ -169,14 +170,25 @@ class _Work(NamedTuple):
     def factors(self) -> tuple[Factors, Factors]:
         return self.side0.factors, self.side1.factors
 
+    @property
+    def gone(self) -> tuple[Array, Array]:
+        """Which components have no weight, of either side."""
+        return self.side0.gone, self.side1.gone
+
     def leave_out(self, rows: slice, columns: slice, *distances: Array) -> None:
         """Components without weight are at a distance of inf, in place."""
         for values in distances:
             values[self.side0.gone[rows]], values[:, self.side1.gone[columns]] = np.inf, np.inf
 
 
-def _matrix(work: _Work, bar: Any) -> Array:
-    found = np.empty((len(work.side0.gone), len(work.side1.gone)))
+def _matrix(work: _Work, bar: Any, device: str | None) -> Array:
+    arrays, shape = work.machine.arrays, (len(work.side0.gone), len(work.side1.gone))
+    if arrays.is_device:
+        with arrays.active():
+            found = np.empty(shape) if device is None else arrays.xp.empty(shape)
+        fill_there(*work.factors, work.machine, work.gone, found, partial(_solve, *work.factors), bar)
+        return found
+    found = np.empty(shape)
     for tile in tiles(*work.factors, work.machine):
         found[tile.rows, tile.columns] = distances_of(tile, *work.factors)
         bar.update(tile.sq.size)
@@ -187,6 +199,9 @@ def _matrix(work: _Work, bar: Any) -> Array:
 def _histogram(work: _Work, edges: Array, bar: Any) -> tuple[Array, Array]:
     """Counts of what solve_pairs gives, which brackets decide but near an edge."""
     kept, solve = Histogram(edges), partial(_solve, *work.factors)
+    if work.machine.arrays.is_device:
+        count_there(*work.factors, work.machine, work.gone, kept, solve, bar)
+        return kept.counts, kept.edges
     counted = count_rough if can_be_rough(*work.factors, work.machine) else count_tiles
     counted(*work.factors, work.machine, kept, solve, work.leave_out, bar)
     return kept.counts, kept.edges
@@ -198,17 +213,10 @@ def _nearest(work: _Work, reduce: str, n_smallest: int, bar: Any) -> Any:
     count = 1 if reduce == "min" else min(n_smallest, live[0] * live[1])
     k0 = len(work.side0.gone)
     kept = RowMinima(solve, k0) if reduce == "row_min" else Smallest(solve, count)
-    pruning = None
-    if work.method != "dense" and not work.machine.arrays.is_device:
-        pruning = choose_pruning(work.side0, work.side1, work.machine, reduce, count, forced=work.method == "pruned")
-    if pruning is not None:
-        search_pruned(pruning, kept, bar)
+    if work.machine.arrays.is_device:
+        nearest_there(*work.factors, work.machine, work.gone, kept, bar)
     else:
-        for tile in tiles(*work.factors, work.machine):
-            brackets = brackets_of(tile, *work.factors)
-            work.leave_out(tile.rows, tile.columns, *brackets)
-            kept.add_tile(tile.rows, tile.columns, *brackets)
-            bar.update(tile.sq.size)
+        _nearest_here(work, reduce, count, kept, bar)
     kept.settle()
     if reduce == "min":
         return float(kept.upper[0]), (int(kept.i[0]), int(kept.j[0]))
@@ -217,6 +225,20 @@ def _nearest(work: _Work, reduce: str, n_smallest: int, bar: Any) -> Any:
     distances, index = np.full(k0, np.inf), np.full(k0, -1)
     distances[kept.i], index[kept.i] = kept.upper, kept.j
     return distances, index
+
+
+def _nearest_here(work: _Work, reduce: str, count: int, kept: Nearest, bar: Any) -> None:
+    pruning = None
+    if work.method != "dense":
+        pruning = choose_pruning(work.side0, work.side1, work.machine, reduce, count, forced=work.method == "pruned")
+    if pruning is not None:
+        search_pruned(pruning, kept, bar)
+        return
+    for tile in tiles(*work.factors, work.machine):
+        brackets = brackets_of(tile, *work.factors)
+        work.leave_out(tile.rows, tile.columns, *brackets)
+        kept.add_tile(tile.rows, tile.columns, *brackets)
+        bar.update(tile.sq.size)
 
 
 def _solve(side0: Factors, side1: Factors, i: Array, j: Array) -> Array:

@@ -87,6 +87,10 @@ class Nearest:
         """The limits [rows] once pairs with these upper bounds [rows, columns] are among ours."""
         raise NotImplementedError
 
+    def limits_of(self, rows: slice, least: Array) -> Array:
+        """The same of what is known of these bounds where they are on a device: the least of each row."""
+        return self._limits_with(rows, least[:, None])
+
     def add(self, i: Array, j: Array, lower: Array, upper: Array) -> None:
         """Some pairs, each of them once."""
         if not len(i):

@@ -204,7 +204,7 @@ def _directions(sides: tuple[Factors, Factors], gone: tuple[Array, Array], cente
         length = float(np.sqrt(np.mean(np.sum(means**2, axis=1)))) or 1.0
         rows += [(means * ((side.shape[1] + 1) / length)).astype(np.float32)]
         rows += [side.whitened[live].reshape(-1, len(center)).astype(np.float32)]
-    return leading_rows(np.concatenate(rows), r, rng)[0]
+    return np.asarray(leading_rows(np.concatenate(rows), r, rng)[0])
 
 
 def search_pruned(pruning: Pruning, kept: Nearest, bar: Any) -> None:

@@ -51,7 +51,7 @@ def open_machine(ops: ModuleType, threads: int = 1, device: str | None = None) -
 
 
 class Tile(NamedTuple):
-    """Squared distances of some rows of side 0 and some of side 1, on the host."""
+    """Squared distances of some rows of side 0 and some of side 1, where they were computed."""
 
     rows: slice
     columns: slice
@@ -82,9 +82,13 @@ def product_rounding(d: int) -> float:
     return 8.0 * math.sqrt(d) * float(np.finfo(np.float64).eps) / 2
 
 
-def tiles(side0: Factors, side1: Factors, machine: Machine, tile_bytes: int | None = None) -> Iterator[Tile]:
-    """All pairs; Ctrl-C is answered between and within tiles. `tile_bytes` are those of a tile's products."""
-    for rows, columns, left, right in _panels(side0, side1, machine, tile_bytes):
+def tiles(
+    side0: Factors, side1: Factors, machine: Machine, tile_bytes: int | None = None, most_rows: int | None = None
+) -> Iterator[Tile]:
+    """All pairs, by rows and then columns; Ctrl-C is answered between and within tiles. `tile_bytes` are those of a
+    tile's products.
+    """
+    for rows, columns, left, right in _panels(side0, side1, machine, tile_bytes, most_rows):
         yield Tile(rows, columns, *pair_products(left, right, machine))
 
 
@@ -133,20 +137,21 @@ def _rough_rows(side: tuple[Array, Subspaces], l: int, unit: float) -> tuple[Arr
 
 
 def _panels(
-    side0: Factors, side1: Factors, machine: Machine, tile_bytes: int | None = None
+    side0: Factors, side1: Factors, machine: Machine, tile_bytes: int | None = None, most_rows: int | None = None
 ) -> Iterator[tuple[slice, slice, tuple[Array, Subspaces], tuple[Array, Subspaces]]]:
     """Of every tile its rows, its columns, and what :func:`side_rows` makes of them."""
     arrays = machine.arrays
     (k0, l0, d), (k1, l1, _) = side0.shape, side1.shape
     # One centre for both sides, so that ‖μ‖² is as small as it can be before it cancels.
     center = (side0.center + side1.center) / 2
-    most = arrays.panel_bytes / 8 / (d * (max(l0, l1) + 1))
-    edge = max(1, int(min(most, ((tile_bytes or arrays.tile_bytes) / 8 / ((l0 + 1) * (l1 + 1))) ** 0.5)))
     with arrays.active():
+        panel, tile = (arrays.room_for(wanted) / 8 for wanted in (arrays.panel_bytes, tile_bytes or arrays.tile_bytes))
+        edge = max(1, int(min(panel / (d * (max(l0, l1) + 1)), (tile / ((l0 + 1) * (l1 + 1))) ** 0.5)))
         # The device makes panels of what it holds; the host makes them tile by tile.
         there0, there1 = arrays.side(side0), arrays.side(side1)
-        for i in range(0, k0, edge):
-            rows = slice(i, min(i + edge, k0))
+        height = min(edge, most_rows or edge)
+        for i in range(0, k0, height):
+            rows = slice(i, min(i + height, k0))
             left = side_rows(there0, rows, center, arrays)
             for j in range(0, k1, edge):
                 columns = slice(j, min(j + edge, k1))
@@ -165,9 +170,7 @@ def pair_products(left: tuple[Array, Subspaces], right: tuple[Array, Subspaces],
     (k0, l0), (k1, l1) = one.sizes, other.sizes
     sq, suspect = xp.empty((k0, k1)), xp.empty((k0, k1), np.uint8)
     machine.ops.pair_distances(products.reshape(k0, l0 + 1, k1, l1 + 1), one, other, sq, suspect, machine.threads)
-    found = (sq, suspect, one.norm, other.norm)
-    sq, suspect, norm0, norm1 = (arrays.to_host(part) for part in found)
-    return sq, suspect.astype(bool), norm0, norm1
+    return sq, suspect.astype(bool), one.norm, other.norm
 
 
 def side_rows(factors: Any, part: slice | Array, center: Array, arrays: Host) -> tuple[Array, Subspaces]:

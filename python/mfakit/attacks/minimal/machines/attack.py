@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...._arrays.options import Options
+from ...._arrays.options import Options, only_on_host
 from ...._arrays.rows import RowBlocks, check_finite_rows
-from ...._errors import BackendUnavailable
 from ...._io.progress import open_bar
 from ....backends.host_arrays import HOST
 from ....classifiers.recognise.forms import KernelForm, LinearForm
@@ -47,9 +46,9 @@ HAVE_BRACKETS = (
 Form = LinearForm | KernelForm | NeighbourForm
 
 
-def bracket_machine(clf: Any, X: Any, y: Any, options: Options, progress: bool | None) -> MinimalResult:
+def bracket_machine(name: str, clf: Any, X: Any, y: Any, options: Options, progress: bool | None) -> MinimalResult:
     """Brackets of a linear classifier, a machine of RBF kernels or a classifier by its nearest neighbour; see
-    :func:`mfakit.attacks.minimal_perturbation`.
+    :func:`mfakit.attacks.minimal_perturbation`. `name` is the public function's.
 
     Raises
     ------
@@ -60,8 +59,7 @@ def bracket_machine(clf: Any, X: Any, y: Any, options: Options, progress: bool |
     """
     form = _form(clf, None)
     rows = RowBlocks(X, form.n_features)
-    if rows.device is not None:
-        raise BackendUnavailable(f"minimal_perturbation computes on the host, and X is on {rows.device}; copy it there")
+    only_on_host(name, options, rows)
     sample = probe_rows(rows)
     form = _form(clf, sample)
     count, own = plan_walks(len(rows), options)
