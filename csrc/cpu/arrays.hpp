@@ -79,6 +79,11 @@ class Fields {
   }
   Doubles doubles(const char* name) { return array<double>(name); }
   double number() { return py::cast<double>(next()); }
+  py::tuple tuple(const char* name) {
+    const py::handle value = next();
+    if (!py::isinstance<py::tuple>(value)) throw py::type_error(std::string(name) + " must be a tuple");
+    return py::reinterpret_borrow<py::tuple>(value);
+  }
   index_t integer() { return py::cast<std::int64_t>(next()); }
 
  private:

@@ -215,6 +215,7 @@ PYBIND11_MODULE(_native, m) {
   define(m, "attack_step", &attack_step);
   define(m, "factor_walk", &factor_walk);
   define_certify(m);
+  define_duals(m);
   define(m, "accumulate_statistics", &accumulate_statistics<float>);
   define(m, "accumulate_statistics", &accumulate_statistics<double>);
 }

@@ -155,5 +155,7 @@ inline Points read_points(const py::tuple& operand, index_t columns) {
 
 // Binds the certificates (certify.cpp), whose structs no other operation reads.
 void define_certify(py::module_& m);
+// The same of duals.cpp.
+void define_duals(py::module_& m);
 
 }  // namespace mfakit::python

@@ -5,6 +5,12 @@
 
 namespace mfakit {
 
+MFAKIT_HD double sum_of(const double* values, index_t n) {
+  double sum = 0.0;
+  for (index_t i = 0; i < n; ++i) sum += values[i];
+  return sum;
+}
+
 // P = L L^T in place, in the lower triangle of P [r, r]; false if P is not positive definite by a safe margin.
 MFAKIT_HD bool cholesky(double* P, index_t r) {
   for (index_t i = 0; i < r; ++i) {
@@ -36,6 +42,25 @@ MFAKIT_HD void solve_upper(const double* L /*[r, r]*/, index_t r, double* x /*[r
     for (index_t k = i + 1; k < r; ++k) x[i] -= L[k * r + i] * x[k];
     x[i] /= L[i * r + i];
   }
+}
+
+// x := A^-1 x for a positive definite A [m, m] whose entries differ by many orders of magnitude: scaled to a unit
+// diagonal first. Overwrites A and scale [m]; false if A is not positive definite.
+MFAKIT_HD bool scaled_solve(double* A, index_t m, double* x /*[m]*/, double* scale) {
+  for (index_t i = 0; i < m; ++i) {
+    if (!(A[i * m + i] > 0.0)) return false;
+    scale[i] = 1.0 / sqrt_(A[i * m + i]);
+  }
+  for (index_t i = 0; i < m; ++i) {
+    x[i] *= scale[i];
+    for (index_t j = 0; j < m; ++j) A[i * m + j] *= scale[i] * scale[j];
+    A[i * m + i] = 1.0 + 1e-12;
+  }
+  if (!cholesky(A, m)) return false;
+  solve_lower(A, m, x);
+  solve_upper(A, m, x);
+  for (index_t i = 0; i < m; ++i) x[i] *= scale[i];
+  return true;
 }
 
 // y += scale K x for a symmetric K [r, r] of which the lower triangle is stored; x, y [r].

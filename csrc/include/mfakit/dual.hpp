@@ -19,12 +19,6 @@ struct DualPoint {
   double q[most_sources];  // q_i + log theta_i at delta = P^-1 b: minus the gradient; 0 where lambda_i = 0
 };
 
-MFAKIT_HD double sum_of(const double* lambda, int m) {
-  double sum = 0.0;
-  for (int i = 0; i < m; ++i) sum += lambda[i];
-  return sum;
-}
-
 // Gamma(c, c') = sum_jk c_j c'_k e_j . e_k off E.
 MFAKIT_HD double perp_dot(const LocalProblem& p, const double* c, const double* c2 /*[m+1] each*/) {
   double sum = 0.0;

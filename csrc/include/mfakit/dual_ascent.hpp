@@ -6,26 +6,6 @@
 
 namespace mfakit {
 
-// x := A^-1 x for a positive definite A [m, m] whose entries differ by many orders of magnitude: scaled to a unit
-// diagonal first. Overwrites A; false if A is not positive definite.
-MFAKIT_HD bool scaled_solve(double* A, int m, double* x /*[m]*/) {
-  double scale[most_sources];
-  for (int i = 0; i < m; ++i) {
-    if (!(A[i * m + i] > 0.0)) return false;
-    scale[i] = 1.0 / sqrt_(A[i * m + i]);
-  }
-  for (int i = 0; i < m; ++i) {
-    x[i] *= scale[i];
-    for (int j = 0; j < m; ++j) A[i * m + j] *= scale[i] * scale[j];
-    A[i * m + i] = 1.0 + 1e-12;
-  }
-  if (!cholesky(A, m)) return false;
-  solve_lower(A, m, x);
-  solve_upper(A, m, x);
-  for (int i = 0; i < m; ++i) x[i] *= scale[i];
-  return true;
-}
-
 // Move lambda into the domain of D where rounding left it at or beyond the edge.
 MFAKIT_HD void shrink_into_domain(LocalProblem& p, double* lambda /*[m]*/) {
   for (int tries = 0; tries < 200 && evaluate_dual(p, lambda).value == -infinity_(); ++tries) {
@@ -70,7 +50,8 @@ MFAKIT_HD bool newton_step(LocalProblem& p, const DualPoint& here, const double*
       }
     }
   }
-  return scaled_solve(A, p.m, step);
+  double scale[most_sources];
+  return scaled_solve(A, p.m, step, scale);
 }
 
 // Move lambda and `here` along `step`, which is halved until D rises. False if D rises by no more than a rounding.

@@ -16,7 +16,10 @@ from .._errors import BackendUnavailable
 from .binding import operations
 from .host_arrays import HOST, Host
 
-__all__ = ["BACKENDS", "Backend", "available", "get_arrays", "get_backend", "operations", "why_missing"]
+__all__ = [
+    "BACKENDS", "Backend", "available", "get_arrays", "get_backend", "is_compiled", "operations",
+    "why_missing",
+]  # fmt: skip
 
 # Those of the host, the default first, and what a caller may ask for.
 HostBackend = Literal["native", "numba", "numpy"]
@@ -76,6 +79,11 @@ def get_backend(name: str = "auto", device: str | None = None) -> ModuleType:
     if reason is not None:
         raise BackendUnavailable(f"{name}: {reason}; available: {', '.join(available())}")
     return _module(name)
+
+
+def is_compiled(ops: ModuleType) -> bool:
+    """Whether a backend is the compiled one, which has searches besides the table."""
+    return ops.__name__.endswith(".native_ops")
 
 
 def get_arrays(ops: ModuleType, device: str | None = None) -> Host:

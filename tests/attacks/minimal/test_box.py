@@ -16,9 +16,10 @@ from mfakit._arrays.options import Options
 from mfakit.attacks import gradient_attack, minimal_perturbation
 from mfakit.attacks.gradient.walk import FeatureWalk
 from mfakit.attacks.minimal.box import Box, BoxLagrangian, minimise
-from mfakit.attacks.minimal.components import Components, Sample
+from mfakit.attacks.minimal.components import Components
 from mfakit.attacks.minimal.constrained import Constraint
 from mfakit.attacks.minimal.lagrangian import Quadratic
+from mfakit.attacks.minimal.sample import Sample
 from mfakit.attacks.models.bayes import MixtureVictim
 
 Array = np.ndarray[Any, Any]

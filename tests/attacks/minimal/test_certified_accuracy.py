@@ -58,10 +58,10 @@ def test_it_stops_where_samples_are_decided(monkeypatch: pytest.MonkeyPatch) -> 
     calls = []
     inner = Lagrangian.evaluate
     monkeypatch.setattr(Lagrangian, "evaluate", lambda *arguments: calls.append(1) or inner(*arguments))
-    minimal_perturbation(clf, X, y, path="features")
+    minimal_perturbation(clf, X, y, path="features", backend="numpy")
     whole = len(calls)
     calls.clear()
-    r = certified_accuracy(clf, X, y, 100.0, path="features")
+    r = certified_accuracy(clf, X, y, 100.0, path="features", backend="numpy")
     assert float(r.certified) == 0.0
     assert len(calls) < whole / 2
 

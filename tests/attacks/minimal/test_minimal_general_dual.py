@@ -9,8 +9,9 @@ from support import close
 
 import mfakit
 from mfakit.attacks.minimal import roots
-from mfakit.attacks.minimal.components import Components, Sample
+from mfakit.attacks.minimal.components import Components
 from mfakit.attacks.minimal.lagrangian import Curvature, Lagrangian
+from mfakit.attacks.minimal.sample import Sample
 
 
 @pytest.mark.parametrize("seed", range(30))

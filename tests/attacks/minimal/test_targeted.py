@@ -11,8 +11,9 @@ from support import close, random_mfa
 
 import mfakit
 from mfakit.attacks import gradient_attack, minimal_perturbation
-from mfakit.attacks.minimal.components import Components, Sample
+from mfakit.attacks.minimal.components import Components
 from mfakit.attacks.minimal.lagrangian import Lagrangian
+from mfakit.attacks.minimal.sample import Sample
 
 Array = np.ndarray[Any, Any]
 

@@ -29,9 +29,10 @@ sources are those of all other classes, Gibbs' inequality being applied to each.
 bracket of any flip comes first and settles the samples whose point is allowed
 (:mod:`mfakit.attacks.minimal.constrained`).
 
-None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise, on
-any machine, through NumPy in d dimensions, where H is a diagonal plus few rows
-(:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios p_j/p_t over a ball are bounded by weak duality, too.
+None of this needs isotropic noise. Isotropic mixtures go through compiled code in factor coordinates; any noise through
+a search in d dimensions, where H is a diagonal plus few rows (:mod:`mfakit.attacks.minimal.lagrangian`) and the ratios
+p_j/p_t over a ball are bounded by weak duality, too. Its searches for multipliers are compiled or, on any machine, in
+NumPy (:mod:`mfakit.attacks.minimal.duals`).
 Theorem 2 is the limit σ → 0 of these radii, where there is no density; :func:`mfakit.subspace_distances` computes it.
 """
 
@@ -51,7 +52,7 @@ from ..._arrays.streams import streamed
 from ..._errors import BackendUnavailable
 from ..._io.progress import open_bar
 from ..._threads.process import errstate, keeps_errstate
-from ...backends import why_missing
+from ...backends import get_backend, is_compiled, why_missing
 from ...backends.host_arrays import HOST
 from ...bayes.classifier import BayesClassifier
 from ...classifiers.recognise.recognise import bayes_inside
@@ -115,8 +116,8 @@ def minimal_perturbation(
     path : {"auto", "factor", "features"}
         Of mixtures; other classifiers have one way only, which is in the result's settings.
         "factor": compiled code in the span of the loadings and means, for isotropic noise; hundreds to thousands of
-        samples a second, and a fifth of that where brackets stay open. "features": NumPy in the d features, for any
-        noise; up to some tens of samples a second.
+        samples a second, and a fifth of that where brackets stay open. "features": in the d features, for any noise;
+        some tens to hundreds of samples a second where ``backend`` is the compiled one, several times fewer in NumPy.
         "auto": "factor" where it is possible.
     bounds : (low, high), optional
         Two numbers, or arrays [d] with a number per feature: only perturbations that stay within them count, and
@@ -188,14 +189,16 @@ def brackets(
     goals = as_goals(target, len(rows), lambda some, n, what: class_indices(some, classes, n, clf.n_classes, what))
     limits = as_limits(settings.bounds, clf.n_features, rows.dtype)
     points, lower, n_pairs = np.empty(rows.shape, rows.dtype), np.empty(len(rows)), np.empty(len(rows), np.int64)
-    components = cache(lambda: Components(clf))  # of the searches in the d features, which not all samples need
+    compiled = is_compiled(get_backend(opts.backend))
+    components = cache(lambda: Components(clf, compiled))  # of searches in the d features, which not all samples need
     constraint = None
     if limits is not None or goals is not None:
         constraint = Constraint(clf, components, limits, goals, radii)
     size = FEATURE_BLOCK_ROWS if path == "features" or constraint is not None else _factor_rows(clf)
     coordinates, (count, own) = None, plan_walks(len(rows), opts)
-    if path == "features":  # Python, which is no quicker in several threads
-        count, own = 1, opts
+    if path == "features":
+        count, own = (count, own) if compiled else (1, opts)  # NumPy is no quicker in several threads
+        components()  # made here, and not in each of the threads
     else:
         coordinates = FactorCoordinates.of(clf)
         PairTable.of(coordinates)  # made here, and not in each of the threads

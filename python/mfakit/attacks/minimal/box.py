@@ -20,8 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..rounding import ROUNDING
-from .components import Array, Sample
+from .components import Array
 from .lagrangian import FreeCurvature, Lagrangian, Quadratic
+from .sample import Sample
 
 __all__ = ["Box", "BoxLagrangian"]
 

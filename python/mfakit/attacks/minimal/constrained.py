@@ -22,7 +22,8 @@ from ..models.aimed import Aimed
 from .box import Box
 from .components import Array, Components
 from .feature_path import certify, put_bracket, put_point
-from .search import Point, Search
+from .points import Point
+from .search import Search
 
 __all__ = ["Constraint", "undecided"]
 

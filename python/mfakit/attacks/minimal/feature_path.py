@@ -1,7 +1,8 @@
-"""Certified minima for any noise, in NumPy: what :func:`minimal_perturbation` does where compiled code cannot.
+"""Certified minima in the d features, for any noise.
 
 Scores and verification go by blocks, the searches sample by sample: some tens to hundreds of solves with a diagonal
-plus few rows, O(d l²) each, and memory for [K, d] (K components).
+plus few rows, O(d l²) each, and memory for [K, d] (K components). The searches for multipliers, which take most of the
+time, are compiled where the backend is (:mod:`mfakit.attacks.minimal.duals`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..._threads.process import errstate
+from ..._threads.process import errstate, single_threaded_products
 from ..gradient.walk import FeatureWalk, within_class
 from ..state import Choice
 from .components import Array, Components
-from .search import Bracket, Point, Search
+from .points import Bracket, Point
+from .search import Search
 
 __all__ = ["NOT_CERTIFIED", "Bracket", "FeatureSearch", "certify", "put_bracket", "put_point", "warn_not_certified"]
 
@@ -59,10 +61,12 @@ class FeatureSearch(FeatureWalk):
         lower, pairs = np.zeros(len(self.here)), np.zeros(len(self.here))
         finite = np.isfinite(self.here).all(axis=1)
         lower[~finite] = np.nan
-        for i in np.flatnonzero(finite & ~state.already_wrong):
-            found = certify(components, self.here[i], int(state.y[i]), radii=radii)
-            lower[i], pairs[i] = found.lower, found.n_pairs
-            put_bracket(self, components, int(i), found, start)
+        with single_threaded_products():  # the same bits with any number of threads, and nothing that spins
+            for i in np.flatnonzero(finite & ~state.already_wrong):
+                self.victim.raise_if_cancelled()
+                found = certify(components, self.here[i], int(state.y[i]), radii=radii)
+                lower[i], pairs[i] = found.lower, found.n_pairs
+                put_bracket(self, components, int(i), found, start)
         return lower, pairs
 
 

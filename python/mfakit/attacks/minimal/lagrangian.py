@@ -31,7 +31,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..rounding import ROUNDING
-from .components import SHIFT, Array, Sample, log_sum_exp
+from .components import Array, log_sum_exp
+from .sample import SHIFT, Sample
 
 __all__ = ["Curvature", "Dual", "FreeCurvature", "Lagrangian", "entropy", "responsibilities"]
 
@@ -186,7 +187,7 @@ class Lagrangian:
         log_target = float(phi @ q.log_const[self.targets] - self._targets @ half[self.targets])
         self.q0 = log_target + offset - q.log_const[self.sources] + self._sources * half[self.sources]
         if safe:
-            self.q0 += x.rounding(self.sources) + float(phi @ x.rounding(self.targets)) + ROUNDING * abs(offset)
+            self.q0 += x.rounding[self.sources] + float(phi @ x.rounding[self.targets]) + ROUNDING * abs(offset)
         self.b = self._targets @ x.gradients[self.targets] - self._sources[:, None] * x.gradients[self.sources]
         self._inv_target = self._targets @ q.inv_noise[self.targets]
         self._inv_source = self._sources[:, None] * q.inv_noise[self.sources]

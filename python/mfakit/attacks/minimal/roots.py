@@ -25,6 +25,8 @@ BEYOND = 1e90
 NEWTON_STEPS, HALVINGS = 40, 12
 # Relative gain at which the steps end; less than the margins subtract.
 LEAST_GAIN = 1e-13
+# Added to a step's matrix of unit diagonal: shares that are almost 0 are not known to a rounding of the others there.
+RIDGE = 1e-12
 
 
 @dataclass
@@ -118,8 +120,12 @@ def _improve(L: Lagrangian, here: Root, dual: Dual, enough: float) -> Root | Non
     K = J - np.outer(J @ back / moved, along)
     A = lam[:, None] * (K @ dual.P.solve(K)[0].T - L.softness(dual.lam)[np.ix_(on, on)]) * lam + np.diag(lam)
     A += np.trace(A) / len(A)  # singular along λ, where D does not change
+    if not (np.diag(A) > 0.0).all():
+        return None
+    scale = 1.0 / np.sqrt(np.diag(A))  # entries differ by many orders of magnitude
+    A = A * np.outer(scale, scale) + RIDGE * np.eye(len(A))
     try:
-        change = -np.linalg.solve(A, lam * (q - lam @ q / total))  # relative
+        change = -scale * np.linalg.solve(A, scale * lam * (q - lam @ q / total))  # relative
     except np.linalg.LinAlgError:  # a source has no effect beyond rounding
         return None
     change -= lam @ change / total

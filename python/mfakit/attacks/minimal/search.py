@@ -5,9 +5,7 @@ Pairs (likeliest source, target) first, each only as far as its bound stays belo
 smallest bound upwards, what the other components of the target's class can add is bounded within the ball that is known
 to hold a flip, and more sources join the dual, while the bound is below that point.
 
-Points come from the duals' minimisers, by their rays to the mixture's boundary. They are improved on that boundary by
-majorisation: with φ the shares of the target class's components at the point, Σ φ_t log p_t + H(φ) is a lower bound on
-log p_T that touches it there, so the nearest flip by that bound is a flip, and no farther away.
+The duals' minimisers are tried as flips (:mod:`mfakit.attacks.minimal.points`).
 """
 
 from __future__ import annotations
@@ -17,23 +15,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..rounding import ROUNDING
-from .box import Box, BoxLagrangian
-from .components import Array, Components, Sample, Side
-from .lagrangian import Lagrangian, entropy, responsibilities
+from .box import Box
+from .components import Array, Components, Side
+from .duals import Problem, duals_of
+from .lagrangian import responsibilities
 from .majorant import Majorant
-from .roots import Root, highest_within, maximise, nearest_on_quadric, with_top_direction
+from .points import MOST_SOURCES, Bracket, Point, Points, active
+from .sample import Sample
 
-__all__ = ["Bracket", "Search"]
+__all__ = ["Search"]
 
-# Sources of one dual, and targets of one majorant.
-MOST_SOURCES, MOST_TARGETS = 6, 6
 # A source joins the dual if its density at the dual's point is at least e^-this of the target's.
 WORTH_ADDING = 12.0
 # The share that it begins with.
 FIRST_SHARE = 1e-2
-POLISH_ROUNDS, MOST_STARTS, PASSES = 30, 4, 3
-# Steps along the boundary.
-SLIDES = 40
+# Points that a pass descends from, and passes.
+MOST_STARTS, PASSES = 4, 3
 # Cuts of one target's problem.
 MOST_CUTS = 48
 # Share of the gap that a cut must be predicted to close.
@@ -53,35 +50,6 @@ ACTIVE = 1e-4
 BOX_LOOSE = 1e-4
 # Nats by which components of the target's class that play no part are to be below the likeliest one.
 APART = 14.0
-# By how much a displacement is lengthened, relative, to cross the boundary inside a box.
-BEYOND = np.geomspace(1e-8, 3.0, 12)
-
-
-@dataclass(frozen=True)
-class Point:
-    """x + `delta` on the boundary or a rounding beyond, of length `length`, and log p of the components there [K]."""
-
-    length: float
-    delta: Array
-    log_prob: Array
-
-
-@dataclass
-class Bracket:
-    """What is known of one sample: no flip below `lower`, and the nearest `point` beyond the boundary, if any; and why
-    the search ended early, if it did.
-    """
-
-    lower: float = 0.0
-    point: Point | None = None
-    n_pairs: int = 0
-    n_duals: int = 0
-    failure: str = ""
-
-    @property
-    def upper(self) -> float:
-        """Its length; infinite if there is none."""
-        return np.inf if self.point is None else self.point.length
 
 
 @dataclass
@@ -112,6 +80,7 @@ class Search:
         # In a box every evaluation costs several times more.
         self.loose = BOX_LOOSE if box is not None and radii is None else 0.0
         self.sample = Sample(components, x)
+        self.duals = duals_of(self.sample, box)
         classes = range(len(components.first) - 1)
         members = [components.members(c) for c in classes]
         self.side = Side(y) if goal is None else Side(goal, -1.0)
@@ -120,10 +89,10 @@ class Search:
         self.own, self.targets = np.concatenate(inside), np.concatenate(beyond)
         self.bounds = np.full(len(components.means), np.inf)
         self.best = Bracket(known)
-        self.starts: list[Point] = []
         order = np.argsort(-self.sample.log_prob[self.own], kind="stable")
         self.own = self.own[order]  # the likeliest first
         self.bounds[self.targets] = 0.0
+        self.points = Points(self.sample, self.duals, self.side, self.own, self.targets, box, self.best)
 
     @property
     def enough(self) -> float:
@@ -142,16 +111,16 @@ class Search:
             return best
         nearby = self.sample.log_prob
         if self.guess is not None:
-            self._push(self.guess)
-            nearby = self.sample.ray(self.guess).log_prob(np.ones(1))[0]
+            self.points.push(self.guess)
+            nearby = self.sample.log_prob_at(self.guess[None])[0]
         if best.lower >= self.enough:
             return best
         self._screen(self.targets[np.argsort(-nearby[self.targets], kind="stable")])
         if best.upper == np.inf and len(self.targets) and self.bounds.min() < self.enough:
-            self._walk_across()
+            self.points.walk_across(float(self.bounds[self.targets].min()))
         if best.upper == np.inf and self.box is not None:
-            self._cross_to_means()
-        self._polish()
+            self.points.cross_to(self.targets[self.bounds[self.targets] < np.inf])
+        self.points.polish()
         for _ in range(PASSES):
             radius = min(self.enough, self.farthest)
             self._refine_all(radius * (1.0 + 1e-9))
@@ -159,7 +128,7 @@ class Search:
             best.lower = max(best.lower, min(proved, best.upper))  # up to rounding
             missing = self.enough - best.lower
             if missing > CLOSED * best.upper:
-                self._polish(MOST_STARTS)
+                self.points.polish(MOST_STARTS)
             if missing <= CLOSED * best.upper or not self.enough < 0.98 * radius:
                 break
         return best
@@ -167,8 +136,8 @@ class Search:
     def descend(self, delta: Array, lower: float) -> Point | None:
         """The nearest point that a descent along the boundary from x + δ finds; nothing flips below `lower`."""
         self.best.lower = lower
-        self._push(delta)
-        self._polish(MOST_STARTS)
+        self.points.push(delta)
+        self.points.polish(MOST_STARTS)
         return self.best.point
 
     def _screen(self, targets: Array) -> None:
@@ -176,107 +145,31 @@ class Search:
         box most pairs are out of reach already without it.
         """
         source, guess = self.own[0], None
-        for t in targets:
-            offset = float(np.log(len(self.q.members(self.q.owner[t]))))
-            self.bounds[t] = self._least_distance(source, t, offset)
+        sizes = np.array([len(self.q.members(c)) for c in range(len(self.q.first) - 1)])
+        offsets = np.log(sizes[self.q.owner[targets]])
+        self.bounds[targets] = self._least_distances(source, targets, offsets)
+        for t, offset in zip(targets, offsets, strict=True):
             if self.bounds[t] >= self.enough:
                 continue
             self.best.n_pairs += 1
-            L = Lagrangian(self.sample, [t], np.ones(1), offset, [source])
-            root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
-            if self.box is not None and root.radius < self.enough:
-                guess = None if root.dual is None else float(root.dual.lam[0])
-                L = self._lagrangian([t], np.ones(1), offset, [source])
-                root = nearest_on_quadric(L, np.ones(1), guess, self.enough)
-            self.bounds[t] = max(self.bounds[t], root.radius)
-            if root.dual is not None and root.radius < self.enough:
-                guess = float(root.dual.lam[0])
-                self._try_points(L, root)
+            problem = Problem([t], np.ones(1), offset, [source], boxed=False)
+            end = self.duals.nearest(problem, np.ones(1), guess, self.enough)
+            if self.box is not None and end.radius < self.enough:
+                guess = None if end.lam is None else float(end.lam[0])
+                end = self.duals.nearest(problem._replace(boxed=True), np.ones(1), guess, self.enough)
+            self.bounds[t] = max(self.bounds[t], end.radius)
+            if end.lam is not None and end.radius < self.enough:
+                guess = float(end.lam[0])
+                self.points.try_end(end)
 
-    def _least_distance(self, s: int, t: int, offset: float) -> float:
-        """A bound in O(1): roots of Mahalanobis distances change by at most √max 1/D along a unit vector."""
+    def _least_distances(self, s: int, targets: Array, offset: Array | float) -> Array:
+        """Bounds in O(1) each: roots of Mahalanobis distances change by at most √max 1/D along a unit vector."""
         q, x = self.q, self.sample
-        error = float(x.rounding(np.array([s, t])).sum())
         # A flip at distance r needs (m_t - a_t r)² ≤ lead + (m_s + a_s r)².
-        lead = 2.0 * (q.log_const[t] + offset - q.log_const[s] + error)
-        m_s, m_t = np.sqrt(x.maha_within(s)[1]), np.sqrt(x.maha_within(t)[0])
-        a_s, a_t = q.steepness[[s, t]]
-        room = m_s + np.sqrt(max(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
-        return max(0.0, float((m_t - room) / (a_t + a_s)) * (1.0 - 1e-9))
-
-    def _lagrangian(
-        self, targets: list[int], phi: Array, offset: float, sources: list[int], safe: bool = True
-    ) -> Lagrangian:
-        """The Lagrangian of some targets and sources, in the box if there is one."""
-        if self.box is None:
-            return Lagrangian(self.sample, targets, phi, offset, sources, safe)
-        return BoxLagrangian(self.sample, targets, phi, offset, sources, self.box, safe)
-
-    def _try_points(self, L: Lagrangian, root: Root) -> Point | None:
-        """The dual's minimiser, pushed to the boundary; in the hard case also what completes it. The nearest point."""
-        if root.dual is None:
-            return None
-        deltas = [root.dual.delta, *(with_top_direction(L, root.dual) if root.at_pole else ())]
-        points = [p for p in map(self._push, deltas) if p is not None]
-        return min(points, key=lambda p: p.length, default=None)
-
-    def _push(self, delta: Array) -> Point | None:
-        """The point where the ray through δ crosses the mixture's boundary, kept as the best if it is the nearest."""
-        if self.box is not None:
-            delta = self.box.clip(delta)
-        ray = self.sample.ray(delta)
-        if not 0.0 < ray.length < np.inf:
-            return None
-        limit = np.inf if self.box is None else self.box.limit(delta)
-        tau = ray.crossing(self.side, self.best.lower / ray.length, 1.0, limit)
-        if tau < np.inf:
-            return self._keep(Point(tau * ray.length, tau * delta, ray.log_prob(np.array([tau]))[0]))
-        return None if self.box is None else self._push_along(delta, self.box)
-
-    def _push_along(self, delta: Array, box: Box) -> Point | None:
-        """The same where the ray leaves the box first: from δ towards longer ones, each moved into the box."""
-        start = Sample(self.q, self.sample.x + delta)
-        for tau in 1.0 + BEYOND:
-            way = box.clip(tau * delta) - delta
-            if not start.ray(way).margins(np.ones(1), self.side)[0] > 0.0:
-                continue
-            ray = start.ray(way)
-            share = ray.crossing(self.side, 0.0, 1.0, 1.0)
-            if share < np.inf:
-                there = delta + share * way
-                return self._keep(Point(float(np.linalg.norm(there)), there, ray.log_prob(np.array([share]))[0]))
-        return None
-
-    def _keep(self, point: Point) -> Point:
-        """Note a point as a start of descents, and as the best one if it is."""
-        self.starts.append(point)
-        if point.length < self.best.upper:
-            self.best.point = point
-        return point
-
-    def _walk_across(self) -> None:
-        """A first point by the gradient attack, where no pair has given one."""
-        least = float(self.bounds[self.targets].min())
-        if not 0.0 < least < np.inf:
-            return
-        here = self.sample
-        for _ in range(200):
-            t = self.targets[np.argmax(here.log_prob[self.targets])]
-            s = self.own[np.argmax(here.log_prob[self.own])]
-            g = here.gradients[t] - here.gradients[s]
-            length = float(np.linalg.norm(g))
-            if not 0.0 < length < np.inf:
-                return
-            delta = here.x + least / 8.0 * g / length - self.sample.x
-            here = Sample(self.q, self.sample.x + (delta if self.box is None else self.box.clip(delta)))
-            if self.side.lead(self.q.class_totals(here.log_prob)) > 0.0:
-                self._push(here.x - self.sample.x)
-                return
-
-    def _cross_to_means(self) -> None:
-        """Points on the way to the targets' means, moved into the box."""
-        for t in self.targets[self.bounds[self.targets] < np.inf]:
-            self._push(self.q.means[t] - self.sample.x)
+        lead = 2.0 * (q.log_const[targets] + offset - q.log_const[s] + x.rounding[s] + x.rounding[targets])
+        room = x.farthest[s] + np.sqrt(np.maximum(lead, 0.0))  # √(lead + v²) ≤ √lead + v for lead ≥ 0, and ≤ v for less
+        slope = q.steepness[targets] + q.steepness[s]
+        return np.asarray(np.maximum(0.0, (x.nearest[targets] - room) / slope * (1.0 - 1e-9)))
 
     def _refine_all(self, radius: float) -> None:
         """The targets in the order of their bounds, while they can still beat the best point."""
@@ -297,11 +190,12 @@ class Search:
         others = np.array([j for j in self.q.members(self.q.owner[t]) if j != t], np.int64)
         low = np.zeros(len(others))
         if self.box is None:  # there a bound on each of them costs little
-            low = -np.array([self._largest_log_ratio(j, t, radius) for j in others])
+            low = -self._largest_log_ratios(others, t, radius)
         whole, floor = self._solve(Majorant.whole(t, others, low), None), np.inf
         if self.box is not None and len(others) and self._is_open(whole.bound):
             low, floor = self._apart(whole)
-            low = np.array([b or -self._largest_log_ratio(j, t, radius) for j, b in zip(others, low, strict=True)])
+            near = low == 0.0
+            low[near] = -self._largest_log_ratios(others[near], t, radius)
             whole = self._solve(Majorant.whole(t, others, low), whole)
         pieces = [whole]
         for _ in range(MOST_CUTS):
@@ -330,8 +224,8 @@ class Search:
         for i in np.flatnonzero(lead > APART + 1.0):
             share = min(0.5, 2.0 * missing / (lead[i] - APART))
             offset = float(np.log1p(np.exp(-low).sum())) + share * APART
-            L = self._lagrangian([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
-            bound = nearest_on_quadric(L, whole.lam / total, total, goal).radius
+            problem = Problem([t, int(others[i])], np.array([1.0 - share, share]), offset, whole.sources)
+            bound = self.duals.nearest(problem, whole.lam / total, total, goal).radius
             if bound >= goal:
                 low[i], floor = APART, min(floor, bound)
         return low, floor
@@ -373,10 +267,10 @@ class Search:
         j, lead, source = int(majorant.others[majorant.pulled]), float(majorant.high[majorant.pulled]), int(self.own[0])
         piece = replace(parent, majorant=majorant)
         offset = majorant.mixture()[2] + lead  # log p_T is at most this above log p_j
-        piece.bound = max(piece.bound, self._least_distance(source, j, offset))
+        piece.bound = max(piece.bound, float(self._least_distances(source, np.array([j]), offset)[0]))
         if piece.bound < enough:
-            L = Lagrangian(self.sample, [j], np.ones(1), offset, [source])
-            piece.bound = max(piece.bound, nearest_on_quadric(L, np.ones(1), None, enough).radius)
+            problem = Problem([j], np.ones(1), offset, [source], boxed=False)
+            piece.bound = max(piece.bound, self.duals.nearest(problem, np.ones(1), None, enough).radius)
         low, high = 0.0, 1.0
         for _ in range(PULLS):
             if piece.bound >= enough or self.best.n_duals >= MOST_DUALS:
@@ -396,18 +290,19 @@ class Search:
         visible = VISIBLE * missing * piece.bound / total if total > 0.0 and missing < np.inf else 0.0
         return piece.majorant.cut(piece.log_prob, visible)
 
-    def _largest_log_ratio(self, j: int, t: int, radius: float) -> float:
-        """A bound on log p_j / p_t within `radius`, at most 0 since t is the likeliest."""
+    def _largest_log_ratios(self, others: Array, t: int, radius: float) -> Array:
+        """Bounds on log p_j / p_t within `radius` for the components j, at most 0 since t is the likeliest."""
         q, x = self.q, self.sample
         if radius == np.inf:
-            return 0.0
-        m_j, m_t = np.sqrt(x.maha_within(j)[0]), np.sqrt(x.maha_within(t)[1])
-        near, far = max(0.0, float(m_j - q.steepness[j] * radius)), m_t + q.steepness[t] * radius
-        error = float(x.rounding(np.array([j, t])).sum()) + ROUNDING * float(near**2 + far**2)
-        log_ratio = float(q.log_const[j] - q.log_const[t] - 0.5 * (near - far) * (near + far)) + error
-        if log_ratio > -40.0:
-            log_ratio = min(log_ratio, highest_within(self._lagrangian([j], np.ones(1), 0.0, [t]), radius))
-        return min(0.0, log_ratio)
+            return np.zeros(len(others))
+        near = np.maximum(0.0, x.nearest[others] - q.steepness[others] * radius)
+        far = x.farthest[t] + q.steepness[t] * radius
+        error = x.rounding[others] + x.rounding[t] + ROUNDING * (near**2 + far**2)
+        bounds = q.log_const[others] - q.log_const[t] - 0.5 * (near - far) * (near + far) + error
+        for i in np.flatnonzero(bounds > -40.0):
+            problem = Problem([int(others[i])], np.ones(1), 0.0, [t])
+            bounds[i] = min(bounds[i], self.duals.highest_within(problem, radius))
+        return np.asarray(np.minimum(bounds, 0.0))
 
     def _solve(self, majorant: Majorant, parent: _Piece | None) -> _Piece:
         """The dual of one piece, with as many sources as it needs; its primal points are tried as flips."""
@@ -418,74 +313,28 @@ class Search:
         if len(piece.lam):
             sources, theta, guess = piece.sources, piece.lam / piece.lam.sum(), float(piece.lam.sum())
         elif self.box is not None and self.best.point is not None:  # a good start saves most of the minimisations
-            sources, theta = _active(self.best.point.log_prob, self.own, MOST_SOURCES, ACTIVE)
+            sources, theta = active(self.best.point.log_prob, self.own, MOST_SOURCES, ACTIVE)
         while True:
-            L = self._lagrangian(targets, phi, offset, sources)
             theta = responsibilities(self.sample.log_prob[sources]) if theta is None else theta / theta.sum()
-            root = maximise(L, theta, guess, (1.0 - self.loose) * self.enough)
+            problem = Problem(targets, phi, offset, sources)
+            end = self.duals.maximise(problem, theta, guess, (1.0 - self.loose) * self.enough)
             self.best.n_duals += 1
-            piece.bound = max(piece.bound, root.radius)
-            self._try_points(L, root)
-            if root.dual is None:
+            piece.bound = max(piece.bound, end.radius)
+            self.points.try_end(end)
+            if end.lam is None or end.delta is None:
                 return piece
-            piece.sources, piece.lam = sources, root.dual.lam
-            piece.log_prob = self.sample.ray(root.dual.delta).log_prob(np.ones(1))[0]
+            piece.sources, piece.lam = sources, end.lam
+            piece.log_prob = self.sample.log_prob_at(end.delta[None])[0]
             lead = piece.log_prob[self.own] - (float(phi @ piece.log_prob[targets]) + offset)
             lead[np.isin(self.own, sources)] = -np.inf
             if not self._is_open(piece.bound) or len(sources) >= MOST_SOURCES or not lead.max() > -WORTH_ADDING:
                 return piece
             sources = [*sources, int(self.own[lead.argmax()])]
-            guess = float(root.dual.lam.sum())
-            theta = np.append(root.dual.lam / guess, FIRST_SHARE)
+            guess = float(end.lam.sum())
+            theta = np.append(end.lam / guess, FIRST_SHARE)
 
     def _first_sources(self, log_target: float) -> list[int]:
         """The likeliest source or, where that one alone is not above the target, all that are likely."""
         height = self.sample.log_prob[self.own]
         alone = height[0] > log_target
         return [int(j) for j in self.own[height >= height[0] - WORTH_ADDING][: 1 if alone else MOST_SOURCES]]
-
-    def _polish(self, most: int = 1) -> None:
-        """Descend from the nearest points found since the last descent, at most `most` of them."""
-        starts, self.starts = sorted(self.starts, key=lambda p: p.length)[:most], []
-        for point in starts:
-            for _ in range(POLISH_ROUNDS):
-                nearer = self._majorise(point)
-                if nearer is None or not nearer.length < point.length * (1.0 - 1e-9):
-                    break
-                point = nearer
-        if most > 1:
-            self._slide()
-
-    def _slide(self) -> None:
-        """Where sources tie on a ridge the dual may not end there: slide along the boundary towards x."""
-        share = 1.0
-        for _ in range(SLIDES):
-            point = self.best.point
-            if point is None or share < 1e-6:
-                return
-            g = Sample(self.q, self.sample.x + point.delta).margin_gradient(self.side)
-            if self.box is not None:  # what is pressed against a bound cannot slide
-                g = np.where(self.box.pressed(point.delta, g), 0.0, g)
-            aside = point.delta - g * float(point.delta @ g / max(g @ g, 1e-300))
-            nearer = self._push(point.delta - share * aside)
-            share = 2.0 * share if nearer is self.best.point else 0.25 * share
-
-    def _majorise(self, point: Point) -> Point | None:
-        """The nearest flip by the bounds on log p that touch at a point, on the boundary."""
-        rival = self.q.members(self.side.winner(self.q.class_totals(point.log_prob)))
-        targets, phi = _active(point.log_prob, rival, MOST_TARGETS)
-        sources, theta = _active(point.log_prob, self.own, MOST_SOURCES)
-        L = self._lagrangian(targets, phi, entropy(phi), sources, safe=False)
-        # At a nearest point δ = Λ ∇(log p_T - log p_S), and the shares there are θ.
-        slope = float(np.linalg.norm(theta @ (L.b + L.bend(point.delta))))
-        return self._try_points(L, maximise(L, theta, point.length / slope)) if slope > 0.0 else None
-
-
-def _active(log_prob: Array, members: Array, most: int, least: float = 1e-9) -> tuple[list[int], Array]:
-    """The components among `members` that matter at a point, at most `most` with shares above `least`, and their
-    shares, which sum to 1.
-    """
-    order = members[np.argsort(-log_prob[members], kind="stable")][:most]
-    shares = responsibilities(log_prob[order])
-    keep = shares > least
-    return [int(j) for j in order[keep]], shares[keep] / shares[keep].sum()

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from ..._threads.process import single_threaded_products
+from ...backends import is_compiled
 from ...bayes.classifier import BayesClassifier
 from ..coordinates import FactorCoordinates
 from ..gradient.settings import Settings
@@ -102,7 +103,7 @@ def _descend(victim: MixtureVictim, clf: BayesClassifier, x: Array, y: int, delt
         victim.raise_if_cancelled()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                point = Search(Components(_part(clf, kept)), x, y).descend(delta, lower)
+                point = Search(Components(_part(clf, kept), is_compiled(victim.ops)), x, y).descend(delta, lower)
         except (RuntimeError, np.linalg.LinAlgError):  # at extreme scales a search may not end
             return delta
         if point is None:
