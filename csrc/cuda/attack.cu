@@ -15,8 +15,8 @@ extern "C" __global__ void attack_step(double* X, const double* direction, doubl
   }
 }
 
-// Walks by a block each, with the point and then WalkScratch in `mine`: steps from `first` up to `last`, of samples that
-// have taken the first ones if these are any. reports [n, 5].
+// Walks by a block each, with the point and then WalkScratch in `mine`: steps from `first` up to `last`, of samples
+// that have taken the first ones if these are any. reports [n, 5].
 __device__ __forceinline__ void walk_samples(const BlockTeam& team, const Coordinates& q, const index_t* y,
                                              const WalkSettings& settings, index_t first, index_t last,
                                              const Points& points, index_t* reports, double* mine) {

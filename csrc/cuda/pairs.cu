@@ -290,8 +290,8 @@ extern "C" __global__ void accumulate_gradient(const Real* __restrict__ X, const
   }
 }
 
-// The same of rows that are in several pairs, those from range[0] to range[1], which come row by row: what a row's pairs
-// add up to is rounded once. A block per row, found by its first pair, and share of the features.
+// The same of rows that are in several pairs, those from range[0] to range[1], which come row by row: what a row's
+// pairs add up to is rounded once. A block per row, found by its first pair, and share of the features.
 extern "C" __global__ void accumulate_row_gradients(const Real* __restrict__ X, const WeightedPairs pairs,
                                                     const index_t* __restrict__ range, const Mixture mixture,
                                                     Real* __restrict__ out) {

@@ -82,9 +82,9 @@ MFAKIT_HD void bisect(const Team& team, const Coordinates& q, index_t y, index_t
   team.sync();
 }
 
-// Go on with a walk that is at p, of which `report` tells, until the decision is no longer y, or until `last` steps have
-// been taken in all. The arrays are shared by the team, the numbers are each member's own. A walk that goes on does not
-// flip before its next step: the same decision has just said so.
+// Go on with a walk that is at p, of which `report` tells, until the decision is no longer y, or until `last` steps
+// have been taken in all. The arrays are shared by the team, the numbers are each member's own. A walk that goes on
+// does not flip before its next step: the same decision has just said so.
 template <class Team>
 MFAKIT_HD void walk_on(const Team& team, const Coordinates& q, index_t y, const WalkSettings& settings, index_t last,
                        Point& p, WalkScratch& s, WalkReport& report) {
