@@ -21,8 +21,8 @@ from mfakit.bench import Machine, Report, read_report, run_cases
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = (
-    "core", "imports", "fit", "attack", "brackets", "train", "svm", "carlini_wagner", "busy", "growth", "clusters",
-    "peers", "device", "gpu",
+    "core", "imports", "fit", "attack", "brackets", "subspaces", "train", "svm", "carlini_wagner", "busy", "growth",
+    "clusters", "peers", "device", "gpu",
 )  # fmt: skip
 
 
