@@ -33,7 +33,10 @@ def same(got: Any, expected: Any) -> None:
 def in_file(folder: Path, mode: Any = "r", offset: int = 0) -> Array:
     """Random values in a file, mapped."""
     X = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
-    (folder / "X.bin").write_bytes(bytes(offset) + X.tobytes())
+    with open(folder / "X.bin", "wb") as file:
+        file.write(bytes(offset) + X.tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # no page is given back before it is written
     return np.memmap(folder / "X.bin", np.float32, mode, offset, SHAPE)
 
 

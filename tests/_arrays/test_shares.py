@@ -97,7 +97,7 @@ def test_threads_that_share_find_what_one_finds(shared: list[int], name: str, no
     alone = FUNCTIONS[name](clf, X, n_threads=1)
     assert not shared
     together = FUNCTIONS[name](clf, X, n_threads=8)
-    assert set(shared) == (set() if name == "minimal" and (noise == "diagonal" or not native()) else {3})
+    assert set(shared) == (set() if name == "minimal" and not native() else {3})
     pairs = zip(alone, together, strict=True) if isinstance(alone, tuple) else [(alone, together)]
     for one, many in pairs:
         np.testing.assert_allclose(many, one, rtol=1e-10, atol=1e-10, strict=True)

@@ -70,8 +70,6 @@ def scatter(A: Any, rows: Any, values: Any) -> None:
 def _compute_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """float64 stays, every other real type is computed in float32."""
     dtype = np.dtype(dtype)
-    if dtype.kind in "US":
-        raise TypeError(f"{name} must be real numbers, got text; a path of samples must end in .npy or .safetensors")
     if dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers (float or integer), got dtype {dtype}; convert it first")
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32)
@@ -118,6 +116,8 @@ def _from_any(X: Any, name: str) -> tuple[Any, np.dtype[Any], str | None]:
         if type(X).__name__ not in ("ndarray", "DeviceArray"):
             raise TypeError(f"{name} must be a dense CuPy array, got {type(X).__name__}")
         return X, _compute_dtype(X.dtype, name), f"cuda:{X.device.id}"
+    if isinstance(X, (str, bytes)):
+        raise TypeError(f"{name} must be real numbers, got text; a path of samples must end in .npy or .safetensors")
     array = read_array(from_frame(X, name), name)
     return array, _compute_dtype(array.dtype, name), None
 

@@ -105,6 +105,7 @@ class Host:
         """
         for first, block in self.blocks(X, start, rows, end):
             work(block, first)
+            del block  # before the next one is made
 
     def results(self, out: Any) -> Results:
         """Where the results of blocks are computed that belong into `out`."""

@@ -41,6 +41,8 @@ CLOSED = 1e-4
 # and how often the pull of one that is near it is halved.
 MOST_DUALS = 200
 LEAST_LEAD, MOST_LEAD = 1.0, 30.0
+# How far below where the dual does not say it: below this share of the radius that is asked for.
+USUAL_LEAD, KNOWN_FROM = 14.0, 0.1
 PULLS = 6
 # A point decides about a radius that is larger than its length by this, relative: it is still to be rounded.
 AT_LEAST = 1e-6
@@ -255,12 +257,15 @@ class Search:
         """How far below t others must be for what they add to cost half of what may stay open: c nats less of p_T / p_t
         raise D by Λ c.
         """
-        total, upper = float(piece.lam.sum()), self.enough
-        if not (total > 0.0 and 0.0 < upper < np.inf):
-            return MOST_LEAD
-        nats = 0.5 * CLOSED * upper * (piece.bound or CLOSED * upper) / total
+        if not self._says_how(piece):
+            return USUAL_LEAD
+        nats = 0.5 * CLOSED * self.enough * piece.bound / float(piece.lam.sum())
         ratio = (len(piece.majorant.others) + 1) / nats
         return float(np.clip(np.log(ratio), LEAST_LEAD, MOST_LEAD))
+
+    def _says_how(self, piece: _Piece) -> bool:
+        """Whether Λ says how D rises with log p_T's bound: where D is nearly 0, it does not."""
+        return bool(piece.lam.sum() > 0.0 and KNOWN_FROM * self.enough < piece.bound and self.enough < np.inf)
 
     def _solve_near(self, majorant: Majorant, parent: _Piece, enough: float) -> _Piece:
         """The piece where another component is close to t, which is mostly far away: no more than `enough`."""
@@ -286,8 +291,9 @@ class Search:
         missing = self.enough - piece.bound
         if missing <= CLOSED * self.best.upper:
             return None
-        total = float(piece.lam.sum())  # c nats less of p_T / p_t raise D by Λ c
-        visible = VISIBLE * missing * piece.bound / total if total > 0.0 and missing < np.inf else 0.0
+        visible = 0.0
+        if self._says_how(piece):  # c nats less of p_T / p_t raise D by Λ c
+            visible = VISIBLE * missing * piece.bound / float(piece.lam.sum())
         return piece.majorant.cut(piece.log_prob, visible)
 
     def _largest_log_ratios(self, others: Array, t: int, radius: float) -> Array:
