@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -215,3 +216,20 @@ def test_links_are_recorded_where_they_are(tmp_path: Path) -> None:
     with recorded_outputs() as written:
         write_text(tmp_path / "link", "")
     assert written == [tmp_path / "link"]
+
+
+@WRITERS
+def test_a_full_disk_is_an_error_that_names_the_file(write: Writer, tmp_path: Path) -> None:
+    """Libraries that write a file know its temporary name only, or none."""
+    path = tmp_path / "model.safetensors"
+    write(path)
+    before = path.read_bytes()
+
+    def run_out_of_room() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"no room for .*model\.safetensors, which is left as it was: No space"):
+        run_out_of_room()
+    assert (path.read_bytes(), listing(tmp_path)) == (before, ["model.safetensors"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from .._threads.process import interruptible
 from .messages import excerpt, one_line
-from .outputs import PathLike, output_file, replacing
+from .outputs import NO_ROOM, PathLike, output_file, replacing
 
 __all__ = ["NewArray", "is_path", "map_array", "new_array", "reserve", "says_size", "split_name"]
 
@@ -33,8 +32,6 @@ DTYPES = {
 }  # fmt: skip
 # A longer header than safetensors itself takes.
 MOST_HEADER = 100 * 10**6
-# Other errors of an allocation say that the file system cannot reserve.
-NO_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
 def is_path(thing: Any) -> bool:

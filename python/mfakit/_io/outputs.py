@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -19,10 +20,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PathLike", "output_file", "output_folder", "recorded_outputs", "replacing"]
+__all__ = ["NO_ROOM", "PathLike", "output_file", "output_folder", "recorded_outputs", "replacing"]
 
 PathLike = str | os.PathLike[str]
 
+# Other errors of an allocation say that the file system cannot reserve.
+NO_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 # A writer's folder: .mfakit-HOST-RANDOM.tmp, locked while its writer lives.
 _PREFIX, _SUFFIX = ".mfakit-", ".tmp"
 # Locks say nothing about writers on other machines; those are given a day.
@@ -82,14 +85,14 @@ def output_folder(path: PathLike) -> Path:
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary path with the same suffix, which becomes `path` when the block ends well and is removed when it does
-    not; errors as :func:`output_file`.
+    not; errors as :func:`output_file`, and a full disk is one that names `path`.
 
     The temporary file has a folder of its own beside `path`, because libraries that write it may make further files.
     What writers that were killed left in that place is removed first.
     """
     target = output_file(path)
     _remove_abandoned(target.parent)
-    with _own_folder(target.parent) as folder:
+    with _names_full_disk(path), _own_folder(target.parent) as folder:
         temporary = folder / f"new{Path(path).suffix}"
         temporary.touch()
         mode = temporary.stat().st_mode & 0o777  # what the user's new files get; some libraries make private ones
@@ -101,6 +104,16 @@ def replacing(path: PathLike) -> Iterator[Path]:
     found = _recorded.get()
     if found is not None:
         found.append(Path(path))
+
+
+@contextlib.contextmanager
+def _names_full_disk(path: PathLike) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM or str(path) in str(error):
+            raise
+        raise OSError(error.errno, f"there is no room for {path}, which is left as it was: {error.strerror}") from None
 
 
 @contextlib.contextmanager
