@@ -82,13 +82,14 @@ def points(case: Case, machine: Machine) -> Work:
     """Rows of a sparse file, some of which are not 0."""
     n, d, k = case.size["n"], case.size["d"], case.size["k"]
     mfa = open_sides(f"random-{d}", k, case.size["l"], 0, None)[0]
-    folder = Path(tempfile.mkdtemp())
+    kept = tempfile.TemporaryDirectory()  # as long as `run` is
+    folder = Path(kept.name)
     X = np.lib.format.open_memmap(folder / "X.npy", mode="w+", dtype=np.uint8, shape=(n, d))
     rows = np.arange(0, n, max(1, n // 100))
     X[rows] = np.random.default_rng(0).integers(0, 256, (len(rows), d), np.uint8)
 
     def run() -> np.ndarray:
-        return point_subspace_distances(folder / "X.npy", mfa, out=folder / "distances.npy")
+        return point_subspace_distances(Path(kept.name) / "X.npy", mfa, out=Path(kept.name) / "distances.npy")
 
     peak = extra_memory(run)
     found = np.load(folder / "distances.npy", mmap_mode="r")[rows]
