@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "mfakit/crossing.hpp"
-#include "mfakit/feature_roots.hpp"
+#include "mfakit/feature_ascent.hpp"
 #include "operands.hpp"
 #include "parallel.hpp"
 
@@ -48,7 +48,7 @@ MFAKIT_CLONES double curve_features(FeatureDual& L, index_t i, const double* x) 
   return curve_along(L, i, x, L.P.y);
 }
 
-// What feature_roots.hpp asks for; answers Ctrl-C in between.
+// What feature_roots.hpp and feature_ascent.hpp ask for; answers Ctrl-C in between.
 struct Steps {
   FeatureDual& L;
   FeatureBox* box;

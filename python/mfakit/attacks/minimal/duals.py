@@ -1,7 +1,7 @@
 """The duals of one sample: which quadrics to maximise over λ, in NumPy or by compiled code.
 
 Both do the same, to rounding: :mod:`mfakit.attacks.minimal.lagrangian`, :mod:`mfakit.attacks.minimal.box` and
-:mod:`mfakit.attacks.minimal.roots` are the readable version of ``csrc/include/mfakit/feature_roots.hpp`` and of the
+:mod:`mfakit.attacks.minimal.roots` are the readable version of ``csrc/include/mfakit/feature_ascent.hpp`` and of the
 headers that it includes. Compiled searches hold no GIL, so that samples share the cores.
 """
 
