@@ -63,7 +63,7 @@ struct FeatureDual {
   double* squares;        // [members, d] of the rows of W_j, added up
   LowRank P;              // at the last lambda
   double* total_b;        // [d] sum lambda_i b_i
-  // For whoever needs them.
+  // Scratch of the functions below.
   double *left, *back, *extra, *coefficients, *T;
 
   MFAKIT_HD void lay_out(const FeatureComponents& c, const FeatureProblem& problem, Arena& arena) {

@@ -75,7 +75,7 @@ struct LowRank {
   double* e;                 // [d]
   double* terms;             // [d]
   double* spread;            // [d] sum over the rows of V squared
-  double* y;                 // [n_rows + most_raised + n_plus] of any product, for whoever needs it
+  double* y;                 // [n_rows + most_raised + n_plus] scratch: of any product
 
   MFAKIT_HD index_t most() const { return n_rows + n_plus + most_raised; }  // rows, with those of raised entries
 };

@@ -197,7 +197,7 @@ def accumulate_gradient(X: Array, pairs: WeightedPairs, mixture: Mixture, out: A
 
 def _alone_or_by_row(rows: Array, components: Array, n: int, k: int) -> tuple[Array, Array]:
     """An order [m] of pairs of n rows: those of rows without another pair by component, the others by row, and last
-    what is no pair; and where in it each component's begin, the others, and what is none, [k + 2].
+    the places without a pair; and where in it each component's begin, the others, and those places, [k + 2].
     """
     xp, number = engine().xp, _range(len(rows))
     place, last, several = xp.where(components < k, rows, n), xp.empty(n + 1, np.int64), xp.zeros(n + 1, bool)

@@ -93,7 +93,7 @@ def unasked(evaluator: Evaluator, X: Array) -> tuple[Array, Array]:
     most = min(MOST_CANDIDATES, k) * n
     pairs, _ = _listed(evaluator, begun, most)
     values, _ = evaluator.refine(X, pairs)
-    log_prob = evaluator.buffer("log_prob", (n + 1, k), np.float64)  # what is no pair goes to the last row
+    log_prob = evaluator.buffer("log_prob", (n + 1, k), np.float64)  # the last row is for places without a pair
     log_prob[:] = -np.inf
     some = pairs.components < k
     log_prob[xp.where(some, pairs.rows, n), xp.where(some, pairs.components, 0)] = values
