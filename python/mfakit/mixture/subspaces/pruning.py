@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._threads.process import keeps_errstate, single_threaded_products
+from ..._threads.rows import open_crew
 from ..directions import leading_rows
 from ..factors import Factors, component_parts, thin_svd
 from .kept import Nearest, RowMinima, Smallest
@@ -113,11 +114,20 @@ class Pruning:
     n_measured: int = 0
 
     def bounds(self, rows: Array) -> Array:
-        """Lower bounds [rows, k1] by the first projection; inf for what has no weight."""
-        left, right = self.coarse[0].take(rows), self.coarse[1]
+        """Lower bounds [rows, k1] by the first projection; inf for what has no weight. Threads share the rows, because
+        products and kernels of tiles that are small are no quicker in several.
+        """
+        right, alone = self.coarse[1], self.machine._replace(threads=1)
         lower = np.empty((len(rows), len(right.blind)))
-        for tile in tiles(left.factors, right.factors, self.machine, TILE_BYTES):
-            lower[tile.rows, tile.columns] = _lower(tile, left, right)
+
+        def bound(_: int, first: int, last: int) -> None:
+            left, own = self.coarse[0].take(rows[first:last]), lower[first:last]
+            for tile in tiles(left.factors, right.factors, alone, TILE_BYTES):
+                crew.raise_if_cancelled()
+                own[tile.rows, tile.columns] = _lower(tile, left, right)
+
+        with open_crew(min(self.machine.threads, len(rows))) as crew, single_threaded_products():
+            crew.share(len(rows), bound)
         lower[self.gone[0][rows]], lower[:, self.gone[1]] = np.inf, np.inf
         return lower
 
